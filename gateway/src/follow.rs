@@ -1,0 +1,59 @@
+//! `GET /v1/jobs/{id}`, `GET /v1/jobs/{id}/result`, `POST /v1/jobs/{id}/cancel`: what becomes of a job.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use queue::{JobId, JobRecord};
+
+use crate::path::JobPath;
+use crate::problem::{Problem, ProblemKind};
+use crate::server::Shared;
+use crate::status::JobStatus;
+use crate::{options, result, wait};
+
+/// The job as it stands, or with `wait` as soon as it has ended.
+pub(crate) async fn status(
+    State(gateway): State<Arc<Shared>>,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let record = record(&gateway, &id, &uri).await?;
+    Ok(JobStatus::from(&record).answer(StatusCode::OK))
+}
+
+/// The result, or with `wait` as soon as it is there.
+pub(crate) async fn result(
+    State(gateway): State<Arc<Shared>>,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let record = record(&gateway, &id, &uri).await?;
+    result::response(&gateway.blobs, &record).await
+}
+
+/// Ends the job as cancelled. May be repeated; a job that ended otherwise stays what it is.
+pub(crate) async fn cancel(
+    State(gateway): State<Arc<Shared>>,
+    JobPath(id): JobPath,
+) -> Result<Response, Problem> {
+    let record = gateway.ledger.cancel(&id).await?.ok_or_else(|| unknown(&id))?;
+    if record.state != queue::State::Cancelled {
+        let detail = format!("job {id} has {} already and cannot be cancelled", record.state.as_str());
+        let problem = Problem::new(ProblemKind::JobEnded, detail).job(&id);
+        return Err(problem.ended_as(record.state, record.error));
+    }
+    Ok(JobStatus::from(&record).answer(StatusCode::OK))
+}
+
+async fn record(gateway: &Shared, id: &JobId, uri: &Uri) -> Result<JobRecord, Problem> {
+    let wait = options::wait(uri)?.unwrap_or_default().min(gateway.settings.max_wait.get());
+    let found = wait::until_ended(&*gateway.ledger, id, wait, &gateway.stop).await?;
+    found.ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: &JobId) -> Problem {
+    let detail = format!("id: there is no job {:?}, or it is no longer kept", id.as_str());
+    Problem::new(ProblemKind::UnknownJob, detail).field("id").job(id)
+}

@@ -1,0 +1,45 @@
+//! HTTP: submit a job, follow it, fetch its result.
+//!
+//! | route | answer |
+//! |---|---|
+//! | `POST /v1/pools/{pool}/jobs` | 202 with the job's status; with `Prefer: wait=10` 200 with its result |
+//! | `GET /v1/jobs/{id}[?wait=30s]` | the job's status |
+//! | `GET /v1/jobs/{id}/result[?wait=30s]` | the result, bytes and media type as the model gave them |
+//! | `POST /v1/jobs/{id}/cancel` | the job's status; 409 if it has ended otherwise |
+//! | `GET /livez`, `/readyz`, `/metrics` | what an orchestrator asks |
+//!
+//! An input comes as a raw body with its media type, and `id`, `class` and `deadline` in the query; or as
+//! `application/json`, an envelope that carries bytes in base64 or tensors. Every error is a problem document
+//! (RFC 9457) whose `type` starts with `urn:millrace:problem:`. Only what is not HTTP at all (a malformed request line,
+//! headers over hyper's limits) is answered below us, without a body.
+
+mod server;
+
+mod admission;
+mod pool;
+mod settings;
+
+mod body;
+mod options;
+mod path;
+mod prefer;
+mod submission;
+mod trace;
+
+mod confirmations;
+mod follow;
+mod result;
+mod status;
+mod submit;
+mod wait;
+
+mod metrics;
+mod observe;
+mod problem;
+
+pub use admission::{Admission, Refusal, RefusalKind};
+pub use pool::Pool;
+pub use server::{Gateway, run};
+pub use settings::GatewaySettings;
+pub use status::JOB_ID_HEADER;
+pub use submission::TENSORS_MEDIA_TYPE;

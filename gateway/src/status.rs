@@ -1,0 +1,112 @@
+//! A job as a client sees it.
+
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use queue::{Class, Job, JobError, JobId, JobRecord, PoolName, State};
+use serde::Serialize;
+
+/// Carries the id of the job that a response speaks of.
+pub const JOB_ID_HEADER: &str = "millrace-job-id";
+
+/// A job as a client sees it. Fields that have no value yet are left out.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobStatus<'a> {
+    id: &'a JobId,
+    pool: &'a PoolName,
+    class: Class,
+    state: &'static str,
+    attempts: u32,
+    max_attempts: u32,
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a JobError>,
+    links: Links,
+}
+
+/// Where to go on, relative to the gateway.
+#[derive(Debug, Serialize)]
+struct Links {
+    status: String,
+    result: String,
+    cancel: String,
+}
+
+impl Links {
+    fn of(id: &JobId) -> Self {
+        let status = format!("/v1/jobs/{id}");
+        Self { result: format!("{status}/result"), cancel: format!("{status}/cancel"), status }
+    }
+}
+
+impl<'a> From<&'a JobRecord> for JobStatus<'a> {
+    fn from(record: &'a JobRecord) -> Self {
+        Self {
+            id: &record.id,
+            pool: &record.pool,
+            class: record.class,
+            state: record.state.as_str(),
+            attempts: record.attempts,
+            max_attempts: record.max_attempts,
+            created_at: record.created_at,
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            deadline_at: record.deadline_at,
+            error: record.error.as_ref(),
+            links: Links::of(&record.id),
+        }
+    }
+}
+
+/// A job that was submitted just now, whose record nobody has read yet.
+impl<'a> From<&'a Job> for JobStatus<'a> {
+    fn from(job: &'a Job) -> Self {
+        Self {
+            id: &job.id,
+            pool: &job.pool,
+            class: job.class,
+            state: State::Queued.as_str(),
+            attempts: 0,
+            max_attempts: job.max_attempts,
+            created_at: job.created_at,
+            started_at: None,
+            finished_at: None,
+            deadline_at: job.deadline_at,
+            error: None,
+            links: Links::of(&job.id),
+        }
+    }
+}
+
+impl JobStatus<'_> {
+    /// The status as the answer to a submission: where to follow the job is in `Location` too.
+    pub(crate) fn accepted(self, status: StatusCode) -> Response {
+        // An id is plain ASCII, so it is a header value.
+        let location = HeaderValue::from_str(&self.links.status);
+        let mut response = self.answer(status);
+        if let Ok(location) = location {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        response
+    }
+
+    /// The status as the answer to a question.
+    pub(crate) fn answer(self, status: StatusCode) -> Response {
+        // Strings, numbers and times only: serialization cannot fail.
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Ok(id) = HeaderValue::from_str(self.id.as_str()) {
+            headers.insert(JOB_ID_HEADER, id);
+        }
+        response
+    }
+}

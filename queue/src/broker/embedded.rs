@@ -1,0 +1,319 @@
+//! The broker in the data file.
+//!
+//! A consumer marks the messages it takes as its own and says now and then that it is alive. When it stops saying so,
+//! any other consumer of the file frees what it held.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Row, named_params, params};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag};
+use crate::clock::milliseconds_of;
+use crate::store::{Bell, BodyColumns, Durability, Store, Write, corrupt, read_body, sqlite};
+use crate::{Class, Input, Job, PoolName, Result};
+
+/// How often a consumer says that it is alive, and how long after the last time it is taken for dead.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+const DEAD_AFTER: Duration = Duration::from_secs(5);
+
+pub(crate) struct EmbeddedBroker {
+    store: Store,
+}
+
+impl EmbeddedBroker {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store }
+    }
+}
+
+#[async_trait]
+impl Broker for EmbeddedBroker {
+    async fn producer(&self) -> Result<Arc<dyn Producer>> {
+        Ok(Arc::new(EmbeddedProducer { store: self.store.clone() }))
+    }
+
+    async fn consumer(&self, pool: &PoolName) -> Result<Arc<dyn Consumer>> {
+        let register = |write: &mut Write<'_>| {
+            let alive_until = write.now_milliseconds() + milliseconds_of(DEAD_AFTER);
+            let mut insert = write.prepare("INSERT INTO consumers (alive_until) VALUES (?1)")?;
+            insert.execute([alive_until]).map_err(sqlite("register a consumer"))?;
+            Ok(write.last_insert_rowid())
+        };
+        let id = self.store.write(Durability::Process, register).await?;
+        let hold = Arc::new(Hold { store: self.store.clone(), id });
+        let beating = tokio::spawn(beat(self.store.clone(), id));
+        Ok(Arc::new(EmbeddedConsumer { store: self.store.clone(), pool: pool.clone(), hold, beating }))
+    }
+
+    async fn gauge(&self) -> Result<Arc<dyn Gauge>> {
+        Ok(Arc::new(EmbeddedGauge { store: self.store.clone() }))
+    }
+}
+
+struct EmbeddedProducer {
+    store: Store,
+}
+
+#[async_trait]
+impl Producer for EmbeddedProducer {
+    async fn publish(&self, jobs: &[Job]) -> Result<()> {
+        let jobs = jobs.to_vec();
+        self.store.write(Durability::Power, move |write| insert_messages(write, &jobs)).await
+    }
+}
+
+fn insert_messages(write: &mut Write<'_>, jobs: &[Job]) -> Result<()> {
+    let publishing = sqlite("publish");
+    let mut message = write.prepare("INSERT INTO messages (pool, class, published_at) VALUES (?1, ?2, ?3)")?;
+    let mut payload = write.prepare(
+        "INSERT INTO payloads (seq, job, created_at, deadline_at, max_attempts, retention, trace_parent, media_type, \
+         body, blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    for job in jobs {
+        message.execute(params![job.pool.as_str(), job.class as i64, write.now_milliseconds()]).map_err(&publishing)?;
+        let BodyColumns { body, blob } = BodyColumns::of(&job.input.body);
+        payload
+            .execute(params![
+                write.last_insert_rowid(),
+                job.id.as_str(),
+                job.created_at.as_millisecond(),
+                job.deadline_at.map(Timestamp::as_millisecond),
+                job.max_attempts,
+                milliseconds_of(job.retention),
+                job.trace_parent,
+                job.input.media_type,
+                body,
+                blob,
+            ])
+            .map_err(&publishing)?;
+    }
+    write.ring(Bell::Published);
+    Ok(())
+}
+
+struct EmbeddedConsumer {
+    store: Store,
+    pool: PoolName,
+    hold: Arc<Hold>,
+    beating: JoinHandle<()>,
+}
+
+impl Drop for EmbeddedConsumer {
+    fn drop(&mut self) {
+        self.beating.abort();
+        let id = self.hold.id;
+        self.store.write_later(Durability::Process, move |write| {
+            free(write, "consumer = ?1", id)?;
+            let mut delete = write.prepare("DELETE FROM consumers WHERE consumer = ?1")?;
+            delete.execute([id]).map(drop).map_err(sqlite("leave"))
+        });
+    }
+}
+
+/// Says that consumer `id` is alive, and frees what the dead held.
+async fn beat(store: Store, id: i64) {
+    let mut ticks = interval(BEAT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let beaten = store.write(Durability::Process, move |write| {
+            let beating = sqlite("beat");
+            let now = write.now_milliseconds();
+            // Inserted again if others took it for dead: it holds nothing by now, and may go on.
+            let sql = "INSERT INTO consumers (consumer, alive_until) VALUES (?1, ?2) \
+                       ON CONFLICT DO UPDATE SET alive_until = excluded.alive_until";
+            write.prepare(sql)?.execute([id, now + milliseconds_of(DEAD_AFTER)]).map_err(&beating)?;
+            if write.prepare("DELETE FROM consumers WHERE alive_until < ?1")?.execute([now]).map_err(&beating)? > 0 {
+                let orphaned = free(write, "consumer NOT IN (SELECT consumer FROM consumers) AND ?1 = ?1", 0)?;
+                tracing::warn!(orphaned, "a consumer vanished: its deliveries come again");
+            }
+            Ok(())
+        });
+        if let Err(error) = beaten.await {
+            tracing::warn!(%error, "cannot say that this consumer is alive");
+        }
+    }
+}
+
+/// Makes the held messages that `condition` names available again.
+fn free(write: &mut Write<'_>, condition: &str, consumer: i64) -> Result<usize> {
+    let sql = format!("UPDATE messages SET consumer = NULL WHERE consumer IS NOT NULL AND {condition}");
+    let freed = write.prepare(&sql)?.execute([consumer]).map_err(sqlite("free deliveries"))?;
+    if freed > 0 {
+        write.ring(Bell::Published);
+    }
+    Ok(freed)
+}
+
+#[async_trait]
+impl Consumer for EmbeddedConsumer {
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>> {
+        let mut published = self.store.listen(Bell::Published);
+        loop {
+            // Looking costs no turn at the lock, and most of the time an idle consumer only looks.
+            let pool = self.pool.clone();
+            if self.store.read(move |file| is_waiting(file, &pool)).await? {
+                let (pool, hold) = (self.pool.clone(), Arc::clone(&self.hold));
+                let taken = self.store.write(Durability::Process, move |write| take(write, &pool, &hold, max)).await?;
+                if !taken.is_empty() {
+                    return Ok(taken);
+                }
+            }
+            published.rung().await;
+        }
+    }
+
+    async fn settle(&self, deliveries: Vec<(Delivery, Settlement)>) -> Result<()> {
+        let settled: Vec<_> = deliveries.into_iter().map(|(delivery, how)| (delivery.into_tag(), how)).collect();
+        let id = self.hold.id;
+        self.store.write(Durability::Process, move |write| settle(write, id, &settled)).await
+    }
+}
+
+fn is_waiting(file: &rusqlite::Connection, pool: &PoolName) -> Result<bool> {
+    let looking = sqlite("receive");
+    let mut waiting =
+        file.prepare_cached("SELECT 1 FROM messages WHERE pool = ?1 AND consumer IS NULL LIMIT 1").map_err(&looking)?;
+    waiting.exists([pool.as_str()]).map_err(&looking)
+}
+
+fn take(write: &mut Write<'_>, pool: &PoolName, hold: &Arc<Hold>, max: usize) -> Result<Vec<Delivery>> {
+    let receiving = sqlite("receive");
+    let mut take = write.prepare(
+        "UPDATE messages SET consumer = ?1, deliveries = deliveries + 1 WHERE seq IN \
+         (SELECT seq FROM messages WHERE pool = ?2 AND consumer IS NULL ORDER BY class, seq LIMIT ?3) \
+         RETURNING class, seq, deliveries",
+    )?;
+    let limit = i64::try_from(max).unwrap_or(i64::MAX);
+    let rows = take
+        .query_map(params![hold.id, pool.as_str(), limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .map_err(&receiving)?;
+    let mut taken: Vec<(i64, i64, i64)> = rows.collect::<rusqlite::Result<_>>().map_err(&receiving)?;
+    // The order of RETURNING is not defined.
+    taken.sort_unstable();
+
+    let mut payload = write.prepare(
+        "SELECT job, created_at, deadline_at, max_attempts, retention, trace_parent, media_type, body, blob \
+         FROM payloads WHERE seq = ?1",
+    )?;
+    let mut deliveries = Vec::with_capacity(taken.len());
+    for (class, message, delivery) in taken {
+        let mut rows = payload.query([message]).map_err(&receiving)?;
+        let Some(row) = rows.next().map_err(&receiving)? else {
+            return Err(corrupt("a message without a payload", message));
+        };
+        let job = read_job(row, pool, class)?;
+        let tag = Tag { message, delivery };
+        deliveries.push(Delivery::new(job, delivery > 1, tag, Arc::clone(hold) as Arc<dyn Holder>));
+    }
+    Ok(deliveries)
+}
+
+fn read_job(row: &Row<'_>, pool: &PoolName, class: i64) -> Result<Job> {
+    let reading = sqlite("receive");
+    let id: String = row.get(0).map_err(&reading)?;
+    let time = |milliseconds| Timestamp::from_millisecond(milliseconds).map_err(|_| corrupt("a time", milliseconds));
+    Ok(Job {
+        id: id.parse().map_err(|_| corrupt("a job id", &id))?,
+        pool: pool.clone(),
+        class: usize::try_from(class)
+            .ok()
+            .and_then(|class| Class::ALL.get(class).copied())
+            .ok_or_else(|| corrupt("a class", class))?,
+        created_at: time(row.get(1).map_err(&reading)?)?,
+        deadline_at: row.get::<_, Option<i64>>(2).map_err(&reading)?.map(time).transpose()?,
+        max_attempts: row.get(3).map_err(&reading)?,
+        retention: Duration::from_millis(row.get(4).map_err(&reading)?),
+        trace_parent: row.get(5).map_err(&reading)?,
+        input: Input { media_type: row.get(6).map_err(&reading)?, body: read_body(row, 7)? },
+    })
+}
+
+/// Settles what `consumer` still holds in the very delivery it means.
+fn settle(write: &mut Write<'_>, consumer: i64, settled: &[(Tag, Settlement)]) -> Result<()> {
+    let settling = sqlite("settle");
+    let mut done = write.prepare("DELETE FROM messages WHERE seq = ?1 AND consumer = ?2 AND deliveries = ?3")?;
+    let mut payload = write.prepare("DELETE FROM payloads WHERE seq = ?1")?;
+    let mut again =
+        write.prepare("UPDATE messages SET consumer = NULL WHERE seq = ?1 AND consumer = ?2 AND deliveries = ?3")?;
+    for (tag, how) in settled {
+        let held = params![tag.message, consumer, tag.delivery];
+        match how {
+            Settlement::Done => {
+                if done.execute(held).map_err(&settling)? > 0 {
+                    payload.execute([tag.message]).map_err(&settling)?;
+                }
+            }
+            Settlement::Again => {
+                if again.execute(held).map_err(&settling)? > 0 {
+                    write.ring(Bell::Published);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a consumer's deliveries know of it.
+struct Hold {
+    store: Store,
+    id: i64,
+}
+
+impl Holder for Hold {
+    fn give_back(&self, tag: Tag) {
+        let id = self.id;
+        self.store.write_later(Durability::Process, move |write| settle(write, id, &[(tag, Settlement::Again)]));
+    }
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold").field("consumer", &self.id).finish_non_exhaustive()
+    }
+}
+
+struct EmbeddedGauge {
+    store: Store,
+}
+
+#[async_trait]
+impl Gauge for EmbeddedGauge {
+    async fn depth(&self, pool: &PoolName) -> Result<Depth> {
+        let pool = pool.clone();
+        self.store
+            .read(move |file| {
+                let reading = sqlite("read the depth");
+                let pool = pool.as_str();
+                let mut depth = Depth::default();
+                let mut counts = file
+                    .prepare_cached(
+                        "SELECT class, count(*), min(seq) FROM messages WHERE pool = ?1 AND consumer IS NULL GROUP BY class",
+                    )
+                    .map_err(&reading)?;
+                let mut published =
+                    file.prepare_cached("SELECT published_at FROM messages WHERE seq = ?1").map_err(&reading)?;
+                let mut rows = counts.query([pool]).map_err(&reading)?;
+                while let Some(row) = rows.next().map_err(&reading)? {
+                    let class: usize = row.get(0).map_err(&reading)?;
+                    let waiting = depth.waiting_by_class.get_mut(class).ok_or_else(|| corrupt("a class", class))?;
+                    *waiting = row.get(1).map_err(&reading)?;
+                    let oldest: i64 = row.get(2).map_err(&reading)?;
+                    let at: Option<i64> = published.query_row([oldest], |row| row.get(0)).optional().map_err(&reading)?;
+                    let at = at.and_then(|at| Timestamp::from_millisecond(at).ok());
+                    depth.oldest_waiting_at = [depth.oldest_waiting_at, at].into_iter().flatten().min();
+                }
+                let in_flight = "SELECT count(*) FROM messages WHERE pool = :pool AND consumer IS NOT NULL";
+                let mut in_flight = file.prepare_cached(in_flight).map_err(&reading)?;
+                let held = in_flight.query_row(named_params! {":pool": pool}, |row| row.get(0)).map_err(&reading)?;
+                depth.in_flight = Some(held);
+                Ok(depth)
+            })
+            .await
+    }
+}

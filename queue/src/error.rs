@@ -1,0 +1,55 @@
+//! What went wrong, in the terms a caller decides on.
+
+use std::fmt;
+
+/// The result of every call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failed call: a kind to decide on, a sentence to read, and the driver's own error behind it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What a caller can do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The backend did not answer, or not in time. What was asked may or may not have happened; ask again later.
+    Unavailable,
+    /// The backend has no room left. Nothing was written; ask again when there is room.
+    Full,
+    /// The id already belongs to another job.
+    Conflict,
+    /// The value is wrong and will stay wrong.
+    Refused,
+    /// The stored data was written by a newer version of this program.
+    Incompatible,
+    /// The stored data cannot be read.
+    Corrupt,
+}
+
+impl Error {
+    /// An error without a cause of its own.
+    pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
+        Self { kind, message: message.to_string(), source: None }
+    }
+
+    /// An error caused by `source`, whose text is added to `message`.
+    pub fn caused(
+        kind: ErrorKind,
+        message: impl fmt::Display,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        let source = source.into();
+        Self { kind, message: format!("{message}: {source}"), source: Some(source) }
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}

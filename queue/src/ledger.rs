@@ -1,0 +1,279 @@
+//! What became of every job: state, attempts, lease, result.
+//!
+//! ```text
+//!            submit            claim             finish(succeeded)
+//!   (nothing) ────► queued ────────────► leased ─────────────────► succeeded
+//!                    ▲ │ ▲                │ │ │  finish(failed)
+//!                    │ │ │ finish(released),│ │ └────────────────► failed
+//!          due       │ │ └──lease expired─┘ │    finish(retry)
+//!   retry ───────────┘ │                    ├────────────────────► retry
+//!                      │                    └────────────────────► dead      (no attempts left)
+//!                      ├─────────────────────────────────────────► expired   (deadline passed, found at claim)
+//!   any open state ────┴─────────────────────────────────────────► cancelled
+//! ```
+//!
+//! An attempt number is a fence: it grows with every claim, and a worker that comes back late with an older one is
+//! refused.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+
+use crate::{BlobRef, Class, Job, JobError, JobId, Output, PoolName, Result, WorkerId};
+
+pub(crate) mod embedded;
+
+/// What became of every job. All calls that change state are durable when they return, and take batches.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Opens a record for each job, in state `queued`; one answer per job, in order.
+    ///
+    /// An id that is there already changes nothing: the answer is its record, so a client may repeat a submission.
+    /// The new record's job counts as unpublished until [`Ledger::published`] says otherwise.
+    async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>>;
+
+    /// The broker has confirmed these publications. A job of which this is never said is given out by [`Ledger::due`].
+    /// May be said late, or twice, or of jobs that have gone on since.
+    async fn published(&self, publications: &[Publication]) -> Result<()>;
+
+    /// Claims jobs for `worker` until `lease` from now; one answer per request, in order.
+    ///
+    /// A job without a record (from a producer that does not know the ledger) is opened first.
+    async fn claim(&self, worker: &WorkerId, requests: Vec<ClaimRequest>, lease: Duration) -> Result<Vec<Claim>>;
+
+    /// Extends leases to `lease` from now; one answer per lease, in order: `false` where it is lost.
+    async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>>;
+
+    /// Writes how attempts ended, each fenced by its lease; one answer per job, in order.
+    async fn finish(&self, finishes: Vec<Finish>) -> Result<Vec<Finished>>;
+
+    /// Ends an open job as `cancelled`. A job that has ended stays what it is. `None`: no such job.
+    async fn cancel(&self, id: &JobId) -> Result<Option<JobRecord>>;
+
+    /// The record of a job, its output included. `None`: no such job, or its retention is over.
+    async fn get(&self, id: &JobId) -> Result<Option<JobRecord>>;
+
+    /// The record now and, unless it has ended already, the record when it has; then the stream ends. Changes in
+    /// between may be seen too. Empty: no such job.
+    async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>>;
+
+    /// Takes up to `limit` jobs that must be published (again): submitted but never confirmed, retry due, or lease
+    /// expired. Each is given out to one caller; unless [`Ledger::published`] is said of it, it is due again later.
+    async fn due(&self, limit: usize) -> Result<Vec<DueJob>>;
+
+    /// How many jobs of a pool are with the ledger rather than the broker.
+    async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs>;
+
+    /// Forgets up to `limit` ended jobs whose retention is over; the blobs they referred to are the caller's to delete.
+    /// `None` in place of a list: nothing was over.
+    async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>>;
+}
+
+/// The state of a job. `queued`, `leased` and `retry` are open; the others have ended and never change again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Entered by submit, due, or a release; left by a claim. It is, or is about to be, in the broker.
+    Queued,
+    /// Entered by a claim; left by finish, or by another's claim.
+    Leased,
+    /// Entered by a failed attempt with attempts left; left when due. It waits in the ledger.
+    Retry,
+    /// It has a result.
+    Succeeded,
+    /// The job itself was at fault: no repetition would help.
+    Failed,
+    /// Somebody asked for it.
+    Cancelled,
+    /// Its deadline passed before it was started.
+    Expired,
+    /// No attempts are left.
+    Dead,
+}
+
+impl State {
+    /// All states, in the order of their codes in a store.
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Leased,
+        Self::Retry,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Expired,
+        Self::Dead,
+    ];
+
+    /// Whether the job has ended.
+    pub fn has_ended(self) -> bool {
+        !matches!(self, Self::Queued | Self::Leased | Self::Retry)
+    }
+
+    /// The name used on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Leased => "leased",
+            Self::Retry => "retry",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// A job as the ledger knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRecord {
+    /// Its id.
+    pub id: JobId,
+    /// Its pool.
+    pub pool: PoolName,
+    /// Its class.
+    pub class: Class,
+    /// Where it stands.
+    pub state: State,
+    /// How many times a worker has claimed it and not given it back unstarted.
+    pub attempts: u32,
+    /// How many times a worker may.
+    pub max_attempts: u32,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When it must have been started.
+    pub deadline_at: Option<Timestamp>,
+    /// When it was last claimed.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The worker of the last claim.
+    pub worker: Option<WorkerId>,
+    /// Why the last attempt, or the job, failed.
+    pub error: Option<JobError>,
+    /// The result of a job that succeeded.
+    pub output: Option<Output>,
+}
+
+/// The answer to a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted {
+    /// The record was opened now.
+    New,
+    /// The id was there already, with the same pool and input.
+    Known {
+        /// The job as it stands.
+        record: Box<JobRecord>,
+        /// It is not known to be in the broker: who submits it must publish it. `None`: it is there, or has ended.
+        publish: Option<Publication>,
+    },
+    /// The id was there already, with another pool or input.
+    Conflict,
+}
+
+/// One publication of a job. The fence tells it from earlier and later ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The job.
+    pub id: JobId,
+    /// The record's fence at the time.
+    pub fence: u64,
+}
+
+impl Publication {
+    /// The publication of a job just submitted.
+    pub fn first(id: JobId) -> Self {
+        Self { id, fence: 0 }
+    }
+}
+
+/// A job that somebody must publish.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DueJob {
+    /// The job, with its input.
+    pub job: Job,
+    /// What to tell the ledger when the broker has confirmed it.
+    pub publication: Publication,
+}
+
+/// What a worker asks to claim.
+#[derive(Debug, Clone)]
+pub struct ClaimRequest {
+    /// The job as delivered.
+    pub job: Job,
+    /// As the delivery says. The broker has given up on the former holder, so a live lease may be taken over.
+    pub redelivered: bool,
+}
+
+/// The answer to a claim.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Claim {
+    /// Run it.
+    Go {
+        /// The claim, to renew and finish with.
+        lease: Lease,
+        /// A former holder vanished while it held the job: run it alone, it may be what killed them.
+        alone: bool,
+    },
+    /// It has ended already (cancelled included): settle the delivery as done.
+    Ended(State),
+    /// Another holds it or it waits for its retry, and its own delivery will come: settle this one as done.
+    Held,
+}
+
+/// A worker's claim on a job. The attempt number is the fence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub id: JobId,
+    /// Grows with every claim, from 1.
+    pub fence: u64,
+    /// Attempts so far, this one included.
+    pub attempt: u32,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// The claim it was made under.
+    pub lease: Lease,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// With a result.
+    Succeeded(Output),
+    /// The job is at fault: it ends as `failed`.
+    Failed(JobError),
+    /// The attempt failed: again after `after`, or `dead` if that was the last attempt.
+    Retry {
+        /// Why.
+        error: JobError,
+        /// How long to wait before the next attempt.
+        after: Duration,
+    },
+    /// It was never started: the attempt does not count, and the delivery is given back to the broker.
+    Released,
+}
+
+/// The answer to a finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// Recorded; the job is in this state now.
+    Recorded(State),
+    /// The lease is no longer this worker's (another has it, or the job was cancelled): nothing was written.
+    LeaseLost,
+}
+
+/// How many jobs of a pool are with the ledger rather than the broker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenJobs {
+    /// A worker holds them. A lease that has run out counts until another takes over: its work is still to be done.
+    pub leased: u64,
+    /// They wait for their retry, or to be published at all.
+    pub retry: u64,
+}

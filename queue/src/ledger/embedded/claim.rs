@@ -1,0 +1,101 @@
+//! Claiming.
+
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{finish, rows, submit};
+use crate::clock::milliseconds_of;
+use crate::ledger::{Claim, ClaimRequest, Lease, State};
+use crate::store::{Write, corrupt, sqlite};
+use crate::{JobError, JobId, Result, WorkerId};
+
+struct Row {
+    row_id: i64,
+    state: i64,
+    attempts: u32,
+    max_attempts: u32,
+    fence: u64,
+    lost: i64,
+    deadline_at: Option<i64>,
+    due_at: Option<i64>,
+}
+
+/// Claims one job for `worker`.
+pub(super) fn claim(
+    write: &mut Write<'_>,
+    worker: &WorkerId,
+    request: &ClaimRequest,
+    lease: Duration,
+) -> Result<Claim> {
+    let (now, id) = (write.now_milliseconds(), &request.job.id);
+    let row = match find(write, id)? {
+        Some(row) => row,
+        None => {
+            submit::open(write, &request.job, None)?;
+            find(write, id)?.ok_or_else(|| corrupt("a job that was just written", id))?
+        }
+    };
+    let mut lost = row.lost;
+    match rows::state(row.state)? {
+        State::Queued => {}
+        State::Leased => {
+            let is_live = row.due_at.is_some_and(|until| until > now);
+            if is_live && !request.redelivered {
+                return Ok(Claim::Held);
+            }
+            lost += 1;
+        }
+        State::Retry => return Ok(Claim::Held),
+        ended => return Ok(Claim::Ended(ended)),
+    }
+    if row.deadline_at.is_some_and(|deadline| deadline < now) {
+        let message = "its deadline passed before it was started".to_owned();
+        let error = JobError { kind: "expired".to_owned(), message };
+        finish::end(write, row.row_id, id, State::Expired, Some(&error))?;
+        return Ok(Claim::Ended(State::Expired));
+    }
+    if row.attempts >= row.max_attempts {
+        let message = format!("its worker vanished in the last of {} attempts", row.attempts);
+        let error = JobError { kind: "worker_lost".to_owned(), message };
+        finish::end(write, row.row_id, id, State::Dead, Some(&error))?;
+        return Ok(Claim::Ended(State::Dead));
+    }
+    let claimed = Lease { id: id.clone(), fence: row.fence + 1, attempt: row.attempts + 1 };
+    let mut update = write.prepare(
+        "UPDATE jobs SET state = ?1, attempts = ?2, fence = ?3, lost = ?4, due_at = ?5, started_at = ?6, worker = ?7 \
+         WHERE job = ?8",
+    )?;
+    update
+        .execute(params![
+            rows::code(State::Leased),
+            claimed.attempt,
+            claimed.fence,
+            lost,
+            now + milliseconds_of(lease),
+            now,
+            worker.as_str(),
+            row.row_id
+        ])
+        .map_err(sqlite("claim"))?;
+    Ok(Claim::Go { lease: claimed, alone: lost > 0 })
+}
+
+fn find(write: &Write<'_>, id: &JobId) -> Result<Option<Row>> {
+    let mut select = write.prepare(
+        "SELECT job, state, attempts, max_attempts, fence, lost, deadline_at, due_at FROM jobs WHERE id = ?1",
+    )?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Row {
+            row_id: row.get(0)?,
+            state: row.get(1)?,
+            attempts: row.get(2)?,
+            max_attempts: row.get(3)?,
+            fence: row.get(4)?,
+            lost: row.get(5)?,
+            deadline_at: row.get(6)?,
+            due_at: row.get(7)?,
+        })
+    };
+    select.query_row([id.as_str()], read).optional().map_err(sqlite("claim"))
+}

@@ -1,0 +1,97 @@
+//! What is due, open and over.
+
+use rusqlite::Connection;
+use rusqlite::params;
+
+use super::{rows, submit};
+use crate::clock::milliseconds_of;
+use crate::ledger::{DueJob, OpenJobs, Publication, State};
+use crate::store::{Bell, Write, read_body, sqlite};
+use crate::{BlobRef, Body, PoolName, Result};
+
+/// How many endings are kept: watchers that fall further behind look for themselves.
+const ENDINGS_KEPT: i64 = 100_000;
+
+pub(super) fn is_due(file: &Connection, now: i64) -> Result<bool> {
+    let looking = sqlite("look for due jobs");
+    let mut select = file.prepare_cached("SELECT 1 FROM jobs WHERE due_at <= ?1 LIMIT 1").map_err(&looking)?;
+    select.exists([now]).map_err(&looking)
+}
+
+/// Takes due jobs: each is `queued` then, and due again if nobody confirms its publication in time.
+pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob>> {
+    let taking = sqlite("take due jobs");
+    let now = write.now_milliseconds();
+    let mut select = write.prepare("SELECT job, state, fence FROM jobs WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = select.query_map([now, limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(&taking)?;
+    let found: Vec<(i64, i64, u64)> = found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
+    let mut update =
+        write.prepare("UPDATE jobs SET state = ?1, fence = ?2, lost = lost + ?3, due_at = ?4 WHERE job = ?5")?;
+    let due_at = now + milliseconds_of(submit::PUBLISH_TIMEOUT);
+    let mut due = Vec::with_capacity(found.len());
+    for (row_id, code, fence) in found {
+        let fence = fence + 1;
+        let was_leased = i64::from(rows::state(code)? == State::Leased);
+        update.execute(params![rows::code(State::Queued), fence, was_leased, due_at, row_id]).map_err(&taking)?;
+        let job = rows::job(write.connection(), row_id)?;
+        let publication = Publication { id: job.id.clone(), fence };
+        due.push(DueJob { job, publication });
+    }
+    Ok(due)
+}
+
+pub(super) fn open_jobs(file: &Connection, pool: &PoolName) -> Result<OpenJobs> {
+    let counting = sqlite("count open jobs");
+    let mut select = file
+        .prepare_cached("SELECT state, count(*) FROM jobs WHERE pool = ?1 AND state IN (1, 2) GROUP BY state")
+        .map_err(&counting)?;
+    let mut rows = select.query([pool.as_str()]).map_err(&counting)?;
+    let mut open = OpenJobs::default();
+    while let Some(row) = rows.next().map_err(&counting)? {
+        let count = row.get(1).map_err(&counting)?;
+        match rows::state(row.get(0).map_err(&counting)?)? {
+            State::Leased => open.leased = count,
+            _ => open.retry = count,
+        }
+    }
+    Ok(open)
+}
+
+pub(super) fn is_over(file: &Connection, now: i64) -> Result<bool> {
+    let looking = sqlite("look for jobs to purge");
+    let mut select = file.prepare_cached("SELECT 1 FROM jobs WHERE purge_at <= ?1 LIMIT 1").map_err(&looking)?;
+    select.exists([now]).map_err(&looking)
+}
+
+/// Deletes jobs whose retention is over; the blobs that they referred to.
+pub(super) fn purge(write: &mut Write<'_>, limit: usize) -> Result<Vec<BlobRef>> {
+    let purging = sqlite("purge");
+    let now = write.now_milliseconds();
+    let mut select = write.prepare("SELECT job FROM jobs WHERE purge_at <= ?1 LIMIT ?2")?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let over = select.query_map([now, limit], |row| row.get(0)).map_err(&purging)?;
+    let over: Vec<i64> = over.collect::<rusqlite::Result<_>>().map_err(&purging)?;
+    let mut delete_job = write.prepare("DELETE FROM jobs WHERE job = ?1")?;
+    let mut delete_bodies = [
+        write.prepare("DELETE FROM inputs WHERE job = ?1 RETURNING body, blob")?,
+        write.prepare("DELETE FROM outputs WHERE job = ?1 RETURNING body, blob")?,
+    ];
+    let mut blobs = Vec::new();
+    for row_id in over {
+        delete_job.execute([row_id]).map_err(&purging)?;
+        for delete in &mut delete_bodies {
+            let mut rows = delete.query([row_id]).map_err(&purging)?;
+            while let Some(row) = rows.next().map_err(&purging)? {
+                if let Body::Reference(blob) = read_body(row, 0)? {
+                    blobs.push(blob);
+                }
+            }
+        }
+    }
+    let forget = "DELETE FROM endings WHERE ending <= (SELECT max(ending) FROM endings) - ?1";
+    if write.prepare(forget)?.execute([ENDINGS_KEPT]).map_err(&purging)? > 0 {
+        write.ring(Bell::Ended);
+    }
+    Ok(blobs)
+}

@@ -1,0 +1,31 @@
+//! Jobs and where they wait.
+//!
+//! Three roles, because the three services hold three different things: the gateway a [`Producer`], a worker a
+//! [`Consumer`], the scaler a [`Gauge`]; all of them the [`Ledger`], which knows what became of every job, and the
+//! [`Roster`], which knows the workers alive. A [`Backend`] opens them from one URL.
+//!
+//! No type of a driver leaves this crate: errors are an [`Error`] with a [`ErrorKind`] that a caller can decide on.
+
+mod backend;
+mod blob;
+pub mod broker;
+mod clock;
+mod error;
+mod job;
+pub mod ledger;
+pub mod roster;
+mod store;
+mod upkeep;
+
+pub use backend::{Backend, BackendUrl};
+pub use blob::{BlobRef, Blobs};
+pub use broker::{Broker, Consumer, Delivery, Depth, Gauge, Producer, Settlement};
+pub use clock::Clock;
+pub use error::{Error, ErrorKind, Result};
+pub use job::{Body, Class, Input, Job, JobError, JobId, Output, PoolName};
+pub use ledger::{
+    Claim, ClaimRequest, DueJob, Finish, Finished, JobRecord, Lease, Ledger, OpenJobs, Outcome, Publication, State,
+    Submitted,
+};
+pub use roster::{Roster, WorkerId, WorkerRecord, WorkerState};
+pub use upkeep::Upkeep;

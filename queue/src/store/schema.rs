@@ -1,0 +1,139 @@
+//! The tables, and which version of them a file has.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::sqlite;
+use super::writer::BUSY_TIMEOUT;
+use crate::{Error, ErrorKind, Result};
+
+/// Grows with every change of the tables.
+pub(super) const VERSION: i64 = 1;
+
+/// Marks the file as ours ("Mill" in ASCII), so that a stranger's database is not taken for an empty one.
+const APPLICATION_ID: i64 = 0x4d69_6c6c;
+
+/// The write-ahead log is copied into the file whenever it has grown by so many pages of 4 KiB.
+const CHECKPOINT_PAGES: i64 = 4000;
+
+/// Opens the file for writing, creating or checking its tables. The caller holds the lock.
+pub(super) fn open(file: &Path, max_size_bytes: Option<u64>) -> Result<Connection> {
+    let mut connection = Connection::open(file).map_err(sqlite("open"))?;
+    prepare(&mut connection, max_size_bytes)
+        .map_err(|error| Error::new(error.kind(), format_args!("{}: {error}", file.display())))?;
+    Ok(connection)
+}
+
+fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<()> {
+    let opening = sqlite("open");
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(&opening)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (version, application) =
+        (number("user_version").map_err(&opening)?, number("application_id").map_err(&opening)?);
+    if application != 0 && application != APPLICATION_ID {
+        return Err(Error::new(ErrorKind::Incompatible, "this is the database of another program"));
+    }
+    if version > VERSION {
+        let message = format!(
+            "written by a newer version of millrace (schema {version}, this program knows {VERSION}); \
+             upgrade millrace, or choose another folder"
+        );
+        return Err(Error::new(ErrorKind::Incompatible, message));
+    }
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(&opening)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(&opening)?;
+    connection.pragma_update(None, "cache_size", -32_000).map_err(&opening)?;
+    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(&opening)?;
+    if let Some(bytes) = max_size_bytes {
+        let page_bytes =
+            connection.pragma_query_value(None, "page_size", |row| row.get::<_, u64>(0)).map_err(&opening)?;
+        let pages = i64::try_from(bytes / page_bytes.max(1)).unwrap_or(i64::MAX).max(1);
+        connection.pragma_update(None, "max_page_count", pages).map_err(&opening)?;
+    }
+    if version == 0 {
+        let creating = connection.transaction().map_err(&opening)?;
+        creating.execute_batch(TABLES).map_err(&opening)?;
+        creating.pragma_update(None, "user_version", VERSION).map_err(&opening)?;
+        creating.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
+        creating.commit().map_err(&opening)?;
+    }
+    Ok(())
+}
+
+/// Narrow tables for what changes, wide ones for what is written once: an update rewrites its whole row.
+/// Times are milliseconds since the Unix epoch.
+const TABLES: &str = "
+-- The broker. `consumer` is null while nobody holds the message; seq is never used twice.
+CREATE TABLE messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    pool TEXT NOT NULL,
+    class INTEGER NOT NULL,
+    consumer INTEGER,
+    deliveries INTEGER NOT NULL DEFAULT 0,
+    published_at INTEGER NOT NULL
+);
+CREATE INDEX messages_waiting ON messages (pool, class, seq) WHERE consumer IS NULL;
+CREATE INDEX messages_held ON messages (pool, consumer) WHERE consumer IS NOT NULL;
+CREATE TABLE payloads (
+    seq INTEGER PRIMARY KEY,
+    job TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    deadline_at INTEGER,
+    max_attempts INTEGER NOT NULL,
+    retention INTEGER NOT NULL,
+    trace_parent TEXT,
+    media_type TEXT NOT NULL,
+    body BLOB,
+    blob TEXT
+);
+CREATE TABLE consumers (
+    consumer INTEGER PRIMARY KEY AUTOINCREMENT,
+    alive_until INTEGER NOT NULL
+);
+
+-- The ledger. `due_at` is when somebody must publish the job again, `fence` grows with every claim and publication,
+-- `lost` counts the holders that vanished.
+CREATE TABLE jobs (
+    job INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    pool TEXT NOT NULL,
+    class INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    max_attempts INTEGER NOT NULL,
+    fence INTEGER NOT NULL DEFAULT 0,
+    lost INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    deadline_at INTEGER,
+    due_at INTEGER,
+    started_at INTEGER,
+    finished_at INTEGER,
+    purge_at INTEGER,
+    retention INTEGER NOT NULL,
+    worker TEXT,
+    trace_parent TEXT,
+    error_type TEXT,
+    error_message TEXT
+);
+CREATE INDEX jobs_due ON jobs (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX jobs_purge ON jobs (purge_at) WHERE purge_at IS NOT NULL;
+CREATE INDEX jobs_open ON jobs (pool, state) WHERE state IN (1, 2);
+CREATE TABLE inputs (job INTEGER PRIMARY KEY, media_type TEXT NOT NULL, body BLOB, blob TEXT);
+CREATE TABLE outputs (job INTEGER PRIMARY KEY, media_type TEXT NOT NULL, body BLOB, blob TEXT);
+-- Jobs in the order in which they ended: what watchers read.
+CREATE TABLE endings (ending INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL);
+
+-- The roster.
+CREATE TABLE workers (
+    id TEXT PRIMARY KEY,
+    pool TEXT NOT NULL,
+    state TEXT NOT NULL,
+    alive_until INTEGER NOT NULL,
+    started_at INTEGER NOT NULL,
+    batch_items REAL NOT NULL,
+    batch_seconds REAL NOT NULL,
+    cold_start_seconds REAL NOT NULL
+);
+";

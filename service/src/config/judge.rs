@@ -1,0 +1,304 @@
+//! Judges a document by a JSON Schema and says what is wrong in our own words.
+
+use jsonschema::ValidationError;
+use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
+use serde_json::Value;
+
+use super::Faults;
+
+/// Whether a setting is a text whatever it looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Text {
+    /// Or it is not known to be one.
+    No,
+    Always,
+    /// A text or nothing.
+    Optional,
+}
+
+pub(super) fn schema<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(tighten));
+    settings.into_generator().into_root_schema_for::<T>().to_value()
+}
+
+/// Closes every mapping whose keys are listed, so that a forgotten `deny_unknown_fields` drops no key in silence, and
+/// bounds integers by their type.
+fn tighten(schema: &mut Schema) {
+    let composed = ["allOf", "anyOf", "oneOf", "$ref"].iter().any(|keyword| schema.get(*keyword).is_some());
+    let open = schema.get("additionalProperties").is_none() && schema.get("unevaluatedProperties").is_none();
+    if schema.get("properties").is_some() && open && !composed {
+        schema.insert("additionalProperties".to_owned(), Value::Bool(false));
+    }
+    let largest: Option<u64> = match schema.get("format").and_then(Value::as_str) {
+        Some("uint32") => Some(u32::MAX.into()),
+        Some("int32") => Some(i32::MAX.unsigned_abs().into()),
+        _ => None,
+    };
+    if let Some(largest) = largest
+        && schema.get("maximum").is_none()
+    {
+        schema.insert("maximum".to_owned(), largest.into());
+    }
+}
+
+/// Adds what is wrong with `document` and takes unknown keys out of it. `false`: it cannot be judged at all.
+pub(super) fn judge(schema: &Value, document: &mut Value, faults: &mut Faults) -> bool {
+    let validator = match jsonschema::draft202012::new(schema) {
+        Ok(validator) => validator,
+        Err(error) => {
+            faults.add("schema", error);
+            return false;
+        }
+    };
+    let mut unknown = Vec::new();
+    for error in validator.iter_errors(document) {
+        if let Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } = error.kind() {
+            unknown.push((error.instance_path().as_str().to_owned(), unexpected.clone()));
+        }
+        report(&error, schema, faults);
+    }
+    for (place, names) in unknown {
+        if let Some(Value::Object(members)) = document.pointer_mut(&place) {
+            members.retain(|name, _| !names.contains(name));
+        }
+    }
+    true
+}
+
+fn report(error: &ValidationError<'_>, schema: &Value, faults: &mut Faults) {
+    let place = dotted(error.instance_path().as_str());
+    match error.kind() {
+        Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
+            for name in unexpected {
+                faults.add(member(&place, name), unknown_key(name, node(error, schema)));
+            }
+        }
+        Kind::Required { property } => {
+            faults.add(member(&place, property.as_str().unwrap_or_default()), "is missing");
+        }
+        Kind::PropertyNames { error: inner } => {
+            let name = inner.instance().as_str().unwrap_or_default().to_owned();
+            let rule = own_rule(error, schema).unwrap_or_else(|| rule(inner, schema));
+            faults.refuse(member(&place, &name), format_args!("the key {name:?}"), rule);
+        }
+        Kind::AnyOf { context } | Kind::OneOfNotValid { context } if own_rule(error, schema).is_none() => {
+            report_alternatives(error, context, schema, faults);
+        }
+        _ => faults.refuse(
+            if place.is_empty() { "settings" } else { &place },
+            shown(error.instance(), node(error, schema)),
+            rule(error, schema),
+        ),
+    }
+}
+
+/// Of several allowed forms, speaks of the one that was meant.
+fn report_alternatives(
+    error: &ValidationError<'_>,
+    context: &[Vec<ValidationError<'static>>],
+    schema: &Value,
+    faults: &mut Faults,
+) {
+    let nothing = |error: &&ValidationError<'static>| matches!(error.kind(), Kind::Type { kind: TypeKind::Single(kind) } if kind.to_string() == "null");
+    let forms: Vec<_> = context.iter().filter(|errors| !errors.iter().any(|error| nothing(&error))).collect();
+    let here = error.instance_path().as_str();
+    let meant: Vec<_> = forms.iter().filter(|errors| !errors.iter().any(|error| other_form(error, here))).collect();
+    let speaking = match (&forms[..], &meant[..]) {
+        ([only], _) => Some(*only),
+        (_, [only]) => Some(**only),
+        _ => None,
+    };
+    if let Some(errors) = speaking {
+        errors.iter().for_each(|error| report(error, schema, faults));
+        return;
+    }
+    let choices: Vec<_> = forms.iter().flat_map(|errors| errors.iter().find_map(choice)).collect();
+    match choices.first() {
+        Some((first, _)) if choices.len() == forms.len() && choices.iter().all(|(error, _)| same_place(error, first)) => {
+            let names: Vec<_> = choices.iter().map(|(_, names)| names.as_str()).collect();
+            let rule = format!("is not one of {}", names.join(", "));
+            faults.refuse(dotted(first.instance_path().as_str()), shown(first.instance(), None), rule);
+        }
+        _ => faults.refuse(dotted(here), kind_of(error.instance()), "has none of the allowed forms"),
+    }
+}
+
+/// The value is of another type than this form, or its tag names another form.
+fn other_form(error: &ValidationError<'_>, here: &str) -> bool {
+    let place = error.instance_path().as_str();
+    match error.kind() {
+        Kind::Type { .. } => place == here,
+        Kind::Constant { .. } | Kind::Enum { .. } => {
+            place.strip_prefix(here).is_some_and(|rest| rest.matches('/').count() <= 1)
+        }
+        _ => false,
+    }
+}
+
+fn choice<'a>(error: &'a ValidationError<'static>) -> Option<(&'a ValidationError<'static>, String)> {
+    match error.kind() {
+        Kind::Constant { expected_value } => Some((error, plain(expected_value))),
+        Kind::Enum { options } => Some((error, list(options))),
+        _ => None,
+    }
+}
+
+fn same_place(one: &ValidationError<'_>, other: &ValidationError<'_>) -> bool {
+    one.instance_path().as_str() == other.instance_path().as_str()
+}
+
+fn rule(error: &ValidationError<'_>, schema: &Value) -> String {
+    if let Some(rule) = own_rule(error, schema) {
+        return rule;
+    }
+    match error.kind() {
+        Kind::Minimum { limit } => format!("is not at least {limit}"),
+        Kind::Maximum { limit } => format!("is not at most {limit}"),
+        Kind::ExclusiveMinimum { limit } => format!("is not more than {limit}"),
+        Kind::ExclusiveMaximum { limit } => format!("is not less than {limit}"),
+        Kind::MultipleOf { multiple_of } => format!("is not a multiple of {multiple_of}"),
+        Kind::MinLength { limit } => format!("is not at least {limit} characters long"),
+        Kind::MaxLength { limit } => format!("is not at most {limit} characters long"),
+        Kind::MinItems { limit } | Kind::MinProperties { limit } => format!("does not have at least {limit} entries"),
+        Kind::MaxItems { limit } | Kind::MaxProperties { limit } => format!("does not have at most {limit} entries"),
+        Kind::UniqueItems => "has an entry twice".to_owned(),
+        Kind::Constant { expected_value } => format!("is not {}", plain(expected_value)),
+        Kind::Enum { options } => format!("is not one of {}", list(options)),
+        Kind::Pattern { pattern } => format!("does not match {pattern}"),
+        Kind::Format { format } => format!("is not a valid {format}"),
+        Kind::Type { kind: TypeKind::Single(kind) } => format!("is not {}", type_name(&kind.to_string())),
+        Kind::Type { kind: TypeKind::Multiple(kinds) } => {
+            let names: Vec<_> = kinds.into_iter().map(|kind| type_name(&kind.to_string()).to_owned()).collect();
+            format!("is not {}", names.join(" or "))
+        }
+        _ => "is not allowed".to_owned(),
+    }
+}
+
+/// The schema's own wording, `x-rule`.
+fn own_rule(error: &ValidationError<'_>, schema: &Value) -> Option<String> {
+    Some(node(error, schema)?.get("x-rule")?.as_str()?.to_owned())
+}
+
+/// The schema that holds the keyword which failed.
+fn node<'a>(error: &ValidationError<'_>, schema: &'a Value) -> Option<&'a Value> {
+    let (parent, _) = error.schema_path().as_str().rsplit_once('/')?;
+    schema.pointer(parent)
+}
+
+fn unknown_key(name: &str, node: Option<&Value>) -> String {
+    let known = node.and_then(|node| node.get("properties")).and_then(Value::as_object);
+    let names = known.into_iter().flat_map(|members| members.keys());
+    let near = names.map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+    match near {
+        // Half of it wrong is no slip of the finger any more.
+        Some((distance, meant)) if distance * 2 <= meant.len().max(2) => {
+            format!("unknown key (did you mean {meant:?}?)")
+        }
+        _ => "unknown key".to_owned(),
+    }
+}
+
+/// A value as a fault shows it: short, and not at all where it is a secret or may contain one.
+fn shown(value: &Value, node: Option<&Value>) -> String {
+    let secret = node.and_then(|node| node.get("writeOnly")).is_some();
+    match value {
+        _ if secret => "***".to_owned(),
+        Value::Array(_) | Value::Object(_) => kind_of(value).to_owned(),
+        _ => {
+            let text = value.to_string();
+            if text.chars().count() <= 80 { text } else { text.chars().take(77).chain("...".chars()).collect() }
+        }
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+    }
+}
+
+fn type_name(name: &str) -> &str {
+    match name {
+        "string" => "a text",
+        "integer" => "a whole number",
+        "number" => "a number",
+        "boolean" => "true or false",
+        "array" => "a list",
+        "object" => "a mapping",
+        "null" => "nothing",
+        other => other,
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn list(options: &Value) -> String {
+    let options = options.as_array().map(Vec::as_slice).unwrap_or_default();
+    options.iter().map(plain).collect::<Vec<_>>().join(", ")
+}
+
+/// `/pools/a~1b/0` as `pools.a/b[0]`.
+fn dotted(pointer: &str) -> String {
+    let mut text = String::new();
+    for part in pointer.split('/').skip(1) {
+        let part = part.replace("~1", "/").replace("~0", "~");
+        if part.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+            text.push_str(&format!("[{part}]"));
+        } else {
+            text = member(&text, &part);
+        }
+    }
+    text
+}
+
+fn member(place: &str, name: &str) -> String {
+    if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") }
+}
+
+/// What the schema says of the setting under `keys`.
+pub(super) fn text_at(schema: &Value, keys: &[String]) -> Text {
+    let mut place = schema;
+    for key in keys {
+        let Some((node, _)) = resolve(schema, place) else { return Text::No };
+        let named = node.get("properties").and_then(|members| members.get(key));
+        let Some(next) = named.or_else(|| node.get("additionalProperties")) else { return Text::No };
+        place = next;
+    }
+    let Some((node, optional)) = resolve(schema, place) else { return Text::No };
+    match node.get("type") {
+        Some(Value::String(kind)) if kind == "string" && optional => Text::Optional,
+        Some(Value::String(kind)) if kind == "string" => Text::Always,
+        Some(Value::Array(kinds)) if kinds.iter().all(|kind| kind == "string" || kind == "null") => Text::Optional,
+        _ => Text::No,
+    }
+}
+
+/// Follows references and the two forms of an optional setting; whether it was optional.
+fn resolve<'a>(schema: &'a Value, mut node: &'a Value) -> Option<(&'a Value, bool)> {
+    let mut optional = false;
+    loop {
+        if let Some(reference) = node.get("$ref").and_then(Value::as_str) {
+            node = schema.pointer(reference.strip_prefix('#')?)?;
+        } else if let Some(forms) = node.get("anyOf").and_then(Value::as_array) {
+            let mut something = forms.iter().filter(|form| form.get("type").is_none_or(|kind| kind != "null"));
+            match (something.next(), something.next()) {
+                (Some(only), None) => node = only,
+                _ => return None,
+            }
+            optional = true;
+        } else {
+            return Some((node, optional));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What an orchestrator asks a process: is it alive, is it ready, how is it doing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+
+use crate::telemetry;
+
+/// Named conditions, all of which must hold for the process to be ready. A clone speaks of the same conditions.
+///
+/// Without conditions it is ready: a part that needs time to start says so before the router is served.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// By name, why it does not hold; `None` where it does.
+    conditions: Arc<Mutex<BTreeMap<String, Option<String>>>>,
+}
+
+impl Health {
+    /// No conditions yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The condition holds.
+    pub fn ready(&self, condition: impl Into<String>) {
+        self.lock().insert(condition.into(), None);
+    }
+
+    /// The condition does not hold, and why, in words for an operator. Never a secret: it is served to whoever asks.
+    pub fn not_ready(&self, condition: impl Into<String>, reason: impl Into<String>) {
+        self.lock().insert(condition.into(), Some(reason.into()));
+    }
+
+    /// Whether all conditions hold.
+    pub fn is_ready(&self) -> bool {
+        self.lock().values().all(Option::is_none)
+    }
+
+    /// The conditions that do not hold, and why.
+    pub fn reasons(&self) -> BTreeMap<String, String> {
+        self.lock().iter().filter_map(|(name, reason)| Some((name.clone(), reason.clone()?))).collect()
+    }
+
+    /// `/livez`, `/readyz` and `/metrics`.
+    ///
+    /// `/livez` answers 200 as long as anything answers: a broker that is away must not have the process restarted.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/livez", get(async || "ok\n"))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(self.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<String>>> {
+        // A panic elsewhere leaves whole entries; they are still true.
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn readyz(State(health): State<Health>) -> Response {
+    let reasons = health.reasons();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(serde_json::json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+}
+
+async fn metrics() -> Response {
+    let text = telemetry::metrics().render();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn get(health: &Health, path: &str) -> (StatusCode, String, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = health.router().oneshot(request).await.unwrap();
+        let status = response.status();
+        let media_type = response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, media_type, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_process_is_ready_when_every_condition_holds() {
+        let health = Health::new();
+        assert_eq!(get(&health, "/readyz").await.0, StatusCode::OK);
+
+        health.not_ready("model", "loading weights");
+        health.clone().not_ready("store", "opening");
+        let (status, media_type, body) = get(&health, "/readyz").await;
+        assert_eq!((status, media_type.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "application/json"));
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&body).unwrap(),
+            serde_json::json!({ "ready": false, "reasons": { "model": "loading weights", "store": "opening" } })
+        );
+
+        health.ready("model");
+        assert!(!health.is_ready());
+        health.ready("store");
+        assert_eq!(get(&health, "/readyz").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_not_ready_is_alive() {
+        let health = Health::new();
+        health.not_ready("model", "loading weights");
+        assert_eq!(get(&health, "/livez").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn metrics_are_prometheus_text_with_buckets_of_seconds() {
+        let health = Health::new();
+        let _ = telemetry::metrics();
+        metrics::counter!("health_test_total").increment(3);
+        metrics::histogram!("health_test_seconds").record(0.003);
+        let (status, media_type, body) = get(&health, "/metrics").await;
+        assert_eq!((status, media_type.as_str()), (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8"));
+        assert!(body.contains("health_test_total 3"), "{body}");
+        assert!(body.contains("health_test_seconds_bucket{le=\"0.005\"} 1"), "{body}");
+    }
+}

@@ -1,0 +1,14 @@
+//! What every process needs: configuration, telemetry, health, stopping.
+//!
+//! This crate does not know what a job is, so that it cannot become the place where everything is put.
+
+pub mod config;
+pub mod health;
+pub mod stop;
+pub mod telemetry;
+pub mod units;
+
+pub use config::{Config, Faults, Secret, Sources};
+pub use health::Health;
+pub use telemetry::{Telemetry, TelemetrySettings};
+pub use units::{ByteSize, Period};
