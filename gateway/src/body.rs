@@ -37,9 +37,8 @@ pub(crate) async fn read(
     let reading = async {
         let mut whole = Whole::default();
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| {
-                Problem::new(ProblemKind::BodyUnreadable, format!("body: broke off: {error}"))
-            })?;
+            let chunk = chunk
+                .map_err(|error| Problem::new(ProblemKind::BodyUnreadable, format!("body: broke off: {error}")))?;
             if whole.len() + chunk.len() > limit_bytes {
                 return Err(too_large(limit_bytes));
             }

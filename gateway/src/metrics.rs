@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use queue::{Class, PoolName};
+use queue::{Body, Class, PoolName};
 
 const REQUESTS: &str = "millrace_gateway_requests_total";
 const REQUEST_SECONDS: &str = "millrace_gateway_request_seconds";
@@ -20,10 +20,7 @@ pub(crate) fn describe() {
     describe_counter!(SUBMISSIONS, "submissions by pool, class and outcome (new, known, conflict)");
     describe_counter!(INPUT_BYTES, Unit::Bytes, "bytes of the inputs of new jobs, by pool");
     describe_gauge!(WAITING, "requests that wait for a job to end");
-    describe_counter!(
-        UNCONFIRMED,
-        "published jobs that the ledger was not told of, which will be published once more"
-    );
+    describe_counter!(UNCONFIRMED, "published jobs that the ledger was not told of, which will be published once more");
 }
 
 /// A request was answered.
@@ -38,9 +35,13 @@ pub(crate) fn submitted(pool: &PoolName, class: Class, outcome: &'static str) {
     counter!(SUBMISSIONS, "pool" => pool, "class" => class.as_str(), "outcome" => outcome).increment(1);
 }
 
-/// A new job came with an input of this size.
-pub(crate) fn taken(pool: &PoolName, bytes: usize) {
-    counter!(INPUT_BYTES, "pool" => pool.as_str().to_owned()).increment(bytes as u64);
+/// A new job came with this input.
+pub(crate) fn taken(pool: &PoolName, input: &Body) {
+    let bytes = match input {
+        Body::Inline(bytes) => bytes.len() as u64,
+        Body::Reference(blob) => blob.size_bytes,
+    };
+    counter!(INPUT_BYTES, "pool" => pool.as_str().to_owned()).increment(bytes);
 }
 
 /// The ledger was not told of this many published jobs.

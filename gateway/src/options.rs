@@ -35,9 +35,9 @@ impl Options {
         let twice = match key {
             "id" => self.id.replace(id(value)?).is_some(),
             "class" => {
-                let class = value.parse::<Class>().map_err(|error| {
-                    Problem::new(ProblemKind::BadOption, error.to_string()).field("class")
-                })?;
+                let class = value
+                    .parse::<Class>()
+                    .map_err(|error| Problem::new(ProblemKind::BadOption, error.to_string()).field("class"))?;
                 self.class.replace(class).is_some()
             }
             _ => self.deadline.replace(deadline(value)?).is_some(),
@@ -57,9 +57,8 @@ pub(crate) fn wait(uri: &Uri) -> Result<Option<Duration>, Problem> {
         if key != "wait" {
             return Err(unknown(&key, "wait"));
         }
-        let duration = duration(&value).map_err(|reason| {
-            Problem::new(ProblemKind::BadQuery, format!("wait: {value:?} {reason}")).field("wait")
-        })?;
+        let duration = duration(&value)
+            .map_err(|reason| Problem::new(ProblemKind::BadQuery, format!("wait: {value:?} {reason}")).field("wait"))?;
         wait = Some(duration);
     }
     Ok(wait)
@@ -72,15 +71,12 @@ pub(crate) fn id(text: &str) -> Result<JobId, Problem> {
         let detail = format!("id: {text:?} cannot stand in a URL");
         return Err(Problem::new(ProblemKind::BadId, detail).field("id"));
     }
-    text.parse().map_err(|error: queue::Error| {
-        Problem::new(ProblemKind::BadId, error.to_string()).field("id")
-    })
+    text.parse().map_err(|error: queue::Error| Problem::new(ProblemKind::BadId, error.to_string()).field("id"))
 }
 
 fn deadline(value: &str) -> Result<Duration, Problem> {
-    let wrong = |reason: &str| {
-        Problem::new(ProblemKind::BadOption, format!("deadline: {value:?} {reason}")).field("deadline")
-    };
+    let wrong =
+        |reason: &str| Problem::new(ProblemKind::BadOption, format!("deadline: {value:?} {reason}")).field("deadline");
     match duration(value) {
         Ok(Duration::ZERO) => Err(wrong("is over before it begins; say how long from now, such as 30s")),
         Ok(deadline) => Ok(deadline),
@@ -139,9 +135,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_a_duration() {
-        let wait = |query: &str| {
-            wait(&format!("/v1/jobs/a{query}").parse().unwrap()).map_err(|problem| problem.kind())
-        };
+        let wait = |query: &str| wait(&format!("/v1/jobs/a{query}").parse().unwrap()).map_err(|problem| problem.kind());
         assert_eq!(wait(""), Ok(None));
         assert_eq!(wait("?wait=2s"), Ok(Some(Duration::from_secs(2))));
         assert_eq!(wait("?wait=soon"), Err(ProblemKind::BadQuery));

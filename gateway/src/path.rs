@@ -29,9 +29,9 @@ impl<S: Send + Sync> FromRequestParts<S> for PoolPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(unreadable)?;
         // A name that no pool can have is an unknown pool to a client; the message tells the rule.
-        let name = text.parse().map_err(|error: queue::Error| {
-            Problem::new(ProblemKind::UnknownPool, error.to_string()).field("pool")
-        })?;
+        let name = text
+            .parse()
+            .map_err(|error: queue::Error| Problem::new(ProblemKind::UnknownPool, error.to_string()).field("pool"))?;
         Ok(Self(name))
     }
 }

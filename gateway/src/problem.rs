@@ -48,11 +48,9 @@ impl ProblemKind {
         use StatusCode as S;
         match self {
             Self::UnknownRoute => ("unknown-route", S::NOT_FOUND, "there is nothing at this path"),
-            Self::MethodNotAllowed => (
-                "method-not-allowed",
-                S::METHOD_NOT_ALLOWED,
-                "this path does not take this method",
-            ),
+            Self::MethodNotAllowed => {
+                ("method-not-allowed", S::METHOD_NOT_ALLOWED, "this path does not take this method")
+            }
             Self::UnknownPool => ("unknown-pool", S::NOT_FOUND, "no such pool"),
             Self::UnknownJob => ("unknown-job", S::NOT_FOUND, "no such job"),
             Self::BadId => ("bad-id", S::BAD_REQUEST, "not an id of a job"),
@@ -64,16 +62,10 @@ impl ProblemKind {
             Self::BodyTooLarge => ("body-too-large", S::PAYLOAD_TOO_LARGE, "the body is too large"),
             Self::BodyTimeout => ("body-timeout", S::REQUEST_TIMEOUT, "the body came too slowly"),
             Self::BodyUnreadable => ("body-unreadable", S::BAD_REQUEST, "the body broke off"),
-            Self::UnsupportedMediaType => (
-                "unsupported-media-type",
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "the model does not take this media type",
-            ),
-            Self::InvalidInput => (
-                "invalid-input",
-                S::UNPROCESSABLE_ENTITY,
-                "the input does not fit",
-            ),
+            Self::UnsupportedMediaType => {
+                ("unsupported-media-type", S::UNSUPPORTED_MEDIA_TYPE, "the model does not take this media type")
+            }
+            Self::InvalidInput => ("invalid-input", S::UNPROCESSABLE_ENTITY, "the input does not fit"),
             Self::IdConflict => ("id-conflict", S::CONFLICT, "the id belongs to another job"),
             Self::Refused => ("refused", S::BAD_REQUEST, "the request was refused"),
             Self::JobNotEnded => ("job-not-ended", S::CONFLICT, "the job has not ended yet"),
@@ -82,11 +74,7 @@ impl ProblemKind {
             Self::JobCancelled => ("job-cancelled", S::GONE, "the job was cancelled"),
             Self::JobExpired => ("job-expired", S::GONE, "the job's deadline passed"),
             Self::JobDead => ("job-dead", S::GONE, "the job has no attempts left"),
-            Self::NotConfirmed => (
-                "not-confirmed",
-                S::SERVICE_UNAVAILABLE,
-                "the job is not confirmed yet",
-            ),
+            Self::NotConfirmed => ("not-confirmed", S::SERVICE_UNAVAILABLE, "the job is not confirmed yet"),
             Self::Unavailable => ("unavailable", S::SERVICE_UNAVAILABLE, "the queue did not answer"),
             Self::StorageFull => ("storage-full", S::INSUFFICIENT_STORAGE, "no room is left"),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "the gateway failed"),
@@ -129,14 +117,7 @@ struct Document<'a> {
 impl Problem {
     /// A problem and the sentence that tells what is wrong and the way out.
     pub(crate) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
-            kind,
-            detail: detail.into(),
-            field: None,
-            job_id: None,
-            state: None,
-            error: None,
-        }))
+        Self(Box::new(Inner { kind, detail: detail.into(), field: None, job_id: None, state: None, error: None }))
     }
 
     /// Names the part of the request at fault.
@@ -183,10 +164,7 @@ impl From<queue::Error> for Problem {
         match error.kind() {
             ErrorKind::Unavailable => {
                 tracing::warn!(error = %error, "queue unavailable");
-                Self::new(
-                    ProblemKind::Unavailable,
-                    "the queue did not answer in time; ask again later",
-                )
+                Self::new(ProblemKind::Unavailable, "the queue did not answer in time; ask again later")
             }
             ErrorKind::Full => {
                 tracing::error!(error = %error, "storage full");
@@ -199,10 +177,7 @@ impl From<queue::Error> for Problem {
             ErrorKind::Refused => Self::new(ProblemKind::Refused, error.to_string()),
             ErrorKind::Incompatible | ErrorKind::Corrupt => {
                 tracing::error!(error = %error, "stored data unreadable");
-                Self::new(
-                    ProblemKind::Internal,
-                    "stored data cannot be read; the gateway's log tells more",
-                )
+                Self::new(ProblemKind::Internal, "stored data cannot be read; the gateway's log tells more")
             }
         }
     }
@@ -236,10 +211,7 @@ impl IntoResponse for Problem {
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if matches!(
-            self.0.kind,
-            ProblemKind::Unavailable | ProblemKind::NotConfirmed | ProblemKind::JobNotEnded
-        ) {
+        if matches!(self.0.kind, ProblemKind::Unavailable | ProblemKind::NotConfirmed | ProblemKind::JobNotEnded) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

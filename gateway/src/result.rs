@@ -16,14 +16,14 @@ pub(crate) async fn response(blobs: &Blobs, record: &JobRecord) -> Result<Respon
     let id = &record.id;
     let (kind, detail) = match record.state {
         State::Succeeded => return success(blobs, record).await,
-        State::Queued | State::Leased | State::Retry => {
-            (ProblemKind::JobNotEnded, format!("job {id} is {}; ask again, or wait with ?wait=30s", record.state.as_str()))
-        }
-        State::Failed => (ProblemKind::JobFailed, format!("job {id} failed: {}", why(record))),
-        State::Dead => (
-            ProblemKind::JobDead,
-            format!("job {id} failed {} times, at last: {}", record.attempts, why(record)),
+        State::Queued | State::Leased | State::Retry => (
+            ProblemKind::JobNotEnded,
+            format!("job {id} is {}; ask again, or wait with ?wait=30s", record.state.as_str()),
         ),
+        State::Failed => (ProblemKind::JobFailed, format!("job {id} failed: {}", why(record))),
+        State::Dead => {
+            (ProblemKind::JobDead, format!("job {id} failed {} times, at last: {}", record.attempts, why(record)))
+        }
         State::Cancelled => (ProblemKind::JobCancelled, format!("job {id} was cancelled")),
         State::Expired => (ProblemKind::JobExpired, format!("job {id} was not started before its deadline")),
     };

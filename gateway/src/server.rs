@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use axum::serve::ListenerExt;
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use axum::{Router, middleware};
 use queue::{Blobs, Ledger, PoolName, Producer};
 use service::Health;
@@ -67,8 +67,7 @@ pub async fn run(listener: TcpListener, gateway: Gateway, stop: CancellationToke
     let (confirmations, confirmer) = confirmations::channel(Arc::clone(&ledger));
     let closing = CancellationToken::new();
     let confirming = tokio::spawn(confirmer.run(closing.clone()));
-    let shared =
-        Shared { pools, ledger, producer, blobs, settings, confirmations, stop: stop.clone() };
+    let shared = Shared { pools, ledger, producer, blobs, settings, confirmations, stop: stop.clone() };
 
     let told = health.clone();
     let stopping = stop.clone();

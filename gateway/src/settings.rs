@@ -4,10 +4,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::{ByteSize, Period};
 
-/// The limits of a gateway.
+/// Where a gateway listens, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatewaySettings {
+    /// Where clients connect: `host:port`.
+    pub listen: String,
     /// The largest body of a request; a larger one is answered with 413.
     pub max_body: ByteSize,
     /// How long the body of a request may take to arrive.
@@ -21,6 +23,7 @@ pub struct GatewaySettings {
 impl Default for GatewaySettings {
     fn default() -> Self {
         Self {
+            listen: "127.0.0.1:8080".to_owned(),
             max_body: ByteSize::mib(32),
             body_timeout: Period::seconds(30),
             max_wait: Period::seconds(60),

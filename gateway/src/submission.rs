@@ -73,9 +73,7 @@ impl Submission {
             return Ok(Self { options, media_type: media_type.trim().to_owned(), body });
         }
         let envelope = Envelope::read(&body)?;
-        for (key, value) in
-            [("id", &envelope.id), ("class", &envelope.class), ("deadline", &envelope.deadline)]
-        {
+        for (key, value) in [("id", &envelope.id), ("class", &envelope.class), ("deadline", &envelope.deadline)] {
             if let Some(value) = value {
                 options.set(key, value)?;
             }

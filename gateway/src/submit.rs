@@ -30,8 +30,7 @@ pub(crate) async fn submit(
     })?;
     let (parts, body) = request.into_parts();
     let settings = &gateway.settings;
-    let bytes =
-        body::read(&parts.headers, body, settings.max_body.as_usize(), settings.body_timeout.get()).await?;
+    let bytes = body::read(&parts.headers, body, settings.max_body.as_usize(), settings.body_timeout.get()).await?;
     let submission = Submission::read(&parts.uri, &parts.headers, bytes)?;
     pool.admission.check(&submission.media_type, &submission.body)?;
     let job = job(&gateway, pool, name, &parts.headers, submission).await?;
@@ -78,6 +77,7 @@ async fn store(gateway: &Shared, job: &Job) -> Result<Option<JobRecord>, Problem
     match submitted {
         Some(Submitted::New) => {
             metrics::submitted(&job.pool, job.class, "new");
+            metrics::taken(&job.pool, &job.input.body);
             publish(gateway, job, Publication::first(job.id.clone())).await?;
             Ok(None)
         }

@@ -7,8 +7,7 @@
 
 The data is what scikit-learn carries in its package: 1,797 handwritten digits of 8 x 8 pixels, values 0 to 16. A fifth
 of them, stratified by digit, is held out: the network never sees it, and it is written as PNG files to try the model
-with. Everything is seeded, so a second run on the same machine and versions gives the same files. Takes about a minute
-on two CPU cores.
+with. Everything is seeded. Takes some minutes on two CPU cores.
 """
 
 import io

@@ -48,13 +48,16 @@ impl Backend {
         match url {
             BackendUrl::Embedded { folder, max_size_bytes } => {
                 let options = StoreOptions { folder: folder.clone(), max_size_bytes: *max_size_bytes };
-                let store = Store::open(&options, clock)?;
-                Ok(Self {
-                    broker: Arc::new(EmbeddedBroker::new(store.clone())),
-                    ledger: Arc::new(EmbeddedLedger::new(store.clone())),
-                    roster: Arc::new(EmbeddedRoster::new(store)),
-                })
+                Ok(Self::of_store(&Store::open(&options, clock)?))
             }
+        }
+    }
+
+    pub(crate) fn of_store(store: &Store) -> Self {
+        Self {
+            broker: Arc::new(EmbeddedBroker::new(store.clone())),
+            ledger: Arc::new(EmbeddedLedger::new(store.clone())),
+            roster: Arc::new(EmbeddedRoster::new(store.clone())),
         }
     }
 }

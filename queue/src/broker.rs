@@ -114,7 +114,7 @@ pub struct Delivery {
 /// Who takes back a delivery that was dropped.
 pub(crate) trait Holder: Send + Sync + std::fmt::Debug {
     /// Called from a destructor: must not block.
-    fn give_back(&self, tag: Tag);
+    fn give_back(self: Arc<Self>, tag: Tag);
 }
 
 /// The broker's own name for a delivery: a message, and which delivery of it.

@@ -274,6 +274,6 @@ pub enum Finished {
 pub struct OpenJobs {
     /// A worker holds them. A lease that has run out counts until another takes over: its work is still to be done.
     pub leased: u64,
-    /// They wait for their retry, or to be published at all.
+    /// They wait for their retry, or were given out by [`Ledger::due`] and are not known to be in the broker yet.
     pub retry: u64,
 }

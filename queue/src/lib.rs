@@ -10,7 +10,11 @@ mod backend;
 mod blob;
 pub mod broker;
 mod clock;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 mod error;
+#[cfg(any(test, feature = "contract"))]
+pub mod faulty;
 mod job;
 pub mod ledger;
 pub mod roster;

@@ -19,7 +19,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 pub(crate) use bell::{Bell, Listener};
-pub(crate) use body::{BodyColumns, read_body};
+pub(crate) use body::{BodyColumns, read_blob, read_body};
 pub(crate) use error::{corrupt, sqlite};
 pub(crate) use writer::{Durability, Write};
 
@@ -44,6 +44,8 @@ struct Shared {
     reads: Sender<Read>,
     bells: Bells,
     clock: Clock,
+    #[cfg(test)]
+    vanished: std::sync::atomic::AtomicBool,
 }
 
 /// Where a store lies and how large it may grow.
@@ -71,7 +73,16 @@ impl Store {
             let queue = queue.clone();
             spawn("millrace-reader", move || serve_reads(&connection, &queue))?;
         }
-        Ok(Self { shared: Arc::new(Shared { file, writes, reads, bells, clock }) })
+        let shared = Shared {
+            file,
+            writes,
+            reads,
+            bells,
+            clock,
+            #[cfg(test)]
+            vanished: Default::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -79,29 +90,25 @@ impl Store {
     }
 
     /// Runs `work` in the next group and returns when that is committed. When `work` fails, what it wrote is undone and
-    /// the rest of its group is not affected.
+    /// the rest of its group is not affected (a full disk excepted: that may undo the group; then groups are of one).
     pub(crate) async fn write<T, F>(&self, durability: Durability, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Write<'_>) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.queue_write(Task::new(durability, work, move |result| drop(reply.send(result))))?;
+        self.queue_write(Task::boxed(durability, work, move |result| drop(reply.send(result))))?;
         answer.await.map_err(|_| self.stopped())?
     }
 
-    /// As [`Store::write`], without waiting: for destructors. A failure is logged.
-    pub(crate) fn write_later<F>(&self, durability: Durability, work: F)
+    /// As [`Store::write`], without waiting: for destructors. `answered` is called by the writer's thread.
+    pub(crate) fn write_later<F, A>(&self, durability: Durability, work: F, answered: A)
     where
         F: FnOnce(&mut Write<'_>) -> Result<()> + Send + 'static,
+        A: FnOnce(Result<()>) + Send + 'static,
     {
-        let logged = |result: Result<()>| {
-            if let Err(error) = result {
-                tracing::warn!(%error, "a write in the background failed");
-            }
-        };
-        if let Err(error) = self.queue_write(Task::new(durability, work, logged)) {
-            tracing::warn!(%error, "a write in the background failed");
+        if let Err(error) = self.queue_write(Task::boxed(durability, work, answered)) {
+            tracing::debug!(%error, "a write in the background was not begun");
         }
     }
 
@@ -126,7 +133,17 @@ impl Store {
         self.shared.bells.listen(bell)
     }
 
+    /// As if this process had been killed: nothing that it does from here on reaches the file.
+    #[cfg(test)]
+    pub(crate) fn vanish(&self) {
+        self.shared.vanished.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
     fn queue_write(&self, pending: Box<dyn Pending>) -> Result<()> {
+        #[cfg(test)]
+        if self.shared.vanished.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(self.stopped());
+        }
         self.shared.writes.send(pending).map_err(|_| self.stopped())
     }
 

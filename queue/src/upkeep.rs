@@ -35,8 +35,15 @@ impl Upkeep {
             if let Err(error) = self.publish_due().await {
                 tracing::warn!(%error, "cannot publish due jobs; trying again");
             }
-            if let Err(error) = self.purge().await {
-                tracing::warn!(%error, "cannot purge jobs; trying again");
+            while !stop.is_cancelled() {
+                match self.purge().await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot purge jobs; trying again");
+                        break;
+                    }
+                }
             }
         }
     }
@@ -57,14 +64,15 @@ impl Upkeep {
         }
     }
 
-    /// Forgets some of what is over, and its blobs.
-    async fn purge(&self) -> Result<()> {
-        for blob in self.ledger.purge(LIMIT).await?.unwrap_or_default() {
+    /// Forgets some of what is over, and its blobs; `false` when nothing was.
+    pub async fn purge(&self) -> Result<bool> {
+        let Some(blobs) = self.ledger.purge(LIMIT).await? else { return Ok(false) };
+        for blob in blobs {
             // The record is gone already; a blob that stays is only room lost.
             if let Err(error) = self.blobs.delete(&blob).await {
                 tracing::warn!(%error, blob = blob.key, "cannot delete a blob of a purged job");
             }
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -280,7 +280,9 @@ mod tests {
 
     #[test]
     fn a_size_reads_as_people_write_it() {
-        for (text, bytes) in [("0", 0), ("512B", 512), ("64kB", 64_000), ("256KiB", 262_144), ("1.5 GiB", 1_610_612_736)] {
+        for (text, bytes) in
+            [("0", 0), ("512B", 512), ("64kB", 64_000), ("256KiB", 262_144), ("1.5 GiB", 1_610_612_736)]
+        {
             assert_eq!(*text.parse::<ByteSize>().unwrap(), bytes, "{text}");
         }
         for bad in ["", "KiB", "-1", "5 apples", "1.2.3MiB", "1k"] {
@@ -293,7 +295,8 @@ mod tests {
 
     #[test]
     fn a_size_is_written_as_it_reads() {
-        for size in [ByteSize::bytes(0), ByteSize::bytes(1023), ByteSize::kib(1), ByteSize::kib(1536), ByteSize::mib(5)] {
+        for size in [ByteSize::bytes(0), ByteSize::bytes(1023), ByteSize::kib(1), ByteSize::kib(1536), ByteSize::mib(5)]
+        {
             assert_eq!(size.to_string().parse::<ByteSize>().unwrap(), size);
         }
         assert_eq!(ByteSize::kib(256).to_string(), "256KiB");

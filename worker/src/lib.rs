@@ -1,1 +1,24 @@
+//! Take jobs, batch them, run the model, settle.
+//!
+//! A job's way through this crate: [`intake`] receives and claims it and has it prepared on CPU threads; the [`batcher`]
+//! keeps it until a device is free and forms the batch then; a [`device`] thread, which owns a model instance, runs it;
+//! the [`outbox`] writes the result to the ledger and only then settles the delivery. [`leases`] renews the claims
+//! meanwhile, [`presence`] tells the roster.
 
+mod batcher;
+mod buckets;
+mod device;
+mod held;
+mod intake;
+mod leases;
+pub mod manifest;
+mod metrics;
+pub mod model;
+mod outbox;
+mod presence;
+mod run;
+mod settings;
+mod window;
+
+pub use run::{Worker, WorkerError, run};
+pub use settings::WorkerSettings;

@@ -28,9 +28,9 @@ use crate::model::Datatype;
 mod fault;
 mod folder;
 mod input;
+mod postprocess;
 mod preprocess;
 mod sections;
-mod postprocess;
 
 pub use fault::ManifestError;
 pub use input::{InputFault, InputFaultKind, TENSORS_MEDIA_TYPE, media_type_essence};
@@ -158,7 +158,12 @@ impl Manifest {
         }
         let postprocess = postprocess.map(|step| step.resolved(&folder.path, &outputs, &mut faults));
         if let Some(batch) = &batch {
-            faults.unless((1..=65_536).contains(&batch.max_items), "batch.max_items", batch.max_items, "from 1 to 65536");
+            faults.unless(
+                (1..=65_536).contains(&batch.max_items),
+                "batch.max_items",
+                batch.max_items,
+                "from 1 to 65536",
+            );
         }
         if let Some(warm_up) = &warm_up {
             faults.unless(warm_up.batches <= 100, "warm_up.batches", warm_up.batches, "from 0 to 100");

@@ -3,19 +3,20 @@
 //! A consumer marks the messages it takes as its own and says now and then that it is alive. When it stops saying so,
 //! any other consumer of the file frees what it held.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, named_params, params};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag};
 use crate::clock::milliseconds_of;
 use crate::store::{Bell, BodyColumns, Durability, Store, Write, corrupt, read_body, sqlite};
-use crate::{Class, Input, Job, PoolName, Result};
+use crate::{Class, Error, ErrorKind, Input, Job, PoolName, Result};
 
 /// How often a consumer says that it is alive, and how long after the last time it is taken for dead.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -39,14 +40,14 @@ impl Broker for EmbeddedBroker {
 
     async fn consumer(&self, pool: &PoolName) -> Result<Arc<dyn Consumer>> {
         let register = |write: &mut Write<'_>| {
-            let alive_until = write.now_milliseconds() + milliseconds_of(DEAD_AFTER);
+            let alive_until = write.milliseconds_after(DEAD_AFTER);
             let mut insert = write.prepare("INSERT INTO consumers (alive_until) VALUES (?1)")?;
             insert.execute([alive_until]).map_err(sqlite("register a consumer"))?;
             Ok(write.last_insert_rowid())
         };
         let id = self.store.write(Durability::Process, register).await?;
-        let hold = Arc::new(Hold { store: self.store.clone(), id });
-        let beating = tokio::spawn(beat(self.store.clone(), id));
+        let hold = Arc::new(Hold { store: self.store.clone(), id, unsettled: Mutex::default() });
+        let beating = tokio::spawn(beat(Arc::clone(&hold)));
         Ok(Arc::new(EmbeddedConsumer { store: self.store.clone(), pool: pool.clone(), hold, beating }))
     }
 
@@ -107,29 +108,41 @@ impl Drop for EmbeddedConsumer {
     fn drop(&mut self) {
         self.beating.abort();
         let id = self.hold.id;
-        self.store.write_later(Durability::Process, move |write| {
+        let leave = move |write: &mut Write<'_>| {
             free(write, "consumer = ?1", id)?;
             let mut delete = write.prepare("DELETE FROM consumers WHERE consumer = ?1")?;
             delete.execute([id]).map(drop).map_err(sqlite("leave"))
+        };
+        self.store.write_later(Durability::Process, leave, |left| {
+            if let Err(error) = left {
+                tracing::warn!(%error, "a consumer could not leave: it will be taken for dead");
+            }
         });
     }
 }
 
-/// Says that consumer `id` is alive, and frees what the dead held.
-async fn beat(store: Store, id: i64) {
+/// Says that a consumer is alive, settles what could not be settled before, and frees what the dead held.
+async fn beat(hold: Arc<Hold>) {
+    let id = hold.id;
     let mut ticks = interval(BEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let beaten = store.write(Durability::Process, move |write| {
+        let unsettled = std::mem::take(&mut *lock(&hold.unsettled));
+        if !unsettled.is_empty() {
+            hold.settle(unsettled, |_| ());
+        }
+        let beaten = hold.store.write(Durability::Process, move |write| {
             let beating = sqlite("beat");
             let now = write.now_milliseconds();
             // Inserted again if others took it for dead: it holds nothing by now, and may go on.
             let sql = "INSERT INTO consumers (consumer, alive_until) VALUES (?1, ?2) \
                        ON CONFLICT DO UPDATE SET alive_until = excluded.alive_until";
-            write.prepare(sql)?.execute([id, now + milliseconds_of(DEAD_AFTER)]).map_err(&beating)?;
-            if write.prepare("DELETE FROM consumers WHERE alive_until < ?1")?.execute([now]).map_err(&beating)? > 0 {
-                let orphaned = free(write, "consumer NOT IN (SELECT consumer FROM consumers) AND ?1 = ?1", 0)?;
+            write.prepare(sql)?.execute([id, write.milliseconds_after(DEAD_AFTER)]).map_err(&beating)?;
+            write.prepare("DELETE FROM consumers WHERE alive_until < ?1")?.execute([now]).map_err(&beating)?;
+            // Looked for at every beat: one that was taken for dead may have taken something before it vanished.
+            let orphaned = free(write, "consumer NOT IN (SELECT consumer FROM consumers) AND ?1 = ?1", 0)?;
+            if orphaned > 0 {
                 tracing::warn!(orphaned, "a consumer vanished: its deliveries come again");
             }
             Ok(())
@@ -148,6 +161,12 @@ fn free(write: &mut Write<'_>, condition: &str, consumer: i64) -> Result<usize> 
         write.ring(Bell::Published);
     }
     Ok(freed)
+}
+
+/// As if no consumer had said anything for long.
+#[cfg(test)]
+pub(crate) fn give_up_on_consumers(write: &mut Write<'_>) -> Result<()> {
+    free(write, "?1 = ?1", 0).map(drop)
 }
 
 #[async_trait]
@@ -170,8 +189,9 @@ impl Consumer for EmbeddedConsumer {
 
     async fn settle(&self, deliveries: Vec<(Delivery, Settlement)>) -> Result<()> {
         let settled: Vec<_> = deliveries.into_iter().map(|(delivery, how)| (delivery.into_tag(), how)).collect();
-        let id = self.hold.id;
-        self.store.write(Durability::Process, move |write| settle(write, id, &settled)).await
+        let (reply, answer) = oneshot::channel();
+        self.hold.settle(settled, move |result| drop(reply.send(result)));
+        answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, "cannot settle: the data file is closed"))?
     }
 }
 
@@ -263,13 +283,34 @@ fn settle(write: &mut Write<'_>, consumer: i64, settled: &[(Tag, Settlement)]) -
 struct Hold {
     store: Store,
     id: i64,
+    /// What the file had no room for, or did not take for another reason: said again with the next beat, or it would be
+    /// held for as long as the consumer lives.
+    unsettled: Mutex<Vec<(Tag, Settlement)>>,
+}
+
+impl Hold {
+    fn settle(self: &Arc<Self>, settled: Vec<(Tag, Settlement)>, answered: impl FnOnce(Result<()>) + Send + 'static) {
+        let (hold, id, kept) = (Arc::clone(self), self.id, settled.clone());
+        let work = move |write: &mut Write<'_>| settle(write, id, &settled);
+        self.store.write_later(Durability::Process, work, move |result| {
+            if let Err(error) = &result {
+                tracing::warn!(%error, "cannot settle deliveries; trying again with the next beat");
+                lock(&hold.unsettled).extend(kept);
+            }
+            answered(result);
+        });
+    }
 }
 
 impl Holder for Hold {
-    fn give_back(&self, tag: Tag) {
-        let id = self.id;
-        self.store.write_later(Durability::Process, move |write| settle(write, id, &[(tag, Settlement::Again)]));
+    fn give_back(self: Arc<Self>, tag: Tag) {
+        self.settle(vec![(tag, Settlement::Again)], |_| ());
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under it is a single call, so a panic cannot leave it half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Hold {

@@ -18,7 +18,6 @@ use self::endings::Endings;
 use super::{
     Claim, ClaimRequest, DueJob, Finish, Finished, JobRecord, Lease, Ledger, OpenJobs, Publication, State, Submitted,
 };
-use crate::clock::milliseconds_of;
 use crate::store::{Durability, Store, Write, sqlite};
 use crate::{BlobRef, Job, JobId, PoolName, Result, WorkerId};
 
@@ -70,7 +69,7 @@ impl Ledger for EmbeddedLedger {
         let leases = leases.to_vec();
         self.store
             .write(Durability::Process, move |write| {
-                let due_at = write.now_milliseconds() + milliseconds_of(lease);
+                let due_at = write.milliseconds_after(lease);
                 let mut renew =
                     write.prepare("UPDATE jobs SET due_at = ?1 WHERE id = ?2 AND fence = ?3 AND state = ?4")?;
                 let held = |lease: &Lease| {

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use rusqlite::params;
 
 use super::{Roster, WorkerId, WorkerRecord, WorkerState};
-use crate::clock::milliseconds_of;
 use crate::store::{Durability, Store, corrupt, sqlite};
 use crate::{PoolName, Result};
 
@@ -38,7 +37,7 @@ impl Roster for EmbeddedRoster {
                     worker.id.as_str(),
                     worker.pool.as_str(),
                     state_name(worker.state),
-                    now + milliseconds_of(alive),
+                    write.milliseconds_after(alive),
                     worker.started_at.as_millisecond(),
                     worker.batch_items,
                     worker.batch_seconds,

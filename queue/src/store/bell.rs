@@ -73,7 +73,9 @@ impl Bells {
     }
 
     pub(super) fn listen(&self, bell: Bell) -> Listener {
-        Listener { heard: self.heard[bell as usize].clone(), look_every: self.look_every }
+        let mut heard = self.heard[bell as usize].clone();
+        heard.mark_unchanged();
+        Listener { heard, look_every: self.look_every }
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rusqlite::Row;
 
 use super::error::{corrupt, sqlite};
-use crate::{Body, Result};
+use crate::{BlobRef, Body, Result};
 
 /// A [`Body`] as its columns `body` and `blob`; exactly one is not null.
 pub(crate) struct BodyColumns<'a> {
@@ -26,11 +26,15 @@ impl<'a> BodyColumns<'a> {
 
 /// Reads a [`Body`] from its columns, of which `first` is the index of `body` and `blob` follows it.
 pub(crate) fn read_body(row: &Row<'_>, first: usize) -> Result<Body> {
-    let reading = sqlite("read");
-    if let Some(blob) = row.get::<_, Option<String>>(first + 1).map_err(&reading)? {
-        let blob = serde_json::from_str(&blob).map_err(|_| corrupt("a blob reference", &blob))?;
+    if let Some(blob) = read_blob(row, first + 1)? {
         return Ok(Body::Reference(blob));
     }
-    let bytes: Vec<u8> = row.get::<_, Option<Vec<u8>>>(first).map_err(&reading)?.unwrap_or_default();
+    let bytes: Vec<u8> = row.get::<_, Option<Vec<u8>>>(first).map_err(sqlite("read"))?.unwrap_or_default();
     Ok(Body::Inline(Bytes::from(bytes)))
+}
+
+/// Reads a column `blob`.
+pub(crate) fn read_blob(row: &Row<'_>, column: usize) -> Result<Option<BlobRef>> {
+    let text: Option<String> = row.get(column).map_err(sqlite("read"))?;
+    text.map(|text| serde_json::from_str(&text).map_err(|_| corrupt("a blob reference", &text))).transpose()
 }

@@ -32,8 +32,9 @@ fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<(
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (version, application) =
         (number("user_version").map_err(&opening)?, number("application_id").map_err(&opening)?);
-    if application != 0 && application != APPLICATION_ID {
-        return Err(Error::new(ErrorKind::Incompatible, "this is the database of another program"));
+    if application != APPLICATION_ID && !is_blank(connection).map_err(&opening)? {
+        let message = "this is the database of another program; choose another folder";
+        return Err(Error::new(ErrorKind::Incompatible, message));
     }
     if version > VERSION {
         let message = format!(
@@ -60,6 +61,11 @@ fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<(
         creating.commit().map_err(&opening)?;
     }
     Ok(())
+}
+
+/// Whether nothing was ever written: many programs give their files no application id either.
+fn is_blank(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
 }
 
 /// Narrow tables for what changes, wide ones for what is written once: an update rewrites its whole row.
@@ -120,6 +126,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_due ON jobs (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX jobs_purge ON jobs (purge_at) WHERE purge_at IS NOT NULL;
 CREATE INDEX jobs_open ON jobs (pool, state) WHERE state IN (1, 2);
+CREATE INDEX jobs_given_out ON jobs (pool) WHERE state = 0 AND due_at IS NOT NULL AND fence > 0;
 CREATE TABLE inputs (job INTEGER PRIMARY KEY, media_type TEXT NOT NULL, body BLOB, blob TEXT);
 CREATE TABLE outputs (job INTEGER PRIMARY KEY, media_type TEXT NOT NULL, body BLOB, blob TEXT);
 -- Jobs in the order in which they ended: what watchers read.

@@ -9,6 +9,7 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::bell::{Bell, Ringer};
 use super::{schema, sqlite};
+use crate::clock::milliseconds_of;
 use crate::{Clock, Error, ErrorKind, Result};
 
 /// How long SQLite waits for a lock that our own file lock does not cover (a checkpoint, a backup).
@@ -52,6 +53,11 @@ impl<'c> Write<'c> {
         self.now_milliseconds
     }
 
+    /// The time `by` from now; the end of time where that is beyond it.
+    pub(crate) fn milliseconds_after(&self, by: Duration) -> i64 {
+        self.now_milliseconds.saturating_add(milliseconds_of(by))
+    }
+
     /// Rings `bell` once the group is committed.
     pub(crate) fn ring(&mut self, bell: Bell) {
         self.rung[bell as usize] = true;
@@ -79,7 +85,7 @@ where
     F: FnOnce(&mut Write<'_>) -> Result<T> + Send + 'static,
     R: FnOnce(Result<T>) + Send + 'static,
 {
-    pub(super) fn new(durability: Durability, work: F, reply: R) -> Box<dyn Pending> {
+    pub(super) fn boxed(durability: Durability, work: F, reply: R) -> Box<dyn Pending> {
         Box::new(Self { durability, work: Some(work), result: None, reply })
     }
 }
@@ -121,6 +127,8 @@ pub(super) struct Writer {
     lock_path: PathBuf,
     clock: Clock,
     synchronous: Option<Durability>,
+    /// How many pieces of work still go into a group of their own.
+    alone: usize,
 }
 
 impl Writer {
@@ -131,7 +139,7 @@ impl Writer {
         lock.lock().map_err(|error| locked(lock_path, error))?;
         let connection = schema::open(file, max_size_bytes)?;
         lock.unlock().map_err(|error| locked(lock_path, error))?;
-        Ok(Self { connection, lock, lock_path: lock_path.to_owned(), clock, synchronous: None })
+        Ok(Self { connection, lock, lock_path: lock_path.to_owned(), clock, synchronous: None, alone: 0 })
     }
 
     /// Serves until every handle is gone, and everything they queued is written.
@@ -139,15 +147,22 @@ impl Writer {
         while let Ok(first) = queue.recv() {
             // Work that arrives while we wait for our turn still joins the group.
             let locked = self.lock.lock().map_err(|error| locked(&self.lock_path, error));
-            let mut group: Vec<_> = std::iter::once(first).chain(queue.try_iter().take(GROUP_LIMIT - 1)).collect();
+            let others = if self.alone > 0 { 0 } else { GROUP_LIMIT - 1 };
+            let mut group: Vec<_> = std::iter::once(first).chain(queue.try_iter().take(others)).collect();
             let mut rung = [false; Bell::COUNT];
             let committed = locked.and_then(|()| {
                 let committed = self.commit(&mut group, &mut rung);
                 self.lock.unlock().map_err(|error| self::locked(&self.lock_path, error))?;
                 committed
             });
-            if committed.is_ok() {
-                ringer.ring(rung);
+            match &committed {
+                Ok(()) => {
+                    self.alone = self.alone.saturating_sub(1);
+                    ringer.ring(rung);
+                }
+                // What makes room must not fail for ever with what needs it.
+                Err(error) if error.kind() == ErrorKind::Full => self.alone = GROUP_LIMIT,
+                Err(_) => {}
             }
             for pending in group {
                 pending.answer(committed.as_ref().err());

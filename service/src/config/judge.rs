@@ -117,7 +117,9 @@ fn report_alternatives(
     }
     let choices: Vec<_> = forms.iter().flat_map(|errors| errors.iter().find_map(choice)).collect();
     match choices.first() {
-        Some((first, _)) if choices.len() == forms.len() && choices.iter().all(|(error, _)| same_place(error, first)) => {
+        Some((first, _))
+            if choices.len() == forms.len() && choices.iter().all(|(error, _)| same_place(error, first)) =>
+        {
             let names: Vec<_> = choices.iter().map(|(_, names)| names.as_str()).collect();
             let rule = format!("is not one of {}", names.join(", "));
             faults.refuse(dotted(first.instance_path().as_str()), shown(first.instance(), None), rule);
@@ -162,8 +164,8 @@ fn rule(error: &ValidationError<'_>, schema: &Value) -> String {
         Kind::MultipleOf { multiple_of } => format!("is not a multiple of {multiple_of}"),
         Kind::MinLength { limit } => format!("is not at least {limit} characters long"),
         Kind::MaxLength { limit } => format!("is not at most {limit} characters long"),
-        Kind::MinItems { limit } | Kind::MinProperties { limit } => format!("does not have at least {limit} entries"),
-        Kind::MaxItems { limit } | Kind::MaxProperties { limit } => format!("does not have at most {limit} entries"),
+        Kind::MinItems { limit } | Kind::MinProperties { limit } => format!("has fewer than {limit} entries"),
+        Kind::MaxItems { limit } | Kind::MaxProperties { limit } => format!("has more than {limit} entries"),
         Kind::UniqueItems => "has an entry twice".to_owned(),
         Kind::Constant { expected_value } => format!("is not {}", plain(expected_value)),
         Kind::Enum { options } => format!("is not one of {}", list(options)),
@@ -171,7 +173,9 @@ fn rule(error: &ValidationError<'_>, schema: &Value) -> String {
         Kind::Format { format } => format!("is not a valid {format}"),
         Kind::Type { kind: TypeKind::Single(kind) } => format!("is not {}", type_name(&kind.to_string())),
         Kind::Type { kind: TypeKind::Multiple(kinds) } => {
-            let names: Vec<_> = kinds.into_iter().map(|kind| type_name(&kind.to_string()).to_owned()).collect();
+            // That an optional setting may also be nothing helps nobody.
+            let kinds = kinds.into_iter().map(|kind| kind.to_string()).filter(|kind| kind != "null");
+            let names: Vec<_> = kinds.map(|kind| type_name(&kind).to_owned()).collect();
             format!("is not {}", names.join(" or "))
         }
         _ => "is not allowed".to_owned(),

@@ -39,8 +39,8 @@ impl VersionFolder {
     fn named(path: &Path) -> Result<Self, ManifestError> {
         // `.` and `..` have no name of their own.
         let whole = path.canonicalize().map_err(|error| ManifestError::new(path, error))?;
-        let name_of = |path: Option<&Path>| path.and_then(Path::file_name).and_then(|name| name.to_str());
-        match (name_of(Some(&whole)).and_then(version), name_of(whole.parent())) {
+        let version = last_name(&whole).and_then(version);
+        match (version, whole.parent().and_then(last_name)) {
             (Some(version), Some(name)) => Ok(Self { path: path.to_owned(), name: name.to_owned(), version }),
             _ => Err(ManifestError::new(
                 path,
@@ -48,6 +48,10 @@ impl VersionFolder {
             )),
         }
     }
+}
+
+fn last_name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
 }
 
 fn version(name: &str) -> Option<u32> {

@@ -59,7 +59,12 @@ impl ImageStep {
         let sides = 1..=8192;
         faults.unless(sides.contains(&self.width), "preprocess.image.width", self.width, "from 1 to 8192");
         faults.unless(sides.contains(&self.height), "preprocess.image.height", self.height, "from 1 to 8192");
-        faults.unless(matches!(self.channels, 1 | 3), "preprocess.image.channels", self.channels, "1 (gray) or 3 (RGB)");
+        faults.unless(
+            matches!(self.channels, 1 | 3),
+            "preprocess.image.channels",
+            self.channels,
+            "1 (gray) or 3 (RGB)",
+        );
         if let Some(resize) = self.resize {
             let covers = (self.width.max(self.height)..=8192).contains(&resize);
             let rule = "from the longer of width and height to 8192";
@@ -81,11 +86,21 @@ impl ImageStep {
     fn check_input(&self, inputs: &[TensorSpec], faults: &mut Faults) {
         let [input] = inputs else {
             // No readable input at all is a fault that was noted already.
-            faults.unless(inputs.len() < 2, "inputs", format_args!("{} tensors", inputs.len()), "one, as an image gives");
+            faults.unless(
+                inputs.len() < 2,
+                "inputs",
+                format_args!("{} tensors", inputs.len()),
+                "one, as an image gives",
+            );
             return;
         };
         let image = self.shape();
-        faults.unless(input.datatype == Datatype::Fp32, "inputs[0].datatype", input.datatype, "FP32, as an image gives");
+        faults.unless(
+            input.datatype == Datatype::Fp32,
+            "inputs[0].datatype",
+            input.datatype,
+            "FP32, as an image gives",
+        );
         let rule = format!("{image:?}, as preprocess.image gives");
         faults.unless(input.takes_shape(&image), "inputs[0].shape", format_args!("{:?}", input.shape), &rule);
     }

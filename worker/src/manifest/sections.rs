@@ -34,7 +34,10 @@ impl Sections {
                 return entries.into_iter().enumerate().filter_map(read_entry).collect();
             }
             Some(other) => {
-                faults.note(key, format_args!("{other} is not a list of at least one tensor with name, datatype and shape"));
+                faults.note(
+                    key,
+                    format_args!("{other} is not a list of at least one tensor with name, datatype and shape"),
+                );
             }
         }
         Vec::new()

@@ -206,7 +206,8 @@ mod tests {
         let version = folder.path().join("squares/1");
         std::fs::create_dir_all(&version).unwrap();
         std::fs::write(version.join("model.pt"), b"").unwrap();
-        let yaml = "inputs: [{name: x, datatype: FP32, shape: [2]}]\noutputs: [{name: y, datatype: FP32, shape: [2]}]\n";
+        let yaml =
+            "inputs: [{name: x, datatype: FP32, shape: [2]}]\noutputs: [{name: y, datatype: FP32, shape: [2]}]\n";
         std::fs::write(version.join("model.yaml"), yaml).unwrap();
         let source = ModelSource::Folder(version);
         let error = source.open(&ModelSettings::default()).err().unwrap().to_string();

@@ -5,7 +5,6 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, params};
 
 use super::{finish, rows, submit};
-use crate::clock::milliseconds_of;
 use crate::ledger::{Claim, ClaimRequest, Lease, State};
 use crate::store::{Write, corrupt, sqlite};
 use crate::{JobError, JobId, Result, WorkerId};
@@ -72,7 +71,7 @@ pub(super) fn claim(
             claimed.attempt,
             claimed.fence,
             lost,
-            now + milliseconds_of(lease),
+            write.milliseconds_after(lease),
             now,
             worker.as_str(),
             row.row_id

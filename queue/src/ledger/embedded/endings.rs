@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::rows;
 use crate::store::{Bell, Store, sqlite};
 use crate::{JobId, Result};
 
@@ -45,6 +44,8 @@ impl Endings {
 impl Drop for Endings {
     fn drop(&mut self) {
         self.following.abort();
+        // Each waiter shares the map, so its sender would outlive us in there.
+        lock(&self.waiting).clear();
     }
 }
 
@@ -73,12 +74,11 @@ async fn follow(store: Store, waiting: Arc<Mutex<Senders>>) {
     let mut ended = store.listen(Bell::Ended);
     let mut last = None;
     loop {
-        let watched: Vec<JobId> = lock(&waiting).keys().cloned().collect();
-        if watched.is_empty() {
+        if lock(&waiting).is_empty() {
             // Nothing to miss: the next waiter looks at its record after it has registered.
             last = None;
         } else {
-            match store.read(move |file| endings_since(file, last, &watched)).await {
+            match look(&store, last, &waiting).await {
                 Ok((newest, ids)) => {
                     last = Some(newest);
                     let mut waiting = lock(&waiting);
@@ -95,31 +95,50 @@ async fn follow(store: Store, waiting: Arc<Mutex<Senders>>) {
 }
 
 /// The newest ending, and the jobs that ended after `last`. Where that is not known, or so long ago that some may have
-/// been forgotten, those of `watched` that have ended.
-fn endings_since(file: &Connection, last: Option<i64>, watched: &[JobId]) -> Result<(i64, Vec<JobId>)> {
+/// been forgotten, those waited for that have ended.
+async fn look(store: &Store, last: Option<i64>, waiting: &Mutex<Senders>) -> Result<(i64, Vec<JobId>)> {
+    if let Some(last) = last
+        && let Some(found) = store.read(move |file| endings_since(file, last)).await?
+    {
+        return Ok(found);
+    }
+    let waited_for: Vec<JobId> = lock(waiting).keys().cloned().collect();
+    store.read(move |file| ended_of(file, waited_for)).await
+}
+
+/// The newest ending, and the jobs that ended after `last`; `None` where some of them may have been forgotten.
+fn endings_since(file: &Connection, last: i64) -> Result<Option<(i64, Vec<JobId>)>> {
     let reading = sqlite("follow the endings");
-    let bound = |sql| file.prepare_cached(sql)?.query_row([], |row| row.get::<_, Option<i64>>(0));
-    let oldest = bound("SELECT min(ending) FROM endings").map_err(&reading)?;
-    let newest = bound("SELECT max(ending) FROM endings").map_err(&reading)?.unwrap_or(0);
-    if let Some(last) = last.filter(|last| oldest.is_none_or(|oldest| oldest <= last + 1)) {
-        let mut select = file.prepare_cached("SELECT id FROM endings WHERE ending > ?1").map_err(&reading)?;
-        let ids = select.query_map([last], |row| row.get::<_, String>(0)).map_err(&reading)?;
-        let ids: Vec<String> = ids.collect::<rusqlite::Result<_>>().map_err(&reading)?;
-        return Ok((newest, ids.iter().filter_map(|id| id.parse().ok()).collect()));
+    let mut oldest = file.prepare_cached("SELECT min(ending) FROM endings").map_err(&reading)?;
+    let oldest: Option<i64> = oldest.query_row([], |row| row.get(0)).map_err(&reading)?;
+    if oldest.is_some_and(|oldest| oldest > last + 1) {
+        return Ok(None);
     }
-    let mut select = file.prepare_cached("SELECT state FROM jobs WHERE id = ?1").map_err(&reading)?;
-    let mut ended = Vec::new();
-    for id in watched {
-        let mut rows = select.query([id.as_str()]).map_err(&reading)?;
-        let state = match rows.next().map_err(&reading)? {
-            Some(row) => Some(rows::state(row.get(0).map_err(&reading)?)?),
-            None => None,
-        };
-        if state.is_none_or(|state| state.has_ended()) {
-            ended.push(id.clone());
-        }
+    let mut select = file.prepare_cached("SELECT id FROM endings WHERE ending > ?1").map_err(&reading)?;
+    let ids = select.query_map([last], |row| row.get::<_, String>(0)).map_err(&reading)?;
+    let ids: Vec<String> = ids.collect::<rusqlite::Result<_>>().map_err(&reading)?;
+    Ok(Some((newest(file)?, ids.iter().filter_map(|id| id.parse().ok()).collect())))
+}
+
+/// The newest ending, and those of `ids` that have ended or are gone.
+fn ended_of(file: &Connection, mut ids: Vec<JobId>) -> Result<(i64, Vec<JobId>)> {
+    let reading = sqlite("follow the endings");
+    let mut select = file.prepare_cached("SELECT finished_at IS NULL FROM jobs WHERE id = ?1").map_err(&reading)?;
+    let mut open = Vec::with_capacity(ids.len());
+    for id in &ids {
+        let is_open = select.query_row([id.as_str()], |row| row.get(0)).optional().map_err(&reading)?;
+        open.push(is_open.unwrap_or(false));
     }
-    Ok((newest, ended))
+    let mut open = open.into_iter();
+    ids.retain(|_| !open.next().unwrap_or(false));
+    Ok((newest(file)?, ids))
+}
+
+fn newest(file: &Connection) -> Result<i64> {
+    let reading = sqlite("follow the endings");
+    let mut newest = file.prepare_cached("SELECT max(ending) FROM endings").map_err(&reading)?;
+    let newest: Option<i64> = newest.query_row([], |row| row.get(0)).map_err(&reading)?;
+    Ok(newest.unwrap_or(0))
 }
 
 fn lock(waiting: &Mutex<Senders>) -> MutexGuard<'_, Senders> {

@@ -3,7 +3,6 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::rows;
-use crate::clock::milliseconds_of;
 use crate::ledger::{Finish, Finished, JobRecord, Outcome, State};
 use crate::store::{Bell, BodyColumns, Write, sqlite};
 use crate::{JobError, JobId, Output, Result};
@@ -35,7 +34,7 @@ pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished>
             State::Dead
         }
         Outcome::Retry { error, after } => {
-            let due_at = write.now_milliseconds() + milliseconds_of(*after);
+            let due_at = write.milliseconds_after(*after);
             let sql = "UPDATE jobs SET state = ?1, due_at = ?2, error_type = ?3, error_message = ?4 WHERE job = ?5";
             let row = params![rows::code(State::Retry), due_at, error.kind, error.message, row_id];
             write.prepare(sql)?.execute(row).map_err(sqlite("finish"))?;

@@ -16,7 +16,7 @@ pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Opens the record of one job, or finds the one that is there.
 pub(super) fn submit(write: &mut Write<'_>, job: &Job) -> Result<Submitted> {
-    let due_at = write.now_milliseconds() + milliseconds_of(PUBLISH_TIMEOUT);
+    let due_at = write.milliseconds_after(PUBLISH_TIMEOUT);
     if open(write, job, Some(due_at))? {
         return Ok(Submitted::New);
     }

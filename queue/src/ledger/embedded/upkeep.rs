@@ -4,10 +4,9 @@ use rusqlite::Connection;
 use rusqlite::params;
 
 use super::{rows, submit};
-use crate::clock::milliseconds_of;
 use crate::ledger::{DueJob, OpenJobs, Publication, State};
-use crate::store::{Bell, Write, read_body, sqlite};
-use crate::{BlobRef, Body, PoolName, Result};
+use crate::store::{Bell, Write, read_blob, sqlite};
+use crate::{BlobRef, PoolName, Result};
 
 /// How many endings are kept: watchers that fall further behind look for themselves.
 const ENDINGS_KEPT: i64 = 100_000;
@@ -28,7 +27,7 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
     let found: Vec<(i64, i64, u64)> = found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
     let mut update =
         write.prepare("UPDATE jobs SET state = ?1, fence = ?2, lost = lost + ?3, due_at = ?4 WHERE job = ?5")?;
-    let due_at = now + milliseconds_of(submit::PUBLISH_TIMEOUT);
+    let due_at = write.milliseconds_after(submit::PUBLISH_TIMEOUT);
     let mut due = Vec::with_capacity(found.len());
     for (row_id, code, fence) in found {
         let fence = fence + 1;
@@ -44,15 +43,19 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
 pub(super) fn open_jobs(file: &Connection, pool: &PoolName) -> Result<OpenJobs> {
     let counting = sqlite("count open jobs");
     let mut select = file
-        .prepare_cached("SELECT state, count(*) FROM jobs WHERE pool = ?1 AND state IN (1, 2) GROUP BY state")
+        .prepare_cached(
+            // The second part: given out as due, their publication not confirmed yet.
+            "SELECT state, count(*) FROM jobs WHERE pool = ?1 AND state IN (1, 2) GROUP BY state UNION ALL \
+             SELECT 0, count(*) FROM jobs WHERE pool = ?1 AND state = 0 AND due_at IS NOT NULL AND fence > 0",
+        )
         .map_err(&counting)?;
     let mut rows = select.query([pool.as_str()]).map_err(&counting)?;
     let mut open = OpenJobs::default();
     while let Some(row) = rows.next().map_err(&counting)? {
-        let count = row.get(1).map_err(&counting)?;
+        let count: u64 = row.get(1).map_err(&counting)?;
         match rows::state(row.get(0).map_err(&counting)?)? {
-            State::Leased => open.leased = count,
-            _ => open.retry = count,
+            State::Leased => open.leased += count,
+            _ => open.retry += count,
         }
     }
     Ok(open)
@@ -74,8 +77,8 @@ pub(super) fn purge(write: &mut Write<'_>, limit: usize) -> Result<Vec<BlobRef>>
     let over: Vec<i64> = over.collect::<rusqlite::Result<_>>().map_err(&purging)?;
     let mut delete_job = write.prepare("DELETE FROM jobs WHERE job = ?1")?;
     let mut delete_bodies = [
-        write.prepare("DELETE FROM inputs WHERE job = ?1 RETURNING body, blob")?,
-        write.prepare("DELETE FROM outputs WHERE job = ?1 RETURNING body, blob")?,
+        write.prepare("DELETE FROM inputs WHERE job = ?1 RETURNING blob")?,
+        write.prepare("DELETE FROM outputs WHERE job = ?1 RETURNING blob")?,
     ];
     let mut blobs = Vec::new();
     for row_id in over {
@@ -83,9 +86,7 @@ pub(super) fn purge(write: &mut Write<'_>, limit: usize) -> Result<Vec<BlobRef>>
         for delete in &mut delete_bodies {
             let mut rows = delete.query([row_id]).map_err(&purging)?;
             while let Some(row) = rows.next().map_err(&purging)? {
-                if let Body::Reference(blob) = read_body(row, 0)? {
-                    blobs.push(blob);
-                }
+                blobs.extend(read_blob(row, 0)?);
             }
         }
     }

@@ -1,0 +1,96 @@
+//! What each subcommand does.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use service::{Health, Telemetry, config, stop};
+use tokio_util::sync::CancellationToken;
+
+use crate::arguments::{Arguments, Command, ConfigCommand, Configuration, ModelCommand};
+use crate::services::{self, Opened};
+use crate::settings::Settings;
+use crate::{demo, submit, up};
+
+/// Runs the program until it is told to stop. `started` is when the process was.
+pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Command::Up { configuration } => {
+            let (settings, stop) = start(&configuration)?;
+            up::up(&settings, &configuration, stop).await?;
+        }
+        Command::Gateway { configuration } => {
+            let (settings, stop) = start(&configuration)?;
+            let listener = services::bind("gateway.listen", &settings.gateway.listen).await?;
+            let opened = Opened::open(&settings).await?;
+            println!("gateway http://{}", listener.local_addr()?);
+            services::gateway(&settings, &opened, listener, Health::new(), stop).await?;
+        }
+        Command::Scaler { configuration, admin } => {
+            let (settings, stop) = start(&configuration)?;
+            let listener = services::bind("scaler.listen", &settings.scaler.listen).await?;
+            let opened = Opened::open(&settings).await?;
+            println!("scaler grpc://{}", listener.local_addr()?);
+            let health = Health::new();
+            serve_admin(admin.admin, &health, &stop).await?;
+            services::scaler(&settings, &opened, listener, health, stop).await?;
+        }
+        Command::Worker { configuration, pool, admin, follow_parent } => {
+            let (settings, stop) = start(&configuration)?;
+            if follow_parent {
+                up::follow_parent(&stop)?;
+            }
+            let opened = Opened::open(&settings).await?;
+            let health = Health::new();
+            serve_admin(admin.admin, &health, &stop).await?;
+            services::worker(&settings, &opened, &pool, health, started, stop).await?;
+        }
+        Command::Submit(arguments) => return submit::submit(arguments).await,
+        Command::Config { command } => configuration(command)?,
+        Command::Model { command: ModelCommand::Demo { model, folder, weights, seed } } => {
+            demo::write(model, &folder, weights.as_deref(), seed)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What every service does first: read the configuration, start to log, listen to signals.
+fn start(configuration: &Configuration) -> anyhow::Result<(Settings, CancellationToken)> {
+    let settings: Settings = load(configuration)?;
+    Telemetry::start(&settings.telemetry);
+    let stop = stop::on_signal().context("cannot listen to signals")?;
+    Ok((settings, stop))
+}
+
+fn load(configuration: &Configuration) -> anyhow::Result<Settings> {
+    config::load(&configuration.sources()).map_err(|faults| anyhow::anyhow!("the configuration has faults\n{faults}"))
+}
+
+fn configuration(command: ConfigCommand) -> anyhow::Result<()> {
+    match command {
+        ConfigCommand::Check { configuration } => {
+            load(&configuration)?;
+            println!("the configuration has no faults");
+        }
+        ConfigCommand::Show { configuration } => {
+            println!("{}", serde_json::to_string_pretty(&load(&configuration)?)?);
+        }
+        ConfigCommand::Schema => println!("{}", serde_json::to_string_pretty(&config::schema::<Settings>())?),
+    }
+    Ok(())
+}
+
+/// Serves health and metrics in the background, where they are wanted.
+async fn serve_admin(address: Option<SocketAddr>, health: &Health, stop: &CancellationToken) -> anyhow::Result<()> {
+    let Some(address) = address else { return Ok(()) };
+    let listener = services::bind("--admin", &address.to_string()).await?;
+    println!("admin http://{}", listener.local_addr()?);
+    let (health, stop) = (health.clone(), stop.clone());
+    tokio::spawn(async move {
+        if let Err(error) = health.serve(listener, stop).await {
+            tracing::error!(%error, "health and metrics are not served any more");
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! The services, built from the configuration.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use gateway::Gateway;
+use queue::{Backend, BackendUrl, Blobs, JobId, PoolName, Upkeep, WorkerId};
+use scaler::Sources;
+use service::Health;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use worker::Worker;
+
+use crate::admission::ManifestAdmission;
+use crate::settings::Settings;
+
+/// What every service opens.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    pub(crate) backend: Backend,
+    pub(crate) blobs: Blobs,
+}
+
+impl Opened {
+    pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let url: BackendUrl = settings.backend.parse().map_err(|error| anyhow::anyhow!("backend: {error}"))?;
+        let backend = Backend::open(&url).await.map_err(|error| anyhow::anyhow!("backend: {error}"))?;
+        let blobs = Blobs::directory(&settings.blobs.folder, settings.blobs.inline_limit.as_usize())
+            .map_err(|error| anyhow::anyhow!("blobs.folder: {error}"))?;
+        Ok(Self { backend, blobs })
+    }
+}
+
+/// Binds the socket that the setting `key` names.
+pub(crate) async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("{key}: {address}: {error}"))
+}
+
+/// Runs the gateway on `listener`, and the upkeep of the ledger beside it.
+pub(crate) async fn gateway(
+    settings: &Settings,
+    opened: &Opened,
+    listener: TcpListener,
+    health: Health,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut pools = BTreeMap::new();
+    for (name, pool) in &settings.pools {
+        let check = pool.source()?.input_check().map_err(|error| anyhow::anyhow!("pools.{name}.model: {error}"))?;
+        let of_gateway = gateway::Pool {
+            admission: Arc::new(ManifestAdmission(check)),
+            max_attempts: pool.jobs.max_attempts.get(),
+            retention: pool.jobs.retention.get(),
+            deadline: pool.jobs.deadline.map(service::Period::get),
+        };
+        pools.insert(name.parse::<PoolName>()?, of_gateway);
+    }
+    let producer = opened.backend.broker.producer().await?;
+    let ledger = Arc::clone(&opened.backend.ledger);
+    let upkeep = Upkeep { ledger: Arc::clone(&ledger), producer: Arc::clone(&producer), blobs: opened.blobs.clone() };
+    let upkeep = tokio::spawn(upkeep.run(stop.clone()));
+    let blobs = opened.blobs.clone();
+    let gateway = Gateway { pools, ledger, producer, blobs, settings: settings.gateway.clone(), health };
+    gateway::run(listener, gateway, stop).await.context("gateway")?;
+    upkeep.await.context("gateway: upkeep")
+}
+
+/// Runs the scaler on `listener`.
+pub(crate) async fn scaler(
+    settings: &Settings,
+    opened: &Opened,
+    listener: TcpListener,
+    health: Health,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut pools = BTreeMap::new();
+    for (name, pool) in &settings.pools {
+        pools.insert(name.parse::<PoolName>()?, pool.scale.clone());
+    }
+    let backend = &opened.backend;
+    let sources = Sources {
+        gauge: backend.broker.gauge().await?,
+        ledger: Arc::clone(&backend.ledger),
+        roster: Arc::clone(&backend.roster),
+    };
+    Ok(scaler::run(listener, settings.scaler.clone(), pools, sources, health, stop).await?)
+}
+
+/// Runs one worker of `pool`.
+pub(crate) async fn worker(
+    settings: &Settings,
+    opened: &Opened,
+    pool: &str,
+    health: Health,
+    started: Instant,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(of_pool) = settings.pools.get(pool) else {
+        let known: Vec<&str> = settings.pools.keys().map(String::as_str).collect();
+        bail!("--pool: {pool:?} is not one of the configured pools: {}", known.join(", "));
+    };
+    let model = of_pool
+        .source()?
+        .open(&of_pool.model_settings())
+        .map_err(|error| anyhow::anyhow!("pools.{pool}.model: {error}"))?;
+    let worker = Worker {
+        id: WorkerId::new(format!("{pool}-{}", JobId::generate())),
+        pool: pool.parse()?,
+        settings: of_pool.worker.clone(),
+        model,
+        backend: opened.backend.clone(),
+        blobs: opened.blobs.clone(),
+        health,
+        started,
+    };
+    Ok(worker::run(worker, stop).await?)
+}

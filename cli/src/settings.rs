@@ -1,0 +1,138 @@
+//! The configuration file.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use gateway::GatewaySettings;
+use queue::{BackendUrl, Blobs, PoolName};
+use scaler::{PoolScale, ScalerSettings};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use service::{ByteSize, Config, Faults, Period, TelemetrySettings};
+use worker::WorkerSettings;
+use worker::model::{Device, ModelSettings, ModelSource};
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where jobs wait and are accounted for: `embedded:FOLDER`, shared by the processes of one machine.
+    pub backend: String,
+    /// Where inputs and outputs go that are too big to travel with a job.
+    pub blobs: BlobSettings,
+    /// The HTTP side.
+    pub gateway: GatewaySettings,
+    /// KEDA's side.
+    pub scaler: ScalerSettings,
+    /// Logs and metrics.
+    pub telemetry: TelemetrySettings,
+    /// The pools, by name.
+    pub pools: BTreeMap<String, PoolSettings>,
+}
+
+/// Where inputs and outputs go that are too big to travel with a job.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BlobSettings {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Up to this size, bytes travel with the job.
+    pub inline_limit: ByteSize,
+}
+
+/// A pool: one model, its workers and its scaling rule.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSettings {
+    /// The model: a folder with `model.yaml` and `model.pt`, or `echo` (`echo:20ms`, `echo:20ms:64`).
+    pub model: String,
+    /// Where the model runs.
+    #[serde(default)]
+    pub device: Device,
+    /// How many CPU threads one forward pass may use; one per core unless given.
+    #[serde(default)]
+    pub threads: Option<NonZeroU32>,
+    /// What holds for every job of the pool.
+    #[serde(default)]
+    pub jobs: JobSettings,
+    /// How a worker works.
+    #[serde(default)]
+    pub worker: WorkerSettings,
+    /// How many workers there are.
+    #[serde(default)]
+    pub scale: PoolScale,
+}
+
+/// What holds for every job of a pool.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobSettings {
+    /// How many times a worker may start a job before it is dead.
+    pub max_attempts: NonZeroU32,
+    /// How long a job may wait to be started when it names no deadline; for ever unless given.
+    pub deadline: Option<Period>,
+    /// How long the record and result of a job are kept after it ended.
+    pub retention: Period,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            backend: "embedded:./data".to_owned(),
+            blobs: BlobSettings::default(),
+            gateway: GatewaySettings::default(),
+            scaler: ScalerSettings::default(),
+            telemetry: TelemetrySettings::default(),
+            pools: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for BlobSettings {
+    fn default() -> Self {
+        let inline_limit = ByteSize::bytes(Blobs::INLINE_LIMIT_BYTES as u64);
+        Self { folder: PathBuf::from("./data/blobs"), inline_limit }
+    }
+}
+
+impl Default for JobSettings {
+    fn default() -> Self {
+        let max_attempts = const { NonZeroU32::new(5).unwrap() };
+        Self { max_attempts, deadline: None, retention: Period::seconds(24 * 3600) }
+    }
+}
+
+impl Config for Settings {
+    fn check(&self, faults: &mut Faults) {
+        if let Err(error) = self.backend.parse::<BackendUrl>() {
+            faults.add("backend", error);
+        }
+        self.scaler.check("scaler", faults);
+        self.telemetry.check("telemetry", faults);
+        if self.pools.is_empty() {
+            faults.add("pools", "there is none: name at least one pool and its model");
+        }
+        for (name, pool) in &self.pools {
+            if let Err(error) = name.parse::<PoolName>() {
+                faults.add(format_args!("pools.{name}"), error);
+            }
+            if let Err(error) = pool.model.parse::<ModelSource>() {
+                faults.add(format_args!("pools.{name}.model"), error);
+            }
+            pool.scale.check(&format!("pools.{name}.scale"), faults);
+            pool.worker.check(&format!("pools.{name}.worker"), faults);
+        }
+    }
+}
+
+impl PoolSettings {
+    /// The model, as parsed; [`Settings::check`] has seen that it can be.
+    pub(crate) fn source(&self) -> anyhow::Result<ModelSource> {
+        self.model.parse().map_err(|error: String| anyhow::anyhow!("model: {error}"))
+    }
+
+    pub(crate) fn model_settings(&self) -> ModelSettings {
+        ModelSettings { device: self.device, threads: self.threads.map(|threads| threads.get() as usize) }
+    }
+}

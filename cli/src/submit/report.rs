@@ -1,0 +1,149 @@
+//! What all files came to.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::outcome::Outcome;
+
+/// What all files came to, in their order.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) elapsed: Duration,
+    pub(super) with_truth: bool,
+}
+
+impl Report {
+    pub(super) fn all_succeeded(&self) -> bool {
+        self.outcomes.iter().all(|outcome| outcome.end.is_ok())
+    }
+
+    /// A table of at most `rows` rows, and what they come to.
+    pub(super) fn print(&self, out: &mut dyn Write, rows: usize) -> io::Result<()> {
+        let shown = self.shown(rows);
+        if !shown.is_empty() {
+            writeln!(out, "{}", self.table(&shown))?;
+        }
+        if shown.len() < self.outcomes.len() {
+            writeln!(out, "... and {} more", self.outcomes.len() - shown.len())?;
+        }
+        writeln!(out, "{}", self.summary())
+    }
+
+    /// What did not go well first, if not all can be shown; then in order again.
+    fn shown(&self, rows: usize) -> Vec<&Outcome> {
+        let mut ranked: Vec<(usize, &Outcome)> = self.outcomes.iter().enumerate().collect();
+        ranked.sort_by_key(|(index, outcome)| {
+            let rank = match (&outcome.end, outcome.is_right()) {
+                (Err(_), _) => 0,
+                (Ok(_), Some(false)) => 1,
+                (Ok(_), _) => 2,
+            };
+            (rank, *index)
+        });
+        ranked.truncate(rows);
+        ranked.sort_by_key(|(index, _)| *index);
+        ranked.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    fn table(&self, shown: &[&Outcome]) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        let mut header = vec!["file", "job", "state", "result", "truth", "time"];
+        if !self.with_truth {
+            header.retain(|name| *name != "truth");
+        }
+        let last = header.len() - 1;
+        table.set_header(header);
+        for outcome in shown {
+            let name = outcome.path.file_name().unwrap_or(outcome.path.as_os_str()).to_string_lossy().into_owned();
+            let mut row = vec![name, outcome.id.to_string(), outcome.state().to_owned(), outcome.summary()];
+            if self.with_truth {
+                row.push(truth(outcome));
+            }
+            row.push(format!("{:.0} ms", outcome.elapsed.as_secs_f64() * 1000.0));
+            table.add_row(row);
+        }
+        if let Some(time) = table.column_mut(last) {
+            time.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+
+    fn summary(&self) -> String {
+        let jobs = self.outcomes.len();
+        let succeeded = self.outcomes.iter().filter(|outcome| outcome.end.is_ok()).count();
+        let seconds = self.elapsed.as_secs_f64();
+        let mut summary = format!("{jobs} jobs: {succeeded} succeeded");
+        if succeeded < jobs {
+            summary += &format!(", {} did not", jobs - succeeded);
+        }
+        summary += &format!("; {seconds:.1} s, {:.0} jobs/s", jobs as f64 / seconds.max(f64::EPSILON));
+        if self.with_truth {
+            summary += &format!("\n{}", self.accuracy());
+        }
+        summary
+    }
+
+    /// Over all files whose name tells the truth: a job without a prediction is not right.
+    fn accuracy(&self) -> String {
+        let told = self.outcomes.iter().filter(|outcome| outcome.truth.is_some()).count();
+        let right = self.outcomes.iter().filter(|outcome| outcome.is_right() == Some(true)).count();
+        if told == 0 {
+            return "accuracy: unknown, no name tells the truth as 0007-3.png does".to_owned();
+        }
+        format!("accuracy: {:.2} % ({right} of {told})", 100.0 * right as f64 / told as f64)
+    }
+}
+
+fn truth(outcome: &Outcome) -> String {
+    let truth = outcome.truth.as_deref().unwrap_or("?");
+    let mark = if outcome.is_right() == Some(false) { "  wrong" } else { "" };
+    format!("{truth}{mark}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcome::{Answer, Failure};
+    use super::*;
+
+    fn outcome(name: &str, end: Result<&str, &str>) -> Outcome {
+        let answer = |label: &str| Answer {
+            media_type: "application/json".to_owned(),
+            body: format!(r#"{{"predictions":[{{"label":"{label}","probability":1}}]}}"#).into_bytes(),
+        };
+        Outcome {
+            path: format!("digits/{name}.png").into(),
+            id: name.parse().unwrap(),
+            elapsed: Duration::from_millis(7),
+            truth: name.rsplit_once('-').map(|(_, truth)| truth.to_owned()),
+            end: end.map(answer).map_err(|reason| Failure { state: "failed".to_owned(), reason: reason.to_owned() }),
+        }
+    }
+
+    fn printed(outcomes: Vec<Outcome>, rows: usize) -> String {
+        let report = Report { outcomes, elapsed: Duration::from_secs(2), with_truth: true };
+        let mut out = Vec::new();
+        report.print(&mut out, rows).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn predictions_stand_beside_the_truth_and_the_accuracy_counts_every_file() {
+        let outcomes = vec![outcome("a-3", Ok("3")), outcome("b-4", Ok("9")), outcome("c-5", Err("broken JPEG"))];
+        let text = printed(outcomes, 50);
+        assert!(text.contains("3 (100.0 %)") && text.contains("wrong") && text.contains("broken JPEG"), "{text}");
+        assert!(text.contains("3 jobs: 2 succeeded, 1 did not; 2.0 s"), "{text}");
+        assert!(text.contains("accuracy: 33.33 % (1 of 3)"), "{text}");
+    }
+
+    #[test]
+    fn what_went_wrong_is_shown_before_what_went_well() {
+        let outcomes = vec![outcome("a-3", Ok("3")), outcome("b-4", Ok("4")), outcome("c-5", Err("broken JPEG"))];
+        let text = printed(outcomes, 1);
+        assert!(text.contains("c-5.png") && !text.contains("a-3.png"), "{text}");
+        assert!(text.contains("... and 2 more"), "{text}");
+    }
+}

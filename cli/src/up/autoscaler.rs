@@ -1,0 +1,119 @@
+//! Asks the scaler as KEDA does, reckons as the HPA does, and has the fleet follow.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use proto::externalscaler::external_scaler_client::ExternalScalerClient;
+use proto::externalscaler::{GetMetricsRequest, ScaledObjectRef};
+use scaler::replicas::{Observation, Replicas, Rules};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use super::fleet::Fleet;
+
+/// KEDA's client has no deadline; ours must not hang with its scaler.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long to wait before the push stream is opened again.
+const REOPEN_AFTER: Duration = Duration::from_secs(2);
+
+/// The autoscaler of one pool.
+pub(super) struct Autoscaler {
+    pool: String,
+    scaler: ExternalScalerClient<Channel>,
+    object: ScaledObjectRef,
+    rules: Rules,
+    fleet: Fleet,
+}
+
+impl Autoscaler {
+    pub(super) fn new(pool: String, rules: Rules, scaler: ExternalScalerClient<Channel>, fleet: Fleet) -> Self {
+        let object = ScaledObjectRef {
+            name: pool.clone(),
+            namespace: "local".to_owned(),
+            scaler_metadata: HashMap::from([(scaler::POOL_KEY.to_owned(), pool.clone())]),
+        };
+        Self { pool, scaler, object, rules, fleet }
+    }
+
+    /// Sizes the fleet until `stop`, then stops it.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let began = Instant::now();
+        let mut replicas = Replicas::new(self.rules.clone(), 0, Duration::ZERO);
+        let mut pushes = None;
+        loop {
+            let due = began + replicas.due();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = sleep_until(due) => {
+                    let answer = self.ask().await;
+                    let wanted = replicas.observe(began.elapsed(), answer);
+                    self.follow(wanted, answer).await;
+                }
+                pushed = next_push(&mut pushes, &mut self.scaler, &self.object) => {
+                    let wanted = replicas.pushed(began.elapsed(), pushed);
+                    self.follow(wanted, None).await;
+                }
+            }
+        }
+        self.fleet.stop().await;
+    }
+
+    /// One turn of KEDA's: all three calls, once more at once if one of them fails.
+    async fn ask(&mut self) -> Option<Observation> {
+        for attempt in 1..=2 {
+            match timeout(DEADLINE, self.ask_once()).await {
+                Ok(Ok(observation)) => return Some(observation),
+                Ok(Err(status)) => tracing::warn!(pool = self.pool, attempt, %status, "the scaler refused"),
+                Err(_) => tracing::warn!(pool = self.pool, attempt, "the scaler did not answer in time"),
+            }
+        }
+        None
+    }
+
+    async fn ask_once(&mut self) -> Result<Observation, Status> {
+        let spec = self.scaler.get_metric_spec(self.object.clone()).await?.into_inner();
+        let spec = spec.metric_specs.into_iter().next().ok_or_else(|| Status::internal("no metric spec"))?;
+        let request = GetMetricsRequest { scaled_object_ref: Some(self.object.clone()), metric_name: spec.metric_name };
+        let metrics = self.scaler.get_metrics(request).await?.into_inner();
+        let value = metrics.metric_values.first().ok_or_else(|| Status::internal("no metric value"))?;
+        let active = self.scaler.is_active(self.object.clone()).await?.into_inner().result;
+        Ok(Observation { active, value: value.metric_value_float, target: spec.target_size_float })
+    }
+
+    async fn follow(&mut self, wanted: u32, answer: Option<Observation>) {
+        let before = self.fleet.size();
+        if before != wanted {
+            let why = answer.map_or_else(
+                || "pushed".to_owned(),
+                |seen| format!("backlog {}, {} per worker", seen.value, seen.target),
+            );
+            println!("pool {}: {before} → {wanted} workers ({why})", self.pool);
+            self.fleet.resize(wanted);
+        }
+    }
+}
+
+/// The next message of the push stream, which is opened as often as it must be.
+async fn next_push(
+    stream: &mut Option<Streaming<proto::externalscaler::IsActiveResponse>>,
+    scaler: &mut ExternalScalerClient<Channel>,
+    object: &ScaledObjectRef,
+) -> bool {
+    loop {
+        match stream {
+            Some(open) => match open.next().await {
+                Some(Ok(message)) => return message.result,
+                Some(Err(_)) | None => *stream = None,
+            },
+            None => match scaler.stream_is_active(object.clone()).await {
+                Ok(opened) => *stream = Some(opened.into_inner()),
+                // The polls report what is wrong; the stream only makes the first worker start sooner.
+                Err(_) => sleep(REOPEN_AFTER).await,
+            },
+        }
+    }
+}

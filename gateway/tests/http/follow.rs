@@ -1,0 +1,127 @@
+//! Jobs are followed to their end.
+
+use queue::{JobError, Outcome, State};
+use serde_json::{Value, json};
+
+use crate::doubles::Call;
+use crate::harness::{Running, problem, problem_name, start, start_impatient, text};
+
+fn error() -> JobError {
+    JobError { kind: "model_error".to_owned(), message: "out of luck".to_owned() }
+}
+
+async fn state(gateway: &Running, path: &str) -> String {
+    let status: Value = gateway.get(path).send().await.unwrap().json().await.unwrap();
+    status["state"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_long_poll_is_answered_when_the_job_ends() {
+    let mut gateway = start().await;
+    gateway.submit("a", "hello").await;
+    let polling = gateway.get("/v1/jobs/a?wait=30s").send();
+    let polling = tokio::spawn(polling);
+    while gateway.calls.recv().await != Some(Call::Watched) {}
+    gateway.work(Outcome::Succeeded(text("done"))).await;
+    let status: Value = polling.await.unwrap().unwrap().json().await.unwrap();
+    assert_eq!(status["state"], "succeeded");
+    assert_eq!(status["attempts"], 1);
+    for time in ["created_at", "started_at", "finished_at"] {
+        status[time].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_long_poll_that_comes_to_nothing_tells_what_stands() {
+    let gateway = start_impatient().await;
+    gateway.submit("a", "hello").await;
+    assert_eq!(state(&gateway, "/v1/jobs/a?wait=30s").await, "queued");
+    let response = gateway.get("/v1/jobs/a/result?wait=30s").send().await.unwrap();
+    assert_eq!(problem_name(response).await, (409, "job-not-ended".to_owned()));
+}
+
+#[tokio::test]
+async fn a_result_is_what_the_model_gave() {
+    let gateway = start().await;
+    gateway.submit("a", "hello").await;
+    let early = gateway.get("/v1/jobs/a/result").send().await.unwrap();
+    assert_eq!(early.headers()["retry-after"], "1");
+    assert_eq!(problem(early).await["state"], "queued");
+    gateway.work(Outcome::Succeeded(text("done"))).await;
+    let response = gateway.get("/v1/jobs/a/result?wait=30s").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/plain");
+    assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(response.headers()["millrace-job-id"], "a");
+    assert_eq!(response.text().await.unwrap(), "done");
+}
+
+#[tokio::test]
+async fn a_job_without_a_result_says_why() {
+    let gateway = start().await;
+    let result = async |id: &str| problem(gateway.get(&format!("/v1/jobs/{id}/result")).send().await.unwrap()).await;
+
+    gateway.submit("failed", "hello").await;
+    gateway.work(Outcome::Failed(error())).await;
+    let failed = result("failed").await;
+    assert_eq!((failed["status"].as_u64(), &failed["state"]), (Some(422), &json!("failed")));
+    assert_eq!(failed["error"], json!({"type": "model_error", "message": "out of luck"}));
+
+    gateway.submit("dead", "hello").await;
+    for _ in 0..2 {
+        let retry = Outcome::Retry { error: error(), after: std::time::Duration::ZERO };
+        let job = gateway.work(retry).await;
+        let due = gateway.ledger.due(10).await.unwrap();
+        let producer = gateway.broker.producer().await.unwrap();
+        let due: Vec<_> = due.into_iter().map(|due| due.job).filter(|due| due.id == job.id).collect();
+        if !due.is_empty() {
+            producer.publish(&due).await.unwrap();
+        }
+    }
+    let dead = result("dead").await;
+    assert_eq!((dead["status"].as_u64(), &dead["state"]), (Some(410), &json!("dead")));
+    assert_eq!(dead["error"]["message"], "out of luck");
+
+    gateway.submission("?id=expired&deadline=1m", "hello").send().await.unwrap();
+    gateway.clock.advance(std::time::Duration::from_secs(120));
+    gateway.work(Outcome::Succeeded(text("late"))).await;
+    let expired = result("expired").await;
+    assert_eq!((expired["status"].as_u64(), &expired["state"]), (Some(410), &json!("expired")));
+    assert_eq!(state(&gateway, "/v1/jobs/expired").await, "expired");
+}
+
+#[tokio::test]
+async fn cancelling_ends_an_open_job_and_may_be_repeated() {
+    let gateway = start().await;
+    gateway.submit("a", "hello").await;
+    for _ in 0..2 {
+        let response = gateway.post("/v1/jobs/a/cancel").send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.json::<Value>().await.unwrap()["state"], "cancelled");
+    }
+    let result = gateway.get("/v1/jobs/a/result").send().await.unwrap();
+    assert_eq!(problem_name(result).await, (410, "job-cancelled".to_owned()));
+}
+
+#[tokio::test]
+async fn a_job_that_has_ended_cannot_be_cancelled() {
+    let gateway = start().await;
+    gateway.submit("a", "hello").await;
+    gateway.work(Outcome::Succeeded(text("done"))).await;
+    let response = gateway.post("/v1/jobs/a/cancel").send().await.unwrap();
+    assert_eq!(problem_name(response).await, (409, "job-ended".to_owned()));
+    let record = gateway.ledger.get(&"a".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(record.state, State::Succeeded);
+}
+
+#[tokio::test]
+async fn nobody_knows_a_job_that_was_never_submitted() {
+    let gateway = start().await;
+    for path in ["/v1/jobs/ghost", "/v1/jobs/ghost?wait=30s", "/v1/jobs/ghost/result", "/v1/jobs/ghost/result?wait=30s"]
+    {
+        let response = gateway.get(path).send().await.unwrap();
+        assert_eq!(problem_name(response).await, (404, "unknown-job".to_owned()), "{path}");
+    }
+    let response = gateway.post("/v1/jobs/ghost/cancel").send().await.unwrap();
+    assert_eq!(problem_name(response).await, (404, "unknown-job".to_owned()));
+}

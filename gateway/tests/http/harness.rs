@@ -1,0 +1,187 @@
+//! A gateway that runs, and a hand that plays the worker.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use gateway::{Gateway, GatewaySettings, Pool};
+use queue::{
+    Backend, Blobs, Body, Broker, Claim, ClaimRequest, Clock, Consumer, ErrorKind, Finish, Job, Ledger, Outcome,
+    Output, PoolName, Settlement, WorkerId,
+};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::Value;
+use service::{Health, Period};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::doubles::{Call, TextModel, Told, Unsteady};
+
+/// The largest body and the largest input that travels along, small enough to be passed by a short text.
+pub(crate) const MAX_BODY_BYTES: usize = 4096;
+pub(crate) const INLINE_BYTES: usize = 64;
+
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) client: Client,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) consumer: Arc<dyn Consumer>,
+    pub(crate) blobs: Blobs,
+    pub(crate) clock: Clock,
+    pub(crate) health: Health,
+    pub(crate) broker_away: Arc<AtomicBool>,
+    pub(crate) trouble: Arc<std::sync::Mutex<Option<ErrorKind>>>,
+    pub(crate) calls: UnboundedReceiver<Call>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) serving: JoinHandle<std::io::Result<()>>,
+    pub(crate) folder: TempDir,
+}
+
+/// A gateway with the pool `text`, whose jobs have two attempts.
+pub(crate) async fn start() -> Running {
+    start_with(GatewaySettings::default()).await
+}
+
+/// Long polls end soon here.
+pub(crate) async fn start_impatient() -> Running {
+    start_with(GatewaySettings { max_wait: Period::millis(50), ..GatewaySettings::default() }).await
+}
+
+pub(crate) async fn start_with(settings: GatewaySettings) -> Running {
+    let settings = GatewaySettings { max_body: service::ByteSize::bytes(MAX_BODY_BYTES as u64), ..settings };
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
+    let clock = Clock::manual(jiff::Timestamp::now());
+    let backend = Backend::open_with_clock(&url, clock.clone()).await.unwrap();
+    let blobs = Blobs::directory(&folder.path().join("blobs"), INLINE_BYTES).unwrap();
+
+    let (sender, calls) = unbounded_channel();
+    let trouble = Arc::default();
+    let ledger = Told { ledger: Arc::clone(&backend.ledger), calls: sender, trouble: Arc::clone(&trouble) };
+    let broker_away = Arc::new(AtomicBool::new(false));
+    let producer = backend.broker.producer().await.unwrap();
+    let producer = Unsteady { producer, away: Arc::clone(&broker_away) };
+    let pool =
+        Pool { admission: Arc::new(TextModel), max_attempts: 2, retention: Duration::from_secs(3600), deadline: None };
+    let health = Health::new();
+    let gateway = Gateway {
+        pools: [(pool_name(), pool)].into(),
+        ledger: Arc::new(ledger),
+        producer: Arc::new(producer),
+        blobs: blobs.clone(),
+        settings,
+        health: health.clone(),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    Running {
+        address,
+        client: Client::new(),
+        ledger: backend.ledger,
+        consumer: backend.broker.consumer(&pool_name()).await.unwrap(),
+        broker: backend.broker,
+        blobs,
+        clock,
+        health,
+        broker_away,
+        trouble,
+        calls,
+        serving: tokio::spawn(gateway::run(listener, gateway, stop.clone())),
+        stop,
+        folder,
+    }
+}
+
+pub(crate) fn pool_name() -> PoolName {
+    "text".parse().unwrap()
+}
+
+pub(crate) fn text(body: &'static str) -> Output {
+    Output { media_type: "text/plain".to_owned(), body: Body::Inline(body.into()) }
+}
+
+impl Running {
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("http://{}{path}", self.address))
+    }
+
+    pub(crate) fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("http://{}{path}", self.address))
+    }
+
+    /// A submission of a text.
+    pub(crate) fn submission(&self, query: &str, body: &'static str) -> RequestBuilder {
+        self.post(&format!("/v1/pools/text/jobs{query}")).header("content-type", "text/plain").body(body)
+    }
+
+    /// Submits a text under an id.
+    pub(crate) async fn submit(&self, id: &str, body: &'static str) -> Response {
+        self.submission(&format!("?id={id}"), body).send().await.unwrap()
+    }
+
+    /// Takes one job, as a worker does, and ends it.
+    pub(crate) async fn work(&self, outcome: Outcome) -> Job {
+        let delivery = self.consumer.receive(1).await.unwrap().pop().unwrap();
+        let job = delivery.job.clone();
+        if let Claim::Go { lease, .. } = self.claim(&job).await {
+            self.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
+        }
+        self.consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap();
+        job
+    }
+
+    /// Claims a job, as a worker does.
+    pub(crate) async fn claim(&self, job: &Job) -> Claim {
+        let request = ClaimRequest { job: job.clone(), redelivered: false };
+        let worker = WorkerId::new("worker-1");
+        self.ledger.claim(&worker, vec![request], Duration::from_secs(30)).await.unwrap().pop().unwrap()
+    }
+
+    /// How many jobs wait for a worker.
+    pub(crate) async fn waiting(&self) -> u64 {
+        self.broker.gauge().await.unwrap().depth(&pool_name()).await.unwrap().waiting()
+    }
+
+    /// The inputs in the blob store.
+    pub(crate) fn blob_count(&self) -> usize {
+        fn files(folder: &std::path::Path) -> usize {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+            entries.map(|path| if path.is_dir() { files(&path) } else { 1 }).sum()
+        }
+        files(&self.folder.path().join("blobs"))
+    }
+
+    /// Sends bytes as they are, and reads until the gateway closes the connection.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> String {
+        let mut connection = TcpStream::connect(self.address).await.unwrap();
+        connection.write_all(bytes).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+/// A problem document, after a look at its form.
+pub(crate) async fn problem(response: Response) -> Value {
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let document: Value = response.json().await.unwrap();
+    assert_eq!(document["status"], status);
+    assert!(document["title"].is_string() && document["detail"].is_string(), "{document}");
+    document
+}
+
+/// Status and the last part of the type of a problem.
+pub(crate) async fn problem_name(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let document = problem(response).await;
+    let urn = document["type"].as_str().unwrap();
+    (status, urn.strip_prefix("urn:millrace:problem:").unwrap().to_owned())
+}

@@ -1,0 +1,58 @@
+//! A broker with faults to order.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Call, Faulty};
+use crate::{Broker, Consumer, Delivery, Depth, Gauge, Job, PoolName, Producer, Result, Settlement};
+
+pub(super) struct FaultyBroker {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) faulty: Faulty,
+}
+
+struct Role<T: ?Sized> {
+    inner: Arc<T>,
+    faulty: Faulty,
+}
+
+#[async_trait]
+impl Broker for FaultyBroker {
+    async fn producer(&self) -> Result<Arc<dyn Producer>> {
+        Ok(Arc::new(Role { inner: self.broker.producer().await?, faulty: self.faulty.clone() }))
+    }
+
+    async fn consumer(&self, pool: &PoolName) -> Result<Arc<dyn Consumer>> {
+        Ok(Arc::new(Role { inner: self.broker.consumer(pool).await?, faulty: self.faulty.clone() }))
+    }
+
+    async fn gauge(&self) -> Result<Arc<dyn Gauge>> {
+        Ok(Arc::new(Role { inner: self.broker.gauge().await?, faulty: self.faulty.clone() }))
+    }
+}
+
+#[async_trait]
+impl Producer for Role<dyn Producer> {
+    async fn publish(&self, jobs: &[Job]) -> Result<()> {
+        self.faulty.call(Call::Publish, self.inner.publish(jobs)).await
+    }
+}
+
+#[async_trait]
+impl Consumer for Role<dyn Consumer> {
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>> {
+        self.faulty.call(Call::Receive, self.inner.receive(max)).await
+    }
+
+    async fn settle(&self, deliveries: Vec<(Delivery, Settlement)>) -> Result<()> {
+        self.faulty.call(Call::Settle, self.inner.settle(deliveries)).await
+    }
+}
+
+#[async_trait]
+impl Gauge for Role<dyn Gauge> {
+    async fn depth(&self, pool: &PoolName) -> Result<Depth> {
+        self.faulty.call(Call::Depth, self.inner.depth(pool)).await
+    }
+}

@@ -1,0 +1,65 @@
+//! A ledger with faults to order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use super::{Call, Faulty};
+use crate::{
+    BlobRef, Claim, ClaimRequest, DueJob, Finish, Finished, Job, JobId, JobRecord, Lease, Ledger, OpenJobs, PoolName,
+    Publication, Result, Submitted, WorkerId,
+};
+
+pub(super) struct FaultyLedger {
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) faulty: Faulty,
+}
+
+#[async_trait]
+impl Ledger for FaultyLedger {
+    async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>> {
+        self.faulty.call(Call::Submit, self.ledger.submit(jobs)).await
+    }
+
+    async fn published(&self, publications: &[Publication]) -> Result<()> {
+        self.faulty.call(Call::Published, self.ledger.published(publications)).await
+    }
+
+    async fn claim(&self, worker: &WorkerId, requests: Vec<ClaimRequest>, lease: Duration) -> Result<Vec<Claim>> {
+        self.faulty.call(Call::Claim, self.ledger.claim(worker, requests, lease)).await
+    }
+
+    async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>> {
+        self.faulty.call(Call::Renew, self.ledger.renew(leases, lease)).await
+    }
+
+    async fn finish(&self, finishes: Vec<Finish>) -> Result<Vec<Finished>> {
+        self.faulty.call(Call::Finish, self.ledger.finish(finishes)).await
+    }
+
+    async fn cancel(&self, id: &JobId) -> Result<Option<JobRecord>> {
+        self.faulty.call(Call::Cancel, self.ledger.cancel(id)).await
+    }
+
+    async fn get(&self, id: &JobId) -> Result<Option<JobRecord>> {
+        self.faulty.call(Call::Get, self.ledger.get(id)).await
+    }
+
+    async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>> {
+        self.faulty.call(Call::Watch, self.ledger.watch(id)).await
+    }
+
+    async fn due(&self, limit: usize) -> Result<Vec<DueJob>> {
+        self.faulty.call(Call::Due, self.ledger.due(limit)).await
+    }
+
+    async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs> {
+        self.faulty.call(Call::OpenJobs, self.ledger.open_jobs(pool)).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {
+        self.faulty.call(Call::Purge, self.ledger.purge(limit)).await
+    }
+}

@@ -1,0 +1,480 @@
+//! The checklist of the contract, over real gRPC.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::stream::BoxStream;
+use proto::externalscaler::external_scaler_client::ExternalScalerClient;
+use queue::ledger::{DueJob, Publication};
+use queue::{
+    BlobRef, Claim, ClaimRequest, Depth, Error, ErrorKind, Finish, Finished, Job, JobId, JobRecord, Lease, OpenJobs,
+    Result, Submitted, WorkerId, WorkerRecord, WorkerState,
+};
+use service::Period;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::*;
+
+/// What the broker, the ledger and the roster say, until told otherwise.
+#[derive(Debug, Clone, Default)]
+enum Mood {
+    #[default]
+    Answer,
+    Fail,
+    Hang,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Numbers {
+    waiting: u64,
+    in_flight: Option<u64>,
+    leased: u64,
+    retry: u64,
+    workers: Vec<WorkerState>,
+    mood: Mood,
+}
+
+/// A broker, a ledger and a roster, each pool with its own numbers and mood.
+#[derive(Default)]
+struct Fake {
+    numbers: Mutex<HashMap<String, Numbers>>,
+    asked: Notify,
+}
+
+impl Fake {
+    fn set(&self, pool: &str, numbers: Numbers) {
+        self.numbers.lock().unwrap().insert(pool.to_owned(), numbers);
+    }
+
+    async fn answer(&self, pool: &PoolName) -> Result<Numbers> {
+        let numbers = self.numbers.lock().unwrap().get(pool.as_str()).cloned().unwrap_or_default();
+        self.asked.notify_one();
+        match numbers.mood {
+            Mood::Answer => Ok(numbers),
+            Mood::Fail => Err(away()),
+            Mood::Hang => std::future::pending().await,
+        }
+    }
+}
+
+fn away() -> Error {
+    Error::new(ErrorKind::Unavailable, "amqp://user:hunter2@broker is away")
+}
+
+#[async_trait]
+impl Gauge for Fake {
+    async fn depth(&self, pool: &PoolName) -> Result<Depth> {
+        let numbers = self.answer(pool).await?;
+        Ok(Depth { waiting_by_class: [0, numbers.waiting, 0], in_flight: numbers.in_flight, oldest_waiting_at: None })
+    }
+}
+
+#[async_trait]
+impl Roster for Fake {
+    async fn beat(&self, _: &WorkerRecord, _: Duration) -> Result<()> {
+        Err(away())
+    }
+
+    async fn leave(&self, _: &WorkerId) -> Result<()> {
+        Err(away())
+    }
+
+    async fn workers(&self, pool: &PoolName) -> Result<Vec<WorkerRecord>> {
+        let states = self.answer(pool).await?.workers.into_iter().enumerate();
+        let worker = |(index, state): (usize, WorkerState)| WorkerRecord {
+            id: WorkerId::new(index.to_string()),
+            pool: pool.clone(),
+            state,
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            batch_items: 0.0,
+            batch_seconds: 0.0,
+            cold_start_seconds: 0.0,
+        };
+        Ok(states.map(worker).collect())
+    }
+}
+
+/// Of the ledger the scaler reads `open_jobs` alone; a call of anything else fails its test.
+#[async_trait]
+impl Ledger for Fake {
+    async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs> {
+        let numbers = self.answer(pool).await?;
+        Ok(OpenJobs { leased: numbers.leased, retry: numbers.retry })
+    }
+
+    async fn submit(&self, _: &[Job]) -> Result<Vec<Submitted>> {
+        Err(away())
+    }
+
+    async fn published(&self, _: &[Publication]) -> Result<()> {
+        Err(away())
+    }
+
+    async fn claim(&self, _: &WorkerId, _: Vec<ClaimRequest>, _: Duration) -> Result<Vec<Claim>> {
+        Err(away())
+    }
+
+    async fn renew(&self, _: &[Lease], _: Duration) -> Result<Vec<bool>> {
+        Err(away())
+    }
+
+    async fn finish(&self, _: Vec<Finish>) -> Result<Vec<Finished>> {
+        Err(away())
+    }
+
+    async fn cancel(&self, _: &JobId) -> Result<Option<JobRecord>> {
+        Err(away())
+    }
+
+    async fn get(&self, _: &JobId) -> Result<Option<JobRecord>> {
+        Err(away())
+    }
+
+    async fn watch(&self, _: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>> {
+        Err(away())
+    }
+
+    async fn due(&self, _: usize) -> Result<Vec<DueJob>> {
+        Err(away())
+    }
+
+    async fn purge(&self, _: usize) -> Result<Option<Vec<BlobRef>>> {
+        Err(away())
+    }
+}
+
+/// A scaler on a free port with two pools, and a client as KEDA has it.
+struct Running {
+    fake: Arc<Fake>,
+    client: ExternalScalerClient<Channel>,
+    health: Health,
+    stop: CancellationToken,
+    served: JoinHandle<Result<(), RunError>>,
+}
+
+fn quick() -> ScalerSettings {
+    ScalerSettings { sample_interval: Period::millis(5), ..ScalerSettings::default() }
+}
+
+fn pools() -> BTreeMap<PoolName, PoolScale> {
+    let scale = PoolScale { target: 2.5, activation: 0.0, ..PoolScale::default() };
+    BTreeMap::from([("digits".parse().unwrap(), scale.clone()), ("letters".parse().unwrap(), scale)])
+}
+
+fn sources(fake: &Arc<Fake>) -> Sources {
+    Sources::new(fake.clone(), fake.clone(), fake.clone())
+}
+
+async fn running(settings: ScalerSettings, numbers: Numbers) -> Running {
+    let fake = Arc::new(Fake::default());
+    fake.set("digits", numbers);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (health, stop) = (Health::new(), CancellationToken::new());
+    let served = tokio::spawn(run(listener, settings, pools(), sources(&fake), health.clone(), stop.clone()));
+    let client = ExternalScalerClient::connect(address).await.unwrap();
+    Running { fake, client, health, stop, served }
+}
+
+fn object(pairs: &[(&str, &str)]) -> ScaledObjectRef {
+    let metadata = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    ScaledObjectRef { name: "digits".to_owned(), namespace: "default".to_owned(), scaler_metadata: metadata }
+}
+
+fn digits() -> ScaledObjectRef {
+    object(&[("scalerAddress", "millrace-scaler:9090"), ("pool", "digits")])
+}
+
+fn metrics_of(object: ScaledObjectRef, name: &str) -> GetMetricsRequest {
+    GetMetricsRequest { scaled_object_ref: Some(object), metric_name: name.to_owned() }
+}
+
+impl Running {
+    async fn spec(&mut self, object: ScaledObjectRef) -> MetricSpec {
+        let specs = self.client.get_metric_spec(object).await.unwrap().into_inner().metric_specs;
+        assert_eq!(specs.len(), 1);
+        specs.into_iter().next().unwrap()
+    }
+
+    async fn value(&mut self) -> Result<MetricValue, Status> {
+        let response = self.client.get_metrics(metrics_of(digits(), "millrace-digits")).await?;
+        let values = response.into_inner().metric_values;
+        assert_eq!(values.len(), 1);
+        Ok(values.into_iter().next().unwrap())
+    }
+
+    async fn active(&mut self) -> Result<bool, Status> {
+        Ok(self.client.is_active(digits()).await?.into_inner().result)
+    }
+
+    /// Asks after every reading until the answer is so.
+    async fn until(&mut self, good: impl Fn(&Result<MetricValue, Status>) -> bool) -> Result<MetricValue, Status> {
+        let asking = async {
+            loop {
+                let answer = self.value().await;
+                if good(&answer) {
+                    return answer;
+                }
+                self.fake.asked.notified().await;
+            }
+        };
+        timeout(Duration::from_secs(30), asking).await.expect("the answer never came")
+    }
+
+    async fn finish(self) {
+        self.stop.cancel();
+        drop(self.client);
+        self.served.await.unwrap().unwrap();
+    }
+}
+
+fn five() -> Numbers {
+    Numbers { waiting: 1, in_flight: Some(2), leased: 1, retry: 2, ..Numbers::default() }
+}
+
+/// C1.
+#[tokio::test]
+async fn all_five_calls_are_served_and_integers_are_filled_for_clients_that_know_nothing_else() {
+    let mut scaler = running(quick(), five()).await;
+    let spec = scaler.spec(digits()).await;
+    assert_eq!((spec.target_size, spec.target_size_float), (3, 2.5));
+    let value = scaler.value().await.unwrap();
+    assert_eq!((value.metric_value, value.metric_value_float), (5, 5.0));
+    assert!(scaler.active().await.unwrap());
+    let mut pushes = scaler.client.stream_is_active(digits()).await.unwrap().into_inner();
+    assert!(pushes.message().await.unwrap().unwrap().result);
+    let mut specs = scaler.client.stream_metric_spec(digits()).await.unwrap().into_inner();
+    assert_eq!(specs.message().await.unwrap().unwrap().metric_specs, [spec]);
+    scaler.finish().await;
+}
+
+/// C2.
+#[tokio::test]
+async fn the_metrics_name_is_constant_and_a_plain_word() {
+    let mut scaler = running(quick(), five()).await;
+    let name = scaler.spec(digits()).await.metric_name;
+    assert_eq!(scaler.value().await.unwrap().metric_name, name);
+    scaler.fake.set("digits", Numbers { mood: Mood::Fail, ..Numbers::default() });
+    assert_eq!(scaler.spec(digits()).await.metric_name, name);
+    assert_eq!(scaler.value().await.unwrap().metric_name, name);
+
+    let longest: PoolName = "x".repeat(63).parse().unwrap();
+    for name in [name, metric_name(&longest)] {
+        assert!(!name.is_empty() && name.len() <= 200 && !name.contains(['/', '%']), "{name}");
+    }
+    scaler.finish().await;
+}
+
+/// C3.
+#[tokio::test]
+async fn only_the_metric_that_was_asked_for_is_answered() {
+    let mut scaler = running(quick(), five()).await;
+    for name in ["", "s0-millrace-digits", "millrace-letters"] {
+        let status = scaler.client.get_metrics(metrics_of(digits(), name)).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound);
+        assert_eq!(status.message(), format!("metricName: {name:?} is not \"millrace-digits\""));
+    }
+    let nobody = GetMetricsRequest { scaled_object_ref: None, metric_name: "millrace-digits".to_owned() };
+    assert_eq!(scaler.client.get_metrics(nobody).await.unwrap_err().code(), Code::InvalidArgument);
+    scaler.finish().await;
+}
+
+/// C4.
+#[tokio::test]
+async fn a_target_is_never_below_a_thousandth_and_its_integer_never_below_one() {
+    let mut scaler = running(quick(), five()).await;
+    for (text, float, integer) in [("0.001", 0.001, 1), ("1", 1.0, 1), ("1.5", 1.5, 2), ("1e6", 1e6, 1_000_000)] {
+        let spec = scaler.spec(object(&[("pool", "digits"), ("targetBacklog", text)])).await;
+        assert_eq!((spec.target_size_float, spec.target_size), (float, integer));
+    }
+    for bad in ["0", "-1", "NaN", "many"] {
+        let wrong = object(&[("pool", "digits"), ("targetBacklog", bad)]);
+        let status = scaler.client.get_metric_spec(wrong).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), format!("targetBacklog: {bad:?} is not a number of at least 0.001"));
+    }
+    scaler.finish().await;
+}
+
+/// C5.
+#[tokio::test]
+async fn a_value_is_finite_and_zero_only_when_there_is_no_work() {
+    let mut scaler = running(quick(), Numbers::default()).await;
+    let value = scaler.value().await.unwrap();
+    assert_eq!((value.metric_value_float, value.metric_value), (0.0, 0));
+    scaler.fake.set("digits", Numbers { waiting: u64::MAX, ..Numbers::default() });
+    let most = scaler.until(|answer| answer.as_ref().is_ok_and(|value| value.metric_value > 0)).await.unwrap();
+    assert!(most.metric_value_float.is_finite() && most.metric_value_float > 1e18);
+    scaler.finish().await;
+}
+
+/// C6.
+#[tokio::test]
+async fn when_the_broker_goes_away_the_last_value_holds_until_it_is_too_old_and_then_it_is_an_error() {
+    let settings = ScalerSettings { max_reading_age: Period::millis(100), ..quick() };
+    let mut scaler = running(settings, five()).await;
+    scaler.until(Result::is_ok).await.unwrap();
+    scaler.fake.set("digits", Numbers { mood: Mood::Fail, ..Numbers::default() });
+    let status = scaler
+        .until(|answer| {
+            assert!(answer.as_ref().map_or(true, |value| value.metric_value == 5), "{answer:?}");
+            answer.is_err()
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().ends_with(": the ledger is unavailable"), "{status}");
+    assert_eq!(scaler.active().await.unwrap_err().code(), Code::Unavailable);
+
+    scaler.fake.set("digits", five());
+    assert_eq!(scaler.until(Result::is_ok).await.unwrap().metric_value, 5);
+    scaler.finish().await;
+}
+
+/// C6, C17.
+#[tokio::test]
+async fn a_broker_that_was_never_there_is_an_error_without_its_password() {
+    let mut scaler = running(quick(), Numbers { mood: Mood::Fail, ..Numbers::default() }).await;
+    let status = scaler.value().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.message(), "pool digits: there is no reading yet: the ledger is unavailable");
+    assert_eq!(scaler.active().await.unwrap_err().code(), Code::Unavailable);
+    scaler.finish().await;
+}
+
+/// C6.
+#[tokio::test]
+async fn an_unknown_pool_is_an_error() {
+    let mut scaler = running(quick(), five()).await;
+    let unknown = || object(&[("pool", "numbers")]);
+    let status = scaler.client.get_metrics(metrics_of(unknown(), "millrace-numbers")).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(status.message(), "pool: \"numbers\" is not a pool of this scaler");
+    assert_eq!(scaler.client.is_active(unknown()).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(scaler.client.stream_is_active(unknown()).await.unwrap_err().code(), Code::NotFound);
+    scaler.finish().await;
+}
+
+/// C6, C8.
+#[tokio::test]
+async fn a_pool_whose_broker_hangs_is_an_error_in_time_and_holds_up_no_other_pool() {
+    let settings = ScalerSettings { answer_timeout: Period::millis(50), ..quick() };
+    let mut scaler = running(settings, Numbers { mood: Mood::Hang, ..Numbers::default() }).await;
+    scaler.fake.set("letters", five());
+    let letters = metrics_of(object(&[("pool", "letters")]), "millrace-letters");
+    let value = scaler.client.get_metrics(letters).await.unwrap().into_inner();
+    assert_eq!(value.metric_values[0].metric_value, 5);
+    let status = scaler.value().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.message(), "pool digits: there is no reading yet");
+    scaler.finish().await;
+}
+
+/// C8.
+#[tokio::test]
+async fn a_read_that_hangs_is_given_up_and_tried_again() {
+    let settings = ScalerSettings { read_timeout: Period::millis(20), ..quick() };
+    let mut scaler = running(settings, Numbers { mood: Mood::Hang, ..Numbers::default() }).await;
+    let status = scaler.value().await.unwrap_err();
+    assert_eq!(status.message(), "pool digits: there is no reading yet: the ledger did not answer within 20ms");
+    scaler.fake.set("digits", five());
+    assert_eq!(scaler.until(Result::is_ok).await.unwrap().metric_value, 5);
+    scaler.finish().await;
+}
+
+/// C7. Ready at the first poll: it waited for nothing.
+#[tokio::test]
+async fn the_spec_is_answered_with_every_broker_down_and_without_waiting() {
+    let fake = Arc::new(Fake::default());
+    fake.set("digits", Numbers { mood: Mood::Hang, ..Numbers::default() });
+    let sampler = Sampler::start(pools().into_keys(), &sources(&fake), &quick());
+    let scaler = Scaler { settings: quick(), pools: pools(), sampler, stop: CancellationToken::new() };
+    let answer = scaler.get_metric_spec(Request::new(digits())).now_or_never();
+    let specs = answer.expect("it waited").unwrap().into_inner().metric_specs;
+    assert_eq!(specs[0].target_size_float, 2.5);
+}
+
+/// C7, C20.
+#[tokio::test]
+async fn a_scaler_is_ready_and_has_its_spec_while_its_broker_is_away() {
+    let mut scaler = running(quick(), Numbers { mood: Mood::Hang, ..Numbers::default() }).await;
+    assert_eq!(scaler.spec(digits()).await.metric_name, "millrace-digits");
+    assert!(scaler.health.is_ready());
+    scaler.finish().await;
+}
+
+/// C10. The broker empties after the reading and then hangs: both calls still speak from the reading.
+#[tokio::test]
+async fn the_value_and_the_activity_come_from_one_reading() {
+    let mut scaler = running(quick(), five()).await;
+    scaler.until(Result::is_ok).await.unwrap();
+    scaler.fake.set("digits", Numbers { mood: Mood::Hang, ..Numbers::default() });
+    assert_eq!(scaler.value().await.unwrap().metric_value, 5);
+    assert!(scaler.active().await.unwrap());
+    scaler.fake.set("digits", Numbers::default());
+    scaler.finish().await;
+}
+
+/// C10, C11.
+#[tokio::test]
+async fn a_pool_is_active_with_work_or_a_lease_or_a_worker_that_loads() {
+    let none = Numbers::default();
+    let cases = [
+        (none.clone(), false),
+        (Numbers { workers: vec![WorkerState::Idle], ..none.clone() }, false),
+        (Numbers { waiting: 1, ..none.clone() }, true),
+        (Numbers { retry: 1, ..none.clone() }, true),
+        (Numbers { leased: 1, ..none.clone() }, true),
+        (Numbers { workers: vec![WorkerState::Loading], ..none }, true),
+    ];
+    for (numbers, active) in cases {
+        let mut scaler = running(quick(), numbers.clone()).await;
+        assert_eq!(scaler.active().await.unwrap(), active, "{numbers:?}");
+        scaler.finish().await;
+    }
+    let mut scaler = running(quick(), five()).await;
+    let reluctant = object(&[("pool", "digits"), ("activationBacklog", "5")]);
+    let active = scaler.client.is_active(reluctant).await.unwrap().into_inner().result;
+    assert!(active, "a lease is held, whatever the activation");
+    scaler.finish().await;
+}
+
+/// C12, C13.
+#[tokio::test]
+async fn a_push_stream_tells_the_state_then_edges_and_ends_well_when_the_scaler_stops() {
+    let busy = || Numbers { workers: vec![WorkerState::Busy], ..five() };
+    let mut scaler = running(quick(), Numbers::default()).await;
+    let mut one = scaler.client.stream_is_active(digits()).await.unwrap().into_inner();
+    let mut other = scaler.client.stream_is_active(digits()).await.unwrap().into_inner();
+    assert!(!one.message().await.unwrap().unwrap().result);
+    assert!(!other.message().await.unwrap().unwrap().result);
+    drop(other);
+    scaler.fake.set("digits", busy());
+    assert!(one.message().await.unwrap().unwrap().result);
+    scaler.stop.cancel();
+    assert!(one.message().await.unwrap().is_none());
+    scaler.finish().await;
+}
+
+/// C16.
+#[tokio::test]
+async fn a_trigger_without_a_pool_is_told_so() {
+    let mut scaler = running(quick(), five()).await;
+    let status = scaler.client.is_active(object(&[("scalerAddress", "a:1")])).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(status.message(), "pool: is missing from the trigger's metadata");
+    scaler.finish().await;
+}
+
+#[tokio::test]
+async fn a_scaler_that_stops_is_not_ready_any_more() {
+    let scaler = running(quick(), five()).await;
+    let health = scaler.health.clone();
+    scaler.finish().await;
+    assert_eq!(health.reasons(), BTreeMap::from([("scaler".to_owned(), "stopping".to_owned())]));
+}

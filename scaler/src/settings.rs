@@ -1,0 +1,182 @@
+//! What the scaler must be told.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use service::{Faults, Period};
+
+use crate::replicas::Rules;
+
+/// The scaler's own settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScalerSettings {
+    /// Where KEDA calls: `host:port`.
+    pub listen: String,
+    /// How often every pool is read.
+    pub sample_interval: Period,
+    /// How long one read of a broker, ledger or roster may take.
+    pub read_timeout: Period,
+    /// A reading older than this is not spoken of: the answer is an error.
+    pub max_reading_age: Period,
+    /// How long a call may wait for the very first reading.
+    pub answer_timeout: Period,
+    /// How often a silent connection is asked whether it is alive; it is closed when it does not say so for as long.
+    pub keepalive_interval: Period,
+}
+
+impl Default for ScalerSettings {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9090".to_owned(),
+            sample_interval: Period::millis(500),
+            read_timeout: Period::seconds(2),
+            max_reading_age: Period::seconds(10),
+            answer_timeout: Period::seconds(2),
+            keepalive_interval: Period::seconds(20),
+        }
+    }
+}
+
+impl ScalerSettings {
+    /// Adds what is wrong with these settings, which stand under `key`.
+    pub fn check(&self, key: &str, faults: &mut Faults) {
+        for (name, period) in [
+            ("sample_interval", self.sample_interval),
+            ("read_timeout", self.read_timeout),
+            ("answer_timeout", self.answer_timeout),
+            ("keepalive_interval", self.keepalive_interval),
+        ] {
+            if period.is_zero() {
+                faults.refuse(format_args!("{key}.{name}"), period, "is not more than 0s");
+            }
+        }
+        // A round is one interval and three reads, so with less than this a reading is too old as soon as it is slow.
+        let round = Period::new(self.sample_interval.saturating_add(self.read_timeout.saturating_mul(3)));
+        if self.max_reading_age < round {
+            let rule = format!("is not at least sample_interval + 3 × read_timeout, {round}");
+            faults.refuse(format_args!("{key}.max_reading_age"), self.max_reading_age, rule);
+        }
+    }
+}
+
+/// How a pool is scaled.
+///
+/// KEDA is answered with `target` and `activation` alone; the rest is what a ScaledObject and its HPA say in a cluster,
+/// and is used where this program does their work itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolScale {
+    /// Jobs of backlog per worker.
+    // A metric has three decimals on its way: a smaller target would arrive as 0.
+    #[schemars(range(min = 0.001))]
+    pub target: f64,
+    /// A backlog above this starts the first worker.
+    #[schemars(range(min = 0.0))]
+    pub activation: f64,
+    /// The fewest workers.
+    pub min: u32,
+    /// The most workers.
+    #[schemars(range(min = 1))]
+    pub max: u32,
+    /// How long a pool must have been inactive before its last workers are stopped.
+    pub cooldown: Period,
+    /// How often activity is asked for (KEDA's `pollingInterval`).
+    pub polling_interval: Period,
+    /// How often the number of workers is reckoned anew (the HPA's sync period).
+    pub sync_interval: Period,
+    /// The number falls to the largest one wanted within this time (the HPA's scale-down stabilisation).
+    pub stabilization_window: Period,
+    /// A deviation from the target up to this share changes nothing.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub tolerance: f64,
+    /// Within `up_period`, this many workers may be added …
+    pub up_workers: u32,
+    /// … or this many percent of them, whichever is more.
+    pub up_percent: u32,
+    /// The time over which additions are counted.
+    pub up_period: Period,
+}
+
+impl Default for PoolScale {
+    /// KEDA's and the HPA's own defaults, but for `max`, which is 100 with KEDA: GPUs cost money.
+    fn default() -> Self {
+        Self {
+            target: 10.0,
+            activation: 0.0,
+            min: 0,
+            max: 10,
+            cooldown: Period::seconds(300),
+            polling_interval: Period::seconds(30),
+            sync_interval: Period::seconds(15),
+            stabilization_window: Period::seconds(300),
+            tolerance: 0.1,
+            up_workers: 4,
+            up_percent: 100,
+            up_period: Period::seconds(15),
+        }
+    }
+}
+
+impl PoolScale {
+    /// Adds what is wrong with these settings, which stand under `key`.
+    pub fn check(&self, key: &str, faults: &mut Faults) {
+        if self.min > self.max {
+            faults.refuse(format_args!("{key}.min"), self.min, format_args!("is more than max, {}", self.max));
+        }
+        for (name, period) in [("polling_interval", self.polling_interval), ("sync_interval", self.sync_interval)] {
+            if period.is_zero() {
+                faults.refuse(format_args!("{key}.{name}"), period, "is not more than 0s");
+            }
+        }
+        if self.up_workers == 0 && self.up_percent == 0 {
+            faults.refuse(format_args!("{key}.up_workers"), 0, "with up_percent 0 never lets the pool grow");
+        }
+    }
+
+    /// What [`crate::replicas`] needs of these settings.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            min: self.min,
+            max: self.max,
+            polling_interval: self.polling_interval.get(),
+            cooldown: self.cooldown.get(),
+            initial_cooldown: Duration::ZERO,
+            sync_interval: self.sync_interval.get(),
+            tolerance: self.tolerance,
+            stabilization_window: self.stabilization_window.get(),
+            up_replicas: self.up_workers,
+            up_percent: self.up_percent,
+            up_period: self.up_period.get(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_have_no_fault() {
+        let mut faults = Faults::default();
+        ScalerSettings::default().check("scaler", &mut faults);
+        PoolScale::default().check("pools.a.scale", &mut faults);
+        assert!(faults.is_empty(), "{faults}");
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_faults() {
+        let mut faults = Faults::default();
+        let settings = ScalerSettings { max_reading_age: Period::seconds(1), ..ScalerSettings::default() };
+        settings.check("scaler", &mut faults);
+        let scale = PoolScale { min: 3, max: 2, polling_interval: Period::seconds(0), ..PoolScale::default() };
+        scale.check("pools.a.scale", &mut faults);
+        let expected = [
+            "scaler.max_reading_age: 1s is not at least sample_interval + 3 × read_timeout, 6s500ms",
+            "pools.a.scale.min: 3 is more than max, 2",
+            "pools.a.scale.polling_interval: 0s is not more than 0s",
+        ];
+        assert_eq!(faults.to_string(), expected.join("\n"));
+    }
+}

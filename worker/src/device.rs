@@ -1,0 +1,180 @@
+//! The thread that owns a model instance.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use queue::JobError;
+use rayon::ThreadPool;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::batcher::Batcher;
+use crate::held::{Held, How, Leaving, Ready};
+use crate::metrics;
+use crate::model::{HostTensor, Instance, Item, Model, ModelError};
+use crate::presence::Presence;
+use crate::window::Window;
+
+/// What a device thread works with.
+#[derive(Clone)]
+pub(crate) struct Device {
+    pub(crate) pool: Arc<str>,
+    pub(crate) model: Arc<dyn Model>,
+    pub(crate) batcher: Arc<Batcher>,
+    pub(crate) window: Arc<Window>,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) cpu: Arc<ThreadPool>,
+    pub(crate) leaving: mpsc::UnboundedSender<Vec<Leaving>>,
+    pub(crate) max_batch_items: usize,
+}
+
+/// A device thread as its starter sees it.
+pub(crate) struct Started {
+    /// Answers when the model is loaded and has run once, or why it cannot.
+    pub(crate) loaded: oneshot::Receiver<Result<(), ModelError>>,
+    /// Errs when the thread has ended.
+    pub(crate) ended: oneshot::Receiver<()>,
+}
+
+impl Device {
+    /// Starts a thread that loads the model and then runs batches until the batcher is closed.
+    pub(crate) fn start(self, number: usize) -> std::io::Result<Started> {
+        let (tell_loaded, loaded) = oneshot::channel();
+        let (until_end, ended) = oneshot::channel::<()>();
+        thread::Builder::new().name(format!("millrace-device-{number}")).spawn(move || {
+            let _until_end = until_end;
+            match self.load() {
+                Ok(instance) => {
+                    if tell_loaded.send(Ok(())).is_ok() {
+                        self.serve(instance);
+                    }
+                }
+                // The starter may have given up meanwhile; then nobody needs to know.
+                Err(error) => drop(tell_loaded.send(Err(error))),
+            }
+        })?;
+        Ok(Started { loaded, ended })
+    }
+
+    fn load(&self) -> Result<Box<dyn Instance>, ModelError> {
+        let loading = Instant::now();
+        let mut instance = self.model.instance()?;
+        let loaded = loading.elapsed().as_secs_f64();
+        instance.warm_up()?;
+        let warm_up = loading.elapsed().as_secs_f64() - loaded;
+        tracing::info!(pool = %self.pool, load_seconds = loaded, warm_up_seconds = warm_up, "model loaded");
+        Ok(instance)
+    }
+
+    fn serve(&self, mut instance: Box<dyn Instance>) {
+        while let Some(batch) = self.batcher.next(self.max_batch_items) {
+            let jobs = batch.len();
+            let (lost, batch): (Vec<Ready>, Vec<Ready>) = batch.into_iter().partition(|ready| ready.held.lost.is_set());
+            if !lost.is_empty() {
+                let leaving = lost.into_iter().map(|ready| Leaving { held: ready.held, how: How::LeaseLost });
+                self.leave(leaving.collect());
+            }
+            let (held, items): (Vec<Held>, Vec<Item>) = batch.into_iter().map(|ready| (ready.held, ready.item)).unzip();
+            let mut results = Vec::with_capacity(items.len());
+            if !items.is_empty() {
+                let began = Instant::now();
+                run(instance.as_mut(), &items, &mut results);
+                let seconds = began.elapsed().as_secs_f64();
+                metrics::batch_ran(&self.pool, items.len(), seconds);
+                self.presence.batch(items.len(), seconds);
+            }
+            // The next jobs may come while these are presented and written.
+            self.window.release(jobs);
+            let device = self.clone();
+            self.cpu.spawn(move || {
+                let leaving =
+                    held.into_iter().zip(results).map(|(held, result)| Leaving { held, how: device.present(result) });
+                device.leave(leaving.collect());
+            });
+        }
+    }
+
+    fn present(&self, result: Result<Vec<HostTensor>, ModelError>) -> How {
+        let presented = result.map(|tensors| catch_unwind(AssertUnwindSafe(|| self.model.present(tensors))));
+        match presented {
+            Ok(Ok(Ok(output))) => How::Succeeded(output),
+            Ok(Ok(Err(error))) => How::Failed(error),
+            Ok(Err(_)) => How::Failed(JobError {
+                kind: "model_error".to_owned(),
+                message: "presenting the result panicked".to_owned(),
+            }),
+            Err(error) => How::Retry(JobError { kind: "model_error".to_owned(), message: error.to_string() }),
+        }
+    }
+
+    fn leave(&self, leaving: Vec<Leaving>) {
+        // The outbox lives until every device has ended; if it does not, the deliveries come again by themselves.
+        drop(self.leaving.send(leaving));
+    }
+}
+
+/// Runs items, in order. When a batch fails, its halves are run by themselves, down to the item at fault.
+fn run(instance: &mut dyn Instance, items: &[Item], results: &mut Vec<Result<Vec<HostTensor>, ModelError>>) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| instance.run(items)))
+        .unwrap_or_else(|_| Err(ModelError("the model panicked".to_owned())));
+    match outcome {
+        Ok(outputs) if outputs.len() == items.len() => results.extend(outputs.into_iter().map(Ok)),
+        Ok(outputs) => {
+            let message = format!("the model gave {} results for {} items", outputs.len(), items.len());
+            results.extend(items.iter().map(|_| Err(ModelError(message.clone()))));
+        }
+        Err(error) if items.len() == 1 => results.push(Err(error)),
+        Err(error) => {
+            tracing::warn!(%error, items = items.len(), "a batch failed; running its halves");
+            let (first, second) = items.split_at(items.len() / 2);
+            run(instance, first, results);
+            run(instance, second, results);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::Echo;
+
+    #[test]
+    fn a_poison_item_fails_alone() {
+        let echo = Echo::default();
+        let items: Vec<Item> = ["a", "b", "fail:model", "d", "e"]
+            .map(|body| echo.prepare("text/plain", Bytes::from_static(body.as_bytes())).unwrap())
+            .into();
+        let mut results = Vec::new();
+        run(echo.instance().unwrap().as_mut(), &items, &mut results);
+        let failed: Vec<bool> = results.iter().map(Result::is_err).collect();
+        assert_eq!(failed, [false, false, true, false, false]);
+        for (item, result) in items.iter().zip(&results) {
+            assert!(result.as_ref().is_err() || result.as_ref().unwrap() == &item.tensors);
+        }
+    }
+
+    #[test]
+    fn a_model_that_panics_or_miscounts_fails_the_jobs_not_the_worker() {
+        struct Broken;
+        impl Instance for Broken {
+            fn run(&mut self, items: &[Item]) -> Result<Vec<Vec<HostTensor>>, ModelError> {
+                assert!(items.len() != 1, "a panic on purpose");
+                Ok(Vec::new())
+            }
+
+            fn warm_up(&mut self) -> Result<(), ModelError> {
+                Ok(())
+            }
+        }
+        let item = Item { tensors: Vec::new() };
+        for items in [vec![item.clone()], vec![item; 2]] {
+            let mut results = Vec::new();
+            run(&mut Broken, &items, &mut results);
+            assert_eq!(results.len(), items.len());
+            assert!(results.iter().all(Result::is_err));
+        }
+    }
+}

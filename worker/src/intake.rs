@@ -1,0 +1,125 @@
+//! Receives jobs, claims them, has them prepared.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue::{Blobs, Claim, ClaimRequest, Consumer, Delivery, ErrorKind, JobError, Ledger, Settlement, WorkerId};
+use rayon::ThreadPool;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::batcher::Batcher;
+use crate::held::{Held, How, Leaving, Ready};
+use crate::leases::Leases;
+use crate::model::Model;
+use crate::window::Window;
+
+/// How long to wait after broker or ledger refused, so as not to hammer what is in trouble.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What taking jobs in works with.
+pub(crate) struct Intake {
+    pub(crate) worker: WorkerId,
+    pub(crate) consumer: Arc<dyn Consumer>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) blobs: Blobs,
+    pub(crate) model: Arc<dyn Model>,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) window: Arc<Window>,
+    pub(crate) batcher: Arc<Batcher>,
+    pub(crate) cpu: Arc<ThreadPool>,
+    pub(crate) leaving: mpsc::UnboundedSender<Vec<Leaving>>,
+}
+
+impl Intake {
+    /// Takes jobs in until `stop`, then sees those through to the batcher that it had received.
+    pub(crate) async fn run(self, stop: &CancellationToken) {
+        let intake = Arc::new(self);
+        let claiming = TaskTracker::new();
+        while let Some(room) = stop.run_until_cancelled(intake.window.reserve()).await {
+            match stop.run_until_cancelled(intake.consumer.receive(room)).await {
+                None => {}
+                Some(Ok(deliveries)) => {
+                    intake.window.release(room - deliveries.len());
+                    claiming.spawn(Arc::clone(&intake).claim(deliveries, stop.clone()));
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "cannot receive jobs; trying again");
+                    intake.window.release(room);
+                    stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                }
+            }
+        }
+        claiming.close();
+        claiming.wait().await;
+    }
+
+    async fn claim(self: Arc<Self>, deliveries: Vec<Delivery>, stop: CancellationToken) {
+        let request =
+            |delivery: &Delivery| ClaimRequest { job: delivery.job.clone(), redelivered: delivery.redelivered };
+        let requests = deliveries.iter().map(request).collect();
+        let claims = match self.ledger.claim(&self.worker, requests, self.leases.duration()).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                tracing::warn!(%error, jobs = deliveries.len(), "cannot claim jobs; giving them back");
+                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                self.window.release(deliveries.len());
+                return;
+            }
+        };
+        let mut settled = Vec::new();
+        for (delivery, claim) in deliveries.into_iter().zip(claims) {
+            match claim {
+                Claim::Go { lease, alone } => {
+                    let lost = self.leases.keep(&lease);
+                    self.prepare(Held { delivery, lease, alone, lost }).await;
+                }
+                Claim::Ended(_) | Claim::Held => settled.push((delivery, Settlement::Done)),
+            }
+        }
+        if !settled.is_empty() {
+            self.window.release(settled.len());
+            if let Err(error) = self.consumer.settle(settled).await {
+                tracing::warn!(%error, "cannot settle deliveries that need no work; they come again");
+            }
+        }
+    }
+
+    /// Fetches a job's bytes and hands it to the CPU threads.
+    async fn prepare(self: &Arc<Self>, held: Held) {
+        let body = match self.blobs.bytes(&held.delivery.job.input.body).await {
+            Ok(body) => body,
+            Err(error) => {
+                let problem = JobError { kind: "input_unreadable".to_owned(), message: error.to_string() };
+                let is_final = error.kind() == ErrorKind::Corrupt;
+                return self.leave(held, if is_final { How::Failed(problem) } else { How::Retry(problem) });
+            }
+        };
+        let intake = Arc::clone(self);
+        self.cpu.spawn(move || {
+            let media_type = &held.delivery.job.input.media_type;
+            let prepared = catch_unwind(AssertUnwindSafe(|| intake.model.prepare(media_type, body)));
+            match prepared {
+                Ok(Ok(item)) => {
+                    if let Err(ready) = intake.batcher.push(Ready { held, item }) {
+                        intake.leave(ready.held, How::Released);
+                    }
+                }
+                Ok(Err(error)) => intake.leave(held, How::Failed(error)),
+                Err(_) => {
+                    let message = "preparing the input panicked".to_owned();
+                    intake.leave(held, How::Failed(JobError { kind: "bad_input".to_owned(), message }));
+                }
+            }
+        });
+    }
+
+    /// A job leaves without having run.
+    fn leave(&self, held: Held, how: How) {
+        self.window.release(1);
+        // The outbox lives until everybody who sends to it has ended.
+        drop(self.leaving.send(vec![Leaving { held, how }]));
+    }
+}
