@@ -3,13 +3,17 @@
 //! A backend says how it is opened, killed and let wait ([`Fixture`]) and then calls the three macros, each of which
 //! makes one test per promise:
 //!
-//! ```ignore
+//! ```text
 //! broker_contract!(RabbitFixture::start().await);
 //! ledger_contract!(RabbitFixture::start().await);
 //! roster_contract!(RabbitFixture::start().await);
 //! ```
 #![allow(missing_docs, reason = "the name of a promise says it all")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, even where they are compiled as a library")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests, even where they are compiled as a library"
+)]
 
 use std::future::Future;
 use std::time::Duration;
@@ -24,6 +28,8 @@ pub mod broker;
 #[cfg(test)]
 mod embedded;
 pub mod ledger;
+#[cfg(test)]
+mod model;
 pub mod roster;
 
 #[cfg(test)]
@@ -107,25 +113,25 @@ macro_rules! promises {
 
 #[cfg(test)]
 mod tests {
-    /// The promises that `source` defines, and those that its macro makes tests of.
-    fn defined_and_listed(source: &str) -> (Vec<&str>, Vec<&str>) {
-        let defined = source
-            .lines()
-            .filter_map(|line| line.strip_prefix("pub async fn "))
-            .filter_map(|line| line.split('(').next())
-            .collect();
-        let list = source.split("$crate::promises! {").nth(1).unwrap().split('}').next().unwrap();
-        (defined, list.lines().skip(2).map(str::trim).filter(|line| !line.is_empty()).collect())
-    }
-
     #[test]
     fn every_promise_is_a_test_of_every_backend() {
-        let sources =
-            [include_str!("contract/broker.rs"), include_str!("contract/ledger.rs"), include_str!("contract/roster.rs")];
-        for source in sources {
-            let (defined, listed) = defined_and_listed(source);
-            assert!(!defined.is_empty());
-            assert_eq!(defined, listed);
+        let broker = include_str!("contract/broker.rs");
+        let roster = include_str!("contract/roster.rs");
+        let ledger = [
+            include_str!("contract/ledger.rs"),
+            include_str!("contract/ledger/submitting.rs"),
+            include_str!("contract/ledger/publishing.rs"),
+            include_str!("contract/ledger/claiming.rs"),
+            include_str!("contract/ledger/ending.rs"),
+            include_str!("contract/ledger/watching.rs"),
+            include_str!("contract/ledger/counting.rs"),
+        ];
+        for source in [broker, roster, &ledger.concat()] {
+            let lines = source.lines();
+            let defined = lines.filter_map(|line| line.strip_prefix("pub async fn ")?.split('(').next());
+            let list = source.split("$crate::promises! {").nth(1).and_then(|rest| rest.split('}').next()).unwrap();
+            let listed = list.lines().skip(3).map(str::trim).filter(|line| !line.is_empty());
+            assert_eq!(defined.collect::<Vec<_>>(), listed.collect::<Vec<_>>());
         }
     }
 }

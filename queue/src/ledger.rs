@@ -12,8 +12,8 @@
 //!   any open state ────┴─────────────────────────────────────────► cancelled
 //! ```
 //!
-//! An attempt number is a fence: it grows with every claim, and a worker that comes back late with an older one is
-//! refused.
+//! A record's fence grows with every claim and every publication of what was due; a worker that comes back late with an
+//! older one is refused.
 
 use std::time::Duration;
 
@@ -222,7 +222,7 @@ pub enum Claim {
     Held,
 }
 
-/// A worker's claim on a job. The attempt number is the fence.
+/// A worker's claim on a job. The fence tells it from every other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The job.

@@ -8,6 +8,8 @@ mod bell;
 mod body;
 mod error;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};

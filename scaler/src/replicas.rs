@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # use std::time::Duration;
-//! # use scaler::replicas::{Observation, Replicas, Rules};
+//! # use millrace_scaler::replicas::{Observation, Replicas, Rules};
 //! let mut replicas = Replicas::new(Rules::default(), 0, Duration::ZERO);
 //! let mut now = Duration::ZERO;
 //! for _ in 0..3 {

@@ -9,6 +9,7 @@
 mod fault;
 mod judge;
 mod layers;
+mod schema;
 mod secret;
 
 use std::path::PathBuf;
@@ -79,7 +80,7 @@ pub fn load<T: Config>(sources: &Sources) -> Result<T, Faults> {
 
 /// The JSON Schema (2020-12) of the settings.
 pub fn schema<T: JsonSchema>() -> Value {
-    judge::schema::<T>()
+    schema::schema::<T>()
 }
 
 #[cfg(test)]

@@ -134,7 +134,9 @@ impl Manifest {
 
     fn parse(folder: VersionFolder, text: &str) -> Result<Self, ManifestError> {
         let mut faults = Faults::new(folder.path.join("model.yaml"));
-        let value: Value = match serde_saphyr::from_str(text) {
+        // A tensor may be called y and a label no: only true and false are booleans.
+        let options = serde_saphyr::options! { strict_booleans: true };
+        let value: Value = match serde_saphyr::from_str_with_options(text, options) {
             Ok(value) => value,
             Err(error) => return Err(faults.only(error.without_snippet())),
         };

@@ -3,6 +3,9 @@
 //! A consumer marks the messages it takes as its own and says now and then that it is alive. When it stops saying so,
 //! any other consumer of the file frees what it held.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 

@@ -216,8 +216,7 @@ pub async fn two_consumers_never_hold_the_same_delivery(fixture: &dyn Fixture) {
     const JOBS: usize = 300;
     let (one, another) = (fixture.open().await, fixture.open().await);
     publish(&one, &jobs(fixture, JOBS)).await;
-    let consumers =
-        [consumer(&one).await, consumer(&one).await, consumer(&another).await, consumer(&another).await];
+    let consumers = [consumer(&one).await, consumer(&one).await, consumer(&another).await, consumer(&another).await];
     let mut receiving: Vec<_> = consumers.iter().map(|consumer| consumer.receive(7)).collect();
     let mut held = Vec::new();
     while held.len() < JOBS {
@@ -318,7 +317,10 @@ pub async fn a_consumer_that_leaves_gives_back_what_it_held(fixture: &dyn Fixtur
     assert!(received.iter().all(|delivery| delivery.redelivered));
     drop(held);
     settle_all(&*staying, received, Settlement::Done).await;
-    assert_eq!(depth(&process).await, Depth { in_flight: depth(&process).await.in_flight.map(|_| 0), ..Depth::default() });
+    assert_eq!(
+        depth(&process).await,
+        Depth { in_flight: depth(&process).await.in_flight.map(|_| 0), ..Depth::default() }
+    );
 }
 
 pub async fn the_deliveries_of_a_killed_process_come_again(fixture: &dyn Fixture) {

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Faults, Sources, judge};
+use super::schema::{Text, text_at};
+use super::{Faults, Sources};
 
 /// What an environment variable that is a setting starts with.
 pub const ENVIRONMENT_PREFIX: &str = "MILLRACE__";
@@ -25,7 +26,7 @@ pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> V
         if keys.iter().any(String::is_empty) {
             faults.add(name, format_args!("is not {ENVIRONMENT_PREFIX}KEY or {ENVIRONMENT_PREFIX}KEY__KEY"));
         } else {
-            set(&mut document, &keys, scalar(value, judge::text_at(schema, &keys)));
+            set(&mut document, &keys, scalar(value, text_at(schema, &keys)));
         }
     }
     for flag in &sources.flags {
@@ -35,7 +36,7 @@ pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> V
         if keys.iter().any(String::is_empty) || !flag.contains('=') {
             faults.refuse("--set", format_args!("{key:?}"), "is not key=value or key.key=value");
         } else {
-            set(&mut document, &keys, scalar(value, judge::text_at(schema, &keys)));
+            set(&mut document, &keys, scalar(value, text_at(schema, &keys)));
         }
     }
     document
@@ -71,11 +72,11 @@ fn yaml(text: &str) -> Result<Value, serde_saphyr::Error> {
 }
 
 /// A value from the environment or a flag. Where the setting is a text, `0123` and `true` are texts, without quotes.
-fn scalar(value: &str, text: judge::Text) -> Value {
+fn scalar(value: &str, text: Text) -> Value {
     match (text, value) {
-        (judge::Text::Optional, "null" | "~") => Value::Null,
-        (judge::Text::Optional | judge::Text::Always, _) => Value::String(value.to_owned()),
-        (judge::Text::No, _) => yaml(value).unwrap_or_else(|_| Value::String(value.to_owned())),
+        (Text::Optional, "null" | "~") => Value::Null,
+        (Text::Optional | Text::Always, _) => Value::String(value.to_owned()),
+        (Text::No, _) => yaml(value).unwrap_or_else(|_| Value::String(value.to_owned())),
     }
 }
 

@@ -124,10 +124,11 @@ fn message(error: &TchError) -> String {
         TchError::Torch(text) => text.clone(),
         other => other.to_string(),
     };
-    let lines = || text.lines().map(str::trim).take_while(|line| !line.starts_with("Exception raised from"));
-    let raised =
-        lines().filter(|line| line.split_once("Error: ").is_some_and(|(kind, _)| !kind.contains(' '))).next_back();
-    raised.or_else(|| lines().find(|line| !line.is_empty())).unwrap_or("libtorch gave no reason").to_owned()
+    let said: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("Exception raised")).collect();
+    // What a script raised comes last: `builtins.ValueError: the first value is negative`.
+    let is_raised = |line: &&&str| line.split_once("Error: ").is_some_and(|(kind, _)| !kind.contains(' '));
+    let chosen = said.iter().rfind(is_raised).or_else(|| said.iter().find(|line| !line.is_empty()));
+    chosen.map_or_else(|| "libtorch gave no reason".to_owned(), |line| (*line).to_owned())
 }
 
 #[cfg(test)]

@@ -1,0 +1,40 @@
+# Everything is built in one profile, with libtorch. What is missing is fetched into $(MILLRACE_CACHE), which git ignores.
+
+MILLRACE_CACHE ?= $(CURDIR)/.cache
+CARGO_TARGET_DIR ?= $(MILLRACE_CACHE)/target
+export MILLRACE_CACHE CARGO_TARGET_DIR
+
+# Set in one place: torch-sys is compiled anew, for minutes, whenever it changes.
+with_libtorch = LIBTORCH="$$(scripts/libtorch.sh)" && export LIBTORCH
+
+FLAGS = --release --locked --workspace --features torch
+
+.PHONY: help run build test check bench audit fmt
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+
+run: build ## Build, start everything, submit images, watch the fleet go from 0 to N and back
+	@scripts/run.sh "$(CARGO_TARGET_DIR)/release/millrace"
+
+build: ## Build the program with libtorch
+	$(with_libtorch) && cargo build $(FLAGS) --bins
+
+test: ## Pass every test
+	$(with_libtorch) && cargo build $(FLAGS) --bins && cargo test $(FLAGS)
+
+check: ## Check format, lints, documentation and dependencies
+	cargo fmt --check
+	$(with_libtorch) && cargo clippy $(FLAGS) --all-targets -- -D warnings
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	$(with_libtorch) && RUSTDOCFLAGS="-D warnings" cargo doc $(FLAGS) --no-deps --document-private-items
+	"$$(scripts/cargo-deny.sh)" --all-features --log-level warn check --hide-inclusion-graph bans licenses sources
+
+audit: ## Check dependencies against the RustSec advisories (fetches their database)
+	"$$(scripts/cargo-deny.sh)" --all-features --log-level warn check --hide-inclusion-graph advisories
+
+bench: build ## Measure submits, drained jobs, and the digits model against its raw loop
+	"$(CARGO_TARGET_DIR)/release/millrace-bench"
+
+fmt: ## Format the code
+	cargo fmt

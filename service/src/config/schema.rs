@@ -1,0 +1,78 @@
+//! The JSON Schema of a settings type, made strict, and what it says of one setting.
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
+use serde_json::Value;
+
+/// Whether a setting is a text whatever it looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Text {
+    /// Or it is not known to be one.
+    No,
+    Always,
+    /// A text or nothing.
+    Optional,
+}
+
+pub(super) fn schema<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(tighten));
+    settings.into_generator().into_root_schema_for::<T>().to_value()
+}
+
+/// Closes every mapping whose keys are listed, so that a forgotten `deny_unknown_fields` drops no key in silence, and
+/// bounds integers by their type.
+fn tighten(schema: &mut Schema) {
+    let composed = ["allOf", "anyOf", "oneOf", "$ref"].iter().any(|keyword| schema.get(*keyword).is_some());
+    let open = schema.get("additionalProperties").is_none() && schema.get("unevaluatedProperties").is_none();
+    if schema.get("properties").is_some() && open && !composed {
+        schema.insert("additionalProperties".to_owned(), Value::Bool(false));
+    }
+    let largest: Option<u64> = match schema.get("format").and_then(Value::as_str) {
+        Some("uint32") => Some(u32::MAX.into()),
+        Some("int32") => Some(i32::MAX.unsigned_abs().into()),
+        _ => None,
+    };
+    if let Some(largest) = largest
+        && schema.get("maximum").is_none()
+    {
+        schema.insert("maximum".to_owned(), largest.into());
+    }
+}
+
+/// What the schema says of the setting under `keys`.
+pub(super) fn text_at(schema: &Value, keys: &[String]) -> Text {
+    let mut place = schema;
+    for key in keys {
+        let Some((node, _)) = resolve(schema, place) else { return Text::No };
+        let named = node.get("properties").and_then(|members| members.get(key));
+        let Some(next) = named.or_else(|| node.get("additionalProperties")) else { return Text::No };
+        place = next;
+    }
+    let Some((node, optional)) = resolve(schema, place) else { return Text::No };
+    match node.get("type") {
+        Some(Value::String(kind)) if kind == "string" && optional => Text::Optional,
+        Some(Value::String(kind)) if kind == "string" => Text::Always,
+        Some(Value::Array(kinds)) if kinds.iter().all(|kind| kind == "string" || kind == "null") => Text::Optional,
+        _ => Text::No,
+    }
+}
+
+/// Follows references and the two forms of an optional setting; whether it was optional.
+fn resolve<'a>(schema: &'a Value, mut node: &'a Value) -> Option<(&'a Value, bool)> {
+    let mut optional = false;
+    loop {
+        if let Some(reference) = node.get("$ref").and_then(Value::as_str) {
+            node = schema.pointer(reference.strip_prefix('#')?)?;
+        } else if let Some(forms) = node.get("anyOf").and_then(Value::as_array) {
+            let mut something = forms.iter().filter(|form| form.get("type").is_none_or(|kind| kind != "null"));
+            match (something.next(), something.next()) {
+                (Some(only), None) => node = only,
+                _ => return None,
+            }
+            optional = true;
+        } else {
+            return Some((node, optional));
+        }
+    }
+}

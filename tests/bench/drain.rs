@@ -1,0 +1,68 @@
+//! Jobs drained per second by one worker, results written to the ledger.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use millrace_tests::System;
+use queue::{Backend, Body, Class, Input, Job, JobId, PoolName};
+use tokio::time::interval;
+
+const JOBS: usize = 100_000;
+const AT_ONCE: usize = 1_000;
+
+/// Fills a queue, then lets one worker process empty it.
+pub(crate) async fn run() -> anyhow::Result<()> {
+    let system = System::new("pools: {echo: {model: echo}}")?;
+    let backend = system.backend().await?;
+    let pool: PoolName = "echo".parse()?;
+    fill(&backend, &pool, "text/plain", &[bytes::Bytes::from_static(&[b'x'; 256])], JOBS).await?;
+    let _worker = system.worker("echo").await?;
+    let began = Instant::now();
+    emptied(&backend, &pool).await?;
+    let per_second = JOBS as f64 / began.elapsed().as_secs_f64();
+    println!("drain:   {per_second:.0} echo jobs/s by one worker, claimed, run, finished and settled");
+    Ok(())
+}
+
+/// Submits and publishes `jobs` jobs with `bodies` in turn.
+pub(crate) async fn fill(
+    backend: &Backend,
+    pool: &PoolName,
+    media_type: &str,
+    bodies: &[bytes::Bytes],
+    jobs: usize,
+) -> anyhow::Result<()> {
+    let producer = backend.broker.producer().await?;
+    let job = |number: usize| Job {
+        id: JobId::generate(),
+        pool: pool.clone(),
+        class: Class::Standard,
+        input: Input { media_type: media_type.to_owned(), body: Body::Inline(bodies[number % bodies.len()].clone()) },
+        created_at: Timestamp::now(),
+        deadline_at: None,
+        max_attempts: 5,
+        retention: Duration::from_secs(3600),
+        trace_parent: None,
+    };
+    for first in (0..jobs).step_by(AT_ONCE) {
+        let jobs: Vec<Job> = (first..jobs.min(first + AT_ONCE)).map(job).collect();
+        let publications: Vec<_> = jobs.iter().map(|job| queue::Publication::first(job.id.clone())).collect();
+        backend.ledger.submit(&jobs).await?;
+        producer.publish(&jobs).await?;
+        backend.ledger.published(&publications).await?;
+    }
+    Ok(())
+}
+
+/// Returns when nothing of `pool` is left in the broker: settled, so written to the ledger before.
+pub(crate) async fn emptied(backend: &Backend, pool: &PoolName) -> anyhow::Result<()> {
+    let gauge = backend.broker.gauge().await?;
+    let mut looks = interval(Duration::from_millis(20));
+    loop {
+        looks.tick().await;
+        let depth = gauge.depth(pool).await?;
+        if depth.waiting() + depth.in_flight.unwrap_or(0) == 0 {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! From zero, to many, and back.
+
+use std::time::{Duration, Instant};
+
+use millrace_tests::{System, until};
+
+const YAML: &str = "
+pools:
+  echo:
+    model: 'echo:100ms:4'
+    scale:
+      {target: 10, max: 3, cooldown: 2s, polling_interval: 1s, sync_interval: 1s, stabilization_window: 2s}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_for_an_empty_pool_starts_a_worker_and_the_pool_returns_to_zero() {
+    let system = System::new(YAML).unwrap();
+    let up = system.up().await.unwrap();
+    let backend = system.backend().await.unwrap();
+    let pool = "echo".parse().unwrap();
+    assert!(backend.roster.workers(&pool).await.unwrap().is_empty());
+
+    let id = up.accepted("echo", "text/plain", b"wake up".to_vec()).await.unwrap();
+    let accepted = Instant::now();
+    until("a worker process has started", async || {
+        Ok((!backend.roster.workers(&pool).await?.is_empty()).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert!(accepted.elapsed() < Duration::from_secs(2), "{:?}", accepted.elapsed());
+    up.process.says("pool echo: 0 → 1 workers").await.unwrap();
+    assert_eq!(up.ended(&id).await.unwrap()["state"], "succeeded");
+
+    let (line, _) = up.process.says_after(0, "→ 0 workers").await.unwrap();
+    until("no worker process is left", async || {
+        Ok(backend.roster.workers(&pool).await?.is_empty().then_some(()))
+    })
+    .await
+    .unwrap();
+
+    // A burst: as many workers as the backlog asks for, the limit at most.
+    let mut ids = Vec::new();
+    for number in 0..200 {
+        ids.push(up.accepted("echo", "text/plain", format!("job {number}").into_bytes()).await.unwrap());
+    }
+    up.process.says_after(line + 1, "→ 3 workers").await.unwrap();
+    for id in &ids {
+        assert_eq!(up.ended(id).await.unwrap()["state"], "succeeded");
+    }
+    up.process.says_after(line + 1, "→ 0 workers").await.unwrap();
+
+    up.process.terminate().unwrap();
+    let (status, output) = up.process.ended().await.unwrap();
+    assert!(status.success(), "{status}\n{output}");
+    assert!(!output.contains("ERROR"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_end_when_the_process_that_started_them_is_killed() {
+    let system = System::new(YAML).unwrap();
+    let up = system.up().await.unwrap();
+    let backend = system.backend().await.unwrap();
+    let pool = "echo".parse().unwrap();
+    up.accepted("echo", "text/plain", b"wake up".to_vec()).await.unwrap();
+    up.process.says(" ready ").await.unwrap();
+    up.process.kill().await.unwrap();
+    until("the worker has left the roster", async || {
+        Ok(backend.roster.workers(&pool).await?.is_empty().then_some(()))
+    })
+    .await
+    .unwrap();
+}
