@@ -114,9 +114,12 @@ pub(crate) enum ModelCommand {
         /// Weights with torchvision's names (safetensors); random ones if not given
         #[arg(long, value_name = "FILE")]
         weights: Option<PathBuf>,
+        /// The classes' names, one a line
+        #[arg(long, value_name = "FILE")]
+        labels: Option<PathBuf>,
         /// The seed of random weights
         #[arg(long, default_value_t = 0)]
-        seed: u64,
+        seed: i64,
     },
 }
 

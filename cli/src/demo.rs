@@ -6,12 +6,22 @@ use crate::arguments::DemoModel;
 
 /// Writes a demonstration model below `folder`.
 #[cfg(feature = "torch")]
-pub(crate) fn write(model: DemoModel, folder: &Path, weights: Option<&Path>, seed: u64) -> anyhow::Result<()> {
+pub(crate) fn write(
+    model: DemoModel,
+    folder: &Path,
+    weights: Option<&Path>,
+    labels: Option<&Path>,
+    seed: i64,
+) -> anyhow::Result<()> {
+    use worker::model::resnet50::{self, Weights};
+
     match model {
         DemoModel::Resnet50 => {
             let folder = folder.join("resnet50").join("1");
-            worker::model::resnet50::write(&folder, weights, seed).map_err(|error| anyhow::anyhow!("{error}"))?;
-            println!("{}", folder.display());
+            let weights =
+                weights.map_or(Weights::Random { seed }, |file| Weights::Safetensors(file.to_owned()));
+            resnet50::write(&folder, &weights, labels).map_err(|error| anyhow::anyhow!("{error}"))?;
+            println!("wrote {}", folder.display());
         }
     }
     Ok(())
@@ -19,6 +29,6 @@ pub(crate) fn write(model: DemoModel, folder: &Path, weights: Option<&Path>, see
 
 /// Says what is missing.
 #[cfg(not(feature = "torch"))]
-pub(crate) fn write(_: DemoModel, _: &Path, _: Option<&Path>, _: u64) -> anyhow::Result<()> {
+pub(crate) fn write(_: DemoModel, _: &Path, _: Option<&Path>, _: Option<&Path>, _: i64) -> anyhow::Result<()> {
     anyhow::bail!("model demo: this program was built without libtorch; build it with `make build`")
 }

@@ -48,8 +48,8 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
         }
         Command::Submit(arguments) => return submit::submit(arguments).await,
         Command::Config { command } => configuration(command)?,
-        Command::Model { command: ModelCommand::Demo { model, folder, weights, seed } } => {
-            demo::write(model, &folder, weights.as_deref(), seed)?;
+        Command::Model { command: ModelCommand::Demo { model, folder, weights, labels, seed } } => {
+            demo::write(model, &folder, weights.as_deref(), labels.as_deref(), seed)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -12,9 +12,10 @@ use service::Health;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
+use worker::model::Model;
 
 use crate::admission::ManifestAdmission;
-use crate::settings::Settings;
+use crate::settings::{PoolSettings, Settings};
 
 /// What every service opens.
 #[derive(Clone)]
@@ -88,6 +89,12 @@ pub(crate) async fn scaler(
     Ok(scaler::run(listener, settings.scaler.clone(), pools, sources, health, stop).await?)
 }
 
+/// The model of a pool: its manifest read and its file found, but no weights loaded.
+pub(crate) fn open_model(pool: &str, of_pool: &PoolSettings) -> anyhow::Result<Arc<dyn Model>> {
+    let opened = of_pool.source()?.open(&of_pool.model_settings());
+    opened.map_err(|error| anyhow::anyhow!("pools.{pool}.model: {error}"))
+}
+
 /// Runs one worker of `pool`.
 pub(crate) async fn worker(
     settings: &Settings,
@@ -101,10 +108,7 @@ pub(crate) async fn worker(
         let known: Vec<&str> = settings.pools.keys().map(String::as_str).collect();
         bail!("--pool: {pool:?} is not one of the configured pools: {}", known.join(", "));
     };
-    let model = of_pool
-        .source()?
-        .open(&of_pool.model_settings())
-        .map_err(|error| anyhow::anyhow!("pools.{pool}.model: {error}"))?;
+    let model = open_model(pool, of_pool)?;
     let worker = Worker {
         id: WorkerId::new(format!("{pool}-{}", JobId::generate())),
         pool: pool.parse()?,

@@ -26,6 +26,10 @@ pub(crate) async fn up(
     configuration: &Configuration,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    // A model that no worker could load is better known now than by workers that end again and again.
+    for (pool, of_pool) in &settings.pools {
+        services::open_model(pool, of_pool)?;
+    }
     let http = services::bind("gateway.listen", &settings.gateway.listen).await?;
     let grpc = services::bind("scaler.listen", &settings.scaler.listen).await?;
     let opened = Opened::open(settings).await?;

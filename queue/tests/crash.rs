@@ -1,4 +1,5 @@
 //! `kill -9` for real: what was confirmed is there afterwards.
+#![allow(clippy::unwrap_used, reason = "all of this file is a test")]
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, Write};

@@ -1,4 +1,5 @@
 //! A disk without room: nothing half-written, and it goes on when there is room again.
+#![allow(clippy::unwrap_used, reason = "all of this file is a test")]
 
 use std::path::Path;
 use std::time::Duration;

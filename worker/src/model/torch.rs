@@ -124,7 +124,8 @@ fn message(error: &TchError) -> String {
         TchError::Torch(text) => text.clone(),
         other => other.to_string(),
     };
-    let said: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("Exception raised")).collect();
+    let said: Vec<&str> =
+        text.lines().map(str::trim).take_while(|line| !line.starts_with("Exception raised")).collect();
     // What a script raised comes last: `builtins.ValueError: the first value is negative`.
     let is_raised = |line: &&&str| line.split_once("Error: ").is_some_and(|(kind, _)| !kind.contains(' '));
     let chosen = said.iter().rfind(is_raised).or_else(|| said.iter().find(|line| !line.is_empty()));

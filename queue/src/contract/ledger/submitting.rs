@@ -41,7 +41,7 @@ pub async fn submitting_twice_is_one_job(fixture: &dyn Fixture) {
     let again = Job { max_attempts: 9, created_at: job.created_at + Duration::from_secs(1), ..job.clone() };
     let publish = Some(Publication::first(job.id.clone()));
     let known = Submitted::Known { record: Box::new(record.clone()), publish };
-    assert_eq!(another.submit(std::slice::from_ref(&again)).await.unwrap(), [known.clone()]);
+    assert_eq!(another.submit(std::slice::from_ref(&again)).await.unwrap(), [known]);
     assert_eq!(get(&*one, &job).await, record);
 
     let fresh = Job { id: "fresh".parse().unwrap(), ..job };
