@@ -21,7 +21,7 @@ build: ## Build the program with libtorch
 	$(with_libtorch) && cargo build $(FLAGS) --bins
 
 test: ## Pass every test
-	$(with_libtorch) && cargo build $(FLAGS) --bins && cargo test $(FLAGS)
+	$(with_libtorch) && cargo test $(FLAGS)
 
 check: ## Check format, lints, documentation and dependencies
 	cargo fmt --check

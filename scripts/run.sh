@@ -15,39 +15,44 @@ finish() {
     rm -rf "$work"
 }
 trap finish EXIT
+trap 'exit 130' INT TERM
 
-fail() {
-    echo "$1; the log:" >&2
-    cat "$work/log" >&2
-    exit 1
-}
-
-# Prints each line of `millrace up` until one contains the text $1.
+# Prints what `millrace up` says, up to a line that contains $1.
 see() {
     local line
     while IFS= read -r -t 120 line <&3; do
         echo "   up | $line"
         case $line in *"$1"*) return 0 ;; esac
     done
-    fail "millrace up did not say: $1"
+    echo "millrace up did not say: $1; its log:" >&2
+    cat "$work/log" >&2
+    return 1
 }
 
-echo "== millrace up: gateway, scaler, and no worker yet"
+echo "== millrace up: a gateway, a scaler, and no worker yet"
 mkfifo "$work/said"
 "$program" up --config deploy/local/millrace.yaml --set backend="embedded:$work/data" --set blobs.folder="$work/blobs" \
     >"$work/said" 2>"$work/log" &
 up=$!
 exec 3<"$work/said"
-see "gateway http"
-gateway=${line_gateway:-http://127.0.0.1:8080}
+see "scaler grpc"
 
 echo
 echo "== millrace submit: 360 images of digits that the model has never seen"
-"$program" submit --gateway "$gateway" --pool digits --truth-from-name --rows 12 models/digits/held-out
+see "→ 0 workers" >"$work/seen" &
+seeing=$!
+"$program" submit --pool digits --truth-from-name --rows 12 models/digits/held-out
 
 echo
-echo "== the fleet, meanwhile and until it is back at zero"
-see "→ 0 workers"
+echo "== a burst: the same images 30 times over"
+rounds=()
+for _ in {1..30}; do rounds+=(models/digits/held-out); done
+"$program" submit --pool digits --truth-from-name --rows 0 --concurrency 600 "${rounds[@]}"
+
+echo
+echo "== the fleet meanwhile, and until it is back at zero"
+wait "$seeing"
+cat "$work/seen"
 
 echo
 echo "== done: nothing is left running"

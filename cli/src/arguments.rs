@@ -40,9 +40,9 @@ pub(crate) enum Command {
         pool: String,
         #[command(flatten)]
         admin: Admin,
-        /// Stop when the process that started this one ends
-        #[arg(long, hide = true)]
-        follow_parent: bool,
+        /// Stop when the process with this id, which started this one, ends
+        #[arg(long, hide = true, value_name = "PID")]
+        follow_parent: Option<u32>,
     },
     /// Run the scaler: KEDA's external scaler over gRPC
     Scaler {

@@ -18,8 +18,7 @@ pub(crate) fn write(
     match model {
         DemoModel::Resnet50 => {
             let folder = folder.join("resnet50").join("1");
-            let weights =
-                weights.map_or(Weights::Random { seed }, |file| Weights::Safetensors(file.to_owned()));
+            let weights = weights.map_or(Weights::Random { seed }, |file| Weights::Safetensors(file.to_owned()));
             resnet50::write(&folder, &weights, labels).map_err(|error| anyhow::anyhow!("{error}"))?;
             println!("wrote {}", folder.display());
         }

@@ -1,5 +1,6 @@
 //! What each subcommand does.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -22,29 +23,31 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
         }
         Command::Gateway { configuration } => {
             let (settings, stop) = start(&configuration)?;
+            let pools = services::pools_of_gateway(&settings)?;
             let listener = services::bind("gateway.listen", &settings.gateway.listen).await?;
             let opened = Opened::open(&settings).await?;
-            println!("gateway http://{}", listener.local_addr()?);
-            services::gateway(&settings, &opened, listener, Health::new(), stop).await?;
+            say(format_args!("gateway http://{}", listener.local_addr()?));
+            services::gateway(&settings, pools, &opened, listener, Health::new(), stop).await?;
         }
         Command::Scaler { configuration, admin } => {
             let (settings, stop) = start(&configuration)?;
             let listener = services::bind("scaler.listen", &settings.scaler.listen).await?;
             let opened = Opened::open(&settings).await?;
-            println!("scaler grpc://{}", listener.local_addr()?);
+            say(format_args!("scaler grpc://{}", listener.local_addr()?));
             let health = Health::new();
             serve_admin(admin.admin, &health, &stop).await?;
             services::scaler(&settings, &opened, listener, health, stop).await?;
         }
         Command::Worker { configuration, pool, admin, follow_parent } => {
             let (settings, stop) = start(&configuration)?;
-            if follow_parent {
-                up::follow_parent(&stop)?;
+            if let Some(parent) = follow_parent {
+                up::follow_parent(parent, &stop)?;
             }
+            let (of_pool, model) = services::pool_of_worker(&settings, &pool)?;
             let opened = Opened::open(&settings).await?;
             let health = Health::new();
             serve_admin(admin.admin, &health, &stop).await?;
-            services::worker(&settings, &opened, &pool, health, started, stop).await?;
+            services::worker(of_pool, model, &opened, pool.parse()?, health, started, stop).await?;
         }
         Command::Submit(arguments) => return submit::submit(arguments).await,
         Command::Config { command } => configuration(command)?,
@@ -70,8 +73,9 @@ fn load(configuration: &Configuration) -> anyhow::Result<Settings> {
 fn configuration(command: ConfigCommand) -> anyhow::Result<()> {
     match command {
         ConfigCommand::Check { configuration } => {
-            load(&configuration)?;
-            println!("the configuration has no faults");
+            let settings = load(&configuration)?;
+            services::pools_of_gateway(&settings)?;
+            say(format_args!("the configuration has no faults"));
         }
         ConfigCommand::Show { configuration } => {
             println!("{}", serde_json::to_string_pretty(&load(&configuration)?)?);
@@ -81,11 +85,16 @@ fn configuration(command: ConfigCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Says something on standard output. That nobody listens is no reason to stop.
+pub(crate) fn say(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 /// Serves health and metrics in the background, where they are wanted.
 async fn serve_admin(address: Option<SocketAddr>, health: &Health, stop: &CancellationToken) -> anyhow::Result<()> {
     let Some(address) = address else { return Ok(()) };
     let listener = services::bind("--admin", &address.to_string()).await?;
-    println!("admin http://{}", listener.local_addr()?);
+    say(format_args!("admin http://{}", listener.local_addr()?));
     let (health, stop) = (health.clone(), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = health.serve(listener, stop).await {

@@ -39,25 +39,30 @@ pub(crate) async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener
     TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("{key}: {address}: {error}"))
 }
 
-/// Runs the gateway on `listener`, and the upkeep of the ledger beside it.
-pub(crate) async fn gateway(
-    settings: &Settings,
-    opened: &Opened,
-    listener: TcpListener,
-    health: Health,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut pools = BTreeMap::new();
-    for (name, pool) in &settings.pools {
+/// The pools as the gateway sees them: their models' manifests are read.
+pub(crate) fn pools_of_gateway(settings: &Settings) -> anyhow::Result<BTreeMap<PoolName, gateway::Pool>> {
+    let of_gateway = |(name, pool): (&String, &PoolSettings)| {
         let check = pool.source()?.input_check().map_err(|error| anyhow::anyhow!("pools.{name}.model: {error}"))?;
-        let of_gateway = gateway::Pool {
+        let pool = gateway::Pool {
             admission: Arc::new(ManifestAdmission(check)),
             max_attempts: pool.jobs.max_attempts.get(),
             retention: pool.jobs.retention.get(),
             deadline: pool.jobs.deadline.map(service::Period::get),
         };
-        pools.insert(name.parse::<PoolName>()?, of_gateway);
-    }
+        Ok((name.parse()?, pool))
+    };
+    settings.pools.iter().map(of_gateway).collect()
+}
+
+/// Runs the gateway on `listener`, and the upkeep of the ledger beside it.
+pub(crate) async fn gateway(
+    settings: &Settings,
+    pools: BTreeMap<PoolName, gateway::Pool>,
+    opened: &Opened,
+    listener: TcpListener,
+    health: Health,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let producer = opened.backend.broker.producer().await?;
     let ledger = Arc::clone(&opened.backend.ledger);
     let upkeep = Upkeep { ledger: Arc::clone(&ledger), producer: Arc::clone(&producer), blobs: opened.blobs.clone() };
@@ -95,23 +100,31 @@ pub(crate) fn open_model(pool: &str, of_pool: &PoolSettings) -> anyhow::Result<A
     opened.map_err(|error| anyhow::anyhow!("pools.{pool}.model: {error}"))
 }
 
-/// Runs one worker of `pool`.
-pub(crate) async fn worker(
-    settings: &Settings,
-    opened: &Opened,
+/// What a worker of `pool` needs to know of it.
+pub(crate) fn pool_of_worker<'a>(
+    settings: &'a Settings,
     pool: &str,
-    health: Health,
-    started: Instant,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<(&'a PoolSettings, Arc<dyn Model>)> {
     let Some(of_pool) = settings.pools.get(pool) else {
         let known: Vec<&str> = settings.pools.keys().map(String::as_str).collect();
         bail!("--pool: {pool:?} is not one of the configured pools: {}", known.join(", "));
     };
-    let model = open_model(pool, of_pool)?;
+    Ok((of_pool, open_model(pool, of_pool)?))
+}
+
+/// Runs one worker of `pool`.
+pub(crate) async fn worker(
+    of_pool: &PoolSettings,
+    model: Arc<dyn Model>,
+    opened: &Opened,
+    pool: PoolName,
+    health: Health,
+    started: Instant,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let worker = Worker {
         id: WorkerId::new(format!("{pool}-{}", JobId::generate())),
-        pool: pool.parse()?,
+        pool,
         settings: of_pool.worker.clone(),
         model,
         backend: opened.backend.clone(),

@@ -108,7 +108,13 @@ impl Config for Settings {
         if let Err(error) = self.backend.parse::<BackendUrl>() {
             faults.add("backend", error);
         }
+        self.gateway.check("gateway", faults);
         self.scaler.check("scaler", faults);
+        check_address("gateway.listen", &self.gateway.listen, faults);
+        check_address("scaler.listen", &self.scaler.listen, faults);
+        if self.gateway.listen == self.scaler.listen && !self.scaler.listen.ends_with(":0") {
+            faults.refuse("scaler.listen", &self.scaler.listen, "is the gateway's address as well");
+        }
         self.telemetry.check("telemetry", faults);
         if self.pools.is_empty() {
             faults.add("pools", "there is none: name at least one pool and its model");
@@ -120,9 +126,20 @@ impl Config for Settings {
             if let Err(error) = pool.model.parse::<ModelSource>() {
                 faults.add(format_args!("pools.{name}.model"), error);
             }
+            if pool.jobs.deadline.is_some_and(|deadline| deadline.is_zero()) {
+                faults.refuse(format_args!("pools.{name}.jobs.deadline"), "0s", "is not more than 0s");
+            }
             pool.scale.check(&format!("pools.{name}.scale"), faults);
             pool.worker.check(&format!("pools.{name}.worker"), faults);
         }
+    }
+}
+
+/// A name or address, a colon, a port.
+fn check_address(key: &str, address: &str, faults: &mut Faults) {
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    if !matches!(port, Some(Ok(_))) {
+        faults.refuse(key, format_args!("{address:?}"), "is not host:port, such as 127.0.0.1:8080");
     }
 }
 

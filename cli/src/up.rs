@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
 use crate::arguments::Configuration;
+use crate::process::say;
 use crate::services::{self, Opened};
 use crate::settings::Settings;
 use autoscaler::Autoscaler;
@@ -30,11 +31,12 @@ pub(crate) async fn up(
     for (pool, of_pool) in &settings.pools {
         services::open_model(pool, of_pool)?;
     }
+    let pools = services::pools_of_gateway(settings)?;
     let http = services::bind("gateway.listen", &settings.gateway.listen).await?;
     let grpc = services::bind("scaler.listen", &settings.scaler.listen).await?;
     let opened = Opened::open(settings).await?;
-    println!("gateway http://{}", http.local_addr()?);
-    println!("scaler grpc://{}", grpc.local_addr()?);
+    say(format_args!("gateway http://{}", http.local_addr()?));
+    say(format_args!("scaler grpc://{}", grpc.local_addr()?));
     let scaler = Endpoint::from_shared(format!("http://{}", grpc.local_addr()?))?
         .connect_timeout(Duration::from_secs(2))
         .connect_lazy();
@@ -43,9 +45,11 @@ pub(crate) async fn up(
     let program = std::env::current_exe().context("cannot tell where this program lies")?;
     let mut running: JoinSet<anyhow::Result<()>> = JoinSet::new();
     for (pool, of_pool) in &settings.pools {
-        let arguments = ["worker", "--follow-parent", "--pool", pool].map(str::to_owned);
+        let pid = std::process::id().to_string();
+        let arguments = ["worker", "--follow-parent", &pid, "--pool", pool].map(str::to_owned);
         let arguments = arguments.into_iter().chain(configuration.to_arguments()).collect();
-        let fleet = Fleet::new(pool.clone(), program.clone(), arguments);
+        let grace = of_pool.worker.drain_timeout.get() + fleet::MARGIN;
+        let fleet = Fleet::new(pool.clone(), program.clone(), arguments, grace);
         let autoscaler = Autoscaler::new(pool.clone(), of_pool.scale.rules(), scaler.clone(), fleet);
         let stop = stop.clone();
         running.spawn(async move {
@@ -55,7 +59,7 @@ pub(crate) async fn up(
     }
     let health = Health::new();
     let (settings_of, opened_of, health_of, stop_of) = (settings.clone(), opened.clone(), health.clone(), stop.clone());
-    running.spawn(async move { services::gateway(&settings_of, &opened_of, http, health_of, stop_of).await });
+    running.spawn(async move { services::gateway(&settings_of, pools, &opened_of, http, health_of, stop_of).await });
     let (settings_of, stop_of) = (settings.clone(), stop.clone());
     running.spawn(async move { services::scaler(&settings_of, &opened, grpc, health, stop_of).await });
 
@@ -69,13 +73,12 @@ pub(crate) async fn up(
     outcome
 }
 
-/// Cancels `stop` when the process that started this one ends, however it ends.
+/// Cancels `stop` when process `parent`, which started this one, ends, however it ends.
 #[cfg(target_os = "linux")]
-pub(crate) fn follow_parent(stop: &CancellationToken) -> anyhow::Result<()> {
-    let parent = nix::unistd::getppid();
+pub(crate) fn follow_parent(parent: u32, stop: &CancellationToken) -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).context("cannot follow the parent process")?;
-    // It may have ended before the call above; then the signal never comes.
-    if nix::unistd::getppid() != parent || parent.as_raw() == 1 {
+    // It may have ended before the call above; then the signal never comes, and somebody else is the parent.
+    if u32::try_from(nix::unistd::getppid().as_raw()) != Ok(parent) {
         stop.cancel();
     }
     Ok(())
@@ -83,6 +86,6 @@ pub(crate) fn follow_parent(stop: &CancellationToken) -> anyhow::Result<()> {
 
 /// Nothing tells a process of its parent's end here: it works on until it is stopped.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn follow_parent(_: &CancellationToken) -> anyhow::Result<()> {
+pub(crate) fn follow_parent(_: u32, _: &CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }

@@ -37,8 +37,9 @@ pub(crate) async fn read(
     let reading = async {
         let mut whole = Whole::default();
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk
-                .map_err(|error| Problem::new(ProblemKind::BodyUnreadable, format!("body: broke off: {error}")))?;
+            let chunk = chunk.map_err(|error| {
+                Problem::new(ProblemKind::BodyUnreadable, format!("body: broke off: {error}")).field("body")
+            })?;
             if whole.len() + chunk.len() > limit_bytes {
                 return Err(too_large(limit_bytes));
             }
@@ -48,7 +49,7 @@ pub(crate) async fn read(
     };
     let read = tokio::time::timeout(timeout, reading).await.unwrap_or_else(|_| {
         let detail = format!("body: did not arrive within {timeout:?}");
-        Err(Problem::new(ProblemKind::BodyTimeout, detail))
+        Err(Problem::new(ProblemKind::BodyTimeout, detail).field("body"))
     });
     if read.as_ref().is_err_and(|problem| problem.kind() == ProblemKind::BodyTooLarge) {
         discard(stream).await;
@@ -58,7 +59,7 @@ pub(crate) async fn read(
 
 fn too_large(limit_bytes: usize) -> Problem {
     let detail = format!("body: is larger than {limit_bytes} bytes, the most this gateway takes");
-    Problem::new(ProblemKind::BodyTooLarge, detail)
+    Problem::new(ProblemKind::BodyTooLarge, detail).field("body")
 }
 
 /// Reads on for a while, so that a client that is still sending gets to read the answer instead of a reset connection.

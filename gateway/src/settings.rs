@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use service::{ByteSize, Period};
+use service::{ByteSize, Faults, Period};
 
 /// Where a gateway listens, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +28,18 @@ impl Default for GatewaySettings {
             body_timeout: Period::seconds(30),
             max_wait: Period::seconds(60),
             drain_timeout: Period::seconds(5),
+        }
+    }
+}
+
+impl GatewaySettings {
+    /// Adds what is wrong with these settings, which stand under `key`.
+    pub fn check(&self, key: &str, faults: &mut Faults) {
+        if *self.max_body == 0 {
+            faults.refuse(format_args!("{key}.max_body"), self.max_body, "is not more than 0B");
+        }
+        if self.body_timeout.is_zero() {
+            faults.refuse(format_args!("{key}.body_timeout"), self.body_timeout, "is not more than 0s");
         }
     }
 }

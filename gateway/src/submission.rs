@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
@@ -85,6 +86,11 @@ impl Submission {
 
 impl<'a> Envelope<'a> {
     fn read(body: &'a [u8]) -> Result<Self, Problem> {
+        // Derived code takes a list for the members in their order, and speaks of it where something is wrong.
+        if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            serde_json::from_slice::<IgnoredAny>(body).map_err(malformed)?;
+            return Err(invalid("body", "is not a JSON object"));
+        }
         let mut json = serde_json::Deserializer::from_slice(body);
         let envelope = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
@@ -181,6 +187,16 @@ mod tests {
         assert_eq!(submission.media_type, TENSORS_MEDIA_TYPE);
         let expected = r#"{"inputs":[{"name":"x", "shape":[1], "datatype":"FP32", "data":[0.10]}]}"#;
         assert_eq!(submission.body, expected);
+    }
+
+    #[test]
+    fn json_that_is_no_object_is_refused_as_that() {
+        for body in ["[1]", " []", "3", "\"x\"", "null", r#"["a","batch","5s"]"#] {
+            let problem = read("application/json", body).unwrap_err();
+            assert_eq!(problem.kind(), ProblemKind::InvalidInput, "{body}");
+            let text = format!("{problem:?}");
+            assert!(text.contains("\"body: is not a JSON object\""), "{body}: {text}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | a confirmed publish survives `kill -9` of every process | yes |
 //! | a confirmed publish survives a power failure | yes (`synchronous=FULL`, as far as the disk keeps its word) |
 //! | a delivery dropped unsettled comes again | at once |
-//! | the deliveries of a killed consumer come again | within 6 s |
+//! | the deliveries of a killed consumer come again | within 7 s |
 //! | `redelivered` is exact | yes |
 //! | order | by class, then first in, first out |
 //! | in-flight deliveries are counted | yes |

@@ -122,6 +122,7 @@ mod tests {
             include_str!("contract/ledger/submitting.rs"),
             include_str!("contract/ledger/publishing.rs"),
             include_str!("contract/ledger/claiming.rs"),
+            include_str!("contract/ledger/suspecting.rs"),
             include_str!("contract/ledger/ending.rs"),
             include_str!("contract/ledger/watching.rs"),
             include_str!("contract/ledger/counting.rs"),

@@ -34,6 +34,7 @@ pub enum Call {
     Submit,
     Published,
     Claim,
+    Begin,
     Renew,
     Finish,
     Cancel,

@@ -43,6 +43,13 @@ pub trait Ledger: Send + Sync {
     /// A job without a record (from a producer that does not know the ledger) is opened first.
     async fn claim(&self, worker: &WorkerId, requests: Vec<ClaimRequest>, lease: Duration) -> Result<Vec<Claim>>;
 
+    /// Said before a suspect (`Claim::Go { alone: true }`) is run: from here on its attempt counts even if its holder
+    /// vanishes. `false`: the lease is lost. A suspect whose holder vanished before that is not charged for the attempt.
+    ///
+    /// It must come before the first step that could kill the holder, or a job that does would never be out of attempts.
+    /// May be said twice; said of a job that is no suspect it changes nothing.
+    async fn begin(&self, lease: &Lease) -> Result<bool>;
+
     /// Extends leases to `lease` from now; one answer per lease, in order: `false` where it is lost.
     async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>>;
 
@@ -76,7 +83,8 @@ pub trait Ledger: Send + Sync {
 pub enum State {
     /// Entered by submit, due, or a release; left by a claim. It is, or is about to be, in the broker.
     Queued,
-    /// Entered by a claim; left by finish, or by another's claim.
+    /// Entered by a claim; left by finish, by another's claim, or when the lease has run out. If its holder vanishes the
+    /// job becomes a suspect; the attempt counts, unless it was one before and [`Ledger::begin`] was never said.
     Leased,
     /// Entered by a failed attempt with attempts left; left when due. It waits in the ledger.
     Retry,
@@ -136,7 +144,8 @@ pub struct JobRecord {
     pub class: Class,
     /// Where it stands.
     pub state: State,
-    /// How many times a worker has claimed it and not given it back unstarted.
+    /// How many times a worker has claimed it and not given it back unstarted; claims of a suspect whose holder
+    /// vanished before it began do not count.
     pub attempts: u32,
     /// How many times a worker may.
     pub max_attempts: u32,
@@ -213,7 +222,8 @@ pub enum Claim {
     Go {
         /// The claim, to renew and finish with.
         lease: Lease,
-        /// A former holder vanished while it held the job: run it alone, it may be what killed them.
+        /// A former holder vanished while it held the job, which makes it a suspect: it may be what killed them. Say
+        /// [`Ledger::begin`] and then run it, alone.
         alone: bool,
     },
     /// It has ended already (cancelled included): settle the delivery as done.

@@ -25,9 +25,7 @@ pub use secret::Secret;
 /// The settings of a whole program.
 pub trait Config: DeserializeOwned + JsonSchema {
     /// Adds the faults that a schema cannot see, such as a rule that spans two keys.
-    fn check(&self, faults: &mut Faults) {
-        let _ = faults;
-    }
+    fn check(&self, _faults: &mut Faults) {}
 }
 
 /// Where settings come from, the weakest first.
@@ -57,7 +55,7 @@ impl Sources {
 pub fn load<T: Config>(sources: &Sources) -> Result<T, Faults> {
     let schema = schema::<T>();
     let mut faults = Faults::default();
-    let mut document = layers::merge(sources, &schema, &mut faults);
+    let Some(mut document) = layers::merge(sources, &schema, &mut faults) else { return Err(faults) };
     let known = judge::judge(&schema, &mut document, &mut faults);
     if !known {
         return Err(faults);

@@ -5,7 +5,8 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled when the process is asked to stop, by SIGTERM (an orchestrator) or SIGINT (Ctrl-C).
+/// A token that is cancelled when the process is asked to stop, by SIGTERM (an orchestrator) or SIGINT (Ctrl-C). Asked
+/// a second time, the process ends at once.
 ///
 /// The handlers are in place when this returns, so a signal that comes during the rest of the start is not lost. Must
 /// be called within a Tokio runtime.
@@ -21,6 +22,14 @@ pub fn on_signal() -> io::Result<CancellationToken> {
         };
         tracing::info!(signal = name, "stopping");
         asked.cancel();
+        // Whoever asks twice does not want to wait. What is in hand comes again, as after any kill.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("asked twice: ending at once");
+        #[allow(clippy::disallowed_methods, reason = "nothing that would still run may delay the end")]
+        std::process::exit(130);
     });
     Ok(stop)
 }

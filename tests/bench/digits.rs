@@ -49,7 +49,10 @@ mod with_torch {
             let whole = whole_worker(&model, &images).await?;
             println!("digits:  batches of {batch}, 1 libtorch thread: raw loop {raw:.0} items/s");
             println!("         the worker's model (stack, forward, split): {half:.0}/s, {:.2} of raw", half / raw);
-            println!("         a whole worker (receive to settle, PNG in, top-k out): {whole:.0}/s, {:.2} of raw", whole / raw);
+            println!(
+                "         a whole worker (receive to settle, PNG in, top-k out): {whole:.0}/s, {:.2} of raw",
+                whole / raw
+            );
         }
         memory().await
     }
@@ -67,7 +70,7 @@ mod with_torch {
         let module = CModule::load_on_device(file, Device::Cpu)?;
         let _no_grad = tch::no_grad_guard();
         let input = Tensor::rand([i64::try_from(batch)?, 1, 8, 8], (Kind::Float, Device::Cpu));
-        per_second(batch, || Ok(drop(module.forward_ts(&[&input])?)))
+        per_second(batch, || Ok(module.forward_ts(&[&input])?))
     }
 
     fn model_loop(model: &dyn Model, images: &[Bytes]) -> anyhow::Result<f64> {
@@ -79,10 +82,10 @@ mod with_torch {
             .map(|image| model.prepare("image/png", image.clone()).map_err(|error| anyhow::anyhow!(error.message)))
             .collect();
         let items = prepared?;
-        per_second(items.len(), || Ok(drop(instance.run(&items)?)))
+        per_second(items.len(), || Ok(instance.run(&items)?))
     }
 
-    fn per_second(items: usize, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    fn per_second<T>(items: usize, mut run: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<f64> {
         for _ in 0..20 {
             run()?;
         }
@@ -131,7 +134,11 @@ mod with_torch {
             let found = status.lines().find_map(|line| line.strip_prefix(name));
             found.unwrap_or("unknown").trim().to_owned()
         };
-        println!("memory:  a ready worker process with the digits model: {} resident, {} at most", line("VmRSS:"), line("VmHWM:"));
+        println!(
+            "memory:  a ready worker process with the digits model: {} resident, {} at most",
+            line("VmRSS:"),
+            line("VmHWM:")
+        );
         Ok(())
     }
 }

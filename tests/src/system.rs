@@ -1,13 +1,18 @@
 //! A folder with a configuration, and the processes that run in it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use queue::{Backend, BackendUrl};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use crate::Process;
+
+/// How long a job may take to end: far more than it needs, so that only a fault is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A system of its own: configuration, data folder, free ports.
 pub struct System {
@@ -113,12 +118,15 @@ impl Gateway {
 
     /// The status of a job once it has ended.
     pub async fn ended(&self, id: &str) -> anyhow::Result<serde_json::Value> {
-        loop {
-            let response = self.request(Method::GET, &format!("/v1/jobs/{id}?wait=30s")).send().await?;
-            let job: serde_json::Value = response.error_for_status()?.json().await?;
-            if job["finished_at"].is_string() {
-                return Ok(job);
+        let asking = async {
+            loop {
+                let response = self.request(Method::GET, &format!("/v1/jobs/{id}?wait=30s")).send().await?;
+                let job: serde_json::Value = response.error_for_status()?.json().await?;
+                if job["finished_at"].is_string() {
+                    return anyhow::Ok(job);
+                }
             }
-        }
+        };
+        timeout(PATIENCE, asking).await.with_context(|| format!("job {id} did not end within {PATIENCE:?}"))?
     }
 }

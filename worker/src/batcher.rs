@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::buckets::Buckets;
-use crate::held::Ready;
+use crate::held::{Ready, Work};
 use crate::model::Datatype;
 
 /// What the tensors of items in one batch have in common.
@@ -32,8 +32,12 @@ impl Batcher {
         if state.is_closed {
             return Err(Box::new(ready));
         }
-        let shape = (!ready.held.alone)
-            .then(|| ready.item.tensors.iter().map(|tensor| (tensor.datatype, tensor.shape.clone())).collect());
+        let shape = match &ready.work {
+            Work::Prepared(item) => {
+                Some(item.tensors.iter().map(|tensor| (tensor.datatype, tensor.shape.clone())).collect())
+            }
+            Work::Raw(_) => None,
+        };
         let job = &ready.held.delivery.job;
         let (class, deadline_at) = (job.class, job.deadline_at);
         state.buckets.push(shape, class, deadline_at, ready);

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use queue::JobError;
+use bytes::Bytes;
+use queue::{JobError, Ledger};
 use rayon::ThreadPool;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::batcher::Batcher;
-use crate::held::{Held, How, Leaving, Ready};
+use crate::held::{Held, How, Leaving, Ready, Work};
+use crate::intake;
 use crate::metrics;
 use crate::model::{HostTensor, Instance, Item, Model, ModelError};
 use crate::presence::Presence;
@@ -25,23 +29,22 @@ pub(crate) struct Device {
     pub(crate) window: Arc<Window>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) cpu: Arc<ThreadPool>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) runtime: Handle,
     pub(crate) leaving: mpsc::UnboundedSender<Vec<Leaving>>,
     pub(crate) max_batch_items: usize,
 }
 
-/// A device thread as its starter sees it.
-pub(crate) struct Started {
-    /// Answers when the model is loaded and has run once, or why it cannot.
-    pub(crate) loaded: oneshot::Receiver<Result<(), ModelError>>,
-    /// Errs when the thread has ended.
-    pub(crate) ended: oneshot::Receiver<()>,
-}
-
 impl Device {
-    /// Starts a thread that loads the model and then runs batches until the batcher is closed.
-    pub(crate) fn start(self, number: usize) -> std::io::Result<Started> {
+    /// Starts a thread that loads the model and then runs batches until the batcher is closed. Answers when the model is
+    /// loaded and has run once, or why it cannot; `any_ended` is cancelled when the thread ends, however it ends.
+    pub(crate) fn start(
+        self,
+        number: usize,
+        any_ended: &CancellationToken,
+    ) -> std::io::Result<oneshot::Receiver<Result<(), ModelError>>> {
         let (tell_loaded, loaded) = oneshot::channel();
-        let (until_end, ended) = oneshot::channel::<()>();
+        let until_end = any_ended.clone().drop_guard();
         thread::Builder::new().name(format!("millrace-device-{number}")).spawn(move || {
             let _until_end = until_end;
             match self.load() {
@@ -54,7 +57,7 @@ impl Device {
                 Err(error) => drop(tell_loaded.send(Err(error))),
             }
         })?;
-        Ok(Started { loaded, ended })
+        Ok(loaded)
     }
 
     fn load(&self) -> Result<Box<dyn Instance>, ModelError> {
@@ -70,12 +73,7 @@ impl Device {
     fn serve(&self, mut instance: Box<dyn Instance>) {
         while let Some(batch) = self.batcher.next(self.max_batch_items) {
             let jobs = batch.len();
-            let (lost, batch): (Vec<Ready>, Vec<Ready>) = batch.into_iter().partition(|ready| ready.held.lost.is_set());
-            if !lost.is_empty() {
-                let leaving = lost.into_iter().map(|ready| Leaving { held: ready.held, how: How::LeaseLost });
-                self.leave(leaving.collect());
-            }
-            let (held, items): (Vec<Held>, Vec<Item>) = batch.into_iter().map(|ready| (ready.held, ready.item)).unzip();
+            let (held, items) = self.to_run(batch);
             let mut results = Vec::with_capacity(items.len());
             if !items.is_empty() {
                 let began = Instant::now();
@@ -85,13 +83,48 @@ impl Device {
                 self.presence.batch(items.len(), seconds);
             }
             // The next jobs may come while these are presented and written.
-            self.window.release(jobs);
+            self.window.ran(jobs);
             let device = self.clone();
             self.cpu.spawn(move || {
                 let leaving =
                     held.into_iter().zip(results).map(|(held, result)| Leaving { held, how: device.present(result) });
                 device.leave(leaving.collect());
             });
+        }
+    }
+
+    /// What of a batch is still this worker's to run; the rest leaves.
+    fn to_run(&self, batch: Vec<Ready>) -> (Vec<Held>, Vec<Item>) {
+        let (mut kept, mut items, mut leaving) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
+        for Ready { held, work } in batch {
+            let item = match work {
+                _ if held.lost.is_set() => Err(How::LeaseLost),
+                Work::Prepared(item) => Ok(item),
+                Work::Raw(body) => self.begin(&held, body),
+            };
+            match item {
+                Ok(item) => {
+                    kept.push(held);
+                    items.push(item);
+                }
+                Err(how) => leaving.push(Leaving { held, how }),
+            }
+        }
+        if !leaving.is_empty() {
+            self.leave(leaving);
+        }
+        (kept, items)
+    }
+
+    /// Begins a suspect: from here on it is charged for the attempt even if it takes this process down.
+    fn begin(&self, held: &Held, body: Bytes) -> Result<Item, How> {
+        match self.runtime.block_on(self.ledger.begin(&held.lease)) {
+            Ok(true) => intake::prepare(self.model.as_ref(), held, body).map_err(How::Failed),
+            Ok(false) => Err(How::LeaseLost),
+            Err(error) => {
+                tracing::warn!(%error, "cannot begin a job that must run alone; giving it back");
+                Err(How::Released)
+            }
         }
     }
 

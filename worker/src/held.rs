@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use queue::{Delivery, JobError, Lease, Output};
 
 use crate::model::Item;
@@ -17,11 +18,20 @@ pub(crate) struct Held {
     pub(crate) lost: Lost,
 }
 
-/// A job that is ready to run.
+/// A job that waits for a device.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) held: Held,
-    pub(crate) item: Item,
+    pub(crate) work: Work,
+}
+
+/// What a device is given of a job.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Prepared: its batch can run.
+    Prepared(Item),
+    /// The bytes of a suspect: preparing it may be what kills the worker, so that too is done alone.
+    Raw(Bytes),
 }
 
 /// How a job leaves this worker.

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use queue::{Blobs, Claim, ClaimRequest, Consumer, Delivery, ErrorKind, JobError, Ledger, Settlement, WorkerId};
 use rayon::ThreadPool;
 use tokio::sync::mpsc;
@@ -11,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batcher::Batcher;
-use crate::held::{Held, How, Leaving, Ready};
+use crate::held::{Held, How, Leaving, Ready, Work};
 use crate::leases::Leases;
-use crate::model::Model;
+use crate::model::{Item, Model};
 use crate::window::Window;
 
 /// How long to wait after broker or ledger refused, so as not to hammer what is in trouble.
@@ -97,29 +98,34 @@ impl Intake {
                 return self.leave(held, if is_final { How::Failed(problem) } else { How::Retry(problem) });
             }
         };
+        if held.alone {
+            return self.push(Ready { held, work: Work::Raw(body) });
+        }
         let intake = Arc::clone(self);
-        self.cpu.spawn(move || {
-            let media_type = &held.delivery.job.input.media_type;
-            let prepared = catch_unwind(AssertUnwindSafe(|| intake.model.prepare(media_type, body)));
-            match prepared {
-                Ok(Ok(item)) => {
-                    if let Err(ready) = intake.batcher.push(Ready { held, item }) {
-                        intake.leave(ready.held, How::Released);
-                    }
-                }
-                Ok(Err(error)) => intake.leave(held, How::Failed(error)),
-                Err(_) => {
-                    let message = "preparing the input panicked".to_owned();
-                    intake.leave(held, How::Failed(JobError { kind: "bad_input".to_owned(), message }));
-                }
-            }
+        self.cpu.spawn(move || match prepare(intake.model.as_ref(), &held, body) {
+            Ok(item) => intake.push(Ready { held, work: Work::Prepared(item) }),
+            Err(error) => intake.leave(held, How::Failed(error)),
         });
+    }
+
+    fn push(&self, ready: Ready) {
+        if let Err(ready) = self.batcher.push(ready) {
+            self.leave(ready.held, How::Released);
+        }
     }
 
     /// A job leaves without having run.
     fn leave(&self, held: Held, how: How) {
-        self.window.release(1);
+        self.window.ran(1);
         // The outbox lives until everybody who sends to it has ended.
         drop(self.leaving.send(vec![Leaving { held, how }]));
     }
+}
+
+/// Decodes and preprocesses the input of a job. A panic of a decoder is the input's fault, and that job's alone.
+pub(crate) fn prepare(model: &dyn Model, held: &Held, body: Bytes) -> Result<Item, JobError> {
+    let media_type = &held.delivery.job.input.media_type;
+    catch_unwind(AssertUnwindSafe(|| model.prepare(media_type, body))).unwrap_or_else(|_| {
+        Err(JobError { kind: "bad_input".to_owned(), message: "preparing the input panicked".to_owned() })
+    })
 }

@@ -1,6 +1,7 @@
 //! Keeps the claims on what this worker holds.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ impl Leases {
     }
 
     /// Renews all leases every third of their duration, for ever.
-    pub(crate) async fn renew(&self) {
+    pub(crate) async fn renew(&self) -> Infallible {
         let mut ticks = interval(self.duration / 3);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -13,6 +13,7 @@ use crate::held::{Held, How, Leaving};
 use crate::leases::Leases;
 use crate::metrics;
 use crate::settings::WorkerSettings;
+use crate::window::Window;
 
 /// The most device batches that one round trip to the ledger carries.
 const ROUND_LIMIT: usize = 64;
@@ -28,6 +29,7 @@ pub(crate) struct Outbox {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) blobs: Blobs,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) window: Arc<Window>,
     pub(crate) settings: WorkerSettings,
 }
 
@@ -41,6 +43,7 @@ impl Outbox {
     }
 
     async fn let_go(&self, leaving: Vec<Leaving>) {
+        let jobs = leaving.len();
         let mut finishes = Vec::with_capacity(leaving.len());
         let mut settlements = Vec::with_capacity(leaving.len());
         let mut lost = 0;
@@ -56,6 +59,7 @@ impl Outbox {
         for finished in self.finish(finishes).await {
             *outcomes.entry(outcome_name(finished)).or_default() += 1;
         }
+        self.window.written(jobs);
         for (outcome, jobs) in outcomes.into_iter().filter(|(_, jobs)| *jobs > 0) {
             metrics::jobs_ended(&self.pool, outcome, jobs);
         }

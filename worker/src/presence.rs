@@ -1,5 +1,6 @@
 //! What this worker tells the roster of itself.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ impl Presence {
     }
 
     /// Tells the roster at every beat, for ever.
-    pub(crate) async fn beat(&self) {
+    pub(crate) async fn beat(&self) -> Infallible {
         let mut ticks = interval(BEAT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -1,19 +1,20 @@
 //! A worker from its start to its end.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use jiff::Timestamp;
 use queue::{Backend, Blobs, PoolName, Upkeep, WorkerId, WorkerRecord, WorkerState};
 use rayon::ThreadPoolBuilder;
 use service::Health;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::batcher::Batcher;
-use crate::device::{Device, Started};
+use crate::device::Device;
 use crate::held::{How, Leaving};
 use crate::intake::Intake;
 use crate::leases::Leases;
@@ -23,6 +24,9 @@ use crate::outbox::Outbox;
 use crate::presence::Presence;
 use crate::settings::WorkerSettings;
 use crate::window::Window;
+
+/// The condition of [`Health`] that is the worker's own.
+const CONDITION: &str = "model";
 
 /// What a worker needs.
 pub struct Worker {
@@ -61,6 +65,14 @@ pub enum WorkerError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(String),
+    /// A part of the worker ended by itself. Its jobs come again.
+    #[error("pool {pool}: {part} ended by itself; the jobs it held will be delivered again")]
+    Broken {
+        /// The pool.
+        pool: PoolName,
+        /// What ended.
+        part: &'static str,
+    },
     /// The batch was still running when the time to drain was over. Its jobs come again.
     #[error("pool {pool}: still running after worker.drain_timeout; its jobs will be delivered again")]
     DrainTimeout {
@@ -69,37 +81,46 @@ pub enum WorkerError {
     },
 }
 
+/// How long striking a worker out of the roster may take: it is a courtesy, the roster forgets the silent by itself.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Loads the model, then takes jobs, runs them and settles them until `stop`; then finishes the batch that runs, gives
 /// the rest back and returns.
 pub async fn run(worker: Worker, stop: CancellationToken) -> Result<(), WorkerError> {
-    let Worker { id, pool, settings, model, backend, blobs, health, started } = worker;
-    let max_batch_items = settings.max_batch_items.map_or(usize::MAX, usize::from).min(model.max_batch_items()).max(1);
-    let instances = settings.instances.get();
-    let leases = Arc::new(Leases::new(Arc::clone(&backend.ledger), settings.lease.get()));
+    let leases = Arc::new(Leases::new(Arc::clone(&worker.backend.ledger), worker.settings.lease.get()));
     let record = WorkerRecord {
-        id: id.clone(),
-        pool: pool.clone(),
+        id: worker.id.clone(),
+        pool: worker.pool.clone(),
         state: WorkerState::Loading,
         started_at: Timestamp::now(),
         batch_items: 0.0,
         batch_seconds: 0.0,
         cold_start_seconds: 0.0,
     };
-    let presence = Arc::new(Presence::new(Arc::clone(&backend.roster), Arc::clone(&leases), record));
-    let until_end = CancellationToken::new();
-    let _end = until_end.clone().drop_guard();
-    let background = |task: Background| {
-        let (until_end, leases, presence) = (until_end.clone(), Arc::clone(&leases), Arc::clone(&presence));
-        tokio::spawn(async move {
-            match task {
-                Background::Beat => until_end.run_until_cancelled(presence.beat()).await,
-                Background::Renew => until_end.run_until_cancelled(leases.renew()).await,
-            }
-        })
+    let presence = Arc::new(Presence::new(Arc::clone(&worker.backend.roster), Arc::clone(&leases), record));
+    let health = worker.health.clone();
+    health.not_ready(CONDITION, "loading");
+    let outcome = tokio::select! {
+        never = presence.beat() => match never {},
+        never = leases.renew() => match never {},
+        outcome = work(worker, &presence, &leases, &stop) => outcome,
     };
-    health.not_ready("model", "loading");
-    background(Background::Beat);
+    health.not_ready(CONDITION, "ended");
+    if timeout(LEAVE_TIMEOUT, presence.leave()).await.is_err() {
+        tracing::warn!("the roster does not answer: it will strike this worker out by itself");
+    }
+    outcome
+}
 
+async fn work(
+    worker: Worker,
+    presence: &Arc<Presence>,
+    leases: &Arc<Leases>,
+    stop: &CancellationToken,
+) -> Result<(), WorkerError> {
+    let Worker { id, pool, settings, model, backend, blobs, health, started } = worker;
+    let max_batch_items = settings.max_batch_items.map_or(usize::MAX, usize::from).min(model.max_batch_items()).max(1);
+    let instances = settings.instances.get();
     let threads = settings.prepare_threads.map_or(0, usize::from);
     let cpu = ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("millrace-cpu-{number}"));
     let cpu = Arc::new(cpu.build().map_err(|error| WorkerError::Thread(error.to_string()))?);
@@ -110,84 +131,91 @@ pub async fn run(worker: Worker, stop: CancellationToken) -> Result<(), WorkerEr
         model: Arc::clone(&model),
         batcher: Arc::clone(&batcher),
         window: Arc::clone(&window),
-        presence: Arc::clone(&presence),
+        presence: Arc::clone(presence),
         cpu: Arc::clone(&cpu),
+        ledger: Arc::clone(&backend.ledger),
+        runtime: Handle::current(),
         leaving: leaving.clone(),
         max_batch_items,
     };
-    let devices = (0..instances)
-        .map(|number| device.clone().start(number))
-        .collect::<Result<Vec<Started>, _>>()
-        .map_err(|error| WorkerError::Thread(error.to_string()))?;
+    let any_device_ended = CancellationToken::new();
+    let loading = (0..instances).map(|number| device.clone().start(number, &any_device_ended));
+    let loading = loading.collect::<Result<Vec<_>, _>>().map_err(|error| WorkerError::Thread(error.to_string()))?;
     drop(device);
-    let (loaded, ended): (Vec<_>, Vec<_>) = devices.into_iter().map(|device| (device.loaded, device.ended)).unzip();
-    let Some(loaded) = stop.run_until_cancelled(join_all(loaded)).await else {
-        presence.leave().await;
-        return Ok(());
-    };
+    let Some(loaded) = stop.run_until_cancelled(join_all(loading)).await else { return Ok(()) };
     for loaded in loaded {
-        let vanished = || ModelError("its thread panicked".to_owned());
-        if let Err(source) = loaded.unwrap_or_else(|_| Err(vanished())) {
-            presence.leave().await;
-            return Err(WorkerError::Model { pool, source });
-        }
+        let vanished = |_| Err(ModelError("its thread panicked".to_owned()));
+        loaded.unwrap_or_else(vanished).map_err(|source| WorkerError::Model { pool: pool.clone(), source })?;
     }
 
     let consumer = backend.broker.consumer(&pool).await?;
     let producer = backend.broker.producer().await?;
     let cold_start_seconds = presence.ready(started).await;
     metrics::became_ready(pool.as_str(), cold_start_seconds);
-    health.ready("model");
+    health.ready(CONDITION);
     tracing::info!(worker = %id, %pool, cold_start_seconds, window = window.size(), "ready");
 
-    background(Background::Renew);
     let upkeep = Upkeep { ledger: Arc::clone(&backend.ledger), producer, blobs: blobs.clone() };
-    tokio::spawn(upkeep.run(until_end.clone()));
+    tokio::spawn(upkeep.run(stop.clone()));
     let outbox = Outbox {
         pool: pool.as_str().into(),
         consumer: Arc::clone(&consumer),
         ledger: Arc::clone(&backend.ledger),
         blobs: blobs.clone(),
-        leases: Arc::clone(&leases),
+        leases: Arc::clone(leases),
+        window: Arc::clone(&window),
         settings: settings.clone(),
     };
-    let outbox = tokio::spawn(outbox.run(left));
+    let mut outbox = tokio::spawn(outbox.run(left));
     let intake = Intake {
         worker: id,
         consumer,
         ledger: backend.ledger,
         blobs,
         model,
-        leases: Arc::clone(&leases),
-        window,
+        leases: Arc::clone(leases),
+        window: Arc::clone(&window),
         batcher: Arc::clone(&batcher),
         cpu,
         leaving: leaving.clone(),
     };
-    intake.run(&stop).await;
-
-    health.not_ready("model", "draining");
-    presence.enter(WorkerState::Draining).await;
-    let released: Vec<_> =
-        batcher.close().into_iter().map(|ready| Leaving { held: ready.held, how: How::Released }).collect();
-    tracing::info!(%pool, released = released.len(), "draining");
-    // The outbox is gone only if it panicked; then the deliveries come again by themselves.
-    drop(leaving.send(released));
-    drop(leaving);
-    // The outbox ends when the last device and the last preparation have let go of their side of it.
-    let drained = timeout(settings.drain_timeout.get(), async {
-        join_all(ended).await;
-        outbox.await
-    });
-    let drained = drained.await;
-    presence.leave().await;
-    match drained {
-        Ok(_) => Ok(()),
-        Err(_) => Err(WorkerError::DrainTimeout { pool }),
+    let drain = async {
+        stop.cancelled().await;
+        health.not_ready(CONDITION, "draining");
+        // No batch is started from here on: what has not run is given back.
+        let waiting = batcher.close();
+        tracing::info!(%pool, released = waiting.len(), "draining");
+        window.ran(waiting.len());
+        let released = waiting.into_iter().map(|ready| Leaving { held: ready.held, how: How::Released });
+        // The outbox is gone only if it panicked, which is noticed below.
+        drop(leaving.send(released.collect()));
+        drop(leaving);
+        presence.enter(WorkerState::Draining).await;
+    };
+    // The outbox ends by itself when devices, preparations, intake and drain have let go of their side of it.
+    let working = async {
+        tokio::select! {
+            () = too_early(&any_device_ended, stop) => Err("a device thread"),
+            ended = &mut outbox => if stop.is_cancelled() { ended.map_err(|_| "the outbox") } else { Err("the outbox") },
+            _ = async { tokio::join!(intake.run(stop), drain) } => outbox.await.map_err(|_| "the outbox"),
+        }
+    };
+    tokio::select! {
+        worked = working => worked.map_err(|part| WorkerError::Broken { pool: pool.clone(), part }),
+        () = too_late(settings.drain_timeout.get(), stop) => Err(WorkerError::DrainTimeout { pool: pool.clone() }),
     }
 }
 
-enum Background {
-    Beat,
-    Renew,
+/// Returns when `ended` comes before `stop`.
+async fn too_early(ended: &CancellationToken, stop: &CancellationToken) {
+    ended.cancelled().await;
+    if stop.is_cancelled() {
+        std::future::pending().await
+    }
+}
+
+/// Returns when the time to drain is over.
+async fn too_late(drain_timeout: Duration, stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(drain_timeout).await;
 }

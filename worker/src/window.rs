@@ -3,7 +3,7 @@
 //! Two batches per instance: one runs, the next is prepared meanwhile. Everything else waits in the broker, where the
 //! scaler sees it and another worker can take it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -13,14 +13,30 @@ pub(crate) struct Window {
     size: usize,
     /// Less room than this is not worth a round trip while the rest of the window keeps the device busy.
     worthwhile: usize,
-    held: Mutex<usize>,
+    /// Results that wait for the ledger take memory: with more of them nothing new is received.
+    most_unwritten: usize,
+    counts: Mutex<Counts>,
     freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Received (or about to be), and not run yet.
+    held: usize,
+    /// Run, or given up, and not told to the ledger yet.
+    unwritten: usize,
 }
 
 impl Window {
     pub(crate) fn new(max_batch_items: usize, instances: usize) -> Self {
         let size = 2 * max_batch_items * instances;
-        Self { size, worthwhile: (max_batch_items / 2).max(1), held: Mutex::new(0), freed: Notify::new() }
+        Self {
+            size,
+            worthwhile: (max_batch_items / 2).max(1),
+            most_unwritten: 2 * size,
+            counts: Mutex::default(),
+            freed: Notify::new(),
+        }
     }
 
     /// Waits for a worthwhile amount of room and takes all there is; returns how many jobs it is for.
@@ -28,10 +44,10 @@ impl Window {
         loop {
             let freed = self.freed.notified();
             {
-                let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = self.size - *held;
-                if room >= self.worthwhile {
-                    *held = self.size;
+                let mut counts = self.lock();
+                let room = self.size - counts.held;
+                if room >= self.worthwhile && counts.unwritten <= self.most_unwritten {
+                    counts.held = self.size;
                     return room;
                 }
             }
@@ -39,17 +55,37 @@ impl Window {
         }
     }
 
-    /// Gives room back: what a receive did not need, or what has run.
+    /// Gives room back that a receive did not need, or jobs that the ledger need not be told of.
     pub(crate) fn release(&self, jobs: usize) {
         if jobs > 0 {
-            *self.held.lock().unwrap_or_else(PoisonError::into_inner) -= jobs;
+            self.lock().held -= jobs;
             self.freed.notify_one();
         }
+    }
+
+    /// Jobs have run, or will not: the next may come while the ledger is told.
+    pub(crate) fn ran(&self, jobs: usize) {
+        let mut counts = self.lock();
+        counts.held -= jobs;
+        counts.unwritten += jobs;
+        drop(counts);
+        self.freed.notify_one();
+    }
+
+    /// The ledger has been told of jobs.
+    pub(crate) fn written(&self, jobs: usize) {
+        self.lock().unwritten -= jobs;
+        self.freed.notify_one();
     }
 
     /// How many jobs it has room for in all.
     pub(crate) fn size(&self) -> usize {
         self.size
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        // Sums alone are changed under it, so a panic cannot leave it half-changed.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,6 +121,18 @@ mod tests {
         let window = Window::new(1, 1);
         assert_eq!(ready(&window), Some(2));
         window.release(1);
+        assert_eq!(ready(&window), Some(1));
+    }
+
+    #[test]
+    fn nothing_is_received_while_too_many_results_wait_for_the_ledger() {
+        let window = Window::new(1, 1);
+        for _ in 0..5 {
+            assert!(ready(&window).is_some());
+            window.ran(1);
+        }
+        assert_eq!(ready(&window), None);
+        window.written(1);
         assert_eq!(ready(&window), Some(1));
     }
 

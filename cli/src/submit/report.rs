@@ -80,7 +80,10 @@ impl Report {
         if succeeded < jobs {
             summary += &format!(", {} did not", jobs - succeeded);
         }
-        summary += &format!("; {seconds:.1} s, {:.0} jobs/s", jobs as f64 / seconds.max(f64::EPSILON));
+        summary += &format!("; {seconds:.1} s");
+        if succeeded > 0 {
+            summary += &format!(", {:.0} jobs/s", succeeded as f64 / seconds.max(f64::EPSILON));
+        }
         if self.with_truth {
             summary += &format!("\n{}", self.accuracy());
         }
@@ -135,8 +138,14 @@ mod tests {
         let outcomes = vec![outcome("a-3", Ok("3")), outcome("b-4", Ok("9")), outcome("c-5", Err("broken JPEG"))];
         let text = printed(outcomes, 50);
         assert!(text.contains("3 (100.0 %)") && text.contains("wrong") && text.contains("broken JPEG"), "{text}");
-        assert!(text.contains("3 jobs: 2 succeeded, 1 did not; 2.0 s"), "{text}");
+        assert!(text.contains("3 jobs: 2 succeeded, 1 did not; 2.0 s, 1 jobs/s\n"), "{text}");
         assert!(text.contains("accuracy: 33.33 % (1 of 3)"), "{text}");
+    }
+
+    #[test]
+    fn only_jobs_that_succeeded_count_as_done() {
+        let text = printed(vec![outcome("a-3", Err("broken JPEG")), outcome("b-4", Err("broken JPEG"))], 50);
+        assert!(text.contains("2 jobs: 0 succeeded, 2 did not; 2.0 s\n"), "{text}");
     }
 
     #[test]

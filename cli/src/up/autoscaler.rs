@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::fleet::Fleet;
+use crate::process::say;
 
 /// KEDA's client has no deadline; ours must not hang with its scaler.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -91,7 +92,7 @@ impl Autoscaler {
                 || "pushed".to_owned(),
                 |seen| format!("backlog {}, {} per worker", seen.value, seen.target),
             );
-            println!("pool {}: {before} → {wanted} workers ({why})", self.pool);
+            say(format_args!("pool {}: {before} → {wanted} workers ({why})", self.pool));
             self.fleet.resize(wanted);
         }
     }
@@ -107,7 +108,10 @@ async fn next_push(
         match stream {
             Some(open) => match open.next().await {
                 Some(Ok(message)) => return message.result,
-                Some(Err(_)) | None => *stream = None,
+                Some(Err(_)) | None => {
+                    *stream = None;
+                    sleep(REOPEN_AFTER).await;
+                }
             },
             None => match scaler.stream_is_active(object.clone()).await {
                 Ok(opened) => *stream = Some(opened.into_inner()),

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// How long a worker that was told to stop may take: what a spot node grants, less what it takes to notice.
-const GRACE: Duration = Duration::from_secs(12);
+/// How much longer than its drain timeout a worker that was told to stop may take.
+pub(super) const MARGIN: Duration = Duration::from_secs(3);
 
 /// The waits before a worker that ended by itself is started again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -26,6 +26,8 @@ pub(super) struct Fleet {
     pool: String,
     program: PathBuf,
     arguments: Vec<String>,
+    /// How long one that was told to stop may take.
+    grace: Duration,
     /// The workers to be kept, the oldest first; cancelling one stops it.
     kept: Vec<CancellationToken>,
     /// All that have not ended yet.
@@ -33,9 +35,9 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// No workers yet; each is `program` with `arguments`.
-    pub(super) fn new(pool: String, program: PathBuf, arguments: Vec<String>) -> Self {
-        Self { pool, program, arguments, kept: Vec::new(), supervised: JoinSet::new() }
+    /// No workers yet; each is `program` with `arguments`, and has `grace` to stop.
+    pub(super) fn new(pool: String, program: PathBuf, arguments: Vec<String>, grace: Duration) -> Self {
+        Self { pool, program, arguments, grace, kept: Vec::new(), supervised: JoinSet::new() }
     }
 
     /// How many workers are to be kept.
@@ -55,7 +57,7 @@ impl Fleet {
             self.kept.push(stop.clone());
             let mut command = Command::new(&self.program);
             command.args(&self.arguments).kill_on_drop(true);
-            self.supervised.spawn(supervise(self.pool.clone(), command, stop));
+            self.supervised.spawn(supervise(self.pool.clone(), command, self.grace, stop));
         }
         // Those that have ended need no more attention.
         while self.supervised.try_join_next().is_some() {}
@@ -69,7 +71,7 @@ impl Fleet {
 }
 
 /// Keeps one worker process alive until `stop`.
-async fn supervise(pool: String, mut command: Command, stop: CancellationToken) {
+async fn supervise(pool: String, mut command: Command, grace: Duration, stop: CancellationToken) {
     let mut pause = FIRST_PAUSE;
     while !stop.is_cancelled() {
         let began = tokio::time::Instant::now();
@@ -79,7 +81,7 @@ async fn supervise(pool: String, mut command: Command, stop: CancellationToken) 
                     ended = worker.wait() => Some(ended),
                     () = stop.cancelled() => None,
                 };
-                let Some(ended) = ended else { return end(&pool, worker).await };
+                let Some(ended) = ended else { return end(&pool, worker, grace).await };
                 if began.elapsed() >= HEALTHY_AFTER {
                     pause = FIRST_PAUSE;
                 }
@@ -98,14 +100,14 @@ async fn supervise(pool: String, mut command: Command, stop: CancellationToken) 
 }
 
 /// Tells a worker to stop, and kills it when it has not after its time.
-async fn end(pool: &str, mut worker: Child) {
+async fn end(pool: &str, mut worker: Child, grace: Duration) {
     let pid = worker.id().and_then(|pid| i32::try_from(pid).ok());
     if let Some(pid) = pid
         && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGTERM)
     {
         tracing::warn!(pool, pid, %error, "cannot tell a worker to stop");
     }
-    match timeout(GRACE, worker.wait()).await {
+    match timeout(grace, worker.wait()).await {
         Ok(ended) if ended.as_ref().is_ok_and(ExitStatus::success) => tracing::info!(pool, pid, "a worker stopped"),
         Ok(ended) => tracing::warn!(pool, pid, ended = describe(&ended), "a worker did not stop cleanly"),
         Err(_) => {

@@ -94,6 +94,10 @@ impl Ledger for Told {
         self.ledger.claim(worker, requests, lease).await
     }
 
+    async fn begin(&self, lease: &Lease) -> Result<bool> {
+        self.ledger.begin(lease).await
+    }
+
     async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>> {
         self.ledger.renew(leases, lease).await
     }

@@ -1,8 +1,9 @@
 //! The broker in the data file.
 //!
 //! A consumer marks the messages it takes as its own and says now and then that it is alive. When it stops saying so,
-//! any other consumer of the file frees what it held.
+//! any other consumer of the file that itself kept time frees what it held.
 
+mod beat;
 #[cfg(test)]
 mod tests;
 
@@ -14,16 +15,11 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, named_params, params};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag};
 use crate::clock::milliseconds_of;
 use crate::store::{Bell, BodyColumns, Durability, Store, Write, corrupt, read_body, sqlite};
 use crate::{Class, Error, ErrorKind, Input, Job, PoolName, Result};
-
-/// How often a consumer says that it is alive, and how long after the last time it is taken for dead.
-const BEAT_EVERY: Duration = Duration::from_secs(1);
-const DEAD_AFTER: Duration = Duration::from_secs(5);
 
 pub(crate) struct EmbeddedBroker {
     store: Store,
@@ -42,15 +38,9 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn consumer(&self, pool: &PoolName) -> Result<Arc<dyn Consumer>> {
-        let register = |write: &mut Write<'_>| {
-            let alive_until = write.milliseconds_after(DEAD_AFTER);
-            let mut insert = write.prepare("INSERT INTO consumers (alive_until) VALUES (?1)")?;
-            insert.execute([alive_until]).map_err(sqlite("register a consumer"))?;
-            Ok(write.last_insert_rowid())
-        };
-        let id = self.store.write(Durability::Process, register).await?;
+        let id = self.store.write(Durability::Process, beat::register).await?;
         let hold = Arc::new(Hold { store: self.store.clone(), id, unsettled: Mutex::default() });
-        let beating = tokio::spawn(beat(Arc::clone(&hold)));
+        let beating = tokio::spawn(beat::beat(Arc::clone(&hold)));
         Ok(Arc::new(EmbeddedConsumer { store: self.store.clone(), pool: pool.clone(), hold, beating }))
     }
 
@@ -111,11 +101,7 @@ impl Drop for EmbeddedConsumer {
     fn drop(&mut self) {
         self.beating.abort();
         let id = self.hold.id;
-        let leave = move |write: &mut Write<'_>| {
-            free(write, "consumer = ?1", id)?;
-            let mut delete = write.prepare("DELETE FROM consumers WHERE consumer = ?1")?;
-            delete.execute([id]).map(drop).map_err(sqlite("leave"))
-        };
+        let leave = move |write: &mut Write<'_>| beat::leave(write, id);
         self.store.write_later(Durability::Process, leave, |left| {
             if let Err(error) = left {
                 tracing::warn!(%error, "a consumer could not leave: it will be taken for dead");
@@ -124,52 +110,10 @@ impl Drop for EmbeddedConsumer {
     }
 }
 
-/// Says that a consumer is alive, settles what could not be settled before, and frees what the dead held.
-async fn beat(hold: Arc<Hold>) {
-    let id = hold.id;
-    let mut ticks = interval(BEAT_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let unsettled = std::mem::take(&mut *lock(&hold.unsettled));
-        if !unsettled.is_empty() {
-            hold.settle(unsettled, |_| ());
-        }
-        let beaten = hold.store.write(Durability::Process, move |write| {
-            let beating = sqlite("beat");
-            let now = write.now_milliseconds();
-            // Inserted again if others took it for dead: it holds nothing by now, and may go on.
-            let sql = "INSERT INTO consumers (consumer, alive_until) VALUES (?1, ?2) \
-                       ON CONFLICT DO UPDATE SET alive_until = excluded.alive_until";
-            write.prepare(sql)?.execute([id, write.milliseconds_after(DEAD_AFTER)]).map_err(&beating)?;
-            write.prepare("DELETE FROM consumers WHERE alive_until < ?1")?.execute([now]).map_err(&beating)?;
-            // Looked for at every beat: one that was taken for dead may have taken something before it vanished.
-            let orphaned = free(write, "consumer NOT IN (SELECT consumer FROM consumers) AND ?1 = ?1", 0)?;
-            if orphaned > 0 {
-                tracing::warn!(orphaned, "a consumer vanished: its deliveries come again");
-            }
-            Ok(())
-        });
-        if let Err(error) = beaten.await {
-            tracing::warn!(%error, "cannot say that this consumer is alive");
-        }
-    }
-}
-
-/// Makes the held messages that `condition` names available again.
-fn free(write: &mut Write<'_>, condition: &str, consumer: i64) -> Result<usize> {
-    let sql = format!("UPDATE messages SET consumer = NULL WHERE consumer IS NOT NULL AND {condition}");
-    let freed = write.prepare(&sql)?.execute([consumer]).map_err(sqlite("free deliveries"))?;
-    if freed > 0 {
-        write.ring(Bell::Published);
-    }
-    Ok(freed)
-}
-
 /// As if no consumer had said anything for long.
 #[cfg(test)]
 pub(crate) fn give_up_on_consumers(write: &mut Write<'_>) -> Result<()> {
-    free(write, "?1 = ?1", 0).map(drop)
+    beat::free(write, "?1 = ?1", 0).map(drop)
 }
 
 #[async_trait]

@@ -5,6 +5,7 @@ mod counting;
 mod ending;
 mod publishing;
 mod submitting;
+mod suspecting;
 mod watching;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub use self::counting::*;
 pub use self::ending::*;
 pub use self::publishing::*;
 pub use self::submitting::*;
+pub use self::suspecting::*;
 pub use self::watching::*;
 
 /// Makes one test per promise of a ledger; the argument makes a [`Fixture`] for each.
@@ -54,6 +56,10 @@ macro_rules! ledger_contract {
             a_renewed_lease_holds_longer_and_a_lost_one_is_named
             an_expired_lease_becomes_due_and_its_holder_is_refused
             an_expired_lease_still_finishes_while_nobody_took_over
+            a_suspect_that_was_never_begun_is_not_charged_when_its_holder_vanishes
+            a_suspect_that_was_begun_is_charged
+            begin_says_when_the_lease_is_lost
+            a_killer_ends_dead_and_an_innocent_beside_it_stays_claimable
             a_success_keeps_its_output
             a_success_keeps_a_reference_to_its_output
             a_failure_keeps_its_error

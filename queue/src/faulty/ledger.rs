@@ -31,6 +31,10 @@ impl Ledger for FaultyLedger {
         self.faulty.call(Call::Claim, self.ledger.claim(worker, requests, lease)).await
     }
 
+    async fn begin(&self, lease: &Lease) -> Result<bool> {
+        self.faulty.call(Call::Begin, self.ledger.begin(lease)).await
+    }
+
     async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>> {
         self.faulty.call(Call::Renew, self.ledger.renew(leases, lease)).await
     }

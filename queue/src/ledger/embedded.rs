@@ -65,6 +65,11 @@ impl Ledger for EmbeddedLedger {
         self.store.write(Durability::Process, claim).await
     }
 
+    async fn begin(&self, lease: &Lease) -> Result<bool> {
+        let lease = lease.clone();
+        self.store.write(Durability::Power, move |write| claim::begin(write, &lease)).await
+    }
+
     async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>> {
         let leases = leases.to_vec();
         self.store

@@ -100,7 +100,7 @@ CREATE TABLE consumers (
 );
 
 -- The ledger. `due_at` is when somebody must publish the job again, `fence` grows with every claim and publication,
--- `lost` counts the holders that vanished.
+-- `lost` counts the holders that vanished, `begun` says that the attempt counts even if its holder vanishes.
 CREATE TABLE jobs (
     job INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -111,6 +111,7 @@ CREATE TABLE jobs (
     max_attempts INTEGER NOT NULL,
     fence INTEGER NOT NULL DEFAULT 0,
     lost INTEGER NOT NULL DEFAULT 0,
+    begun INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
     deadline_at INTEGER,
     due_at INTEGER,

@@ -12,8 +12,9 @@ use super::{schema, sqlite};
 use crate::clock::milliseconds_of;
 use crate::{Clock, Error, ErrorKind, Result};
 
-/// How long SQLite waits for a lock that our own file lock does not cover (a checkpoint, a backup).
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long SQLite waits for a lock that our own file lock does not cover (a checkpoint, a backup). Well below
+/// the time after which a silent consumer is taken for dead: waiting must not make one silent.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The most pieces of work in one transaction, so that nobody's answer waits too long.
 const GROUP_LIMIT: usize = 512;

@@ -119,6 +119,10 @@ impl Ledger for Fake {
         Err(away())
     }
 
+    async fn begin(&self, _: &Lease) -> Result<bool> {
+        Err(away())
+    }
+
     async fn renew(&self, _: &[Lease], _: Duration) -> Result<Vec<bool>> {
         Err(away())
     }

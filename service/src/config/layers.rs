@@ -1,5 +1,7 @@
 //! Lays the sources of a configuration over each other.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use super::schema::{Text, text_at};
@@ -8,10 +10,17 @@ use super::{Faults, Sources};
 /// What an environment variable that is a setting starts with.
 pub const ENVIRONMENT_PREFIX: &str = "MILLRACE__";
 
-/// One document out of all sources; what cannot be read is a fault and left out.
-pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> Value {
+/// One document out of all sources; a variable or a flag that cannot be read is a fault and left out. `None`: the file
+/// cannot be read, and without it every other fault would be a guess.
+pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> Option<Value> {
     let mut document = match &sources.file {
-        Some(path) => read(path, faults),
+        Some(path) => match read(path) {
+            Ok(document) => document,
+            Err(message) => {
+                faults.add(path.display(), message);
+                return None;
+            }
+        },
         None => Value::Object(Map::new()),
     };
     let mut environment: Vec<_> = sources
@@ -39,29 +48,28 @@ pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> V
             set(&mut document, &keys, scalar(value, text_at(schema, &keys)));
         }
     }
-    document
+    Some(document)
 }
 
-fn read(path: &std::path::Path, faults: &mut Faults) -> Value {
-    let empty = Value::Object(Map::new());
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => {
-            faults.add(path.display(), format_args!("cannot be read: {error}"));
-            return empty;
-        }
-    };
+/// What the file says, or what is wrong with it.
+fn read(path: &Path) -> Result<Value, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
     match yaml(&text) {
-        Ok(Value::Null) => empty,
-        Ok(document @ Value::Object(_)) => document,
-        Ok(_) => {
-            faults.add(path.display(), "is not a mapping of keys to values");
-            empty
+        Ok(Value::Null) => Ok(Value::Object(Map::new())),
+        Ok(document @ Value::Object(_)) => Ok(document),
+        Ok(_) => Err("is not a mapping of keys to values".to_owned()),
+        Err(error) => Err(fault(&error)),
+    }
+}
+
+/// In our words where the library's would be advice for its callers.
+fn fault(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::DuplicateMappingKey { key, location } => {
+            let key = key.as_ref().map_or_else(|| "a key".to_owned(), |key| format!("the key {key:?}"));
+            format!("line {}, column {}: {key} stands twice", location.line(), location.column())
         }
-        Err(error) => {
-            faults.add(path.display(), format_args!("is not YAML: {error}"));
-            empty
-        }
+        error => format!("is not YAML: {error}"),
     }
 }
 
@@ -90,4 +98,38 @@ fn set(document: &mut Value, keys: &[String], value: Value) {
         place = members.entry(key.clone()).or_insert(Value::Null);
     }
     *place = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault_of(text: &str) -> String {
+        fault(&yaml(text).unwrap_err())
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_named_with_its_line() {
+        let fault = fault_of("gateway:\n  listen: a\n  port: 1\n  listen: b\n");
+        assert!(fault.starts_with("line 4, column "), "{fault}");
+        assert!(fault.ends_with(": the key \"listen\" stands twice"), "{fault}");
+    }
+
+    #[test]
+    fn other_faults_of_a_file_keep_the_place_that_the_library_names() {
+        let fault = fault_of("gateway: {listen: a\n");
+        assert!(fault.starts_with("is not YAML: ") && fault.contains("line"), "{fault}");
+    }
+
+    #[test]
+    fn without_its_file_no_document_is_made() {
+        let sources = Sources {
+            file: Some("/nowhere/millrace.yaml".into()),
+            flags: vec!["gateway".to_owned()],
+            ..Sources::default()
+        };
+        let mut faults = Faults::default();
+        assert_eq!(merge(&sources, &Value::Bool(true), &mut faults), None);
+        assert_eq!(faults.iter().count(), 1, "{faults}");
+    }
 }

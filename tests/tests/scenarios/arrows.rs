@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use cargo_metadata::{MetadataCommand, Package};
 
-/// tests → cli → { gateway, worker, scaler } → { queue, service }; proto ← scaler, cli.
+/// tests → cli → { gateway, worker, scaler } → { queue, service }; proto ← scaler, cli;
+/// tests also → proto, queue, service, worker.
 const ARROWS: [(&str, &[&str]); 8] = [
     ("millrace-proto", &[]),
     ("millrace-queue", &[]),
@@ -14,7 +15,14 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("millrace-scaler", &["millrace-proto", "millrace-queue", "millrace-service"]),
     (
         "millrace-cli",
-        &["millrace-gateway", "millrace-proto", "millrace-queue", "millrace-scaler", "millrace-service", "millrace-worker"],
+        &[
+            "millrace-gateway",
+            "millrace-proto",
+            "millrace-queue",
+            "millrace-scaler",
+            "millrace-service",
+            "millrace-worker",
+        ],
     ),
     ("millrace-tests", &["millrace-cli", "millrace-proto", "millrace-queue", "millrace-service", "millrace-worker"]),
 ];
@@ -33,14 +41,12 @@ const DRIVERS: [(&str, &str); 10] = [
     ("tracing-subscriber", "millrace-service"),
 ];
 
+/// What each crate depends on, be it to run, to be tested or to be built.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap();
-    let normal = |package: &cargo_metadata::Package| {
-        let dependencies = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
-        dependencies.map(|dependency| dependency.name.clone()).collect()
-    };
-    metadata.packages.iter().map(|package| (package.name.to_string(), normal(package))).collect()
+    let of = |package: &Package| package.dependencies.iter().map(|dependency| dependency.name.clone()).collect();
+    metadata.packages.iter().map(|package| (package.name.to_string(), of(package))).collect()
 }
 
 #[test]
@@ -65,7 +71,8 @@ fn each_driver_is_known_to_one_crate() {
 
 #[test]
 fn only_the_worker_and_its_benchmark_know_tensors() {
-    let knowing: Vec<_> = dependencies().into_iter().filter(|(_, known)| known.contains("tch")).map(|(name, _)| name).collect();
+    let knowing: Vec<_> =
+        dependencies().into_iter().filter(|(_, known)| known.contains("tch")).map(|(name, _)| name).collect();
     assert_eq!(knowing, ["millrace-tests", "millrace-worker"]);
 }
 

@@ -1,7 +1,8 @@
 //! What must be refused, and how: a clear error that names the field, and nothing lost or half-written.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use millrace_tests::{Gateway, Process, System};
 use reqwest::{Method, Response};
@@ -22,10 +23,18 @@ async fn problem(response: Response) -> (u16, String, Value) {
     (status, kind, problem)
 }
 
-async fn refused(gateway: &Gateway, pool: &str, media_type: &str, body: &[u8]) -> (u16, String, String) {
-    let response = gateway.submit(pool, media_type, body.to_vec()).await.unwrap();
-    let (status, kind, problem) = problem(response).await;
-    (status, kind, problem.to_string())
+async fn refused(gateway: &Gateway, pool: &str, media_type: &str, body: &[u8]) -> (u16, String, Value) {
+    problem(gateway.submit(pool, media_type, body.to_vec()).await.unwrap()).await
+}
+
+/// How many files lie below `folder`.
+fn files_below(folder: &Path) -> usize {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return 0,
+        entries => entries.unwrap(),
+    };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,21 +46,24 @@ async fn a_bad_request_is_a_problem_that_names_the_field_and_leaves_nothing_behi
     };
     let big = vec![b'x'; 65 * 1024];
     let wrong_shape = tensors(json!([1, 9, 9]), 81);
-    let cases: [(&str, &str, &[u8], u16, &str); 9] = [
-        ("nosuch", "text/plain", b"x", 404, "nosuch"),
-        ("digits", "text/plain", b"x", 415, "text/plain"),
-        ("digits", "application/json", wrong_shape.as_bytes(), 422, "shape"),
-        ("echo", "text/plain", &big, 413, "65536"),
-        ("echo", "text/plain", b"", 400, "body"),
-        ("echo", "application/json", b"{\"input\": ", 400, "JSON"),
-        ("echo", "application/json", b"{\"inputt\": {}}", 400, "inputt"),
-        ("echo?id=a%2Fb", "text/plain", b"x", 400, "id"),
-        ("echo?class=urgent", "text/plain", b"x", 400, "class"),
+    type Case<'a> = (&'a str, &'a str, &'a [u8], u16, &'a str, &'a str);
+    let cases: [Case<'_>; 10] = [
+        ("nosuch", "text/plain", b"x", 404, "unknown-pool", "pool"),
+        ("digits", "text/plain", b"x", 415, "unsupported-media-type", "media_type"),
+        ("digits", "application/json", wrong_shape.as_bytes(), 422, "invalid-input", "inputs[0].shape"),
+        ("echo", "text/plain", &big, 413, "body-too-large", "body"),
+        ("echo", "text/plain", b"", 400, "empty-body", "body"),
+        ("echo", "application/json", b"{\"input\": ", 400, "malformed-json", "body"),
+        ("echo", "application/json", b"[1]", 422, "invalid-input", "body"),
+        ("echo", "application/json", b"{\"inputt\": {}}", 422, "invalid-input", "inputt"),
+        ("echo?id=a%2Fb", "text/plain", b"x", 400, "bad-id", "id"),
+        ("echo?class=urgent", "text/plain", b"x", 400, "bad-option", "class"),
     ];
-    for (pool, media_type, body, status, named) in cases {
+    for (pool, media_type, body, status, name, field) in cases {
         let (found, kind, problem) = refused(&gateway, pool, media_type, body).await;
-        assert_eq!(found, status, "{pool} {media_type}: {problem}");
-        assert!(!kind.is_empty() && problem.contains(named), "{problem} does not name {named}");
+        assert_eq!((found, kind.as_str()), (status, name), "{pool} {media_type}: {problem}");
+        assert_eq!(problem["field"], field, "{pool} {media_type}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(field), "{problem}");
     }
     let unknown = gateway.request(Method::GET, "/v1/jobs/no-such-job").send().await.unwrap();
     assert_eq!(problem(unknown).await.0, 404);
@@ -59,8 +71,12 @@ async fn a_bad_request_is_a_problem_that_names_the_field_and_leaves_nothing_behi
     let backend = system.backend().await.unwrap();
     let gauge = backend.broker.gauge().await.unwrap();
     for pool in ["echo", "digits"] {
-        assert_eq!(gauge.depth(&pool.parse().unwrap()).await.unwrap().waiting(), 0);
+        let pool = pool.parse().unwrap();
+        assert_eq!(gauge.depth(&pool).await.unwrap().waiting(), 0);
+        let open = backend.ledger.open_jobs(&pool).await.unwrap();
+        assert_eq!((open.leased, open.retry), (0, 0), "{pool:?}");
     }
+    assert_eq!(files_below(&system.folder().join("data/blobs")), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,12 +84,14 @@ async fn a_full_disk_refuses_new_jobs_and_loses_none() {
     let system = System::new("{backend: 'embedded:./data?max_size=1000000', pools: {echo: {model: echo}}}").unwrap();
     let gateway = system.gateway().await.unwrap();
     let mut accepted = Vec::new();
+    let mut attempts = 0;
     let refusal = loop {
+        attempts += 1;
+        assert!(attempts <= 1_000, "the limit does not hold");
         let response = gateway.submit("echo", "text/plain", vec![b'x'; 20_000]).await.unwrap();
         if response.status() == 202 {
             let job: Value = response.json().await.unwrap();
             accepted.push(job["id"].as_str().unwrap().to_owned());
-            assert!(accepted.len() < 1_000, "the limit does not hold");
             continue;
         }
         let refusal = problem(response).await;
@@ -106,7 +124,9 @@ async fn a_wrong_configuration_is_refused_with_all_its_faults() {
     let yaml = "{gatewayy: {}, pools: {echo: {model: 'echo:soon', scale: {target: -1, min: 5, max: 2}}}}";
     let system = System::new(yaml).unwrap();
     let output = refuses(&system, &["up", "--config", "millrace.yaml"]).await;
-    for fault in ["gatewayy: unknown key", "pools.echo.model: ", "pools.echo.scale.target: -1", "pools.echo.scale.min: 5"] {
+    for fault in
+        ["gatewayy: unknown key", "pools.echo.model: ", "pools.echo.scale.target: -1", "pools.echo.scale.min: 5"]
+    {
         assert!(output.contains(fault), "{fault:?} is not in:\n{output}");
     }
     let output = refuses(&system, &["gateway", "--config", "nosuch.yaml"]).await;
@@ -121,6 +141,23 @@ async fn a_missing_model_is_refused_with_its_path() {
         let output = refuses(&system, &arguments).await;
         assert!(output.contains("pools.digits.model") && output.contains("models/nosuch/1"), "{output}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_file_that_is_missing_or_broken_is_refused_with_its_path() {
+    let system = System::new("pools: {digits: {model: models/digits/1}}").unwrap();
+    let folder = system.folder().join("models/digits/1");
+    std::fs::create_dir_all(&folder).unwrap();
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/digits/1/model.yaml");
+    std::fs::copy(manifest, folder.join("model.yaml")).unwrap();
+    let worker = ["worker", "--pool", "digits", "--config", "millrace.yaml"];
+    let output = refuses(&system, &worker).await;
+    assert!(output.contains("models/digits/1/model.pt: is not there"), "{output}");
+
+    // Without libtorch it is not even opened, and named all the same.
+    std::fs::write(folder.join("model.pt"), "this is no TorchScript").unwrap();
+    let output = refuses(&system, &worker).await;
+    assert!(output.contains("models/digits/1/model.pt: "), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,12 +180,16 @@ async fn a_data_file_from_a_newer_version_is_refused_and_left_as_it_is() {
     gateway.process.ended().await.unwrap();
     // SQLite keeps `user_version`, our schema's number, big-endian at byte 60 of its header; the log would outrank it.
     let path = system.folder().join("data/millrace.db");
-    std::fs::remove_file(system.folder().join("data/millrace.db-wal")).unwrap();
+    let log = system.folder().join("data/millrace.db-wal");
+    if log.exists() {
+        std::fs::remove_file(log).unwrap();
+    }
     let mut file = File::options().write(true).open(&path).unwrap();
     file.seek(SeekFrom::Start(60)).unwrap();
     file.write_all(&999_u32.to_be_bytes()).unwrap();
     let before = std::fs::read(&path).unwrap();
-    let output = refuses(&system, &["gateway", "--config", "millrace.yaml", "--set", "gateway.listen=127.0.0.1:0"]).await;
+    let output =
+        refuses(&system, &["gateway", "--config", "millrace.yaml", "--set", "gateway.listen=127.0.0.1:0"]).await;
     assert!(output.contains("millrace.db") && output.contains("999") && output.contains("newer"), "{output}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }

@@ -18,11 +18,9 @@ async fn sigterm_in_mid_batch_finishes_the_batch_and_gives_the_rest_back() {
     let worker = system.worker("echo").await.unwrap();
     let backend = system.backend().await.unwrap();
     let pool = "echo".parse().unwrap();
-    until("two batches are leased", async || {
-        Ok((backend.ledger.open_jobs(&pool).await?.leased == 8).then_some(()))
-    })
-    .await
-    .unwrap();
+    until("two batches are leased", async || Ok((backend.ledger.open_jobs(&pool).await?.leased == 8).then_some(())))
+        .await
+        .unwrap();
 
     let told = Instant::now();
     worker.terminate().unwrap();

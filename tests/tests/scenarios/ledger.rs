@@ -7,15 +7,19 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use millrace_tests::{Process, System};
-use queue::{Backend, Body, JobId, JobRecord, State};
+use queue::{Body, JobId, JobRecord, Ledger, State};
 use reqwest::{Client, StatusCode};
 use tokio::sync::watch;
-use tokio::time::interval;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 const JOBS: usize = 10_000;
 const SUBMITTERS: usize = 32;
 const WORKERS: usize = 3;
+
+/// How long each part may take that must end: far more than it needs, so that only a fault is slow.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A worker runs at most 8 jobs in 25 ms, so that the kills meet it at work.
 const YAML: &str = "pools: {echo: {model: 'echo:25ms:8', jobs: {max_attempts: 20}}}";
@@ -24,35 +28,53 @@ const YAML: &str = "pools: {echo: {model: 'echo:25ms:8', jobs: {max_attempts: 20
 async fn no_accepted_job_is_lost_when_workers_and_the_gateway_are_killed() {
     let system = Arc::new(System::new(YAML).unwrap());
     let mut gateway = system.gateway().await.unwrap();
+    let backend = system.backend().await.unwrap();
     let (url, urls) = watch::channel(gateway.url.clone());
     let accepted = Arc::new(AtomicUsize::new(0));
-    let submitting = futures::stream::iter(0..JOBS).for_each_concurrent(SUBMITTERS, {
-        let (accepted, urls) = (Arc::clone(&accepted), urls.clone());
-        move |number| submit(number, urls.clone(), Arc::clone(&accepted))
+    let client = Client::builder().no_proxy().build().unwrap();
+    let submissions = futures::stream::iter(0..JOBS).map({
+        let (accepted, ledger) = (Arc::clone(&accepted), Arc::clone(&backend.ledger));
+        move |number| {
+            let submitted = submit(client.clone(), number, urls.clone());
+            let (accepted, ledger) = (Arc::clone(&accepted), Arc::clone(&ledger));
+            async move {
+                submitted.await;
+                accepted.fetch_add(1, Ordering::Relaxed);
+                // Watched from now on: what happens after its first ending must not be taken for it.
+                (number, tokio::spawn(ending(ledger, id(number))))
+            }
+        }
     });
-    let submitting = tokio::spawn(submitting);
+    let submitting = tokio::spawn(submissions.buffer_unordered(SUBMITTERS).collect::<BTreeMap<usize, JoinHandle<_>>>());
     let all_done = CancellationToken::new();
     let killing = tokio::spawn(kill_a_worker_every_second(Arc::clone(&system), all_done.clone()));
 
     // The gateway dies in the middle of accepting.
     let half = async {
         let mut looks = interval(Duration::from_millis(5));
-        while accepted.load(Ordering::Relaxed) < JOBS / 2 {
+        // A submitter that has failed ends them all.
+        while accepted.load(Ordering::Relaxed) < JOBS / 2 && !submitting.is_finished() {
             looks.tick().await;
         }
     };
-    half.await;
+    within("half of the jobs are accepted", half).await;
     gateway.process.kill().await.unwrap();
     gateway = system.gateway().await.unwrap();
     url.send_replace(gateway.url.clone());
-    submitting.await.unwrap();
+    let watched = within("all jobs are accepted", submitting).await.unwrap();
     let began = Instant::now();
 
-    let backend = system.backend().await.unwrap();
-    let endings = endings(&backend).await;
+    let collecting = async {
+        let mut endings = Vec::with_capacity(JOBS);
+        for ending in watched.into_values() {
+            endings.push(ending.await.unwrap());
+        }
+        endings
+    };
+    let endings = within("all jobs end", collecting).await;
     let drained_seconds = began.elapsed().as_secs_f64();
     all_done.cancel();
-    let kills = killing.await.unwrap().unwrap();
+    let kills = within("the last worker is killed", killing).await.unwrap().unwrap();
 
     let (mut succeeded, mut redelivered, mut lost, mut changed) = (0, 0, 0, 0);
     let mut others: BTreeMap<&str, usize> = BTreeMap::new();
@@ -92,8 +114,7 @@ fn body(number: usize) -> String {
 }
 
 /// Submits one job until it is accepted, as a client would: with its own id, again after every failure.
-async fn submit(number: usize, mut urls: watch::Receiver<String>, accepted: Arc<AtomicUsize>) {
-    let client = Client::builder().no_proxy().build().unwrap();
+async fn submit(client: Client, number: usize, mut urls: watch::Receiver<String>) {
     loop {
         let url = urls.borrow_and_update().clone();
         let request = client.post(format!("{url}/v1/pools/echo/jobs?id={}", id(number)));
@@ -104,7 +125,6 @@ async fn submit(number: usize, mut urls: watch::Receiver<String>, accepted: Arc<
             Err(_) => urls.changed().await.unwrap(),
         }
     }
-    accepted.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Keeps workers running, and kills the oldest every second.
@@ -122,16 +142,20 @@ async fn kill_a_worker_every_second(system: Arc<System>, until: CancellationToke
     Ok(kills)
 }
 
-/// The record of each job when it was first seen to have ended.
-async fn endings(backend: &Backend) -> Vec<Option<JobRecord>> {
-    let watched = (0..JOBS).map(|number| async move {
-        let mut records = backend.ledger.watch(&id(number)).await.unwrap();
-        let mut last = None;
-        while let Some(record) = records.next().await {
-            last = Some(record.unwrap());
+/// The record of a job when it was first seen to have ended.
+async fn ending(ledger: Arc<dyn Ledger>, id: JobId) -> Option<JobRecord> {
+    let mut records = ledger.watch(&id).await.unwrap();
+    while let Some(record) = records.next().await {
+        let record = record.unwrap();
+        if record.state.has_ended() {
+            return Some(record);
         }
-        last
-    });
-    let watched = futures::stream::iter(watched).buffered(1_000).collect();
-    tokio::time::timeout(Duration::from_secs(180), watched).await.expect("jobs are still open after 180 s")
+    }
+    None
+}
+
+/// What `happening` comes to; if it never does, the test fails and does not hang.
+async fn within<T>(what: &str, happening: impl Future<Output = T>) -> T {
+    let waited = timeout(PATIENCE, happening).await;
+    waited.unwrap_or_else(|_| panic!("it did not happen within {PATIENCE:?} that {what}"))
 }

@@ -1,10 +1,13 @@
 //! The whole system, as its users and its enemies see it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a scenario that cannot go on has failed")]
+
 mod arrows;
 mod bad_input;
 mod big_input;
 #[cfg(feature = "torch")]
 mod digits;
 mod drain;
+mod killer;
 mod ledger;
 mod scale;

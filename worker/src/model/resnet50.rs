@@ -4,7 +4,8 @@
 //! 3 × 3 convolution of a block, as torchvision has it. Parameters are called as in torchvision's state dict, so a
 //! safetensors file of its weights loads by name.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tch::nn::{self, FuncT, Module, ModuleT, VarStore};
@@ -28,27 +29,27 @@ pub enum Weights {
 const CLASSES: i64 = 1000;
 
 /// Writes `model.pt` (98 MiB) and `model.yaml` into `folder`, which is named `<name>/<version>` and made if it is not
-/// there. `labels` is a file with the names of the 1,000 classes, one per line.
+/// there. `labels` is a file with the names of the 1,000 classes, one per line. Nothing is written unless all that is
+/// given can be used.
 pub fn write(folder: &Path, weights: &Weights, labels: Option<&Path>) -> Result<Manifest, ModelError> {
+    let labels = labels.map(read_labels).transpose()?;
+    if let Weights::Safetensors(file) = weights {
+        // Tried before the network is built, and without libtorch's bindings: the system's own answer is clearer.
+        File::open(file).and_then(|mut file| file.read_exact(&mut [0])).map_err(|error| unreadable(file, &error))?;
+    }
+    let module = traced(weights)?;
+
     let at = |path: &Path| {
         let path = path.display().to_string();
-        move |error: std::io::Error| ModelError(format!("{path}: {error}"))
+        move |error: io::Error| ModelError(format!("{path}: cannot be written: {error}"))
     };
     fs::create_dir_all(folder).map_err(at(folder))?;
     let mut manifest = MANIFEST.to_owned();
     if let Some(labels) = labels {
-        let text = fs::read_to_string(labels).map_err(at(labels))?;
-        let count = text.lines().count();
-        if count as i64 != CLASSES {
-            return Err(ModelError(format!(
-                "{}: {count} lines are not one for each of 1000 classes",
-                labels.display()
-            )));
-        }
-        fs::write(folder.join("labels.txt"), text).map_err(at(folder))?;
+        let file = folder.join("labels.txt");
+        fs::write(&file, labels).map_err(at(&file))?;
         manifest = manifest.replace("top_k: {k: 5}", "top_k: {k: 5, labels_file: labels.txt}");
     }
-    let module = traced(weights)?;
     // A file that is cut short must not look like a model.
     let (partial, file) = (folder.join("model.pt.partial"), folder.join("model.pt"));
     module.save(&partial).map_err(|error| ModelError(format!("{}: {error}", partial.display())))?;
@@ -77,6 +78,19 @@ postprocess:
 batch: {max_items: 32}
 ";
 
+fn read_labels(file: &Path) -> Result<String, ModelError> {
+    let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
+    let count = text.lines().count();
+    if count as i64 != CLASSES {
+        return Err(ModelError(format!("{}: {count} lines are not one for each of 1000 classes", file.display())));
+    }
+    Ok(text)
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> ModelError {
+    ModelError(format!("{}: cannot be read: {error}", file.display()))
+}
+
 fn traced(weights: &Weights) -> Result<CModule, ModelError> {
     if let Weights::Random { seed } = weights {
         tch::manual_seed(*seed);
@@ -96,7 +110,11 @@ fn traced(weights: &Weights) -> Result<CModule, ModelError> {
 }
 
 fn load(store: &mut VarStore, file: &Path) -> Result<(), ModelError> {
-    let in_file = |error: TchError| ModelError(format!("{}: {error}", file.display()));
+    let in_file = |error: TchError| match error {
+        // The library's text is Debug output, and names the file once more.
+        TchError::SafeTensorError { .. } => ModelError(format!("{}: is not a safetensors file", file.display())),
+        error => ModelError(format!("{}: {error}", file.display())),
+    };
     let given: Vec<(String, Tensor)> = Tensor::read_safetensors(file).map_err(in_file)?;
     let given: std::collections::HashMap<String, Tensor> = given.into_iter().collect();
     let mut faults = Vec::new();

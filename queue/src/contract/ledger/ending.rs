@@ -97,7 +97,9 @@ pub async fn a_job_whose_workers_keep_vanishing_is_dead(fixture: &dyn Fixture) {
     accept(&*ledger, &[by_broker.clone(), by_lease.clone()]).await;
     for attempt in 1..=2 {
         for (job, redelivered) in [(&by_broker, true), (&by_lease, false)] {
-            assert_eq!(granted(claim_as(&*ledger, "doomed", job, redelivered).await).attempt, attempt);
+            let lease = granted(claim_as(&*ledger, "doomed", job, redelivered).await);
+            assert_eq!(lease.attempt, attempt);
+            assert!(ledger.begin(&lease).await.unwrap());
         }
         fixture.advance(LEASE * 2).await;
     }

@@ -16,6 +16,8 @@ pub(super) enum Action {
     Confirm(Index),
     Receive(usize),
     Claim(Index),
+    /// What a worker says before it runs a suspect; said of others too.
+    Begin(Index),
     Renew(Index),
     Finish(Index, Ending),
     SettleDone(Index),
@@ -64,6 +66,7 @@ impl Action {
             4 => index().prop_map(Self::Confirm),
             8 => (1_usize..4).prop_map(Self::Receive),
             10 => index().prop_map(Self::Claim),
+            4 => index().prop_map(Self::Begin),
             1 => index().prop_map(Self::Renew),
             8 => (index(), ending()).prop_map(|(lease, ending)| Self::Finish(lease, ending)),
             6 => index().prop_map(Self::SettleDone),

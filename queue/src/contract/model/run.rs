@@ -89,6 +89,13 @@ impl Run {
                     self.claim(index).await;
                 }
             }
+            Action::Begin(index) => {
+                if let Some(index) = pick(index, self.leases.len()) {
+                    let Granted { job, lease, .. } = &self.leases[index];
+                    let expected = self.world.begin(*job, lease.fence);
+                    assert_eq!(self.backend.ledger.begin(lease).await.unwrap(), expected);
+                }
+            }
             Action::Renew(index) => {
                 if let Some(index) = pick(index, self.leases.len()) {
                     let Granted { job, lease, .. } = &self.leases[index];

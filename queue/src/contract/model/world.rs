@@ -26,6 +26,8 @@ pub(super) struct Entry {
     pub(super) attempts: u32,
     pub(super) fence: u64,
     pub(super) is_lost: bool,
+    /// The attempt counts even if its holder vanishes.
+    pub(super) is_begun: bool,
     pub(super) due_at: Option<Timestamp>,
     pub(super) output: Option<String>,
 }
@@ -128,7 +130,7 @@ impl World {
         match entry.state {
             State::Queued => {}
             State::Leased if !redelivered && entry.due_at.is_some_and(|until| until > now) => return Claimed::Held,
-            State::Leased => entry.is_lost = true,
+            State::Leased => entry.lose_holder(),
             State::Retry => return Claimed::Held,
             ended => return Claimed::Ended(ended),
         }
@@ -143,9 +145,14 @@ impl World {
         }
         entry.state = State::Leased;
         entry.attempts += 1;
+        entry.is_begun = !entry.is_lost;
         entry.fence += 1;
         entry.due_at = Some(now + LEASE);
         Claimed::Go { fence: entry.fence, attempt: entry.attempts, alone: entry.is_lost }
+    }
+
+    pub(super) fn begin(&mut self, job: usize, fence: u64) -> bool {
+        self.leased(job, fence).map(|entry| entry.is_begun = true).is_some()
     }
 
     pub(super) fn renew(&mut self, job: usize, fence: u64, now: Timestamp) -> bool {
@@ -199,7 +206,9 @@ impl World {
             if let Some(entry) = &mut known.entry
                 && entry.due_at.is_some_and(|due| due <= now)
             {
-                entry.is_lost |= entry.state == State::Leased;
+                if entry.state == State::Leased {
+                    entry.lose_holder();
+                }
                 entry.state = State::Queued;
                 entry.fence += 1;
                 entry.due_at = Some(now + PUBLISH_TIMEOUT);
@@ -217,11 +226,16 @@ impl World {
 
 impl Entry {
     pub(super) fn open(due_at: Option<Timestamp>) -> Self {
-        Self { state: State::Queued, attempts: 0, fence: 0, is_lost: false, due_at, output: None }
+        Self { state: State::Queued, attempts: 0, fence: 0, is_lost: false, is_begun: false, due_at, output: None }
     }
 
     fn was_given_out(&self) -> bool {
         self.state == State::Queued && self.due_at.is_some() && self.fence > 0
+    }
+
+    fn lose_holder(&mut self) {
+        self.is_lost = true;
+        self.attempts -= u32::from(!self.is_begun);
     }
 
     fn end(&mut self, state: State) {

@@ -1,4 +1,4 @@
-//! Claiming.
+//! Claiming, and beginning what was claimed.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ struct Row {
     max_attempts: u32,
     fence: u64,
     lost: i64,
+    begun: bool,
     deadline_at: Option<i64>,
     due_at: Option<i64>,
 }
@@ -35,7 +36,7 @@ pub(super) fn claim(
             find(write, id)?.ok_or_else(|| corrupt("a job that was just written", id))?
         }
     };
-    let mut lost = row.lost;
+    let (mut lost, mut attempts) = (row.lost, row.attempts);
     match rows::state(row.state)? {
         State::Queued => {}
         State::Leased => {
@@ -44,6 +45,12 @@ pub(super) fn claim(
                 return Ok(Claim::Held);
             }
             lost += 1;
+            if !row.begun {
+                // Its holder fell to something else: this was no attempt at it.
+                attempts -= 1;
+                let mut update = write.prepare("UPDATE jobs SET attempts = ?1 WHERE job = ?2")?;
+                update.execute(params![attempts, row.row_id]).map_err(sqlite("claim"))?;
+            }
         }
         State::Retry => return Ok(Claim::Held),
         ended => return Ok(Claim::Ended(ended)),
@@ -54,16 +61,17 @@ pub(super) fn claim(
         finish::end(write, row.row_id, id, State::Expired, Some(&error))?;
         return Ok(Claim::Ended(State::Expired));
     }
-    if row.attempts >= row.max_attempts {
-        let message = format!("its worker vanished in the last of {} attempts", row.attempts);
+    if attempts >= row.max_attempts {
+        let message = format!("its worker vanished in the last of {attempts} attempts");
         let error = JobError { kind: "worker_lost".to_owned(), message };
         finish::end(write, row.row_id, id, State::Dead, Some(&error))?;
         return Ok(Claim::Ended(State::Dead));
     }
-    let claimed = Lease { id: id.clone(), fence: row.fence + 1, attempt: row.attempts + 1 };
+    let claimed = Lease { id: id.clone(), fence: row.fence + 1, attempt: attempts + 1 };
+    let alone = lost > 0;
     let mut update = write.prepare(
-        "UPDATE jobs SET state = ?1, attempts = ?2, fence = ?3, lost = ?4, due_at = ?5, started_at = ?6, worker = ?7 \
-         WHERE job = ?8",
+        "UPDATE jobs SET state = ?1, attempts = ?2, fence = ?3, lost = ?4, begun = ?5, due_at = ?6, started_at = ?7, \
+         worker = ?8 WHERE job = ?9",
     )?;
     update
         .execute(params![
@@ -71,18 +79,26 @@ pub(super) fn claim(
             claimed.attempt,
             claimed.fence,
             lost,
+            !alone,
             write.milliseconds_after(lease),
             now,
             worker.as_str(),
             row.row_id
         ])
         .map_err(sqlite("claim"))?;
-    Ok(Claim::Go { lease: claimed, alone: lost > 0 })
+    Ok(Claim::Go { lease: claimed, alone })
+}
+
+/// Makes the attempt count whatever becomes of its holder; whether the lease still holds.
+pub(super) fn begin(write: &mut Write<'_>, lease: &Lease) -> Result<bool> {
+    let mut update = write.prepare("UPDATE jobs SET begun = 1 WHERE id = ?1 AND fence = ?2 AND state = ?3")?;
+    let row = params![lease.id.as_str(), lease.fence, rows::code(State::Leased)];
+    update.execute(row).map(|begun| begun > 0).map_err(sqlite("begin"))
 }
 
 fn find(write: &Write<'_>, id: &JobId) -> Result<Option<Row>> {
     let mut select = write.prepare(
-        "SELECT job, state, attempts, max_attempts, fence, lost, deadline_at, due_at FROM jobs WHERE id = ?1",
+        "SELECT job, state, attempts, max_attempts, fence, lost, begun, deadline_at, due_at FROM jobs WHERE id = ?1",
     )?;
     let read = |row: &rusqlite::Row<'_>| {
         Ok(Row {
@@ -92,8 +108,9 @@ fn find(write: &Write<'_>, id: &JobId) -> Result<Option<Row>> {
             max_attempts: row.get(3)?,
             fence: row.get(4)?,
             lost: row.get(5)?,
-            deadline_at: row.get(6)?,
-            due_at: row.get(7)?,
+            begun: row.get(6)?,
+            deadline_at: row.get(7)?,
+            due_at: row.get(8)?,
         })
     };
     select.query_row([id.as_str()], read).optional().map_err(sqlite("claim"))

@@ -25,8 +25,11 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found = select.query_map([now, limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(&taking)?;
     let found: Vec<(i64, i64, u64)> = found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
-    let mut update =
-        write.prepare("UPDATE jobs SET state = ?1, fence = ?2, lost = lost + ?3, due_at = ?4 WHERE job = ?5")?;
+    // A suspect that was never begun is not charged for the holder that vanished with it.
+    let mut update = write.prepare(
+        "UPDATE jobs SET state = ?1, fence = ?2, lost = lost + ?3, attempts = attempts - (?3 AND NOT begun), \
+         due_at = ?4 WHERE job = ?5",
+    )?;
     let due_at = write.milliseconds_after(submit::PUBLISH_TIMEOUT);
     let mut due = Vec::with_capacity(found.len());
     for (row_id, code, fence) in found {

@@ -76,7 +76,7 @@ fn a_file_of_other_weights_is_refused_by_name_and_shape() {
     let folder = models.path().join("resnet50/1");
     let error = write(&folder, &Weights::Safetensors(file), None).unwrap_err().to_string();
     assert!(error.contains("267 tensors are not those of resnet50: bn1.bias is missing"), "{error}");
-    assert!(!folder.join("model.pt").exists());
+    assert!(!folder.exists());
 }
 
 #[test]
@@ -84,6 +84,21 @@ fn labels_must_be_one_for_each_class() {
     let models = tempfile::tempdir().unwrap();
     let labels = models.path().join("labels.txt");
     fs::write(&labels, "cat\ndog\n").unwrap();
-    let error = write(&models.path().join("resnet50/1"), &Weights::Random { seed: 0 }, Some(&labels)).unwrap_err();
+    let folder = models.path().join("resnet50/1");
+    let error = write(&folder, &Weights::Random { seed: 0 }, Some(&labels)).unwrap_err();
     assert!(error.to_string().contains("2 lines are not one for each of 1000 classes"), "{error}");
+    assert!(!models.path().join("resnet50").exists());
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_once_and_nothing_is_left_behind() {
+    let models = tempfile::tempdir().unwrap();
+    let (folder, missing) = (models.path().join("resnet50/1"), models.path().join("missing"));
+    let random = Weights::Random { seed: 0 };
+    for (weights, labels) in [(&Weights::Safetensors(missing.clone()), None), (&random, Some(missing.as_path()))] {
+        let error = write(&folder, weights, labels).unwrap_err().to_string();
+        let expected = format!("{}: cannot be read: No such file or directory (os error 2)", missing.display());
+        assert_eq!(error, expected);
+        assert!(!models.path().join("resnet50").exists());
+    }
 }

@@ -1,0 +1,196 @@
+//! A worker whose broker and ledger fail: every job ends, once, whatever is lost on the way.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use jiff::Timestamp;
+use millrace_worker::model::{Echo, Model};
+use millrace_worker::{Worker, WorkerError, WorkerSettings};
+use queue::faulty::{Call, Fault, Faulty};
+use queue::{Backend, BackendUrl, Blobs, Body, Class, Input, Job, JobRecord, PoolName, Publication, State, WorkerId};
+use service::Health;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Bench {
+    folder: TempDir,
+    faulty: Faulty,
+    /// As the worker sees it.
+    flawed: Backend,
+    /// As it is.
+    sound: Backend,
+    stop: CancellationToken,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url: BackendUrl = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
+        let sound = Backend::open(&url).await.unwrap();
+        let faulty = Faulty::default();
+        let flawed = faulty.wrap(sound.clone());
+        Self { folder, faulty, flawed, sound, stop: CancellationToken::new() }
+    }
+
+    fn start(&self, model: Echo) -> JoinHandle<Result<(), WorkerError>> {
+        let worker = Worker {
+            id: WorkerId::new("tested"),
+            pool: pool(),
+            settings: WorkerSettings { retry_initial: service::Period::millis(1), ..WorkerSettings::default() },
+            model: Arc::new(model) as Arc<dyn Model>,
+            backend: self.flawed.clone(),
+            blobs: Blobs::directory(&self.folder.path().join("blobs"), Blobs::INLINE_LIMIT_BYTES).unwrap(),
+            health: Health::new(),
+            started: Instant::now(),
+        };
+        tokio::spawn(millrace_worker::run(worker, self.stop.clone()))
+    }
+
+    async fn submit(&self, bodies: &[&'static str]) {
+        let jobs: Vec<Job> = bodies.iter().map(|body| job(body)).collect();
+        self.sound.ledger.submit(&jobs).await.unwrap();
+        self.sound.broker.producer().await.unwrap().publish(&jobs).await.unwrap();
+        let publications: Vec<_> = jobs.iter().map(|job| Publication::first(job.id.clone())).collect();
+        self.sound.ledger.published(&publications).await.unwrap();
+    }
+
+    async fn ended(&self, body: &'static str) -> JobRecord {
+        let records = self.sound.ledger.watch(&job(body).id).await.unwrap();
+        let records: Vec<_> = timeout(PATIENCE, records.collect()).await.unwrap();
+        records.into_iter().last().unwrap().unwrap()
+    }
+
+    /// Stops the worker; nothing may be left with the broker or on lease.
+    async fn stopped(&self, worker: JoinHandle<Result<(), WorkerError>>) {
+        self.stop.cancel();
+        timeout(PATIENCE, worker).await.unwrap().unwrap().unwrap();
+        assert_eq!(self.sound.ledger.open_jobs(&pool()).await.unwrap().leased, 0);
+    }
+
+    async fn in_broker(&self) -> u64 {
+        let depth = self.sound.broker.gauge().await.unwrap().depth(&pool()).await.unwrap();
+        depth.waiting() + depth.in_flight.unwrap()
+    }
+}
+
+fn pool() -> PoolName {
+    "echo".parse().unwrap()
+}
+
+/// A job whose id tells its body.
+fn job(body: &'static str) -> Job {
+    Job {
+        id: body.replace(' ', "-").parse().unwrap(),
+        pool: pool(),
+        class: Class::Standard,
+        input: Input { media_type: "text/plain".to_owned(), body: Body::Inline(Bytes::from_static(body.as_bytes())) },
+        created_at: Timestamp::from_second(1).unwrap(),
+        deadline_at: None,
+        max_attempts: 3,
+        retention: Duration::from_secs(60),
+        trace_parent: None,
+    }
+}
+
+fn output(record: &JobRecord) -> &Body {
+    &record.output.as_ref().unwrap().body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_are_written_however_often_the_ledger_fails_and_settled_only_then() {
+    let bench = Bench::new().await;
+    bench.faulty.order(Call::Finish, Fault::Fail, 3);
+    bench.submit(&["one", "two"]).await;
+    let worker = bench.start(Echo::default());
+    for body in ["one", "two"] {
+        let record = bench.ended(body).await;
+        assert_eq!((record.state, record.attempts), (State::Succeeded, 1));
+        assert_eq!(output(&record), &job(body).input.body);
+    }
+    assert_eq!(bench.faulty.left(Call::Finish), 0);
+    bench.stopped(worker).await;
+    assert_eq!(bench.in_broker().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finish_whose_answer_is_lost_is_one_effect() {
+    let bench = Bench::new().await;
+    bench.faulty.order(Call::Finish, Fault::LoseAnswer, 1);
+    bench.submit(&["one"]).await;
+    let worker = bench.start(Echo::default());
+    let first = bench.ended("one").await;
+    assert_eq!(first.state, State::Succeeded);
+    bench.stopped(worker).await;
+    assert_eq!(bench.sound.ledger.get(&first.id).await.unwrap().unwrap(), first);
+    assert_eq!(bench.in_broker().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_could_not_be_claimed_or_received_comes_again() {
+    let bench = Bench::new().await;
+    bench.faulty.order(Call::Receive, Fault::Fail, 1);
+    bench.faulty.order(Call::Claim, Fault::Fail, 1);
+    bench.submit(&["one"]).await;
+    let worker = bench.start(Echo::default());
+    assert_eq!(bench.ended("one").await.state, State::Succeeded);
+    bench.stopped(worker).await;
+    assert_eq!(bench.in_broker().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_answer_is_lost_is_claimed_again() {
+    let bench = Bench::new().await;
+    bench.faulty.order(Call::Claim, Fault::LoseAnswer, 1);
+    bench.submit(&["one"]).await;
+    let worker = bench.start(Echo::default());
+    // The lease of the lost answer is taken over by the redelivery: the job is a suspect then, and runs alone.
+    assert_eq!(bench.ended("one").await.state, State::Succeeded);
+    bench.stopped(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_job_dies_after_its_attempts_and_a_bad_input_at_once_beside_good_ones() {
+    let bench = Bench::new().await;
+    bench.submit(&["good", "fail:model", "fail:input", "fine"]).await;
+    let worker = bench.start(Echo::default());
+    for body in ["good", "fine"] {
+        assert_eq!(bench.ended(body).await.state, State::Succeeded);
+    }
+    let refused = bench.ended("fail:input").await;
+    assert_eq!((refused.state, refused.attempts), (State::Failed, 1));
+    let poison = bench.ended("fail:model").await;
+    assert_eq!((poison.state, poison.attempts), (State::Dead, 3));
+    assert_eq!(poison.error.unwrap().kind, "model_error");
+    bench.stopped(worker).await;
+    assert_eq!(bench.in_broker().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_of_a_job_that_was_cancelled_while_it_ran_is_refused() {
+    let bench = Bench::new().await;
+    // The lease is seen to be held before the batch ends: the result then waits for the ledger.
+    bench.faulty.order(Call::Finish, Fault::Fail, 4);
+    bench.submit(&["one"]).await;
+    let worker = bench.start(Echo::default());
+    let id = job("one").id;
+    let mut looks = tokio::time::interval(Duration::from_millis(1));
+    let leased = async {
+        while bench.sound.ledger.get(&id).await.unwrap().unwrap().state != State::Leased {
+            looks.tick().await;
+        }
+    };
+    timeout(PATIENCE, leased).await.unwrap();
+    let cancelled = bench.sound.ledger.cancel(&id).await.unwrap().unwrap();
+    assert_eq!(cancelled.state, State::Cancelled);
+    bench.stopped(worker).await;
+    assert_eq!(bench.sound.ledger.get(&id).await.unwrap().unwrap(), cancelled);
+    assert_eq!(bench.in_broker().await, 0);
+}
