@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Trains the digits model and writes everything in this folder but this file and README.md.
 
-    python3 -m venv /tmp/digits
-    /tmp/digits/bin/pip install torch==2.11.0 scikit-learn==1.7.2 numpy pillow
-    /tmp/digits/bin/python models/digits/train.py
+    python3 -m venv digits-venv
+    digits-venv/bin/pip install torch==2.11.0 scikit-learn==1.7.2 numpy pillow
+    digits-venv/bin/python models/digits/train.py
 
 The data is what scikit-learn carries in its package: 1,797 handwritten digits of 8 x 8 pixels, values 0 to 16. A fifth
 of them, stratified by digit, is held out: the network never sees it, and it is written as PNG files to try the model

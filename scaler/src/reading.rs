@@ -16,7 +16,7 @@ pub struct Reading {
     pub in_flight: u64,
     /// Jobs under a worker's lease.
     pub leased: u64,
-    /// Jobs that wait in the ledger for their retry, or to be published at all.
+    /// Jobs that wait in the ledger for their retry, or to be published again.
     pub retry: u64,
     /// Workers alive.
     pub workers: u64,

@@ -77,21 +77,25 @@ async fn sample_for_ever(
     }
 }
 
-/// One reading: the ledger first, then the broker, then the roster.
+/// One reading: the ledger, the broker, and the ledger again.
 ///
-/// A job moves from the ledger (a retry) to the broker, and within the broker from waiting to in flight. Read in this
-/// order, a job that moves meanwhile is counted twice rather than never: too many workers for a moment, never too few.
+/// A job moves from the ledger (a retry) to the broker, and from the broker to the ledger (an attempt that failed). Of
+/// the two looks at the ledger the larger one counts, so a job that moves meanwhile is counted twice rather than never:
+/// too many workers for a moment, never too few.
 async fn read(pool: &PoolName, sources: &Sources, within: Duration) -> Result<Reading, Failure> {
     let taken_at = Instant::now();
-    let open = bounded("ledger", pool, within, sources.ledger.open_jobs(pool)).await?;
+    let before = bounded("ledger", pool, within, sources.ledger.open_jobs(pool)).await?;
     let depth = bounded("gauge", pool, within, sources.gauge.depth(pool)).await?;
-    let workers = bounded("roster", pool, within, sources.roster.workers(pool)).await?;
+    let (after, workers) = tokio::try_join!(
+        bounded("ledger", pool, within, sources.ledger.open_jobs(pool)),
+        bounded("roster", pool, within, sources.roster.workers(pool)),
+    )?;
     Ok(Reading {
         taken_at,
         waiting: depth.waiting(),
         in_flight: depth.in_flight.unwrap_or(0),
-        leased: open.leased,
-        retry: open.retry,
+        leased: before.leased.max(after.leased),
+        retry: before.retry.max(after.retry),
         workers: workers.len() as u64,
         loading: workers.iter().filter(|worker| worker.state == WorkerState::Loading).count() as u64,
     })

@@ -1,7 +1,7 @@
 //! The thread that owns a model instance.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -32,6 +32,7 @@ pub(crate) struct Device {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) runtime: Handle,
     pub(crate) leaving: mpsc::UnboundedSender<Vec<Leaving>>,
+    pub(crate) suspects: Arc<Mutex<()>>,
     pub(crate) max_batch_items: usize,
 }
 
@@ -72,18 +73,22 @@ impl Device {
 
     fn serve(&self, mut instance: Box<dyn Instance>) {
         while let Some(batch) = self.batcher.next(self.max_batch_items) {
-            let jobs = batch.len();
-            let (held, items) = self.to_run(batch);
-            let mut results = Vec::with_capacity(items.len());
-            if !items.is_empty() {
-                let began = Instant::now();
-                run(instance.as_mut(), &items, &mut results);
-                let seconds = began.elapsed().as_secs_f64();
-                metrics::batch_ran(&self.pool, items.len(), seconds);
-                self.presence.batch(items.len(), seconds);
+            // Held until its batch has run: two suspects never run at the same time.
+            let mut suspect = None;
+            let (held, items) = self.to_run(batch, &mut suspect);
+            if items.is_empty() {
+                continue;
             }
+            let mut results = Vec::with_capacity(items.len());
+            tracing::debug!(pool = %self.pool, items = items.len(), "a batch begins");
+            let began = Instant::now();
+            run(instance.as_mut(), &items, &mut results);
+            let seconds = began.elapsed().as_secs_f64();
+            metrics::batch_ran(&self.pool, items.len(), seconds);
+            self.presence.batch(items.len(), seconds);
             // The next jobs may come while these are presented and written.
-            self.window.ran(jobs);
+            self.window.ran(held.len());
+            drop(suspect);
             let device = self.clone();
             self.cpu.spawn(move || {
                 let leaving =
@@ -94,13 +99,16 @@ impl Device {
     }
 
     /// What of a batch is still this worker's to run; the rest leaves.
-    fn to_run(&self, batch: Vec<Ready>) -> (Vec<Held>, Vec<Item>) {
+    fn to_run<'d>(&'d self, batch: Vec<Ready>, suspect: &mut Option<MutexGuard<'d, ()>>) -> (Vec<Held>, Vec<Item>) {
         let (mut kept, mut items, mut leaving) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
         for Ready { held, work } in batch {
             let item = match work {
                 _ if held.lost.is_set() => Err(How::LeaseLost),
                 Work::Prepared(item) => Ok(item),
-                Work::Raw(body) => self.begin(&held, body),
+                Work::Raw(body) => {
+                    *suspect = Some(self.suspects.lock().unwrap_or_else(PoisonError::into_inner));
+                    self.begin(&held, body)
+                }
             };
             match item {
                 Ok(item) => {
@@ -111,13 +119,16 @@ impl Device {
             }
         }
         if !leaving.is_empty() {
+            self.window.ran(leaving.len());
             self.leave(leaving);
         }
         (kept, items)
     }
 
-    /// Begins a suspect: from here on it is charged for the attempt even if it takes this process down.
+    /// Begins a suspect: from here on it is charged for the attempt even if it takes this process down. Nothing that has
+    /// run may go down with it, least of all another suspect, which would be charged for what this one did.
     fn begin(&self, held: &Held, body: Bytes) -> Result<Item, How> {
+        self.runtime.block_on(self.window.all_written());
         match self.runtime.block_on(self.ledger.begin(&held.lease)) {
             Ok(true) => intake::prepare(self.model.as_ref(), held, body).map_err(How::Failed),
             Ok(false) => Err(How::LeaseLost),

@@ -136,6 +136,7 @@ async fn work(
         ledger: Arc::clone(&backend.ledger),
         runtime: Handle::current(),
         leaving: leaving.clone(),
+        suspects: Arc::default(),
         max_batch_items,
     };
     let any_device_ended = CancellationToken::new();

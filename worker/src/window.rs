@@ -17,6 +17,7 @@ pub(crate) struct Window {
     most_unwritten: usize,
     counts: Mutex<Counts>,
     freed: Notify,
+    all_written: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +37,7 @@ impl Window {
             most_unwritten: 2 * size,
             counts: Mutex::default(),
             freed: Notify::new(),
+            all_written: Notify::new(),
         }
     }
 
@@ -74,8 +76,24 @@ impl Window {
 
     /// The ledger has been told of jobs.
     pub(crate) fn written(&self, jobs: usize) {
-        self.lock().unwritten -= jobs;
+        let mut counts = self.lock();
+        counts.unwritten -= jobs;
+        if counts.unwritten == 0 {
+            self.all_written.notify_waiters();
+        }
+        drop(counts);
         self.freed.notify_one();
+    }
+
+    /// Waits until the ledger has been told of everything that has run.
+    pub(crate) async fn all_written(&self) {
+        loop {
+            let all_written = self.all_written.notified();
+            if self.lock().unwritten == 0 {
+                return;
+            }
+            all_written.await;
+        }
     }
 
     /// How many jobs it has room for in all.
@@ -134,6 +152,18 @@ mod tests {
         assert_eq!(ready(&window), None);
         window.written(1);
         assert_eq!(ready(&window), Some(1));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_ledger_is_woken_when_it_has_been_told_of_everything() {
+        let window = Window::new(2, 1);
+        assert_eq!(window.reserve().await, 4);
+        window.all_written().await;
+        window.ran(2);
+        tokio::join!(window.all_written(), async {
+            window.written(1);
+            window.written(1);
+        });
     }
 
     #[tokio::test]
