@@ -7,26 +7,28 @@ use queue::{JobId, State};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_in_mid_batch_finishes_the_batch_and_gives_the_rest_back() {
-    let yaml = "{telemetry: {level: 'info,millrace_worker=debug'}, pools: {echo: {model: 'echo:2s:4'}}}";
-    let system = System::new(yaml).unwrap();
+    let system = System::new("pools: {echo: {model: 'echo:2s:4'}}").unwrap();
     let gateway = system.gateway().await.unwrap();
     let mut ids: Vec<JobId> = Vec::new();
     for number in 0..12 {
         let id = gateway.accepted("echo", "text/plain", format!("job {number}").into_bytes()).await.unwrap();
         ids.push(id.parse().unwrap());
     }
-    // The worker receives two batches: one runs, the other waits for the device.
     let worker = system.worker("echo").await.unwrap();
     let backend = system.backend().await.unwrap();
     let pool = "echo".parse().unwrap();
-    until("two batches are leased", async || Ok((backend.ledger.open_jobs(&pool).await?.leased == 8).then_some(())))
-        .await
-        .unwrap();
+    // The results of the first batch are written while the second one, taken from what was waiting, runs already.
+    let before = until("the first batch has ended", async || {
+        let mut succeeded = 0;
+        for id in &ids {
+            let record = backend.ledger.get(id).await?;
+            succeeded += usize::from(record.is_some_and(|record| record.state == State::Succeeded));
+        }
+        Ok((succeeded > 0).then_some(succeeded))
+    })
+    .await
+    .unwrap();
 
-    // Whatever was prepared when the device fell free makes the first batch.
-    let begins = worker.says("a batch begins").await.unwrap();
-    let items = begins.split("items=").nth(1).and_then(|text| text.split(' ').next()).unwrap();
-    let items: usize = items.parse().unwrap();
     let told = Instant::now();
     worker.terminate().unwrap();
     let (status, output) = worker.ended().await.unwrap();
@@ -40,7 +42,8 @@ async fn sigterm_in_mid_batch_finishes_the_batch_and_gives_the_rest_back() {
     }
     let finished = states.iter().filter(|state| **state == (State::Succeeded, 1)).count();
     let given_back = states.iter().filter(|state| **state == (State::Queued, 0)).count();
-    assert_eq!((finished, given_back), (items, 12 - items), "{states:?}\n{output}");
+    assert!(finished > before && finished <= 8, "{before}: {states:?}\n{output}");
+    assert_eq!(finished + given_back, 12, "{states:?}\n{output}");
     let depth = backend.broker.gauge().await.unwrap().depth(&pool).await.unwrap();
     assert_eq!((depth.waiting(), depth.in_flight), (given_back as u64, Some(0)));
     assert!(backend.roster.workers(&pool).await.unwrap().is_empty());
