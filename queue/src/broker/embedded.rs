@@ -279,20 +279,16 @@ impl Gauge for EmbeddedGauge {
                 let reading = sqlite("read the depth");
                 let pool = pool.as_str();
                 let mut depth = Depth::default();
-                let mut counts = file
-                    .prepare_cached(
-                        "SELECT class, count(*), min(seq) FROM messages WHERE pool = ?1 AND consumer IS NULL GROUP BY class",
-                    )
-                    .map_err(&reading)?;
-                let mut published =
-                    file.prepare_cached("SELECT published_at FROM messages WHERE seq = ?1").map_err(&reading)?;
-                let mut rows = counts.query([pool]).map_err(&reading)?;
-                while let Some(row) = rows.next().map_err(&reading)? {
-                    let class: usize = row.get(0).map_err(&reading)?;
-                    let waiting = depth.waiting_by_class.get_mut(class).ok_or_else(|| corrupt("a class", class))?;
-                    *waiting = row.get(1).map_err(&reading)?;
-                    let oldest: i64 = row.get(2).map_err(&reading)?;
-                    let at: Option<i64> = published.query_row([oldest], |row| row.get(0)).optional().map_err(&reading)?;
+                // Without min() beside it, and class by class, the count reads no more than its index.
+                let count = "SELECT count(*) FROM messages WHERE pool = ?1 AND class = ?2 AND consumer IS NULL";
+                let mut count = file.prepare_cached(count).map_err(&reading)?;
+                let oldest = "SELECT published_at FROM messages WHERE pool = ?1 AND class = ?2 AND consumer IS NULL \
+                              ORDER BY seq LIMIT 1";
+                let mut oldest = file.prepare_cached(oldest).map_err(&reading)?;
+                for (class, waiting) in depth.waiting_by_class.iter_mut().enumerate() {
+                    *waiting = count.query_row((pool, class), |row| row.get(0)).map_err(&reading)?;
+                    let at: Option<i64> =
+                        oldest.query_row((pool, class), |row| row.get(0)).optional().map_err(&reading)?;
                     let at = at.and_then(|at| Timestamp::from_millisecond(at).ok());
                     depth.oldest_waiting_at = [depth.oldest_waiting_at, at].into_iter().flatten().min();
                 }
