@@ -20,8 +20,8 @@ run: build ## Build, start everything, submit images, watch the fleet go from 0 
 build: ## Build the program with libtorch
 	$(with_libtorch) && cargo build $(FLAGS) --bins
 
-test: ## Pass every test
-	$(with_libtorch) && cargo test $(FLAGS)
+test: ## Pass every test, against real brokers on this machine
+	$(with_libtorch) && cargo test $(FLAGS) --no-run && scripts/servers.sh run cargo test $(FLAGS)
 
 check: ## Check format, lints, documentation and dependencies
 	cargo fmt --check
@@ -34,7 +34,7 @@ audit: ## Check dependencies against the RustSec advisories (fetches their datab
 	"$$(scripts/cargo-deny.sh)" --all-features --log-level warn check --hide-inclusion-graph advisories
 
 bench: build ## Measure submits, drained jobs, and the digits model against its raw loop
-	"$(CARGO_TARGET_DIR)/release/millrace-bench"
+	scripts/servers.sh run "$(CARGO_TARGET_DIR)/release/millrace-bench"
 
 fmt: ## Format the code
 	cargo fmt

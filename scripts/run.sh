@@ -31,7 +31,7 @@ see() {
 
 echo "== millrace up: a gateway, a scaler, and no worker yet"
 mkfifo "$work/said"
-"$program" up --config deploy/local/millrace.yaml --set backend="embedded:$work/data" --set blobs.folder="$work/blobs" \
+"$program" up --config deploy/local/millrace.yaml --set broker="embedded:$work/data" --set blobs.folder="$work/blobs" \
     >"$work/said" 2>"$work/log" &
 up=$!
 exec 3<"$work/said"

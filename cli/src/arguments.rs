@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use service::Sources;
 
+use crate::dead::DeadArgs;
 use crate::submit::SubmitArgs;
 
 /// Turn a queue into a GPU fleet.
@@ -53,6 +54,16 @@ pub(crate) enum Command {
     },
     /// Submit files as jobs, wait for them, show the results
     Submit(SubmitArgs),
+    /// See, try again or forget the jobs that ended badly
+    Dead(DeadArgs),
+    /// Say what about broker, ledger and configuration may lose or delay jobs; fails if any of it is severe
+    Doctor {
+        #[command(flatten)]
+        configuration: Configuration,
+        /// Print one JSON object per risk instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// Check or show the configuration
     Config {
         #[command(subcommand)]

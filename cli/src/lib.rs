@@ -2,11 +2,15 @@
 
 mod admission;
 mod arguments;
+mod dead;
 mod demo;
+mod doctor;
+mod http;
 mod process;
 mod services;
 mod settings;
 mod submit;
+mod table;
 mod up;
 
 pub use arguments::Arguments;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arguments::{Arguments, Command, ConfigCommand, Configuration, ModelCommand};
 use crate::services::{self, Opened};
 use crate::settings::Settings;
-use crate::{demo, submit, up};
+use crate::{dead, demo, doctor, submit, up};
 
 /// Runs the program until it is told to stop. `started` is when the process was.
 pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
@@ -50,6 +50,8 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             services::worker(of_pool, model, &opened, pool.parse()?, health, started, stop).await?;
         }
         Command::Submit(arguments) => return submit::submit(arguments).await,
+        Command::Dead(arguments) => return dead::dead(arguments).await,
+        Command::Doctor { configuration, json } => return doctor::doctor(&load(&configuration)?, json).await,
         Command::Config { command } => configuration(command)?,
         Command::Model { command: ModelCommand::Demo { model, folder, weights, labels, seed } } => {
             demo::write(model, &folder, weights.as_deref(), labels.as_deref(), seed)?;

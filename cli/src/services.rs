@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use gateway::Gateway;
-use queue::{Backend, BackendUrl, Blobs, JobId, PoolName, Upkeep, WorkerId};
+use queue::{Backend, Blobs, JobId, PoolName, Upkeep, WorkerId};
 use scaler::Sources;
 use service::Health;
 use tokio::net::TcpListener;
@@ -26,8 +26,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let url: BackendUrl = settings.backend.parse().map_err(|error| anyhow::anyhow!("backend: {error}"))?;
-        let backend = Backend::open(&url).await.map_err(|error| anyhow::anyhow!("backend: {error}"))?;
+        let backend = Backend::open(&settings.backend_urls().map_err(anyhow::Error::msg)?).await?;
         let blobs = Blobs::directory(&settings.blobs.folder, settings.blobs.inline_limit.as_usize())
             .map_err(|error| anyhow::anyhow!("blobs.folder: {error}"))?;
         Ok(Self { backend, blobs })

@@ -5,10 +5,10 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use gateway::GatewaySettings;
-use queue::{BackendUrl, Blobs, PoolName};
+use queue::{BackendUrl, BackendUrls, Blobs, PoolName};
 use scaler::{PoolScale, ScalerSettings};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use service::{ByteSize, Config, Faults, Period, TelemetrySettings};
 use worker::WorkerSettings;
 use worker::model::{Device, ModelSettings, ModelSource};
@@ -17,8 +17,14 @@ use worker::model::{Device, ModelSettings, ModelSource};
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where jobs wait and are accounted for: `embedded:FOLDER`, shared by the processes of one machine.
-    pub backend: String,
+    /// Where jobs wait: `embedded:FOLDER` (shared by the processes of one machine), `kafka://HOST:PORT`,
+    /// `rabbitmq://USER:PASSWORD@HOST` or `redis://HOST`.
+    #[serde(serialize_with = "without_password")]
+    pub broker: String,
+    /// Where they are accounted for, and the workers known: `embedded:FOLDER` or `redis://HOST`. The broker's own unless
+    /// given; RabbitMQ and Kafka keep none.
+    #[serde(serialize_with = "option_without_password")]
+    pub ledger: Option<String>,
     /// Where inputs and outputs go that are too big to travel with a job.
     pub blobs: BlobSettings,
     /// The HTTP side.
@@ -79,7 +85,8 @@ pub struct JobSettings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            backend: "embedded:./data".to_owned(),
+            broker: "embedded:./data".to_owned(),
+            ledger: None,
             blobs: BlobSettings::default(),
             gateway: GatewaySettings::default(),
             scaler: ScalerSettings::default(),
@@ -103,10 +110,34 @@ impl Default for JobSettings {
     }
 }
 
+impl Settings {
+    /// Broker and ledger, as what they name.
+    pub fn backend_urls(&self) -> queue::Result<BackendUrls> {
+        BackendUrls::new(self.broker.parse()?, self.ledger.as_ref().map(|url| url.parse()).transpose()?)
+    }
+}
+
+/// What is shown of a URL; one that cannot be read may hold a password anywhere.
+fn shown(url: &str) -> String {
+    url.parse::<BackendUrl>().map_or_else(|_| "***".to_owned(), |url| url.to_string())
+}
+
+fn without_password<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(url))
+}
+
+fn option_without_password<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    url.as_deref().map(shown).serialize(serializer)
+}
+
 impl Config for Settings {
     fn check(&self, faults: &mut Faults) {
-        if let Err(error) = self.backend.parse::<BackendUrl>() {
-            faults.add("backend", error);
+        if let Err(error) = self.broker.parse::<BackendUrl>() {
+            faults.add("broker", error);
+        } else if let Some(Err(error)) = self.ledger.as_ref().map(|url| url.parse::<BackendUrl>()) {
+            faults.add("ledger", error);
+        } else if let Err(error) = self.backend_urls() {
+            faults.add("ledger", error);
         }
         self.gateway.check("gateway", faults);
         self.scaler.check("scaler", faults);

@@ -1,7 +1,7 @@
 //! `millrace submit`: sends files as jobs, waits for their results, and prints them.
 
 mod client;
-mod files;
+pub(crate) mod files;
 mod outcome;
 mod report;
 
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -125,15 +125,6 @@ fn progress_bar(jobs: u64) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
-}
-
-/// Refuses a gateway that this program could not talk to.
-fn gateway_url(text: &str) -> anyhow::Result<String> {
-    let url = reqwest::Url::parse(text).with_context(|| format!("--gateway: {text:?} is not a URL"))?;
-    if url.scheme() != "http" || url.query().is_some() || url.fragment().is_some() {
-        bail!("--gateway: {text:?} is not a plain http:// URL such as http://127.0.0.1:8080");
-    }
-    Ok(text.trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! `GET /v1/jobs/{id}`, `GET /v1/jobs/{id}/result`, `POST /v1/jobs/{id}/cancel`: what becomes of a job.
+//! `GET /v1/jobs/{id}`, `…/result`, `…/input`, `POST /v1/jobs/{id}/cancel`: what becomes of a job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
@@ -19,8 +20,20 @@ pub(crate) async fn status(
     JobPath(id): JobPath,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let record = record(&gateway, &id, &uri).await?;
+    let wait = options::wait(&uri)?.unwrap_or_default();
+    let mut record = until_ended(&gateway, &id, wait).await?;
+    if !wait.is_zero() {
+        // What a watch sees comes without the history.
+        record = gateway.ledger.get(&id).await?.ok_or_else(|| unknown(&id))?;
+    }
     Ok(JobStatus::from(&record).answer(StatusCode::OK))
+}
+
+/// What the model is given, byte for byte.
+pub(crate) async fn input(State(gateway): State<Arc<Shared>>, JobPath(id): JobPath) -> Result<Response, Problem> {
+    let input = gateway.ledger.input(&id).await?.ok_or_else(|| unknown(&id))?;
+    let bytes = gateway.blobs.bytes(&input.body).await.map_err(|error| Problem::from(error).job(&id))?;
+    Ok(result::anybodys_bytes(&id, &input.media_type, bytes))
 }
 
 /// The result, or with `wait` as soon as it is there.
@@ -29,7 +42,7 @@ pub(crate) async fn result(
     JobPath(id): JobPath,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let record = record(&gateway, &id, &uri).await?;
+    let record = until_ended(&gateway, &id, options::wait(&uri)?.unwrap_or_default()).await?;
     result::response(&gateway.blobs, &record).await
 }
 
@@ -44,13 +57,13 @@ pub(crate) async fn cancel(State(gateway): State<Arc<Shared>>, JobPath(id): JobP
     Ok(JobStatus::from(&record).answer(StatusCode::OK))
 }
 
-async fn record(gateway: &Shared, id: &JobId, uri: &Uri) -> Result<JobRecord, Problem> {
-    let wait = options::wait(uri)?.unwrap_or_default().min(gateway.settings.max_wait.get());
+async fn until_ended(gateway: &Shared, id: &JobId, wait: Duration) -> Result<JobRecord, Problem> {
+    let wait = wait.min(gateway.settings.max_wait.get());
     let found = wait::until_ended(&*gateway.ledger, id, wait, &gateway.stop).await?;
     found.ok_or_else(|| unknown(id))
 }
 
-fn unknown(id: &JobId) -> Problem {
+pub(crate) fn unknown(id: &JobId) -> Problem {
     let detail = format!("id: there is no job {:?}, or it is no longer kept", id.as_str());
     Problem::new(ProblemKind::UnknownJob, detail).field("id").job(id)
 }

@@ -88,7 +88,7 @@ fn duration(value: &str) -> Result<Duration, &'static str> {
     value.parse::<Period>().map(Period::get).map_err(|_| "is not a duration such as 250ms, 30s or 5m")
 }
 
-fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+pub(crate) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
     if uri.query().is_none() {
         return Ok(Vec::new());
     }
@@ -98,7 +98,7 @@ fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
     Ok(query.0)
 }
 
-fn unknown(key: &str, known: &str) -> Problem {
+pub(crate) fn unknown(key: &str, known: &str) -> Problem {
     let key: String = key.chars().take(80).collect();
     let detail = format!("query: {key:?} is not one of {known}");
     Problem::new(ProblemKind::BadQuery, detail).field(key)

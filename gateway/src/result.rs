@@ -3,7 +3,8 @@
 use axum::body::Body;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Response};
-use queue::{Blobs, JobRecord, State};
+use bytes::Bytes;
+use queue::{Blobs, JobId, JobRecord, State};
 
 use crate::problem::{Problem, ProblemKind};
 use crate::status::JOB_ID_HEADER;
@@ -36,18 +37,23 @@ async fn success(blobs: &Blobs, record: &JobRecord) -> Result<Response<Body>, Pr
         return Err(Problem::new(ProblemKind::Internal, "the job succeeded and its output is missing").job(&record.id));
     };
     let bytes = blobs.bytes(&output.body).await.map_err(|error| Problem::from(error).job(&record.id))?;
-    let media_type = HeaderValue::from_str(&output.media_type)
-        .unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"));
+    Ok(anybodys_bytes(&record.id, &output.media_type, bytes))
+}
+
+/// Bytes of a job that came from outside, with their media type.
+pub(crate) fn anybodys_bytes(id: &JobId, media_type: &str, bytes: Bytes) -> Response<Body> {
+    let media_type =
+        HeaderValue::from_str(media_type).unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"));
     let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, media_type);
     // Anybody's bytes, served from this origin: a browser must neither guess at them nor run them.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
-    if let Ok(id) = HeaderValue::from_str(record.id.as_str()) {
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         headers.insert(JOB_ID_HEADER, id);
     }
-    Ok(response)
+    response
 }
 
 fn why(record: &JobRecord) -> &str {

@@ -15,15 +15,19 @@ use tokio_util::sync::CancellationToken;
 use crate::confirmations::{self, Confirmations};
 use crate::pool::Pool;
 use crate::settings::GatewaySettings;
-use crate::{follow, metrics, observe, submit};
+use crate::{dead, follow, metrics, observe, requeue, submit};
 
 pub(crate) const JOBS: &str = "/v1/pools/{pool}/jobs";
 const JOB: &str = "/v1/jobs/{id}";
 const RESULT: &str = "/v1/jobs/{id}/result";
 const CANCEL: &str = "/v1/jobs/{id}/cancel";
+const INPUT: &str = "/v1/jobs/{id}/input";
+const REQUEUE: &str = "/v1/jobs/{id}/requeue";
+const DEAD: &str = "/v1/dead";
 
 /// All routes, as metrics name them.
-pub(crate) const ROUTES: [&str; 7] = [JOBS, JOB, RESULT, CANCEL, "/livez", "/readyz", "/metrics"];
+pub(crate) const ROUTES: [&str; 10] =
+    [JOBS, JOB, RESULT, CANCEL, INPUT, REQUEUE, DEAD, "/livez", "/readyz", "/metrics"];
 
 /// The condition of [`Health`] that is the gateway's own.
 const CONDITION: &str = "gateway";
@@ -105,9 +109,12 @@ async fn drained(stop: &CancellationToken, timeout: std::time::Duration) {
 fn router(shared: Shared, health: &Health) -> Router {
     Router::new()
         .route(JOBS, post(submit::submit))
-        .route(JOB, get(follow::status))
+        .route(JOB, get(follow::status).delete(dead::forget))
         .route(RESULT, get(follow::result))
         .route(CANCEL, post(follow::cancel))
+        .route(INPUT, get(follow::input))
+        .route(REQUEUE, post(requeue::requeue))
+        .route(DEAD, get(dead::list).delete(dead::purge))
         .with_state(Arc::new(shared))
         .merge(health.router())
         .fallback(observe::unknown_route)

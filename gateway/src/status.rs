@@ -4,7 +4,7 @@ use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use queue::{Class, Job, JobError, JobId, JobRecord, PoolName, State};
+use queue::{Attempt, Class, Job, JobError, JobId, JobRecord, PoolName, State};
 use serde::Serialize;
 
 /// Carries the id of the job that a response speaks of.
@@ -28,7 +28,31 @@ pub(crate) struct JobStatus<'a> {
     deadline_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a JobError>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    history: Vec<FailedAttempt<'a>>,
     links: Links,
+}
+
+/// One attempt that failed.
+#[derive(Debug, Serialize)]
+struct FailedAttempt<'a> {
+    number: u32,
+    worker: &'a str,
+    started_at: Timestamp,
+    ended_at: Timestamp,
+    error: &'a JobError,
+}
+
+impl<'a> From<&'a Attempt> for FailedAttempt<'a> {
+    fn from(attempt: &'a Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            worker: attempt.worker.as_str(),
+            started_at: attempt.started_at,
+            ended_at: attempt.ended_at,
+            error: &attempt.error,
+        }
+    }
 }
 
 /// Where to go on, relative to the gateway.
@@ -60,6 +84,7 @@ impl<'a> From<&'a JobRecord> for JobStatus<'a> {
             finished_at: record.finished_at,
             deadline_at: record.deadline_at,
             error: record.error.as_ref(),
+            history: record.history.iter().map(FailedAttempt::from).collect(),
             links: Links::of(&record.id),
         }
     }
@@ -80,6 +105,7 @@ impl<'a> From<&'a Job> for JobStatus<'a> {
             finished_at: None,
             deadline_at: job.deadline_at,
             error: None,
+            history: Vec::new(),
             links: Links::of(&job.id),
         }
     }

@@ -5,11 +5,21 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::broker::embedded::EmbeddedBroker;
+#[cfg(feature = "kafka")]
+use crate::broker::kafka::{KafkaBroker, KafkaUrl};
+#[cfg(feature = "rabbitmq")]
+use crate::broker::rabbitmq::{RabbitMqBroker, RabbitMqUrl};
+#[cfg(feature = "redis")]
+use crate::broker::redis::RedisBroker;
 use crate::ledger::embedded::EmbeddedLedger;
+#[cfg(feature = "redis")]
+use crate::ledger::redis::RedisLedger;
+#[cfg(feature = "redis")]
+use crate::redis::{Redis, RedisUrl};
 use crate::roster::embedded::EmbeddedRoster;
+#[cfg(feature = "redis")]
+use crate::roster::redis::RedisRoster;
 use crate::store::{Store, StoreOptions};
 use crate::{Broker, Clock, Error, ErrorKind, Ledger, Result, Roster};
 
@@ -24,33 +34,109 @@ pub struct Backend {
     pub roster: Arc<dyn Roster>,
 }
 
-/// Names a backend: `embedded:FOLDER`, with `?max_size=BYTES` to bound the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+/// Names a backend: a scheme and what belongs to it. Its text never shows a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendUrl {
-    /// A file in a folder of this machine, shared by its processes.
+    /// A file in a folder of this machine, shared by its processes: broker, ledger and roster.
     Embedded {
         /// The folder, relative to the working folder unless absolute.
         folder: PathBuf,
         /// The most bytes the data file may have; then writes fail as [`ErrorKind::Full`].
         max_size_bytes: Option<u64>,
     },
+    /// Kafka: a broker.
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaUrl),
+    /// RabbitMQ: a broker.
+    #[cfg(feature = "rabbitmq")]
+    RabbitMq(RabbitMqUrl),
+    /// Redis: broker, ledger and roster.
+    #[cfg(feature = "redis")]
+    Redis(RedisUrl),
+}
+
+/// The schemes of a backend's URL, each with how it is written and whether this program was compiled with it.
+const SCHEMES: [(&str, &str, bool); 7] = [
+    ("embedded", "embedded:FOLDER", true),
+    ("kafka", "kafka://HOST:PORT", cfg!(feature = "kafka")),
+    ("rabbitmq", "rabbitmq://USER:PASSWORD@HOST", cfg!(feature = "rabbitmq")),
+    ("rabbitmqs", "rabbitmqs://USER:PASSWORD@HOST", cfg!(feature = "rabbitmq")),
+    ("redis", "redis://HOST", cfg!(feature = "redis")),
+    ("rediss", "rediss://HOST", cfg!(feature = "redis")),
+    ("redis-sentinel", "redis-sentinel://HOST,HOST/SERVICE", cfg!(feature = "redis")),
+];
+
+/// Where jobs wait, and where they are accounted for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendUrls {
+    broker: BackendUrl,
+    ledger: BackendUrl,
+}
+
+impl BackendUrls {
+    /// Jobs wait in `broker` and are accounted for in `ledger`, where the workers are known too; without one, in the broker.
+    pub fn new(broker: BackendUrl, ledger: Option<BackendUrl>) -> Result<Self> {
+        let named = ledger.is_some();
+        let ledger = ledger.unwrap_or_else(|| broker.clone());
+        if !ledger.is_ledger() {
+            let why = if named {
+                format!("ledger: {ledger} keeps no ledger")
+            } else {
+                format!("ledger: is missing, and the broker {broker} keeps none")
+            };
+            let way_out = "name a Redis (redis://HOST), or embedded:FOLDER if all processes are on one machine";
+            return Err(Error::new(ErrorKind::Refused, format_args!("{why}: {way_out}")));
+        }
+        Ok(Self { broker, ledger })
+    }
+
+    /// Where jobs wait.
+    pub fn broker(&self) -> &BackendUrl {
+        &self.broker
+    }
+
+    /// Where they are accounted for.
+    pub fn ledger(&self) -> &BackendUrl {
+        &self.ledger
+    }
 }
 
 impl Backend {
     /// Opens broker, ledger and roster. Must be called within a tokio runtime, where their background tasks live.
-    pub async fn open(url: &BackendUrl) -> Result<Self> {
-        Self::open_with_clock(url, Clock::default()).await
+    ///
+    /// A server is not waited for: one that cannot be reached shows in the calls, as [`ErrorKind::Unavailable`].
+    pub async fn open(urls: &BackendUrls) -> Result<Self> {
+        Self::open_with_clock(urls, Clock::default()).await
     }
 
-    /// As [`Backend::open`], going by `clock`.
-    pub async fn open_with_clock(url: &BackendUrl, clock: Clock) -> Result<Self> {
-        match url {
+    /// As [`Backend::open`], with leases, deadlines and retries by `clock` where the backend does not keep time itself.
+    pub async fn open_with_clock(urls: &BackendUrls, clock: Clock) -> Result<Self> {
+        let kept = match &urls.ledger {
             BackendUrl::Embedded { folder, max_size_bytes } => {
                 let options = StoreOptions { folder: folder.clone(), max_size_bytes: *max_size_bytes };
-                Ok(Self::of_store(&Store::open(&options, clock)?))
+                Self::of_store(&Store::open(&options, clock.clone())?)
             }
+            #[cfg(feature = "redis")]
+            BackendUrl::Redis(url) => Self::of_redis(&Redis::open(url, clock.clone())?),
+            #[allow(unreachable_patterns, reason = "reachable with a backend that is a broker alone")]
+            url => return Err(Error::new(ErrorKind::Refused, format_args!("ledger: {url} keeps no ledger"))),
+        };
+        if urls.broker == urls.ledger {
+            return Ok(kept);
         }
+        let broker: Arc<dyn Broker> = match &urls.broker {
+            BackendUrl::Embedded { folder, max_size_bytes } => {
+                let options = StoreOptions { folder: folder.clone(), max_size_bytes: *max_size_bytes };
+                Arc::new(EmbeddedBroker::new(Store::open(&options, clock)?))
+            }
+            #[cfg(feature = "kafka")]
+            BackendUrl::Kafka(url) => Arc::new(KafkaBroker::open(url)?),
+            #[cfg(feature = "rabbitmq")]
+            BackendUrl::RabbitMq(url) => Arc::new(RabbitMqBroker::open(url)?),
+            #[cfg(feature = "redis")]
+            BackendUrl::Redis(url) => Arc::new(RedisBroker::new(Redis::open(url, clock)?)),
+        };
+        Ok(Self { broker, ..kept })
     }
 
     pub(crate) fn of_store(store: &Store) -> Self {
@@ -60,19 +146,30 @@ impl Backend {
             roster: Arc::new(EmbeddedRoster::new(store.clone())),
         }
     }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn of_redis(redis: &Redis) -> Self {
+        Self {
+            broker: Arc::new(RedisBroker::new(redis.clone())),
+            ledger: Arc::new(RedisLedger::new(redis.clone())),
+            roster: Arc::new(RedisRoster::new(redis.clone())),
+        }
+    }
 }
 
-impl FromStr for BackendUrl {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let refused = |why: &str| Err(Error::new(ErrorKind::Refused, format_args!("{text:?} {why}")));
-        let Some((scheme, rest)) = text.split_once(':') else {
-            return refused("is not a backend URL: write embedded:FOLDER");
-        };
-        if scheme != "embedded" {
-            return refused("names an unknown backend: the known one is embedded:FOLDER");
+impl BackendUrl {
+    fn is_ledger(&self) -> bool {
+        match self {
+            Self::Embedded { .. } => true,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => true,
+            #[allow(unreachable_patterns, reason = "reachable with a backend that is a broker alone")]
+            _ => false,
         }
+    }
+
+    fn embedded(text: &str, rest: &str) -> Result<Self> {
+        let refused = |why: &str| Err(Error::new(ErrorKind::Refused, format_args!("{text:?} {why}")));
         let (folder, query) = rest.split_once('?').unwrap_or((rest, ""));
         let folder = folder.strip_prefix("//").unwrap_or(folder);
         if folder.is_empty() {
@@ -90,6 +187,35 @@ impl FromStr for BackendUrl {
     }
 }
 
+impl FromStr for BackendUrl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refused = |why: String| Err(Error::new(ErrorKind::Refused, why));
+        let known = || {
+            let ways: Vec<_> = SCHEMES.iter().filter(|(.., compiled)| *compiled).map(|(_, way, _)| *way).collect();
+            ways.join(", ")
+        };
+        // What stands before the first colon is shown, and no more: the rest may hold a password.
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return refused(format!("{text:?} is not a backend's URL: write one of {}", known()));
+        };
+        match scheme {
+            "embedded" => Self::embedded(text, rest),
+            #[cfg(feature = "kafka")]
+            "kafka" => text.parse().map(Self::Kafka),
+            #[cfg(feature = "rabbitmq")]
+            "rabbitmq" | "rabbitmqs" => text.parse().map(Self::RabbitMq),
+            #[cfg(feature = "redis")]
+            "redis" | "rediss" | "redis-sentinel" => text.parse().map(Self::Redis),
+            other if SCHEMES.iter().any(|(scheme, ..)| *scheme == other) => {
+                refused(format!("{other:?} is a backend that this program was compiled without: it has {}", known()))
+            }
+            other => refused(format!("{other:?} is no backend that is known: write one of {}", known())),
+        }
+    }
+}
+
 impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -97,21 +223,13 @@ impl fmt::Display for BackendUrl {
                 write!(f, "embedded:{}", folder.display())?;
                 max_size_bytes.map_or(Ok(()), |bytes| write!(f, "?max_size={bytes}"))
             }
+            #[cfg(feature = "kafka")]
+            Self::Kafka(url) => url.fmt(f),
+            #[cfg(feature = "rabbitmq")]
+            Self::RabbitMq(url) => url.fmt(f),
+            #[cfg(feature = "redis")]
+            Self::Redis(url) => url.fmt(f),
         }
-    }
-}
-
-impl TryFrom<String> for BackendUrl {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<BackendUrl> for String {
-    fn from(url: BackendUrl) -> Self {
-        url.to_string()
     }
 }
 
@@ -129,8 +247,8 @@ mod tests {
     #[test]
     fn a_wrong_backend_url_is_refused_with_the_way_out() {
         for (text, way_out) in [
-            ("data", "embedded:FOLDER"),
-            ("mysql://host", "embedded:FOLDER"),
+            ("data", "write one of embedded:FOLDER"),
+            ("mysql://host", "write one of embedded:FOLDER"),
             ("embedded:", "embedded:./data"),
             ("embedded:d?max_size=0", "above 0"),
             ("embedded:d?max_size=lots", "above 0"),

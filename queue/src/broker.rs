@@ -2,25 +2,38 @@
 //!
 //! What each backend promises:
 //!
-//! | promise | embedded |
-//! |---|---|
-//! | a confirmed publish survives `kill -9` of every process | yes |
-//! | a confirmed publish survives a power failure | yes (`synchronous=FULL`, as far as the disk keeps its word) |
-//! | a delivery dropped unsettled comes again | at once |
-//! | the deliveries of a killed consumer come again | within 7 s |
-//! | `redelivered` is exact | yes |
-//! | order | by class, then first in, first out |
-//! | in-flight deliveries are counted | yes |
-//! | several processes at once | yes, on one machine (a local file system) |
+//! | promise | embedded | kafka | rabbitmq | redis |
+//! |---|---|---|---|---|
+//! | a confirmed publish survives `kill -9` of every process | yes | yes | yes | yes |
+//! | a confirmed publish survives a power failure | yes (`synchronous=FULL`, as far as the disk keeps its word) | as far as the topic's replicas do (`acks=all`, `min.insync.replicas`) | yes (quorum queues confirm what a majority has on disk) | with `appendfsync always`; else up to a second is lost |
+//! | a confirmed publish survives the loss of the server | no | as far as the topic's replicas do | if it has replicas | not surely: replicas follow a moment later |
+//! | a confirmed publish stays until it is settled | yes | for as long as the topic's `retention.ms` | yes | yes, with `noeviction` |
+//! | a delivery dropped unsettled comes again | at once | at once, to the same consumer | at once | at once |
+//! | the deliveries of a killed consumer come again | within 7 s | within 8 s (`session.timeout.ms`; with `group.protocol=consumer` as the servers say) | at once; within 15 s of a machine that vanished | within 9 s |
+//! | a delivery held for long comes again | no | no | after the server's `consumer_timeout`, 30 minutes by default | no |
+//! | `redelivered` is exact | yes | yes, but what a killed consumer was about to hand out under load counts as handed out | no: now and then true of one that nobody has seen | yes, but set where an answer was lost on its way |
+//! | order | by class, then first in, first out | by class, then first in, first out, both among the partitions of one consumer | by class, then first in, first out | by class, then what was given back, then first in, first out |
+//! | in-flight deliveries are counted | yes | yes, up to 100 ms late under load; a killed consumer's until another has its partitions | no | yes |
+//! | the oldest waiting delivery is known | yes | yes | no | yes |
+//! | any consumer can take what waits | yes | the one that has its partition: `max_consumers` says how many can work | yes | yes |
+//! | what is needed | nothing | Kafka | RabbitMQ, 3.10 at least | Redis or Valkey, 7.0 at least, `maxmemory-policy noeviction` |
+//! | several processes at once | yes, on one machine (a local file system) | yes | yes | yes |
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::{Class, Job, PoolName, Result};
+use crate::event::Unreadable;
+use crate::{Class, Job, PoolExpectation, PoolName, Result, Risk};
 
 pub(crate) mod embedded;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka;
+#[cfg(feature = "rabbitmq")]
+pub(crate) mod rabbitmq;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
 /// Opens the three roles on one backend. Opening is cheap; a process opens what it needs once.
 #[async_trait]
@@ -33,6 +46,10 @@ pub trait Broker: Send + Sync {
 
     /// For who reads backlogs.
     async fn gauge(&self) -> Result<Arc<dyn Gauge>>;
+
+    /// What about this broker, as it is set up now, may lose or delay the jobs of these pools. Changes nothing, and
+    /// makes no queue or topic. An unreachable server is an error like that of any call.
+    async fn risks(&self, pools: &[PoolExpectation]) -> Result<Vec<Risk>>;
 }
 
 /// Puts jobs where workers find them.
@@ -84,8 +101,10 @@ pub struct Depth {
     pub waiting_by_class: [u64; 3],
     /// Handed to a consumer and not settled yet. `None` where the broker cannot tell.
     pub in_flight: Option<u64>,
-    /// When the oldest waiting delivery was published.
+    /// When the oldest waiting delivery was published. `None` where nothing waits or the broker cannot tell.
     pub oldest_waiting_at: Option<Timestamp>,
+    /// More consumers than this would find nothing to take. `None`: any number can work.
+    pub max_consumers: Option<u64>,
 }
 
 impl Depth {
@@ -107,6 +126,9 @@ pub struct Delivery {
     pub job: Job,
     /// The job may have been handed out before: its former holder gave it back, or the broker gave up on them.
     pub redelivered: bool,
+    /// Why the message is not a job. Then `job` only stands for it: it holds the bytes as they came, has a single
+    /// attempt, and is to be recorded as dead with this reason.
+    pub unreadable: Option<String>,
     tag: Tag,
     holder: Option<Arc<dyn Holder>>,
 }
@@ -126,7 +148,20 @@ pub(crate) struct Tag {
 
 impl Delivery {
     pub(crate) fn new(job: Job, redelivered: bool, tag: Tag, holder: Arc<dyn Holder>) -> Self {
-        Self { job, redelivered, tag, holder: Some(holder) }
+        Self { job, redelivered, unreadable: None, tag, holder: Some(holder) }
+    }
+
+    /// A message that is no job; see [`Delivery::unreadable`].
+    pub(crate) fn unreadable(
+        job: Job,
+        reason: &Unreadable,
+        redelivered: bool,
+        tag: Tag,
+        holder: Arc<dyn Holder>,
+    ) -> Self {
+        let mut delivery = Self::new(job, redelivered, tag, holder);
+        delivery.unreadable = Some(reason.to_string());
+        delivery
     }
 
     /// The broker's own name for it; from here on dropping it does nothing.

@@ -10,21 +10,35 @@ use jiff::Timestamp;
 
 /// The system's clock, or one that a test moves by hand.
 #[derive(Debug, Clone, Default)]
-pub struct Clock {
-    manual_milliseconds: Option<Arc<AtomicI64>>,
+pub struct Clock(Kind);
+
+#[derive(Debug, Clone, Default)]
+enum Kind {
+    #[default]
+    System,
+    /// Stands still; holds what it shows, in milliseconds.
+    Manual(Arc<AtomicI64>),
+    /// Goes on by itself; holds how far it is ahead of the system's clock, in milliseconds.
+    Shifted(Arc<AtomicI64>),
 }
 
 impl Clock {
     /// A clock that stands at `start` until it is moved.
     pub fn manual(start: Timestamp) -> Self {
-        Self { manual_milliseconds: Some(Arc::new(AtomicI64::new(start.as_millisecond()))) }
+        Self(Kind::Manual(Arc::new(AtomicI64::new(start.as_millisecond()))))
+    }
+
+    /// The system's clock, which may be moved ahead: for backends that go by a server's time.
+    pub fn shifted() -> Self {
+        Self(Kind::Shifted(Arc::default()))
     }
 
     /// Now, in milliseconds since the Unix epoch.
     pub fn now_milliseconds(&self) -> i64 {
-        match &self.manual_milliseconds {
-            Some(milliseconds) => milliseconds.load(Ordering::SeqCst),
-            None => Timestamp::now().as_millisecond(),
+        match &self.0 {
+            Kind::System => Timestamp::now().as_millisecond(),
+            Kind::Manual(milliseconds) => milliseconds.load(Ordering::SeqCst),
+            Kind::Shifted(offset) => Timestamp::now().as_millisecond() + offset.load(Ordering::SeqCst),
         }
     }
 
@@ -33,9 +47,18 @@ impl Clock {
         Timestamp::from_millisecond(self.now_milliseconds()).unwrap_or(Timestamp::MAX)
     }
 
-    /// Moves a manual clock; the system's clock moves by itself.
+    /// How far ahead of a server's own time a backend is to go by, in milliseconds; 0 outside tests.
+    pub(crate) fn offset_milliseconds(&self) -> i64 {
+        match &self.0 {
+            Kind::System => 0,
+            Kind::Manual(milliseconds) => milliseconds.load(Ordering::SeqCst) - Timestamp::now().as_millisecond(),
+            Kind::Shifted(offset) => offset.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Moves a clock of a test ahead; the system's clock moves by itself.
     pub fn advance(&self, by: Duration) {
-        if let Some(milliseconds) = &self.manual_milliseconds {
+        if let Kind::Manual(milliseconds) | Kind::Shifted(milliseconds) = &self.0 {
             milliseconds.fetch_add(milliseconds_of(by), Ordering::SeqCst);
         }
     }

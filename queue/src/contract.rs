@@ -27,13 +27,27 @@ use crate::{Backend, Body, Class, Input, Job, PoolName};
 pub mod broker;
 #[cfg(test)]
 mod embedded;
+#[cfg(all(test, feature = "kafka"))]
+mod kafka;
 pub mod ledger;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+pub(crate) mod proxy;
+#[cfg(all(test, feature = "rabbitmq"))]
+mod rabbitmq;
+#[cfg(all(test, feature = "redis"))]
+pub(crate) mod redis;
 pub mod roster;
 
 #[cfg(test)]
 pub(crate) use embedded::EmbeddedFixture;
+#[cfg(all(test, feature = "kafka"))]
+pub(crate) use kafka::KafkaFixture;
+#[cfg(all(test, feature = "rabbitmq"))]
+pub(crate) use rabbitmq::RabbitMqFixture;
+#[cfg(all(test, feature = "redis"))]
+pub(crate) use redis::RedisFixture;
 
 /// One set of data of a backend, empty at first, and the processes that use it.
 #[async_trait]
@@ -52,6 +66,17 @@ pub trait Fixture: Send + Sync {
 
     /// Lets that time go on by at least `by`.
     async fn advance(&self, by: Duration);
+
+    /// Whether the broker can tell when the oldest waiting delivery was published.
+    fn knows_the_oldest(&self) -> bool {
+        true
+    }
+
+    /// Whether a delivery may go to any consumer of its pool; else it is for the one that has its partition, and nobody
+    /// can say beforehand which that is.
+    fn any_consumer_gets_any_delivery(&self) -> bool {
+        true
+    }
 }
 
 /// How long a claim lasts in these tests.
@@ -126,6 +151,7 @@ mod tests {
             include_str!("contract/ledger/ending.rs"),
             include_str!("contract/ledger/watching.rs"),
             include_str!("contract/ledger/counting.rs"),
+            include_str!("contract/ledger/dead.rs"),
         ];
         for source in [broker, roster, &ledger.concat()] {
             let lines = source.lines();

@@ -43,6 +43,12 @@ pub enum Call {
     Due,
     OpenJobs,
     Purge,
+    Input,
+    Dead,
+    Requeue,
+    Forget,
+    PurgeDead,
+    Risks,
 }
 
 /// The faults ordered for a backend. Clones share them.

@@ -10,6 +10,8 @@
 //!                      │                    └────────────────────► dead      (no attempts left)
 //!                      ├─────────────────────────────────────────► expired   (deadline passed, found at claim)
 //!   any open state ────┴─────────────────────────────────────────► cancelled
+//!
+//!   failed, dead ───────────requeue───────────────────────────────► queued
 //! ```
 //!
 //! A record's fence grows with every claim and every publication of what was due; a worker that comes back late with an
@@ -21,9 +23,14 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
-use crate::{BlobRef, Class, Job, JobError, JobId, Output, PoolName, Result, WorkerId};
+use crate::{BlobRef, Class, Input, Job, JobError, JobId, Output, PoolName, Result, Risk, WorkerId};
 
+mod dead;
 pub(crate) mod embedded;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
+
+pub use dead::{Attempt, DeadFilter, DeadPage, DeadPosition, Forgotten, Purged, Requeued};
 
 /// What became of every job. All calls that change state are durable when they return, and take batches.
 #[async_trait]
@@ -59,29 +66,58 @@ pub trait Ledger: Send + Sync {
     /// Ends an open job as `cancelled`. A job that has ended stays what it is. `None`: no such job.
     async fn cancel(&self, id: &JobId) -> Result<Option<JobRecord>>;
 
-    /// The record of a job, its output included. `None`: no such job, or its retention is over.
+    /// The record of a job, its output and its history included. `None`: no such job, or its retention is over.
     async fn get(&self, id: &JobId) -> Result<Option<JobRecord>>;
+
+    /// What the job is given, as it was submitted or last edited. `None`: no such job.
+    async fn input(&self, id: &JobId) -> Result<Option<Input>>;
 
     /// The record now and, unless it has ended already, the record when it has; then the stream ends. Changes in
     /// between may be seen too. Empty: no such job.
     async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>>;
 
     /// Takes up to `limit` jobs that must be published (again): submitted but never confirmed, retry due, or lease
-    /// expired. Each is given out to one caller; unless [`Ledger::published`] is said of it, it is due again later.
+    /// expired, or requeued. Each is given out to one caller; unless [`Ledger::published`] is said of it, it is due again
+    /// later.
     async fn due(&self, limit: usize) -> Result<Vec<DueJob>>;
 
-    /// How many jobs of a pool are with the ledger rather than the broker.
+    /// How many jobs of a pool have not ended.
     async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs>;
 
     /// Forgets up to `limit` ended jobs whose retention is over; the blobs they referred to are the caller's to delete.
     /// `None` in place of a list: nothing was over.
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>>;
+
+    /// Up to `limit` jobs that ended as dead (or failed, as the filter says), those that ended last first, from `after`
+    /// on; `None` starts at the first. Paging misses nothing that was there throughout and gives nothing twice, whatever
+    /// is added or purged meanwhile. The records come without output and history.
+    async fn dead(&self, filter: &DeadFilter, after: Option<&DeadPosition>, limit: usize) -> Result<DeadPage>;
+
+    /// Puts a dead or failed job back into state `queued`, with all its attempts before it again and, if one is given,
+    /// another input. It is due at once, so whoever runs [`crate::Upkeep`] publishes it.
+    ///
+    /// Its fence grows, its retention begins anew when it ends again, and its deadline is dropped: who requeues a job
+    /// wants it run. Its history, its last error and, if it was one, its being a suspect stay.
+    ///
+    /// A message of the job that is still in the broker carries the former input, and may be run in place of the new one.
+    async fn requeue(&self, id: &JobId, input: Option<Input>) -> Result<Requeued>;
+
+    /// Forgets an ended job now, as [`Ledger::purge`] does when its retention is over. An open job stays what it is.
+    async fn forget(&self, id: &JobId) -> Result<Forgotten>;
+
+    /// Forgets up to `limit` of the jobs that [`Ledger::dead`] lists for `filter`, as [`Ledger::forget`] does.
+    async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged>;
+
+    /// What about this ledger, as it is set up now, may lose or delay jobs. Changes nothing. An unreachable server is an
+    /// error like that of any call.
+    async fn risks(&self) -> Result<Vec<Risk>>;
 }
 
-/// The state of a job. `queued`, `leased` and `retry` are open; the others have ended and never change again.
+/// The state of a job. `queued`, `leased` and `retry` are open; the others have ended and never change again, unless
+/// somebody requeues a job that is `failed` or `dead`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Entered by submit, due, or a release; left by a claim. It is, or is about to be, in the broker.
+    /// Entered by submit, due, a release or a requeue; left by a claim. It is, or is about to be, in the broker.
     Queued,
     /// Entered by a claim; left by finish, by another's claim, or when the lease has run out. If its holder vanishes the
     /// job becomes a suspect; the attempt counts, unless it was one before and [`Ledger::begin`] was never said.
@@ -90,13 +126,13 @@ pub enum State {
     Retry,
     /// It has a result.
     Succeeded,
-    /// The job itself was at fault: no repetition would help.
+    /// The job itself was at fault: no repetition would help. Left by a requeue, which may edit the input.
     Failed,
     /// Somebody asked for it.
     Cancelled,
     /// Its deadline passed before it was started.
     Expired,
-    /// No attempts are left.
+    /// No attempts are left. Left by a requeue.
     Dead,
 }
 
@@ -163,6 +199,14 @@ pub struct JobRecord {
     pub error: Option<JobError>,
     /// The result of a job that succeeded.
     pub output: Option<Output>,
+    /// The failed attempts that counted, the oldest first; at most the last [`JobRecord::HISTORY_LIMIT`]. Only
+    /// [`Ledger::get`] fills it in.
+    pub history: Vec<Attempt>,
+}
+
+impl JobRecord {
+    /// How many failed attempts of a job are remembered.
+    pub const HISTORY_LIMIT: usize = 20;
 }
 
 /// The answer to a submission.
@@ -279,9 +323,12 @@ pub enum Finished {
     LeaseLost,
 }
 
-/// How many jobs of a pool are with the ledger rather than the broker.
+/// How many jobs of a pool have not ended, by what they wait for. Their sum is what is still to be done, except for what
+/// only the broker knows of: messages of producers that do not write to the ledger, until they are first claimed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpenJobs {
+    /// They are in the broker, for all that the ledger knows, whether it counts them as waiting or handed out.
+    pub queued: u64,
     /// A worker holds them. A lease that has run out counts until another takes over: its work is still to be done.
     pub leased: u64,
     /// They wait for their retry, or were given out by [`Ledger::due`] and are not known to be in the broker yet.

@@ -13,23 +13,28 @@ mod clock;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod error;
+mod event;
 #[cfg(any(test, feature = "contract"))]
 pub mod faulty;
 mod job;
 pub mod ledger;
+#[cfg(feature = "redis")]
+mod redis;
+mod risk;
 pub mod roster;
 mod store;
 mod upkeep;
 
-pub use backend::{Backend, BackendUrl};
+pub use backend::{Backend, BackendUrl, BackendUrls};
 pub use blob::{BlobRef, Blobs};
 pub use broker::{Broker, Consumer, Delivery, Depth, Gauge, Producer, Settlement};
 pub use clock::Clock;
 pub use error::{Error, ErrorKind, Result};
 pub use job::{Body, Class, Input, Job, JobError, JobId, Output, PoolName};
 pub use ledger::{
-    Claim, ClaimRequest, DueJob, Finish, Finished, JobRecord, Lease, Ledger, OpenJobs, Outcome, Publication, State,
-    Submitted,
+    Attempt, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobRecord,
+    Lease, Ledger, OpenJobs, Outcome, Publication, Purged, Requeued, State, Submitted,
 };
+pub use risk::{PoolExpectation, Risk, Severity};
 pub use roster::{Roster, WorkerId, WorkerRecord, WorkerState};
 pub use upkeep::Upkeep;

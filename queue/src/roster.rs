@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::{PoolName, Result};
 
 pub(crate) mod embedded;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
 /// The workers alive, each known by its last beat.
 #[async_trait]
@@ -77,4 +79,22 @@ pub enum WorkerState {
     Busy,
     /// Finishing what it holds, taking nothing new.
     Draining,
+}
+
+impl WorkerState {
+    const ALL: [Self; 4] = [Self::Loading, Self::Idle, Self::Busy, Self::Draining];
+
+    /// The name that a store keeps.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Draining => "draining",
+        }
+    }
+
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
 }

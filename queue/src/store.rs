@@ -7,6 +7,7 @@
 mod bell;
 mod body;
 mod error;
+mod risk;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ pub(crate) use body::{BodyColumns, read_blob, read_body};
 pub(crate) use error::{corrupt, sqlite};
 pub(crate) use writer::{Durability, Write};
 
-use crate::{Clock, Error, ErrorKind, Result};
+use crate::{Clock, Error, ErrorKind, Result, Risk};
 use bell::Bells;
 use writer::{Pending, Task, Writer};
 
@@ -42,6 +43,7 @@ pub(crate) struct Store {
 
 struct Shared {
     file: PathBuf,
+    max_size_bytes: Option<u64>,
     writes: Sender<Box<dyn Pending>>,
     reads: Sender<Read>,
     bells: Bells,
@@ -77,6 +79,7 @@ impl Store {
         }
         let shared = Shared {
             file,
+            max_size_bytes: options.max_size_bytes,
             writes,
             reads,
             bells,
@@ -128,6 +131,12 @@ impl Store {
         });
         self.shared.reads.send(read).map_err(|_| self.stopped())?;
         answer.await.map_err(|_| self.stopped())?
+    }
+
+    /// What about the file and where it lies may lose or delay jobs.
+    pub(crate) async fn risks(&self) -> Result<Vec<Risk>> {
+        let (file, max_size_bytes) = (self.shared.file.clone(), self.shared.max_size_bytes);
+        self.read(move |connection| risk::risks(connection, &file, max_size_bytes)).await
     }
 
     /// Hears when any process on this file rings `bell`.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use millrace_queue::{
-    Backend, BackendUrl, Body, Class, Input, Job, JobId, PoolName, Publication, Settlement, State, Submitted,
+    Backend, BackendUrl, BackendUrls, Body, Class, Input, Job, JobId, PoolName, Publication, Settlement, State,
+    Submitted,
 };
 
 /// Where a child of this test works. The child runs the test below that is named `CHILD`.
@@ -22,7 +23,8 @@ fn pool() -> PoolName {
 }
 
 async fn open(folder: &Path) -> Backend {
-    Backend::open(&BackendUrl::Embedded { folder: folder.to_owned(), max_size_bytes: None }).await.unwrap()
+    let url = BackendUrl::Embedded { folder: folder.to_owned(), max_size_bytes: None };
+    Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap()
 }
 
 fn job() -> Job {

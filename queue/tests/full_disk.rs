@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use millrace_queue::{Backend, BackendUrl, Body, Class, Clock, ErrorKind, Input, Job, Submitted};
+use millrace_queue::{Backend, BackendUrls, Body, Class, Clock, ErrorKind, Input, Job, Submitted};
 
 fn job(id: &str, bytes: usize) -> Job {
     Job {
@@ -30,9 +30,10 @@ fn integrity(folder: &Path) -> String {
 #[tokio::test]
 async fn a_full_disk_refuses_whole_batches_and_works_again_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
-    let url: BackendUrl = format!("embedded:{}?max_size=1048576", folder.path().display()).parse().unwrap();
+    let url = format!("embedded:{}?max_size=1048576", folder.path().display()).parse().unwrap();
+    let urls = BackendUrls::new(url, None).unwrap();
     let clock = Clock::manual(Timestamp::UNIX_EPOCH);
-    let backend = Backend::open_with_clock(&url, clock.clone()).await.unwrap();
+    let backend = Backend::open_with_clock(&urls, clock.clone()).await.unwrap();
     let (ledger, producer) = (&backend.ledger, backend.broker.producer().await.unwrap());
 
     let over: Vec<_> = (0..20).map(|number| job(&format!("over-{number}"), 10_000)).collect();

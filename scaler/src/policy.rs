@@ -40,7 +40,16 @@ mod tests {
     use super::*;
 
     fn idle() -> Reading {
-        Reading { taken_at: Instant::now(), waiting: 0, in_flight: 0, leased: 0, retry: 0, workers: 0, loading: 0 }
+        Reading {
+            taken_at: Instant::now(),
+            waiting: 0,
+            in_flight: 0,
+            queued: 0,
+            leased: 0,
+            retry: 0,
+            workers: 0,
+            loading: 0,
+        }
     }
 
     /// C10, C11.

@@ -14,6 +14,8 @@ pub struct Reading {
     pub waiting: u64,
     /// Deliveries in a worker's hands, as far as the broker can tell.
     pub in_flight: u64,
+    /// Jobs in the broker, for all that the ledger knows.
+    pub queued: u64,
     /// Jobs under a worker's lease.
     pub leased: u64,
     /// Jobs that wait in the ledger for their retry, or to be published again.
@@ -27,10 +29,13 @@ pub struct Reading {
 impl Reading {
     /// The work that is there, in jobs.
     ///
-    /// In flight are also the jobs that a worker has received and not claimed yet; leased are also those whose broker
-    /// does not count what it has handed out. Most jobs are in both, so the larger of the two stands for them.
+    /// Broker and ledger both count, and each misses some. Only the broker knows the messages of producers that do not
+    /// write to the ledger. Only the ledger knows the jobs that a worker has received and not claimed yet, where the
+    /// broker does not count what it has handed out. Most jobs are in both counts, so the larger stands for them.
     pub fn backlog(&self) -> u64 {
-        self.waiting.saturating_add(self.in_flight.max(self.leased)).saturating_add(self.retry)
+        let by_broker = self.waiting.saturating_add(self.in_flight.max(self.leased));
+        let by_ledger = self.queued.saturating_add(self.leased);
+        by_broker.max(by_ledger).saturating_add(self.retry)
     }
 }
 
@@ -98,7 +103,7 @@ mod tests {
     use super::*;
 
     fn reading(waiting: u64, in_flight: u64, leased: u64, retry: u64) -> Reading {
-        Reading { taken_at: Instant::now(), waiting, in_flight, leased, retry, workers: 0, loading: 0 }
+        Reading { taken_at: Instant::now(), waiting, in_flight, queued: 0, leased, retry, workers: 0, loading: 0 }
     }
 
     #[test]
@@ -108,6 +113,9 @@ mod tests {
         // Received and not claimed yet; a broker that does not count.
         assert_eq!(reading(5, 3, 0, 2).backlog(), 10);
         assert_eq!(reading(5, 0, 3, 2).backlog(), 10);
+        // The same where the ledger knows better: the three are received and still queued.
+        assert_eq!(Reading { queued: 8, ..reading(5, 0, 0, 2) }.backlog(), 10);
+        assert_eq!(Reading { queued: 1, ..reading(5, 0, 3, 2) }.backlog(), 10);
     }
 
     #[test]

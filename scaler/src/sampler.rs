@@ -94,6 +94,7 @@ async fn read(pool: &PoolName, sources: &Sources, within: Duration) -> Result<Re
         taken_at,
         waiting: depth.waiting(),
         in_flight: depth.in_flight.unwrap_or(0),
+        queued: before.queued.max(after.queued),
         leased: before.leased.max(after.leased),
         retry: before.retry.max(after.retry),
         workers: workers.len() as u64,

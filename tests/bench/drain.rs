@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use millrace_tests::System;
+use millrace_tests::{BrokerKind, System};
 use queue::{Backend, Body, Class, Input, Job, JobId, PoolName};
 use tokio::time::interval;
 
@@ -11,14 +11,14 @@ const JOBS: usize = 100_000;
 const AT_ONCE: usize = 1_000;
 
 /// Fills a queue, then lets one worker process empty it.
-pub(crate) async fn run() -> anyhow::Result<()> {
-    let system = System::new("pools: {echo: {model: echo}}")?;
+pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
+    let system = System::on(kind, "pools: {echo: {model: echo}}")?;
     let backend = system.backend().await?;
     let pool: PoolName = "echo".parse()?;
     fill(&backend, &pool, "text/plain", &[bytes::Bytes::from_static(&[b'x'; 256])], JOBS).await?;
     let _worker = system.worker("echo").await?;
     let per_second = drained_per_second(&backend, &pool).await?;
-    println!("drain:   {per_second:.0} echo jobs/s by one worker, claimed, run, finished and settled");
+    println!("{kind:<8} drain:   {per_second:.0} echo jobs/s by one worker, claimed, run, finished and settled");
     Ok(())
 }
 
@@ -31,17 +31,7 @@ pub(crate) async fn fill(
     jobs: usize,
 ) -> anyhow::Result<()> {
     let producer = backend.broker.producer().await?;
-    let job = |number: usize| Job {
-        id: JobId::generate(),
-        pool: pool.clone(),
-        class: Class::Standard,
-        input: Input { media_type: media_type.to_owned(), body: Body::Inline(bodies[number % bodies.len()].clone()) },
-        created_at: Timestamp::now(),
-        deadline_at: None,
-        max_attempts: 5,
-        retention: Duration::from_secs(3600),
-        trace_parent: None,
-    };
+    let job = |number: usize| job(pool, media_type, bodies[number % bodies.len()].clone());
     for first in (0..jobs).step_by(AT_ONCE) {
         let jobs: Vec<Job> = (first..jobs.min(first + AT_ONCE)).map(job).collect();
         let publications: Vec<_> = jobs.iter().map(|job| queue::Publication::first(job.id.clone())).collect();
@@ -50,6 +40,21 @@ pub(crate) async fn fill(
         backend.ledger.published(&publications).await?;
     }
     Ok(())
+}
+
+/// A job that was never submitted before.
+pub(crate) fn job(pool: &PoolName, media_type: &str, body: bytes::Bytes) -> Job {
+    Job {
+        id: JobId::generate(),
+        pool: pool.clone(),
+        class: Class::Standard,
+        input: Input { media_type: media_type.to_owned(), body: Body::Inline(body) },
+        created_at: Timestamp::now(),
+        deadline_at: None,
+        max_attempts: 5,
+        retention: Duration::from_secs(3600),
+        trace_parent: None,
+    }
 }
 
 /// Jobs per second that leave the broker (settled, so written to the ledger before), from the first that left: what a
@@ -62,7 +67,11 @@ pub(crate) async fn drained_per_second(backend: &Backend, pool: &PoolName) -> an
     loop {
         looks.tick().await;
         let depth = gauge.depth(pool).await?;
-        let left = depth.waiting() + depth.in_flight.unwrap_or(0);
+        let in_flight = match depth.in_flight {
+            Some(in_flight) => in_flight,
+            None => backend.ledger.open_jobs(pool).await?.leased,
+        };
+        let left = depth.waiting() + in_flight;
         let (now, filled) = (Instant::now(), *filled.get_or_insert(left));
         if left == filled {
             continue;

@@ -4,15 +4,15 @@ use std::time::Instant;
 
 use anyhow::bail;
 use hdrhistogram::Histogram;
-use millrace_tests::System;
+use millrace_tests::{BrokerKind, System};
 
 use crate::http::Connection;
 
 const JOBS: usize = 1_000;
 
 /// Submits one job at a time and waits for its result.
-pub(crate) async fn run() -> anyhow::Result<()> {
-    let system = System::new("pools: {echo: {model: echo}}")?;
+pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
+    let system = System::on(kind, "pools: {echo: {model: echo}}")?;
     let gateway = system.gateway().await?;
     let _worker = system.worker("echo").await?;
     let headers = "content-type: text/plain\r\nprefer: wait=10\r\n";
@@ -26,7 +26,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         }
     }
     println!(
-        "latency: submit to result of an echo job, idle system: p50 {:.2} ms, p99 {:.2} ms",
+        "{kind:<8} latency: submit to result of an echo job, idle system: p50 {:.2} ms, p99 {:.2} ms",
         micros.value_at_quantile(0.5) as f64 / 1e3,
         micros.value_at_quantile(0.99) as f64 / 1e3,
     );

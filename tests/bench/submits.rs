@@ -3,22 +3,25 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use bytes::Bytes;
 use hdrhistogram::Histogram;
-use millrace_tests::System;
+use millrace_tests::{BrokerKind, System};
+use queue::PoolName;
 
+use crate::drain::job;
 use crate::http::Connection;
 
 const CONNECTIONS: usize = 64;
 const TIME: Duration = Duration::from_secs(10);
 const BODY: &[u8] = &[b'x'; 256];
 
-/// Submits on all connections at once, for a while.
-pub(crate) async fn run() -> anyhow::Result<()> {
-    let system = System::new("pools: {echo: {model: echo}}")?;
-    let syncs_per_second = syncs_per_second(system.folder())?;
+/// Submits on all connections at once, for a while; then publishes past gateway and ledger.
+pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
+    let system = System::on(kind, "pools: {echo: {model: echo}}")?;
     let gateway = system.gateway().await?;
     let began = Instant::now();
     let mut submitters = Vec::new();
@@ -43,18 +46,57 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     }
     let per_second = micros.len() as f64 / began.elapsed().as_secs_f64();
     println!(
-        "submits: {per_second:.0}/s durable at {CONNECTIONS} connections, {} bytes each; p50 {:.1} ms, p99 {:.1} ms, max \
+        "{kind:<8} submits: {per_second:.0}/s durable at {CONNECTIONS} connections, {} bytes each; p50 {:.1} ms, p99 {:.1} ms, max \
          {:.1} ms",
         BODY.len(),
         micros.value_at_quantile(0.5) as f64 / 1e3,
         micros.value_at_quantile(0.99) as f64 / 1e3,
         micros.max() as f64 / 1e3,
     );
+    let published_per_second = published_per_second(kind).await?;
     println!(
-        "         beside it: this disk syncs {syncs_per_second:.0} appends/s one by one; {:.1} submits per such sync",
-        per_second / syncs_per_second
+        "                  beside it: the broker alone confirms {published_per_second:.0}/s of the same jobs with \
+         {CONNECTIONS} outstanding; {:.2} submits per such publish",
+        per_second / published_per_second
     );
+    if kind == BrokerKind::Embedded {
+        let syncs_per_second = syncs_per_second(system.folder())?;
+        println!(
+            "                  beside it: this disk syncs {syncs_per_second:.0} appends/s one by one; {:.1} submits per \
+             such sync",
+            per_second / syncs_per_second
+        );
+    }
     Ok(())
+}
+
+/// How many jobs per second the broker confirms, through the driver as our producer uses it, with as many publishes
+/// outstanding as there are connections. It is measured through the producer since no crate but `queue` knows a driver.
+async fn published_per_second(kind: BrokerKind) -> anyhow::Result<f64> {
+    let system = System::on(kind, "pools: {echo: {model: echo}}")?;
+    let backend = system.backend().await?;
+    let producer = backend.broker.producer().await?;
+    let pool: PoolName = "echo".parse()?;
+    let one = |pool: &PoolName| job(pool, "application/octet-stream", Bytes::from_static(BODY));
+    // The first publish connects, and makes queues and topics.
+    producer.publish(&[one(&pool)]).await?;
+    let began = Instant::now();
+    let publishers = [(); CONNECTIONS].map(|()| {
+        let (producer, pool) = (Arc::clone(&producer), pool.clone());
+        tokio::spawn(async move {
+            let mut published = 0;
+            while began.elapsed() < TIME {
+                producer.publish(&[one(&pool)]).await?;
+                published += 1;
+            }
+            anyhow::Ok(published)
+        })
+    });
+    let mut published = 0;
+    for publisher in publishers {
+        published += publisher.await??;
+    }
+    Ok(published as f64 / began.elapsed().as_secs_f64())
 }
 
 /// How often this disk can make a small append durable: the limit for who commits jobs one by one.

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use queue::{Backend, BackendUrl};
+use queue::{Backend, BackendUrls};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::Process;
+use crate::{BrokerKind, BrokerUrls, Process};
 
 /// How long a job may take to end: far more than it needs, so that only a fault is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A system of its own: configuration, data folder, free ports.
 pub struct System {
     folder: TempDir,
+    urls: Option<BrokerUrls>,
     client: Client,
 }
 
@@ -32,9 +33,23 @@ pub struct Gateway {
 impl System {
     /// A system configured by `yaml`, with ports of its own and its data beside its configuration.
     pub fn new(yaml: &str) -> anyhow::Result<Self> {
+        Self::with(None, yaml)
+    }
+
+    /// A system configured by `yaml`, on a broker of this kind: in the shared server, where others do not see it.
+    pub fn on(kind: BrokerKind, yaml: &str) -> anyhow::Result<Self> {
+        Self::with(kind.urls()?, yaml)
+    }
+
+    /// A system configured by `yaml`, on what these URLs name.
+    pub fn at(urls: BrokerUrls, yaml: &str) -> anyhow::Result<Self> {
+        Self::with(Some(urls), yaml)
+    }
+
+    fn with(urls: Option<BrokerUrls>, yaml: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("millrace.yaml"), yaml)?;
-        Ok(Self { folder, client: Client::builder().no_proxy().build()? })
+        Ok(Self { folder, urls, client: Client::builder().no_proxy().build()? })
     }
 
     /// Its folder.
@@ -44,17 +59,15 @@ impl System {
 
     /// Starts a service of it, with `arguments` after its configuration.
     pub fn start(&self, service: &str, arguments: &[&str]) -> anyhow::Result<Process> {
-        let configuration = [
-            service,
-            "--config",
-            "millrace.yaml",
-            "--set",
-            "gateway.listen=127.0.0.1:0",
-            "--set",
-            "scaler.listen=127.0.0.1:0",
-        ];
-        let arguments: Vec<&str> = configuration.iter().chain(arguments).copied().collect();
-        Process::start(self.folder.path(), &arguments)
+        let mut all = vec![service, "--config", "millrace.yaml"];
+        let mut settings = vec!["gateway.listen=127.0.0.1:0".to_owned(), "scaler.listen=127.0.0.1:0".to_owned()];
+        if let Some(urls) = &self.urls {
+            settings.push(format!("broker={}", urls.broker));
+            settings.extend(urls.ledger.iter().map(|ledger| format!("ledger={ledger}")));
+        }
+        all.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        all.extend(arguments);
+        Process::start(self.folder.path(), &all)
     }
 
     /// Starts a gateway, and waits until it listens.
@@ -76,8 +89,14 @@ impl System {
 
     /// Its backend, opened by this process beside the others.
     pub async fn backend(&self) -> anyhow::Result<Backend> {
-        let url: BackendUrl = format!("embedded:{}", self.folder.path().join("data").display()).parse()?;
-        Ok(Backend::open(&url).await?)
+        let urls = match &self.urls {
+            Some(BrokerUrls { broker, ledger }) => {
+                let ledger = ledger.as_ref().map(|ledger| ledger.parse()).transpose()?;
+                BackendUrls::new(broker.parse()?, ledger)?
+            }
+            None => BackendUrls::new(format!("embedded:{}", self.folder.path().join("data").display()).parse()?, None)?,
+        };
+        Ok(Backend::open(&urls).await?)
     }
 
     async fn gateway_of(&self, process: Process) -> anyhow::Result<Gateway> {

@@ -71,11 +71,16 @@ impl Intake {
             }
         };
         let mut settled = Vec::new();
-        for (delivery, claim) in deliveries.into_iter().zip(claims) {
+        for (mut delivery, claim) in deliveries.into_iter().zip(claims) {
             match claim {
                 Claim::Go { lease, alone } => {
                     let lost = self.leases.keep(&lease);
-                    self.prepare(Held { delivery, lease, alone, lost }).await;
+                    let unreadable = delivery.unreadable.take();
+                    let held = Held { delivery, lease, alone, lost };
+                    match unreadable {
+                        Some(reason) => self.set_aside(held, reason),
+                        None => self.prepare(held).await,
+                    }
                 }
                 Claim::Ended(_) | Claim::Held => settled.push((delivery, Settlement::Done)),
             }
@@ -86,6 +91,12 @@ impl Intake {
                 tracing::warn!(%error, "cannot settle deliveries that need no work; they come again");
             }
         }
+    }
+
+    /// A message that is no job ends as dead at once, with its bytes: its only attempt has failed.
+    fn set_aside(&self, held: Held, reason: String) {
+        tracing::warn!(job = %held.lease.id, reason, "a message cannot be read; it is kept among the dead jobs");
+        self.leave(held, How::Retry(JobError { kind: "unreadable_message".to_owned(), message: reason }));
     }
 
     /// Fetches a job's bytes and hands it to the CPU threads.

@@ -5,13 +5,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
 use millrace_worker::model::{Echo, Model};
 use millrace_worker::{Worker, WorkerError, WorkerSettings};
 use queue::faulty::{Call, Fault, Faulty};
-use queue::{Backend, BackendUrl, Blobs, Body, Class, Input, Job, JobRecord, PoolName, Publication, State, WorkerId};
+use queue::{
+    Backend, BackendUrls, Blobs, Body, Broker, Class, Consumer, Delivery, Gauge, Input, Job, JobRecord,
+    PoolExpectation, PoolName, Producer, Publication, Risk, Settlement, State, WorkerId,
+};
 use service::Health;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -33,8 +37,8 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let url: BackendUrl = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
-        let sound = Backend::open(&url).await.unwrap();
+        let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
+        let sound = Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
         let faulty = Faulty::default();
         let flawed = faulty.wrap(sound.clone());
         Self { folder, faulty, flawed, sound, stop: CancellationToken::new() }
@@ -55,7 +59,10 @@ impl Bench {
     }
 
     async fn submit(&self, bodies: &[&'static str]) {
-        let jobs: Vec<Job> = bodies.iter().map(|body| job(body)).collect();
+        self.submit_jobs(bodies.iter().map(|body| job(body)).collect()).await;
+    }
+
+    async fn submit_jobs(&self, jobs: Vec<Job>) {
         self.sound.ledger.submit(&jobs).await.unwrap();
         self.sound.broker.producer().await.unwrap().publish(&jobs).await.unwrap();
         let publications: Vec<_> = jobs.iter().map(|job| Publication::first(job.id.clone())).collect();
@@ -78,6 +85,47 @@ impl Bench {
     async fn in_broker(&self) -> u64 {
         let depth = self.sound.broker.gauge().await.unwrap().depth(&pool()).await.unwrap();
         depth.waiting() + depth.in_flight.unwrap()
+    }
+}
+
+/// A broker that cannot read the messages of some jobs.
+struct Garbling(Arc<dyn Broker>);
+
+struct GarblingConsumer(Arc<dyn Consumer>);
+
+const REASON: &str = "specversion: is missing";
+
+#[async_trait]
+impl Broker for Garbling {
+    async fn producer(&self) -> queue::Result<Arc<dyn Producer>> {
+        self.0.producer().await
+    }
+
+    async fn consumer(&self, pool: &PoolName) -> queue::Result<Arc<dyn Consumer>> {
+        Ok(Arc::new(GarblingConsumer(self.0.consumer(pool).await?)))
+    }
+
+    async fn gauge(&self) -> queue::Result<Arc<dyn Gauge>> {
+        self.0.gauge().await
+    }
+
+    async fn risks(&self, pools: &[PoolExpectation]) -> queue::Result<Vec<Risk>> {
+        self.0.risks(pools).await
+    }
+}
+
+#[async_trait]
+impl Consumer for GarblingConsumer {
+    async fn receive(&self, max: usize) -> queue::Result<Vec<Delivery>> {
+        let mut deliveries = self.0.receive(max).await?;
+        for delivery in deliveries.iter_mut().filter(|delivery| delivery.job.max_attempts == 1) {
+            delivery.unreadable = Some(REASON.to_owned());
+        }
+        Ok(deliveries)
+    }
+
+    async fn settle(&self, deliveries: Vec<(Delivery, Settlement)>) -> queue::Result<()> {
+        self.0.settle(deliveries).await
     }
 }
 
@@ -192,5 +240,25 @@ async fn the_result_of_a_job_that_was_cancelled_while_it_ran_is_refused() {
     assert_eq!(cancelled.state, State::Cancelled);
     bench.stopped(worker).await;
     assert_eq!(bench.sound.ledger.get(&id).await.unwrap().unwrap(), cancelled);
+    assert_eq!(bench.in_broker().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_read_is_dead_at_once_with_its_bytes_and_blocks_nothing() {
+    let mut bench = Bench::new().await;
+    bench.flawed.broker = Arc::new(Garbling(bench.flawed.broker.clone()));
+    // If it were prepared it would end as failed.
+    let unreadable = Job { max_attempts: 1, ..job("fail:input") };
+    bench.submit_jobs(vec![unreadable.clone(), job("good")]).await;
+    let worker = bench.start(Echo::default());
+    assert_eq!(bench.ended("good").await.state, State::Succeeded);
+    bench.ended("fail:input").await;
+    let record = bench.sound.ledger.get(&unreadable.id).await.unwrap().unwrap();
+    assert_eq!((record.state, record.attempts), (State::Dead, 1));
+    let error = record.error.unwrap();
+    assert_eq!((error.kind.as_str(), error.message.as_str()), ("unreadable_message", REASON));
+    assert_eq!(record.history.len(), 1);
+    assert_eq!(bench.sound.ledger.input(&unreadable.id).await.unwrap(), Some(unreadable.input));
+    bench.stopped(worker).await;
     assert_eq!(bench.in_broker().await, 0);
 }

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use service::Period;
 
 use super::files::InputFile;
-use super::gateway_url;
 use super::outcome::{Answer, Failure, Outcome};
+use crate::http::{gateway_url, innermost};
 
 /// How long one question may be held back by the gateway.
 const LONG_POLL: Duration = Duration::from_secs(20);
@@ -188,15 +188,6 @@ async fn told(response: Response, state: &str) -> Failure {
 
 fn failure(state: &str, reason: String) -> Failure {
     Failure { state: state.to_owned(), reason }
-}
-
-/// The error at the bottom says what happened ("connection refused"); those above it only that something did.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// A time that runs out, and pauses that grow.

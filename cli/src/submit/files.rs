@@ -62,7 +62,7 @@ fn search(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn by_extension(path: &Path) -> &'static str {
+pub(crate) fn by_extension(path: &Path) -> &'static str {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     match extension.to_ascii_lowercase().as_str() {
         "bmp" => "image/bmp",

@@ -7,6 +7,8 @@ use queue::JobId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::table::shortened;
+
 /// The longest text of a result in a table, in characters.
 const SHOWN: usize = 60;
 
@@ -115,17 +117,10 @@ impl Answer {
             return format!("{label} ({:.1} %)", probability * 100.0);
         }
         match std::str::from_utf8(&self.body) {
-            Ok(text) => shortened(text),
+            Ok(text) => shortened(text, SHOWN),
             Err(_) => format!("{}, {} bytes", self.media_type, self.body.len()),
         }
     }
-}
-
-/// The beginning of a text, on one line, without what could steer a terminal.
-fn shortened(text: &str) -> String {
-    let mut plain = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
-    let shown: String = plain.by_ref().take(SHOWN).collect();
-    if plain.next().is_none() { shown } else { format!("{shown}...") }
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table};
 
 use super::outcome::Outcome;
+use crate::table::table;
 
 /// What all files came to, in their order.
 #[derive(Debug)]
@@ -49,14 +50,12 @@ impl Report {
     }
 
     fn table(&self, shown: &[&Outcome]) -> Table {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
         let mut header = vec!["file", "job", "state", "result", "truth", "time"];
         if !self.with_truth {
             header.retain(|name| *name != "truth");
         }
         let last = header.len() - 1;
-        table.set_header(header);
+        let mut table = table(&header);
         for outcome in shown {
             let name = outcome.path.file_name().unwrap_or(outcome.path.as_os_str()).to_string_lossy().into_owned();
             let mut row = vec![name, outcome.id.to_string(), outcome.state().to_owned(), outcome.summary()];

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use gateway::{Admission, Refusal, RefusalKind, TENSORS_MEDIA_TYPE};
 use queue::{
-    BlobRef, Claim, ClaimRequest, DueJob, Error, ErrorKind, Finish, Finished, Job, JobId, JobRecord, Lease, Ledger,
-    OpenJobs, PoolName, Producer, Publication, Result, Submitted, WorkerId,
+    BlobRef, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Error, ErrorKind, Finish, Finished,
+    Forgotten, Input, Job, JobId, JobRecord, Lease, Ledger, OpenJobs, PoolName, Producer, Publication, Purged,
+    Requeued, Result, Risk, Submitted, WorkerId,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -133,5 +134,34 @@ impl Ledger for Told {
 
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {
         self.ledger.purge(limit).await
+    }
+
+    async fn input(&self, id: &JobId) -> Result<Option<Input>> {
+        self.trouble()?;
+        self.ledger.input(id).await
+    }
+
+    async fn dead(&self, filter: &DeadFilter, after: Option<&DeadPosition>, limit: usize) -> Result<DeadPage> {
+        self.trouble()?;
+        self.ledger.dead(filter, after, limit).await
+    }
+
+    async fn requeue(&self, id: &JobId, input: Option<Input>) -> Result<Requeued> {
+        self.trouble()?;
+        self.ledger.requeue(id, input).await
+    }
+
+    async fn forget(&self, id: &JobId) -> Result<Forgotten> {
+        self.trouble()?;
+        self.ledger.forget(id).await
+    }
+
+    async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged> {
+        self.trouble()?;
+        self.ledger.purge_dead(filter, limit).await
+    }
+
+    async fn risks(&self) -> Result<Vec<Risk>> {
+        self.ledger.risks().await
     }
 }

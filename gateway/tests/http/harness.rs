@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use gateway::{Gateway, GatewaySettings, Pool};
 use queue::{
-    Backend, Blobs, Body, Broker, Claim, ClaimRequest, Clock, Consumer, ErrorKind, Finish, Job, Ledger, Outcome,
-    Output, PoolName, Settlement, WorkerId,
+    Backend, BackendUrls, Blobs, Body, Broker, Claim, ClaimRequest, Clock, Consumer, ErrorKind, Finish, Job, Ledger,
+    Outcome, Output, PoolName, Settlement, WorkerId,
 };
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -57,8 +57,9 @@ pub(crate) async fn start_with(settings: GatewaySettings) -> Running {
     let settings = GatewaySettings { max_body: service::ByteSize::bytes(MAX_BODY_BYTES as u64), ..settings };
     let folder = tempfile::tempdir().unwrap();
     let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
+    let urls = BackendUrls::new(url, None).unwrap();
     let clock = Clock::manual(jiff::Timestamp::now());
-    let backend = Backend::open_with_clock(&url, clock.clone()).await.unwrap();
+    let backend = Backend::open_with_clock(&urls, clock.clone()).await.unwrap();
     let blobs = Blobs::directory(&folder.path().join("blobs"), INLINE_BYTES).unwrap();
 
     let (sender, calls) = unbounded_channel();

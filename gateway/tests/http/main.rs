@@ -6,6 +6,7 @@ extern crate millrace_gateway as gateway;
 mod doubles;
 mod harness;
 
+mod dead;
 mod follow;
 mod refuse;
 mod stop;

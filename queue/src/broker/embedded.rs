@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use super::{Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag};
 use crate::clock::milliseconds_of;
 use crate::store::{Bell, BodyColumns, Durability, Store, Write, corrupt, read_body, sqlite};
-use crate::{Class, Error, ErrorKind, Input, Job, PoolName, Result};
+use crate::{Class, Error, ErrorKind, Input, Job, PoolExpectation, PoolName, Result, Risk};
 
 pub(crate) struct EmbeddedBroker {
     store: Store,
@@ -46,6 +46,10 @@ impl Broker for EmbeddedBroker {
 
     async fn gauge(&self) -> Result<Arc<dyn Gauge>> {
         Ok(Arc::new(EmbeddedGauge { store: self.store.clone() }))
+    }
+
+    async fn risks(&self, _pools: &[PoolExpectation]) -> Result<Vec<Risk>> {
+        self.store.risks().await
     }
 }
 

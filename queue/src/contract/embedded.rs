@@ -20,8 +20,11 @@ pub(crate) struct EmbeddedFixture {
 
 impl EmbeddedFixture {
     pub(crate) fn start() -> Self {
-        let start = Timestamp::from_second(1_800_000_000).unwrap();
-        Self { folder: tempfile::tempdir().unwrap(), clock: Clock::manual(start), processes: Mutex::default() }
+        Self::with_clock(Clock::manual(Timestamp::from_second(1_800_000_000).unwrap()))
+    }
+
+    pub(crate) fn with_clock(clock: Clock) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), clock, processes: Mutex::default() }
     }
 
     fn store(&self) -> Store {

@@ -2,6 +2,7 @@
 
 mod claiming;
 mod counting;
+mod dead;
 mod ending;
 mod publishing;
 mod submitting;
@@ -15,12 +16,14 @@ use futures::{StreamExt, poll};
 
 use super::{Fixture, LEASE, PUBLISH_TIMEOUT, job, jobs, pool, soon};
 use crate::{
-    BlobRef, Body, Claim, ClaimRequest, DueJob, Finish, Finished, Job, JobError, JobId, JobRecord, Lease, Ledger,
-    OpenJobs, Outcome, Output, Publication, State, Submitted, WorkerId,
+    Attempt, BlobRef, Body, Claim, ClaimRequest, DeadFilter, DueJob, Finish, Finished, Forgotten, Input, Job, JobError,
+    JobId, JobRecord, Lease, Ledger, OpenJobs, Outcome, Output, PoolName, Publication, Purged, Requeued, State,
+    Submitted, WorkerId,
 };
 
 pub use self::claiming::*;
 pub use self::counting::*;
+pub use self::dead::*;
 pub use self::ending::*;
 pub use self::publishing::*;
 pub use self::submitting::*;
@@ -80,10 +83,28 @@ macro_rules! ledger_contract {
             many_watchers_each_see_their_own_job_end
             a_watch_that_was_dropped_disturbs_nobody
             a_watch_does_not_outlive_its_process
-            open_jobs_counts_what_is_with_the_ledger
+            open_jobs_counts_what_has_not_ended
             open_jobs_counts_what_was_given_out_until_it_is_published
             purge_forgets_what_is_over_and_names_its_blobs
             purge_forgets_no_more_than_its_limit
+            every_failed_attempt_is_remembered
+            what_failed_for_good_is_remembered_and_what_did_not_fail_is_not
+            a_holder_that_vanished_is_remembered_where_the_attempt_counted
+            the_last_attempts_are_kept_and_no_more
+            the_input_of_a_job_can_be_read
+            dead_jobs_are_listed_by_pool_and_state_the_last_first
+            dead_jobs_are_listed_page_by_page
+            a_requeued_job_is_due_at_once_with_all_its_attempts
+            a_requeued_job_that_dies_again_is_dead_again
+            a_requeued_job_takes_another_input
+            a_requeued_job_has_no_deadline
+            a_requeue_outdates_every_former_lease
+            a_requeued_suspect_stays_one
+            only_a_dead_or_failed_job_is_requeued
+            a_watch_goes_on_over_a_requeue
+            an_ended_job_is_forgotten_on_request_and_its_blobs_are_named
+            dead_jobs_are_purged_by_pool_and_state_and_nothing_else_is
+            a_look_for_risks_changes_nothing
         }
     };
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Call, Faulty};
-use crate::{Broker, Consumer, Delivery, Depth, Gauge, Job, PoolName, Producer, Result, Settlement};
+use crate::{
+    Broker, Consumer, Delivery, Depth, Gauge, Job, PoolExpectation, PoolName, Producer, Result, Risk, Settlement,
+};
 
 pub(super) struct FaultyBroker {
     pub(super) broker: Arc<dyn Broker>,
@@ -29,6 +31,10 @@ impl Broker for FaultyBroker {
 
     async fn gauge(&self) -> Result<Arc<dyn Gauge>> {
         Ok(Arc::new(Role { inner: self.broker.gauge().await?, faulty: self.faulty.clone() }))
+    }
+
+    async fn risks(&self, pools: &[PoolExpectation]) -> Result<Vec<Risk>> {
+        self.faulty.call(Call::Risks, self.broker.risks(pools)).await
     }
 }
 

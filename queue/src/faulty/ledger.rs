@@ -8,8 +8,9 @@ use futures::stream::BoxStream;
 
 use super::{Call, Faulty};
 use crate::{
-    BlobRef, Claim, ClaimRequest, DueJob, Finish, Finished, Job, JobId, JobRecord, Lease, Ledger, OpenJobs, PoolName,
-    Publication, Result, Submitted, WorkerId,
+    BlobRef, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, Input, Job,
+    JobId, JobRecord, Lease, Ledger, OpenJobs, PoolName, Publication, Purged, Requeued, Result, Risk, Submitted,
+    WorkerId,
 };
 
 pub(super) struct FaultyLedger {
@@ -65,5 +66,29 @@ impl Ledger for FaultyLedger {
 
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {
         self.faulty.call(Call::Purge, self.ledger.purge(limit)).await
+    }
+
+    async fn input(&self, id: &JobId) -> Result<Option<Input>> {
+        self.faulty.call(Call::Input, self.ledger.input(id)).await
+    }
+
+    async fn dead(&self, filter: &DeadFilter, after: Option<&DeadPosition>, limit: usize) -> Result<DeadPage> {
+        self.faulty.call(Call::Dead, self.ledger.dead(filter, after, limit)).await
+    }
+
+    async fn requeue(&self, id: &JobId, input: Option<Input>) -> Result<Requeued> {
+        self.faulty.call(Call::Requeue, self.ledger.requeue(id, input)).await
+    }
+
+    async fn forget(&self, id: &JobId) -> Result<Forgotten> {
+        self.faulty.call(Call::Forget, self.ledger.forget(id)).await
+    }
+
+    async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged> {
+        self.faulty.call(Call::PurgeDead, self.ledger.purge_dead(filter, limit)).await
+    }
+
+    async fn risks(&self) -> Result<Vec<Risk>> {
+        self.faulty.call(Call::Risks, self.ledger.risks()).await
     }
 }

@@ -155,7 +155,7 @@ async fn a_due_job_whose_publication_failed_is_counted_and_published_later() {
         faulty.order(call, fault, 1);
         upkeep.publish_due().await.unwrap_err();
         let lost = fault == Fault::LoseAnswer;
-        let expected = OpenJobs { leased: 0, retry: u64::from(!lost) };
+        let expected = OpenJobs { queued: u64::from(lost), leased: 0, retry: u64::from(!lost) };
         assert_eq!(backend.ledger.open_jobs(&pool()).await.unwrap(), expected);
     }
     assert_eq!(upkeep.publish_due().await.unwrap(), 0);

@@ -1,34 +1,38 @@
 //! The ledger in the data file.
 
 mod claim;
+mod dead;
 mod endings;
 mod finish;
+mod history;
 mod rows;
 mod submit;
 mod upkeep;
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
-use self::endings::Endings;
+use self::endings::{Ending, Endings};
 use super::{
-    Claim, ClaimRequest, DueJob, Finish, Finished, JobRecord, Lease, Ledger, OpenJobs, Publication, State, Submitted,
+    Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobRecord, Lease,
+    Ledger, OpenJobs, Publication, Purged, Requeued, State, Submitted,
 };
 use crate::store::{Durability, Store, Write, sqlite};
-use crate::{BlobRef, Job, JobId, PoolName, Result, WorkerId};
+use crate::{BlobRef, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
 
 pub(crate) struct EmbeddedLedger {
     store: Store,
-    endings: Endings,
+    endings: Arc<Endings>,
 }
 
 impl EmbeddedLedger {
     pub(crate) fn new(store: Store) -> Self {
-        let endings = Endings::watch(&store);
+        let endings = Arc::new(Endings::watch(&store));
         Self { store, endings }
     }
 }
@@ -101,22 +105,27 @@ impl Ledger for EmbeddedLedger {
 
     async fn get(&self, id: &JobId) -> Result<Option<JobRecord>> {
         let id = id.clone();
-        self.store.read(move |file| rows::record(file, &id)).await
+        let read = move |file: &Connection| {
+            let Some(record) = rows::record(file, &id)? else { return Ok(None) };
+            Ok(Some(JobRecord { history: history::history(file, id.as_str())?, ..record }))
+        };
+        self.store.read(read).await
+    }
+
+    async fn input(&self, id: &JobId) -> Result<Option<Input>> {
+        let id = id.clone();
+        self.store.read(move |file| rows::input(file, &id)).await
     }
 
     async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>> {
         // Registered before the first look, so that no ending falls between the two.
         let ending = self.endings.of(id);
-        let Some(record) = self.get(id).await? else { return Ok(stream::empty().boxed()) };
+        let Some(record) = record(&self.store, id).await? else { return Ok(stream::empty().boxed()) };
         if record.state.has_ended() {
             return Ok(stream::once(async { Ok(record) }).boxed());
         }
-        let (store, id) = (self.store.clone(), id.clone());
-        let ended = async move {
-            ending.wait().await;
-            store.read(move |file| rows::record(file, &id)).await.transpose()
-        };
-        let ended = stream::once(ended).filter_map(|record| async { record });
+        let ended = ended(self.store.clone(), Arc::downgrade(&self.endings), id.clone(), ending);
+        let ended = stream::once(ended).filter_map(|record| async { record.transpose() });
         Ok(stream::once(async { Ok(record) }).chain(ended).boxed())
     }
 
@@ -140,5 +149,49 @@ impl Ledger for EmbeddedLedger {
             return Ok(None);
         }
         self.store.write(Durability::Process, move |write| upkeep::purge(write, limit)).await.map(Some)
+    }
+
+    async fn dead(&self, filter: &DeadFilter, after: Option<&DeadPosition>, limit: usize) -> Result<DeadPage> {
+        let (filter, after) = (filter.clone(), after.cloned());
+        self.store.read(move |file| dead::page(file, &filter, after.as_ref(), limit)).await
+    }
+
+    async fn requeue(&self, id: &JobId, input: Option<Input>) -> Result<Requeued> {
+        let id = id.clone();
+        self.store.write(Durability::Power, move |write| dead::requeue(write, &id, input.as_ref())).await
+    }
+
+    async fn forget(&self, id: &JobId) -> Result<Forgotten> {
+        let id = id.clone();
+        self.store.write(Durability::Power, move |write| dead::forget(write, &id)).await
+    }
+
+    async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged> {
+        let filter = filter.clone();
+        self.store.write(Durability::Power, move |write| dead::purge(write, &filter, limit)).await
+    }
+
+    async fn risks(&self) -> Result<Vec<Risk>> {
+        self.store.risks().await
+    }
+}
+
+async fn record(store: &Store, id: &JobId) -> Result<Option<JobRecord>> {
+    let id = id.clone();
+    store.read(move |file| rows::record(file, &id)).await
+}
+
+/// The record once the job has ended, or as it stands when its endings are followed no longer.
+async fn ended(store: Store, endings: Weak<Endings>, id: JobId, mut ending: Ending) -> Result<Option<JobRecord>> {
+    loop {
+        let heard = ending.wait().await;
+        // Registered again before the look, as the first time.
+        let again = if heard { endings.upgrade().map(|endings| endings.of(&id)) } else { None };
+        let record = record(&store, &id).await?;
+        match (&record, again) {
+            // It was requeued between its ending and the look.
+            (Some(record), Some(again)) if !record.state.has_ended() => ending = again,
+            _ => return Ok(record),
+        }
     }
 }

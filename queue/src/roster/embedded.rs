@@ -36,7 +36,7 @@ impl Roster for EmbeddedRoster {
                 let row = params![
                     worker.id.as_str(),
                     worker.pool.as_str(),
-                    state_name(worker.state),
+                    worker.state.as_str(),
                     write.milliseconds_after(alive),
                     worker.started_at.as_millisecond(),
                     worker.batch_items,
@@ -77,7 +77,7 @@ impl Roster for EmbeddedRoster {
                     workers.push(WorkerRecord {
                         id: WorkerId::new(row.get::<_, String>(0).map_err(&reading)?),
                         pool: pool.clone(),
-                        state: state_of(&state).ok_or_else(|| corrupt("a worker's state", &state))?,
+                        state: WorkerState::of_name(&state).ok_or_else(|| corrupt("a worker's state", &state))?,
                         started_at: Timestamp::from_millisecond(started_at)
                             .map_err(|_| corrupt("a time", started_at))?,
                         batch_items: row.get(3).map_err(&reading)?,
@@ -89,19 +89,4 @@ impl Roster for EmbeddedRoster {
             })
             .await
     }
-}
-
-const STATES: [(WorkerState, &str); 4] = [
-    (WorkerState::Loading, "loading"),
-    (WorkerState::Idle, "idle"),
-    (WorkerState::Busy, "busy"),
-    (WorkerState::Draining, "draining"),
-];
-
-fn state_name(state: WorkerState) -> &'static str {
-    STATES.iter().find(|(known, _)| *known == state).map_or("idle", |(_, name)| name)
-}
-
-fn state_of(name: &str) -> Option<WorkerState> {
-    STATES.iter().find(|(_, known)| *known == name).map(|(state, _)| *state)
 }

@@ -9,7 +9,7 @@ use super::writer::BUSY_TIMEOUT;
 use crate::{Error, ErrorKind, Result};
 
 /// Grows with every change of the tables.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// Marks the file as ours ("Mill" in ASCII), so that a stranger's database is not taken for an empty one.
 const APPLICATION_ID: i64 = 0x4d69_6c6c;
@@ -53,11 +53,15 @@ fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<(
         let pages = i64::try_from(bytes / page_bytes.max(1)).unwrap_or(i64::MAX).max(1);
         connection.pragma_update(None, "max_page_count", pages).map_err(&opening)?;
     }
-    if version == 0 {
+    if version < VERSION {
         let creating = connection.transaction().map_err(&opening)?;
-        creating.execute_batch(TABLES).map_err(&opening)?;
+        if version < 1 {
+            creating.execute_batch(TABLES).map_err(&opening)?;
+            creating.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
+        }
+        // A new file takes the same steps as an old one, so that both end alike.
+        creating.execute_batch(TO_2).map_err(&opening)?;
         creating.pragma_update(None, "user_version", VERSION).map_err(&opening)?;
-        creating.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
         creating.commit().map_err(&opening)?;
     }
     Ok(())
@@ -68,9 +72,9 @@ fn is_blank(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
 }
 
-/// Narrow tables for what changes, wide ones for what is written once: an update rewrites its whole row.
-/// Times are milliseconds since the Unix epoch.
-const TABLES: &str = "
+/// The tables of version 1. Narrow ones for what changes, wide ones for what is written once: an update rewrites its
+/// whole row. Times are milliseconds since the Unix epoch.
+pub(super) const TABLES: &str = "
 -- The broker. `consumer` is null while nobody holds the message; seq is never used twice.
 CREATE TABLE messages (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -144,4 +148,23 @@ CREATE TABLE workers (
     batch_seconds REAL NOT NULL,
     cold_start_seconds REAL NOT NULL
 );
+";
+
+/// From version 1 to 2: what waits is counted by index too, failed attempts are remembered, dead jobs are listed.
+const TO_2: &str = "
+DROP INDEX jobs_open;
+CREATE INDEX jobs_open ON jobs (pool, state) WHERE state IN (0, 1, 2);
+-- `failed` and `dead`, in the order in which they are listed.
+CREATE INDEX jobs_dead ON jobs (state, finished_at, id, pool) WHERE state IN (4, 7);
+CREATE TABLE attempts (
+    job INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    worker TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    ended_at INTEGER NOT NULL,
+    error_type TEXT NOT NULL,
+    error_message TEXT NOT NULL,
+    PRIMARY KEY (job, sequence)
+) WITHOUT ROWID;
 ";

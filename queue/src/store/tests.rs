@@ -170,6 +170,39 @@ fn a_file_from_a_newer_version_is_refused_naming_file_and_versions() {
 }
 
 #[test]
+fn a_file_of_the_first_version_keeps_its_jobs_and_gets_the_tables_of_this_one() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = old.path().join("millrace.db");
+    let first = Connection::open(&file).unwrap();
+    first.execute_batch(schema::TABLES).unwrap();
+    first
+        .execute_batch(
+            "PRAGMA application_id = 1298754668; PRAGMA user_version = 1;
+             INSERT INTO jobs (id, pool, class, state, max_attempts, created_at, retention)
+             VALUES ('old', 'pool', 1, 7, 3, 1, 1)",
+        )
+        .unwrap();
+    drop(first);
+    for folder in [&old, &new] {
+        // Opened twice: the second time there is nothing to do.
+        drop(open(folder.path(), None).unwrap());
+        drop(open(folder.path(), None).unwrap());
+    }
+    let schema = |folder: &TempDir| -> Vec<(String, String)> {
+        let file = Connection::open(folder.path().join("millrace.db")).unwrap();
+        let mut select = file.prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name").unwrap();
+        select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+    };
+    assert_eq!(schema(&old), schema(&new));
+    assert!(schema(&old).iter().any(|(name, sql)| name == "jobs_open" && sql.contains("IN (0, 1, 2)")));
+    let file = Connection::open(&file).unwrap();
+    let version: i64 = file.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, schema::VERSION);
+    let kept: String = file.query_row("SELECT id FROM jobs WHERE state IN (4, 7)", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, "old");
+}
+
+#[test]
 fn another_programs_database_is_refused_and_left_alone() {
     for statement in ["PRAGMA application_id = 1196444487", "CREATE TABLE songs (title)", "PRAGMA user_version = 1"] {
         let folder = tempfile::tempdir().unwrap();

@@ -9,8 +9,9 @@ use futures::stream::BoxStream;
 use proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use queue::ledger::{DueJob, Publication};
 use queue::{
-    BlobRef, Claim, ClaimRequest, Depth, Error, ErrorKind, Finish, Finished, Job, JobId, JobRecord, Lease, OpenJobs,
-    Result, Submitted, WorkerId, WorkerRecord, WorkerState,
+    BlobRef, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, Depth, Error, ErrorKind, Finish, Finished,
+    Forgotten, Input, Job, JobId, JobRecord, Lease, OpenJobs, Purged, Requeued, Result, Risk, Submitted, WorkerId,
+    WorkerRecord, WorkerState,
 };
 use service::Period;
 use tokio::sync::Notify;
@@ -33,6 +34,7 @@ enum Mood {
 struct Numbers {
     waiting: u64,
     in_flight: Option<u64>,
+    queued: u64,
     leased: u64,
     retry: u64,
     workers: Vec<WorkerState>,
@@ -70,7 +72,12 @@ fn away() -> Error {
 impl Gauge for Fake {
     async fn depth(&self, pool: &PoolName) -> Result<Depth> {
         let numbers = self.answer(pool).await?;
-        Ok(Depth { waiting_by_class: [0, numbers.waiting, 0], in_flight: numbers.in_flight, oldest_waiting_at: None })
+        Ok(Depth {
+            waiting_by_class: [0, numbers.waiting, 0],
+            in_flight: numbers.in_flight,
+            oldest_waiting_at: None,
+            max_consumers: None,
+        })
     }
 }
 
@@ -104,7 +111,7 @@ impl Roster for Fake {
 impl Ledger for Fake {
     async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs> {
         let numbers = self.answer(pool).await?;
-        Ok(OpenJobs { leased: numbers.leased, retry: numbers.retry })
+        Ok(OpenJobs { queued: numbers.queued, leased: numbers.leased, retry: numbers.retry })
     }
 
     async fn submit(&self, _: &[Job]) -> Result<Vec<Submitted>> {
@@ -128,6 +135,30 @@ impl Ledger for Fake {
     }
 
     async fn finish(&self, _: Vec<Finish>) -> Result<Vec<Finished>> {
+        Err(away())
+    }
+
+    async fn input(&self, _: &JobId) -> Result<Option<Input>> {
+        Err(away())
+    }
+
+    async fn dead(&self, _: &DeadFilter, _: Option<&DeadPosition>, _: usize) -> Result<DeadPage> {
+        Err(away())
+    }
+
+    async fn requeue(&self, _: &JobId, _: Option<Input>) -> Result<Requeued> {
+        Err(away())
+    }
+
+    async fn forget(&self, _: &JobId) -> Result<Forgotten> {
+        Err(away())
+    }
+
+    async fn purge_dead(&self, _: &DeadFilter, _: usize) -> Result<Purged> {
+        Err(away())
+    }
+
+    async fn risks(&self) -> Result<Vec<Risk>> {
         Err(away())
     }
 

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use millrace_tests::{Gateway, Process, System};
+use queue::OpenJobs;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -74,14 +75,14 @@ async fn a_bad_request_is_a_problem_that_names_the_field_and_leaves_nothing_behi
         let pool = pool.parse().unwrap();
         assert_eq!(gauge.depth(&pool).await.unwrap().waiting(), 0);
         let open = backend.ledger.open_jobs(&pool).await.unwrap();
-        assert_eq!((open.leased, open.retry), (0, 0), "{pool:?}");
+        assert_eq!(open, OpenJobs::default(), "{pool:?}");
     }
     assert_eq!(files_below(&system.folder().join("data/blobs")), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_new_jobs_and_loses_none() {
-    let system = System::new("{backend: 'embedded:./data?max_size=1000000', pools: {echo: {model: echo}}}").unwrap();
+    let system = System::new("{broker: 'embedded:./data?max_size=1000000', pools: {echo: {model: echo}}}").unwrap();
     let gateway = system.gateway().await.unwrap();
     let mut accepted = Vec::new();
     let mut attempts = 0;

@@ -31,7 +31,7 @@ async fn a_job_that_kills_its_worker_ends_dead_and_takes_no_other_job_along() {
         for id in &killers {
             let job = gateway.ended(id).await.unwrap();
             assert_eq!((&job["state"], &job["attempts"]), (&"dead".into(), &2.into()), "{job}");
-            assert_eq!(job["error"]["type"], "worker_lost");
+            assert_eq!(job["error"]["type"], "worker_vanished");
         }
     };
     tokio::select! {

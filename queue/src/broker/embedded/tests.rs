@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::beat;
 use crate::contract::soon;
 use crate::store::{Durability, Store, StoreOptions};
-use crate::{Backend, BackendUrl, Body, Class, Clock, Consumer, Input, Job, PoolName, Settlement};
+use crate::{Backend, BackendUrl, BackendUrls, Body, Class, Clock, Consumer, Input, Job, PoolName, Settlement};
 
 fn pool() -> PoolName {
     "resnet50".parse().unwrap()
@@ -19,7 +19,7 @@ fn pool() -> PoolName {
 async fn start() -> (TempDir, Backend, Arc<dyn Consumer>, Connection) {
     let folder = tempfile::tempdir().unwrap();
     let url = BackendUrl::Embedded { folder: folder.path().to_owned(), max_size_bytes: None };
-    let backend = Backend::open(&url).await.unwrap();
+    let backend = Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
     let consumer = backend.broker.consumer(&pool()).await.unwrap();
     backend.broker.producer().await.unwrap().publish(&[job()]).await.unwrap();
     let file = Connection::open(folder.path().join("millrace.db")).unwrap();

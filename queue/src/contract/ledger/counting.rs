@@ -2,23 +2,23 @@
 
 use super::*;
 
-pub async fn open_jobs_counts_what_is_with_the_ledger(fixture: &dyn Fixture) {
+pub async fn open_jobs_counts_what_has_not_ended(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let jobs = jobs(fixture, 4);
     accept(&*ledger, &jobs).await;
     let count = async || ledger.open_jobs(&pool()).await.unwrap();
-    assert_eq!(count().await, OpenJobs::default());
+    assert_eq!(count().await, OpenJobs { queued: 4, leased: 0, retry: 0 });
     let mut leases = Vec::new();
     for job in &jobs[..3] {
         leases.push(claim(&*ledger, job).await);
     }
-    assert_eq!(count().await, OpenJobs { leased: 3, retry: 0 });
+    assert_eq!(count().await, OpenJobs { queued: 1, leased: 3, retry: 0 });
     finish(&*ledger, &leases[0], retry(LEASE * 100)).await;
     finish(&*ledger, &leases[1], success("done")).await;
-    assert_eq!(count().await, OpenJobs { leased: 1, retry: 1 });
+    assert_eq!(count().await, OpenJobs { queued: 1, leased: 1, retry: 1 });
     // A lease that has run out is still work to be done.
     fixture.advance(LEASE * 2).await;
-    assert_eq!(count().await, OpenJobs { leased: 1, retry: 1 });
+    assert_eq!(count().await, OpenJobs { queued: 1, leased: 1, retry: 1 });
     assert_eq!(ledger.open_jobs(&"bert".parse().unwrap()).await.unwrap(), OpenJobs::default());
     for job in &jobs {
         ledger.cancel(&job.id).await.unwrap();
@@ -34,9 +34,9 @@ pub async fn open_jobs_counts_what_was_given_out_until_it_is_published(fixture: 
     let lease = claim(&*ledger, &job).await;
     finish(&*ledger, &lease, retry(Duration::ZERO)).await;
     let given = due(&*ledger).await.remove(0);
-    assert_eq!(ledger.open_jobs(&pool()).await.unwrap(), OpenJobs { leased: 0, retry: 1 });
+    assert_eq!(ledger.open_jobs(&pool()).await.unwrap(), OpenJobs { queued: 0, leased: 0, retry: 1 });
     ledger.published(&[given.publication]).await.unwrap();
-    assert_eq!(ledger.open_jobs(&pool()).await.unwrap(), OpenJobs::default());
+    assert_eq!(ledger.open_jobs(&pool()).await.unwrap(), OpenJobs { queued: 1, leased: 0, retry: 0 });
 }
 
 pub async fn purge_forgets_what_is_over_and_names_its_blobs(fixture: &dyn Fixture) {

@@ -23,6 +23,7 @@ pub async fn a_submitted_job_is_queued_with_every_field_intact(fixture: &dyn Fix
         worker: None,
         error: None,
         output: None,
+        history: Vec::new(),
     };
     assert_eq!(get(&*ledger, &job).await, expected);
     assert_eq!(get(&*open(fixture).await, &job).await, expected);

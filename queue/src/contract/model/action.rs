@@ -24,6 +24,7 @@ pub(super) enum Action {
     SettleAgain(Index),
     Drop(Index),
     Cancel(Index),
+    Requeue(Index),
     Due(Care),
     Advance(u64),
     /// The broker takes the living consumer for dead.
@@ -73,6 +74,7 @@ impl Action {
             2 => index().prop_map(Self::SettleAgain),
             2 => index().prop_map(Self::Drop),
             1 => index().prop_map(Self::Cancel),
+            2 => index().prop_map(Self::Requeue),
             4 => prop_oneof![Just(Care::Forgets), Just(Care::Publishes), Just(Care::Confirms)].prop_map(Self::Due),
             4 => prop_oneof![Just(1), Just(11), Just(31)].prop_map(Self::Advance),
             1 => Just(Self::GiveUp),

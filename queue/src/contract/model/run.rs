@@ -7,16 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::sample::Index;
 
-use super::super::{EmbeddedFixture, Fixture, LEASE, PUBLISH_TIMEOUT, job, pool, soon};
+use super::super::{Fixture, LEASE, PUBLISH_TIMEOUT, job, pool, soon};
 use super::action::{Action, Care, Ending, Terms};
-use super::world::{Claimed, Entry, Known, Place, World};
+use super::world::{Claimed, Entry, FAILED, Known, Place, World};
 use crate::{
     Backend, Body, Claim, ClaimRequest, Consumer, Delivery, Finish, Finished, Job, JobError, JobRecord, Lease,
-    OpenJobs, Outcome, Output, Publication, Settlement, State, Submitted, WorkerId,
+    OpenJobs, Outcome, Output, Publication, Requeued, Settlement, State, Submitted, WorkerId,
 };
 
 pub(super) struct Run {
-    fixture: EmbeddedFixture,
+    fixture: Box<dyn Fixture>,
     backend: Backend,
     consumer: Arc<dyn Consumer>,
     world: World,
@@ -45,8 +45,7 @@ struct Granted {
 }
 
 impl Run {
-    pub(super) async fn start() -> Self {
-        let fixture = EmbeddedFixture::start();
+    pub(super) async fn start(fixture: Box<dyn Fixture>) -> Self {
         let backend = fixture.open().await;
         let consumer = backend.broker.consumer(&pool()).await.unwrap();
         Self {
@@ -67,7 +66,7 @@ impl Run {
             Action::Submit(terms) => self.submit(terms).await,
             Action::Resubmit(index) => self.resubmit(index).await,
             Action::PublishUnknown(terms) => {
-                let job = self.add(terms, None);
+                let job = self.add(terms);
                 self.publish(job).await;
             }
             Action::Publish(index) => {
@@ -134,6 +133,16 @@ impl Run {
                     assert_eq!(record.map(|record| record.state), self.world.jobs[job].entry.as_ref().map(|e| e.state));
                 }
             }
+            Action::Requeue(index) => {
+                if let Some(job) = pick(index, self.world.jobs.len()) {
+                    let expected = self.world.requeue(job, self.fixture.now()).unwrap_or(Requeued::Unknown);
+                    let id = &self.world.jobs[job].job.id;
+                    assert_eq!(self.backend.ledger.requeue(id, None).await.unwrap(), expected);
+                    if matches!(expected, Requeued::Queued { .. }) {
+                        self.ended.remove(&job);
+                    }
+                }
+            }
             Action::Due(care) => self.due(care).await,
             Action::Advance(seconds) => self.fixture.advance(Duration::from_secs(seconds)).await,
             Action::GiveUp => {
@@ -146,21 +155,23 @@ impl Run {
         }
     }
 
-    fn add(&mut self, terms: Terms, entry: Option<Entry>) -> usize {
+    fn add(&mut self, terms: Terms) -> usize {
         let number = self.world.jobs.len();
         let job = Job {
             class: terms.class,
             max_attempts: terms.max_attempts,
             deadline_at: terms.deadline_seconds.map(|seconds| self.fixture.now() + Duration::from_secs(seconds)),
-            ..job(&self.fixture, &format!("job-{number}"))
+            ..job(&*self.fixture, &format!("job-{number}"))
         };
-        self.world.jobs.push(Known { job, entry, is_published: false });
+        self.world.jobs.push(Known { job, entry: None, is_published: false });
         number
     }
 
     async fn submit(&mut self, terms: Terms) {
-        let job = self.add(terms, Some(Entry::open(Some(self.fixture.now() + PUBLISH_TIMEOUT))));
-        let job = self.world.jobs[job].job.clone();
+        let number = self.add(terms);
+        let Known { job, entry, .. } = &mut self.world.jobs[number];
+        *entry = Some(Entry::open(job, Some(self.fixture.now() + PUBLISH_TIMEOUT)));
+        let job = job.clone();
         assert_eq!(self.backend.ledger.submit(&[job]).await.unwrap(), [Submitted::New]);
     }
 
@@ -230,7 +241,7 @@ impl Run {
         self.finishes += 1;
         let text = format!("result {} of {}", self.finishes, lease.id);
         let expected = self.world.finish(job, lease.fence, ending, &text, self.fixture.now());
-        let error = JobError { kind: "model_error".to_owned(), message: text.clone() };
+        let error = JobError { kind: FAILED.to_owned(), message: text.clone() };
         let outcome = match ending {
             Ending::Succeed => success(&text),
             Ending::Fail => Outcome::Failed(error),
@@ -260,7 +271,9 @@ impl Run {
         for (job, fence) in expected {
             let publication = Publication { id: self.world.jobs[job].job.id.clone(), fence };
             let due = given.iter().find(|due| due.publication == publication).unwrap();
-            assert_eq!(due.job, self.world.jobs[job].job);
+            let Known { job: known, entry, .. } = &self.world.jobs[job];
+            let deadline_at = entry.as_ref().and_then(|entry| entry.deadline_at);
+            assert_eq!(due.job, Job { deadline_at, ..known.clone() });
             match care {
                 Care::Forgets => {}
                 Care::Publishes => {
@@ -315,6 +328,9 @@ impl Run {
             let record = record.unwrap();
             assert_eq!((record.state, record.attempts), (entry.state, entry.attempts));
             assert!(record.attempts <= record.max_attempts);
+            let history: Vec<_> =
+                record.history.iter().map(|attempt| (attempt.number, attempt.error.kind.as_str())).collect();
+            assert_eq!(history, entry.history);
             assert_eq!(record.output, entry.output.as_deref().map(output));
             if record.state.has_ended() {
                 assert_eq!(self.ended.entry(number).or_insert_with(|| record.clone()), &record);

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 
 use super::super::{LEASE, PUBLISH_TIMEOUT};
 use super::action::Ending;
-use crate::{Job, OpenJobs, State};
+use crate::{Job, JobRecord, OpenJobs, Requeued, State};
+
+/// The type of error of an attempt that a worker says has failed.
+pub(super) const FAILED: &str = "model_error";
 
 #[derive(Default)]
 pub(super) struct World {
@@ -29,6 +32,9 @@ pub(super) struct Entry {
     /// The attempt counts even if its holder vanishes.
     pub(super) is_begun: bool,
     pub(super) due_at: Option<Timestamp>,
+    pub(super) deadline_at: Option<Timestamp>,
+    /// Number and type of error of each failed attempt that counted.
+    pub(super) history: Vec<(u32, &'static str)>,
     pub(super) output: Option<String>,
 }
 
@@ -100,6 +106,7 @@ impl World {
     pub(super) fn open_jobs(&self) -> OpenJobs {
         let mut open = OpenJobs::default();
         for entry in self.jobs.iter().filter_map(|known| known.entry.as_ref()) {
+            open.queued += u64::from(entry.state == State::Queued && !entry.was_given_out());
             open.leased += u64::from(entry.state == State::Leased);
             open.retry += u64::from(entry.state == State::Retry || entry.was_given_out());
         }
@@ -126,7 +133,7 @@ impl World {
 
     pub(super) fn claim(&mut self, job: usize, redelivered: bool, now: Timestamp) -> Claimed {
         let Known { job, entry, .. } = &mut self.jobs[job];
-        let entry = entry.get_or_insert_with(|| Entry::open(None));
+        let entry = entry.get_or_insert_with(|| Entry::open(job, None));
         match entry.state {
             State::Queued => {}
             State::Leased if !redelivered && entry.due_at.is_some_and(|until| until > now) => return Claimed::Held,
@@ -134,7 +141,8 @@ impl World {
             State::Retry => return Claimed::Held,
             ended => return Claimed::Ended(ended),
         }
-        let over = match (job.deadline_at.is_some_and(|deadline| deadline < now), entry.attempts >= job.max_attempts) {
+        let over = match (entry.deadline_at.is_some_and(|deadline| deadline < now), entry.attempts >= job.max_attempts)
+        {
             (true, _) => Some(State::Expired),
             (false, true) => Some(State::Dead),
             (false, false) => None,
@@ -176,9 +184,16 @@ impl World {
                 entry.end(State::Succeeded);
                 entry.output = Some(text.to_owned());
             }
-            Ending::Fail => entry.end(State::Failed),
-            Ending::Retry(_) if entry.attempts >= max_attempts => entry.end(State::Dead),
+            Ending::Fail => {
+                entry.remember(FAILED);
+                entry.end(State::Failed);
+            }
+            Ending::Retry(_) if entry.attempts >= max_attempts => {
+                entry.remember(FAILED);
+                entry.end(State::Dead);
+            }
             Ending::Retry(seconds) => {
+                entry.remember(FAILED);
                 entry.state = State::Retry;
                 entry.due_at = Some(now + std::time::Duration::from_secs(seconds));
             }
@@ -197,6 +212,20 @@ impl World {
         {
             entry.end(State::Cancelled);
         }
+    }
+
+    /// What the ledger must answer; `None`: it does not know the job.
+    pub(super) fn requeue(&mut self, job: usize, now: Timestamp) -> Option<Requeued> {
+        let entry = self.jobs[job].entry.as_mut()?;
+        if !matches!(entry.state, State::Dead | State::Failed) {
+            return Some(Requeued::NotDead(entry.state));
+        }
+        entry.state = State::Queued;
+        entry.attempts = 0;
+        entry.fence += 1;
+        entry.due_at = Some(now);
+        entry.deadline_at = None;
+        Some(Requeued::Queued { replaced: None })
     }
 
     /// The jobs that are due, and the fences under which they are given out.
@@ -225,8 +254,18 @@ impl World {
 }
 
 impl Entry {
-    pub(super) fn open(due_at: Option<Timestamp>) -> Self {
-        Self { state: State::Queued, attempts: 0, fence: 0, is_lost: false, is_begun: false, due_at, output: None }
+    pub(super) fn open(job: &Job, due_at: Option<Timestamp>) -> Self {
+        Self {
+            state: State::Queued,
+            attempts: 0,
+            fence: 0,
+            is_lost: false,
+            is_begun: false,
+            due_at,
+            deadline_at: job.deadline_at,
+            history: Vec::new(),
+            output: None,
+        }
     }
 
     fn was_given_out(&self) -> bool {
@@ -235,7 +274,17 @@ impl Entry {
 
     fn lose_holder(&mut self) {
         self.is_lost = true;
-        self.attempts -= u32::from(!self.is_begun);
+        if self.is_begun {
+            self.remember("worker_vanished");
+        } else {
+            self.attempts -= 1;
+        }
+    }
+
+    fn remember(&mut self, error: &'static str) {
+        self.history.push((self.attempts, error));
+        let forgotten = self.history.len().saturating_sub(JobRecord::HISTORY_LIMIT);
+        self.history.drain(..forgotten);
     }
 
     fn end(&mut self, state: State) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{finish, rows, submit};
+use super::{finish, history, rows, submit};
 use crate::ledger::{Claim, ClaimRequest, Lease, State};
 use crate::store::{Write, corrupt, sqlite};
 use crate::{JobError, JobId, Result, WorkerId};
@@ -45,12 +45,15 @@ pub(super) fn claim(
                 return Ok(Claim::Held);
             }
             lost += 1;
-            if !row.begun {
+            if row.begun {
+                history::remember(write, row.row_id, &history::vanished())?;
+            } else {
                 // Its holder fell to something else: this was no attempt at it.
                 attempts -= 1;
-                let mut update = write.prepare("UPDATE jobs SET attempts = ?1 WHERE job = ?2")?;
-                update.execute(params![attempts, row.row_id]).map_err(sqlite("claim"))?;
             }
+            // Whatever comes of this claim: a job that ends here and is requeued is still a suspect.
+            let mut update = write.prepare("UPDATE jobs SET attempts = ?1, lost = ?2 WHERE job = ?3")?;
+            update.execute(params![attempts, lost, row.row_id]).map_err(sqlite("claim"))?;
         }
         State::Retry => return Ok(Claim::Held),
         ended => return Ok(Claim::Ended(ended)),
@@ -63,7 +66,7 @@ pub(super) fn claim(
     }
     if attempts >= row.max_attempts {
         let message = format!("its worker vanished in the last of {attempts} attempts");
-        let error = JobError { kind: "worker_lost".to_owned(), message };
+        let error = JobError { message, ..history::vanished() };
         finish::end(write, row.row_id, id, State::Dead, Some(&error))?;
         return Ok(Claim::Ended(State::Dead));
     }

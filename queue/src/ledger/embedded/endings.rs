@@ -50,10 +50,10 @@ impl Drop for Endings {
 }
 
 impl Ending {
-    /// Returns when the job has ended, or nobody follows the endings any more.
-    pub(super) async fn wait(mut self) {
-        // An error means that the sender is gone with its ledger; the caller looks at the record either way.
-        drop((&mut self.heard).await);
+    /// Returns when the job has ended; `false` if nobody follows the endings any more.
+    pub(super) async fn wait(mut self) -> bool {
+        // An error means that the sender is gone with its ledger.
+        (&mut self.heard).await.is_ok()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::rows;
+use super::{history, rows};
 use crate::ledger::{Finish, Finished, JobRecord, Outcome, State};
 use crate::store::{Bell, BodyColumns, Write, sqlite};
 use crate::{JobError, JobId, Output, Result};
@@ -26,14 +26,17 @@ pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished>
             State::Succeeded
         }
         Outcome::Failed(error) => {
+            history::remember(write, row_id, error)?;
             end(write, row_id, id, State::Failed, Some(error))?;
             State::Failed
         }
         Outcome::Retry { error, .. } if attempts >= max_attempts => {
+            history::remember(write, row_id, error)?;
             end(write, row_id, id, State::Dead, Some(error))?;
             State::Dead
         }
         Outcome::Retry { error, after } => {
+            history::remember(write, row_id, error)?;
             let due_at = write.milliseconds_after(*after);
             let sql = "UPDATE jobs SET state = ?1, due_at = ?2, error_type = ?3, error_message = ?4 WHERE job = ?5";
             let row = params![rows::code(State::Retry), due_at, error.kind, error.message, row_id];

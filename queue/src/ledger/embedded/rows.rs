@@ -24,7 +24,7 @@ fn class(code: i64) -> Result<Class> {
     class.copied().ok_or_else(|| corrupt("a class", code))
 }
 
-fn time(milliseconds: i64) -> Result<Timestamp> {
+pub(super) fn time(milliseconds: i64) -> Result<Timestamp> {
     Timestamp::from_millisecond(milliseconds).map_err(|_| corrupt("a time", milliseconds))
 }
 
@@ -32,7 +32,7 @@ fn id(text: &str) -> Result<JobId> {
     text.parse().map_err(|_| corrupt("a job id", text))
 }
 
-/// The record of a job with its output.
+/// The record of a job with its output, without its history.
 pub(super) fn record(file: &Connection, id: &JobId) -> Result<Option<JobRecord>> {
     let reading = sqlite("read a job");
     let mut select = file
@@ -46,7 +46,7 @@ pub(super) fn record(file: &Connection, id: &JobId) -> Result<Option<JobRecord>>
     rows.next().map_err(&reading)?.map(record_of).transpose()
 }
 
-fn record_of(row: &Row<'_>) -> Result<JobRecord> {
+pub(super) fn record_of(row: &Row<'_>) -> Result<JobRecord> {
     let reading = sqlite("read a job");
     let moment = |column: usize| row.get::<_, Option<i64>>(column).map_err(&reading)?.map(time).transpose();
     let error = match (row.get(11).map_err(&reading)?, row.get(12).map_err(&reading)?) {
@@ -72,6 +72,7 @@ fn record_of(row: &Row<'_>) -> Result<JobRecord> {
         worker: row.get::<_, Option<String>>(10).map_err(&reading)?.map(WorkerId::new),
         error,
         output,
+        history: Vec::new(),
     })
 }
 
@@ -100,6 +101,17 @@ pub(super) fn job(file: &Connection, row_id: i64) -> Result<Job> {
         trace_parent: row.get(7).map_err(&reading)?,
         input: Input { media_type: row.get(8).map_err(&reading)?, body: read_body(row, 9)? },
     })
+}
+
+/// The input of a job.
+pub(super) fn input(file: &Connection, id: &JobId) -> Result<Option<Input>> {
+    let reading = sqlite("read an input");
+    let mut select = file
+        .prepare_cached("SELECT media_type, body, blob FROM inputs JOIN jobs USING (job) WHERE jobs.id = ?1")
+        .map_err(&reading)?;
+    let mut rows = select.query([id.as_str()]).map_err(&reading)?;
+    let Some(row) = rows.next().map_err(&reading)? else { return Ok(None) };
+    Ok(Some(Input { media_type: row.get(0).map_err(&reading)?, body: read_body(row, 1)? }))
 }
 
 /// Whether the stored input of a row is `input`. References are compared by digest: each submission has its own blob.

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use rusqlite::params;
 
-use super::{rows, submit};
+use super::{history, rows, submit};
 use crate::ledger::{DueJob, OpenJobs, Publication, State};
 use crate::store::{Bell, Write, read_blob, sqlite};
 use crate::{BlobRef, PoolName, Result};
@@ -21,10 +21,13 @@ pub(super) fn is_due(file: &Connection, now: i64) -> Result<bool> {
 pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob>> {
     let taking = sqlite("take due jobs");
     let now = write.now_milliseconds();
-    let mut select = write.prepare("SELECT job, state, fence FROM jobs WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
+    let mut select =
+        write.prepare("SELECT job, state, fence, begun FROM jobs WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let found = select.query_map([now, limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(&taking)?;
-    let found: Vec<(i64, i64, u64)> = found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
+    let found = select
+        .query_map([now, limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .map_err(&taking)?;
+    let found: Vec<(i64, i64, u64, bool)> = found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
     // A suspect that was never begun is not charged for the holder that vanished with it.
     let mut update = write.prepare(
         "UPDATE jobs SET state = ?1, fence = ?2, lost = lost + ?3, attempts = attempts - (?3 AND NOT begun), \
@@ -32,9 +35,12 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
     )?;
     let due_at = write.milliseconds_after(submit::PUBLISH_TIMEOUT);
     let mut due = Vec::with_capacity(found.len());
-    for (row_id, code, fence) in found {
+    for (row_id, code, fence, begun) in found {
         let fence = fence + 1;
-        let was_leased = i64::from(rows::state(code)? == State::Leased);
+        let was_leased = rows::state(code)? == State::Leased;
+        if was_leased && begun {
+            history::remember(write, row_id, &history::vanished())?;
+        }
         update.execute(params![rows::code(State::Queued), fence, was_leased, due_at, row_id]).map_err(&taking)?;
         let job = rows::job(write.connection(), row_id)?;
         let publication = Publication { id: job.id.clone(), fence };
@@ -46,21 +52,24 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
 pub(super) fn open_jobs(file: &Connection, pool: &PoolName) -> Result<OpenJobs> {
     let counting = sqlite("count open jobs");
     let mut select = file
-        .prepare_cached(
-            // The second part: given out as due, their publication not confirmed yet.
-            "SELECT state, count(*) FROM jobs WHERE pool = ?1 AND state IN (1, 2) GROUP BY state UNION ALL \
-             SELECT 0, count(*) FROM jobs WHERE pool = ?1 AND state = 0 AND due_at IS NOT NULL AND fence > 0",
-        )
+        .prepare_cached("SELECT state, count(*) FROM jobs WHERE pool = ?1 AND state IN (0, 1, 2) GROUP BY state")
         .map_err(&counting)?;
     let mut rows = select.query([pool.as_str()]).map_err(&counting)?;
     let mut open = OpenJobs::default();
     while let Some(row) = rows.next().map_err(&counting)? {
         let count: u64 = row.get(1).map_err(&counting)?;
         match rows::state(row.get(0).map_err(&counting)?)? {
-            State::Leased => open.leased += count,
-            _ => open.retry += count,
+            State::Leased => open.leased = count,
+            State::Retry => open.retry = count,
+            _ => open.queued = count,
         }
     }
+    // Given out as due, their publication not confirmed yet.
+    let given_out = "SELECT count(*) FROM jobs WHERE pool = ?1 AND state = 0 AND due_at IS NOT NULL AND fence > 0";
+    let mut given_out = file.prepare_cached(given_out).map_err(&counting)?;
+    let given_out: u64 = given_out.query_row([pool.as_str()], |row| row.get(0)).map_err(&counting)?;
+    open.retry += given_out;
+    open.queued = open.queued.saturating_sub(given_out);
     Ok(open)
 }
 
@@ -78,24 +87,33 @@ pub(super) fn purge(write: &mut Write<'_>, limit: usize) -> Result<Vec<BlobRef>>
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let over = select.query_map([now, limit], |row| row.get(0)).map_err(&purging)?;
     let over: Vec<i64> = over.collect::<rusqlite::Result<_>>().map_err(&purging)?;
+    let blobs = delete(write, &over)?;
+    let forget = "DELETE FROM endings WHERE ending <= (SELECT max(ending) FROM endings) - ?1";
+    if write.prepare(forget)?.execute([ENDINGS_KEPT]).map_err(&purging)? > 0 {
+        write.ring(Bell::Ended);
+    }
+    Ok(blobs)
+}
+
+/// Deletes jobs with all that belongs to them; the blobs that they referred to.
+pub(super) fn delete(write: &mut Write<'_>, jobs: &[i64]) -> Result<Vec<BlobRef>> {
+    let deleting = sqlite("forget jobs");
     let mut delete_job = write.prepare("DELETE FROM jobs WHERE job = ?1")?;
+    let mut delete_attempts = write.prepare("DELETE FROM attempts WHERE job = ?1")?;
     let mut delete_bodies = [
         write.prepare("DELETE FROM inputs WHERE job = ?1 RETURNING blob")?,
         write.prepare("DELETE FROM outputs WHERE job = ?1 RETURNING blob")?,
     ];
     let mut blobs = Vec::new();
-    for row_id in over {
-        delete_job.execute([row_id]).map_err(&purging)?;
+    for row_id in jobs {
+        delete_job.execute([row_id]).map_err(&deleting)?;
+        delete_attempts.execute([row_id]).map_err(&deleting)?;
         for delete in &mut delete_bodies {
-            let mut rows = delete.query([row_id]).map_err(&purging)?;
-            while let Some(row) = rows.next().map_err(&purging)? {
+            let mut rows = delete.query([row_id]).map_err(&deleting)?;
+            while let Some(row) = rows.next().map_err(&deleting)? {
                 blobs.extend(read_blob(row, 0)?);
             }
         }
-    }
-    let forget = "DELETE FROM endings WHERE ending <= (SELECT max(ending) FROM endings) - ?1";
-    if write.prepare(forget)?.execute([ENDINGS_KEPT]).map_err(&purging)? > 0 {
-        write.ring(Bell::Ended);
     }
     Ok(blobs)
 }

@@ -1,0 +1,159 @@
+//! `millrace doctor`: what about broker, ledger and configuration may lose or delay jobs.
+
+mod advice;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use queue::{Backend, PoolExpectation, Result, Risk, Roster, Severity, WorkerRecord};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::services;
+use crate::settings::Settings;
+use crate::table::{shortened, table};
+
+/// How long one question to a server may take.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// How many batches go by between the moment that a worker receives a job and the one that it settles it: it holds two
+/// batches per instance, and the result has to be written.
+const HELD_BATCHES: f64 = 3.0;
+
+/// The longest text in a cell, in characters.
+const SHOWN: usize = 300;
+
+/// Looks at everything, prints what was found, the worst first; fails if any of it is severe.
+pub(crate) async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+    let risks = examine(settings).await;
+    print(&risks, json, &mut io::stdout())?;
+    let is_severe = risks.iter().any(|risk| risk.severity == Severity::Severe);
+    Ok(if is_severe { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn examine(settings: &Settings) -> Vec<Risk> {
+    let mut risks = advice::of_settings(settings);
+    if let Err(error) = services::pools_of_gateway(settings) {
+        risks.push(Risk {
+            severity: Severity::Severe,
+            subject: "model".to_owned(),
+            setting: "pools.*.model".to_owned(),
+            found: error.to_string(),
+            why: "neither gateway nor workers start".to_owned(),
+            advice: "name a folder that holds model.yaml and model.pt".to_owned(),
+        });
+    }
+    let opened = async {
+        let urls = settings.backend_urls()?;
+        Backend::open(&urls).await
+    };
+    match ask("broker and ledger", &format!("{}, {}", shown(settings).0, shown(settings).1), opened).await {
+        Ok(backend) => risks.extend(look(settings, &backend).await),
+        Err(risk) => risks.push(*risk),
+    }
+    // Broker and ledger in one place say the same of it.
+    let mut told = Vec::<Risk>::with_capacity(risks.len());
+    for risk in risks {
+        if !told.contains(&risk) {
+            told.push(risk);
+        }
+    }
+    told.sort_by_key(|risk| std::cmp::Reverse(risk.severity));
+    told
+}
+
+/// Broker and ledger, without a password.
+fn shown(settings: &Settings) -> (String, String) {
+    match settings.backend_urls() {
+        Ok(urls) => (urls.broker().to_string(), urls.ledger().to_string()),
+        Err(_) => ("broker".to_owned(), "ledger".to_owned()),
+    }
+}
+
+async fn look(settings: &Settings, backend: &Backend) -> Vec<Risk> {
+    let (broker, ledger) = shown(settings);
+    let (pools, mut risks) = expectations(settings, &*backend.roster, &ledger).await;
+    let told = ask("broker", &broker, backend.broker.risks(&pools)).await;
+    risks.extend(told.unwrap_or_else(|risk| vec![*risk]));
+    let told = ask("ledger", &ledger, backend.ledger.risks()).await;
+    risks.extend(told.unwrap_or_else(|risk| vec![*risk]));
+    risks
+}
+
+/// What each pool asks of its broker, by its configuration and what its workers have measured.
+async fn expectations(settings: &Settings, roster: &dyn Roster, ledger: &str) -> (Vec<PoolExpectation>, Vec<Risk>) {
+    let (mut pools, mut risks) = (Vec::new(), Vec::new());
+    for (name, of_pool) in &settings.pools {
+        let Ok(pool) = name.parse::<queue::PoolName>() else { continue };
+        let workers = ask("roster", ledger, roster.workers(&pool)).await;
+        let workers = workers.unwrap_or_else(|risk| {
+            risks.push(*risk);
+            Vec::new()
+        });
+        let batch = slowest_batch(&workers);
+        risks.extend(batch.and_then(|batch| advice::of_batch_time(name, of_pool, batch)));
+        pools.push(PoolExpectation {
+            pool,
+            max_workers: of_pool.scale.max,
+            deadline: of_pool.jobs.deadline.map(service::Period::get),
+            holding: batch.map(|batch| batch.mul_f64(HELD_BATCHES)),
+        });
+    }
+    (pools, risks)
+}
+
+/// The longest batch time that a worker measured; `None` where none has run a batch.
+fn slowest_batch(workers: &[WorkerRecord]) -> Option<Duration> {
+    let seconds = workers.iter().map(|worker| worker.batch_seconds).filter(|seconds| *seconds > 0.0);
+    seconds.reduce(f64::max).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+}
+
+/// The answer; what does not answer in time, or with an error, is a finding itself.
+async fn ask<T>(what: &str, subject: &str, question: impl Future<Output = Result<T>>) -> Result<T, Box<Risk>> {
+    let found = match timeout(ANSWER, question).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", ANSWER.as_secs()),
+    };
+    Err(Box::new(Risk {
+        severity: Severity::Severe,
+        subject: subject.to_owned(),
+        setting: what.to_owned(),
+        found,
+        why: "without it no job is taken, run or told of".to_owned(),
+        advice: format!("start it, or set `{}` to where it is", if what == "broker" { "broker" } else { "ledger" }),
+    }))
+}
+
+fn print(risks: &[Risk], json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if json {
+        return risks.iter().try_for_each(|risk| {
+            let line = json!({
+                "severity": risk.severity.as_str(),
+                "subject": risk.subject,
+                "setting": risk.setting,
+                "found": risk.found,
+                "why": risk.why,
+                "advice": risk.advice,
+            });
+            writeln!(out, "{line}")
+        });
+    }
+    if risks.is_empty() {
+        return writeln!(out, "no risks were found");
+    }
+    let mut rows = table(&["severity", "what", "setting", "found", "why it matters", "what to do"]);
+    rows.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    for risk in risks {
+        let texts = [&risk.subject, &risk.setting, &risk.found, &risk.why, &risk.advice];
+        let texts = texts.into_iter().map(|text| shortened(text, SHOWN));
+        rows.add_row(std::iter::once(risk.severity.to_string()).chain(texts));
+    }
+    writeln!(out, "{rows}")?;
+    let severe = risks.iter().filter(|risk| risk.severity == Severity::Severe).count();
+    writeln!(out, "{} risks, {severe} of them severe", risks.len())
+}
+
+#[cfg(test)]
+mod tests;

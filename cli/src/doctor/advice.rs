@@ -1,0 +1,89 @@
+//! What the configuration alone says.
+
+use std::time::Duration;
+
+use queue::{BackendUrl, Risk, Severity};
+use service::Period;
+
+use crate::settings::{PoolSettings, Settings};
+
+/// What can be seen without asking anybody.
+pub(super) fn of_settings(settings: &Settings) -> Vec<Risk> {
+    let mut risks = Vec::new();
+    let is_embedded = |url: &BackendUrl| matches!(url, BackendUrl::Embedded { .. });
+    if let Ok(urls) = settings.backend_urls()
+        && !is_embedded(urls.broker())
+    {
+        if is_embedded(urls.ledger()) {
+            risks.push(Risk {
+                severity: Severity::Warning,
+                subject: "ledger".to_owned(),
+                setting: "ledger".to_owned(),
+                found: urls.ledger().to_string(),
+                why: "each machine would have a ledger of its own, and jobs would run twice".to_owned(),
+                advice: "run all processes on one machine, or name a Redis as the ledger".to_owned(),
+            });
+        }
+        risks.push(Risk {
+            severity: Severity::Warning,
+            subject: "blobs".to_owned(),
+            setting: "blobs.folder".to_owned(),
+            found: settings.blobs.folder.display().to_string(),
+            why: format!(
+                "inputs above {} are files: what one machine writes another must read",
+                settings.blobs.inline_limit
+            ),
+            advice: "make sure that gateway and workers see the same folder there".to_owned(),
+        });
+    }
+    for (name, pool) in &settings.pools {
+        risks.extend(of_pool(name, pool));
+    }
+    risks
+}
+
+fn of_pool(name: &str, pool: &PoolSettings) -> Vec<Risk> {
+    let mut risks = Vec::new();
+    let jobs = &pool.jobs;
+    if jobs.max_attempts.get() == 1 {
+        risks.push(Risk {
+            severity: Severity::Warning,
+            subject: format!("pool {name}"),
+            setting: format!("pools.{name}.jobs.max_attempts"),
+            found: "1".to_owned(),
+            why: "a job whose worker is taken away is dead".to_owned(),
+            advice: "allow at least 2 attempts".to_owned(),
+        });
+    }
+    if let Some(deadline) = jobs.deadline
+        && jobs.retention < deadline
+    {
+        risks.push(Risk {
+            severity: Severity::Warning,
+            subject: format!("pool {name}"),
+            setting: format!("pools.{name}.jobs.retention"),
+            found: format!("{}, with a deadline of {deadline}", jobs.retention),
+            why: "a message that comes again after the record of its job was forgotten is run again".to_owned(),
+            advice: format!("keep records for at least {deadline}"),
+        });
+    }
+    risks
+}
+
+/// What follows from the longest batch time that a worker of the pool measured.
+pub(super) fn of_batch_time(name: &str, pool: &PoolSettings, batch: Duration) -> Option<Risk> {
+    let drain_timeout = pool.worker.drain_timeout;
+    (batch > drain_timeout.get()).then(|| Risk {
+        severity: Severity::Warning,
+        subject: format!("pool {name}"),
+        setting: format!("pools.{name}.worker.drain_timeout"),
+        found: format!("{drain_timeout}, and a batch takes {}", Period::new(rounded(batch))),
+        why: "a worker that is told to stop cannot finish its batch: its jobs run again from the start".to_owned(),
+        advice: "lower max_batch_items, or allow more time to drain than a batch takes".to_owned(),
+    })
+}
+
+/// To the millisecond, which is what a period is written with.
+fn rounded(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,125 @@
+//! Findings, and what is printed of them.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use queue::faulty::{Call, Fault, Faulty};
+use queue::{PoolName, WorkerId, WorkerState};
+use service::{Sources, config};
+
+use super::*;
+
+fn settings(folder: &Path, more: &[&str]) -> Settings {
+    let data = format!("broker=embedded:{}", folder.join("data").display());
+    let flags = [data.as_str(), "pools.echo.model=echo"].into_iter().chain(more.iter().copied());
+    config::load(&Sources { flags: flags.map(str::to_owned).collect(), ..Sources::default() }).unwrap()
+}
+
+fn find<'a>(risks: &'a [Risk], setting: &str) -> Option<&'a Risk> {
+    risks.iter().find(|risk| risk.setting == setting)
+}
+
+fn risk(severity: Severity, setting: &str) -> Risk {
+    let text = |what: &str| format!("{what} of {setting}");
+    Risk {
+        severity,
+        subject: text("subject"),
+        setting: setting.to_owned(),
+        found: text("found"),
+        why: text("why"),
+        advice: text("advice"),
+    }
+}
+
+#[tokio::test]
+async fn what_the_configuration_asks_for_is_found_and_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let risky = ["pools.echo.jobs.max_attempts=1", "pools.echo.jobs.deadline=2h", "pools.echo.jobs.retention=1h"];
+    let risks = examine(&settings(folder.path(), &risky)).await;
+    let (attempts, retention) = ("pools.echo.jobs.max_attempts", "pools.echo.jobs.retention");
+    assert_eq!(find(&risks, attempts).unwrap().found, "1");
+    assert!(
+        find(&risks, retention).unwrap().found.contains("1h") && find(&risks, retention).unwrap().found.contains("2h")
+    );
+    for (index, risk) in risks.iter().enumerate() {
+        assert!(!risks[..index].contains(risk), "told twice: {risk:?}");
+    }
+    let risks = examine(&settings(folder.path(), &[])).await;
+    assert_eq!((find(&risks, attempts), find(&risks, retention)), (None, None));
+}
+
+#[tokio::test]
+async fn a_model_that_is_missing_is_severe() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = format!("pools.echo.model={}", folder.path().join("nothing").display());
+    let risks = examine(&settings(folder.path(), &[&missing])).await;
+    assert_eq!(find(&risks, "pools.*.model").unwrap().severity, Severity::Severe);
+}
+
+#[tokio::test]
+async fn a_data_folder_that_cannot_be_used_is_severe() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("data"), "no folder").unwrap();
+    let risks = examine(&settings(folder.path(), &[])).await;
+    let found = find(&risks, "broker and ledger").unwrap();
+    assert_eq!(found.severity, Severity::Severe);
+    assert!(found.found.contains("data folder"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_severe_and_hides_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), &[]);
+    let backend = Backend::open(&settings.backend_urls().unwrap()).await.unwrap();
+    let sound = look(&settings, &backend).await;
+    let faulty = Faulty::default();
+    faulty.order(Call::Risks, Fault::Fail, 1);
+    let risks = look(&settings, &faulty.wrap(backend)).await;
+    // The broker was asked first; the ledger told all the same.
+    assert_eq!((risks[0].setting.as_str(), risks[0].severity), ("broker", Severity::Severe));
+    assert!(sound.iter().all(|risk| risks[1..].contains(risk)));
+}
+
+#[tokio::test]
+async fn a_batch_that_takes_longer_than_a_worker_has_to_drain_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), &["pools.echo.scale.max=7"]);
+    let backend = Backend::open(&settings.backend_urls().unwrap()).await.unwrap();
+    let pool: PoolName = "echo".parse().unwrap();
+    let (none, risks) = expectations(&settings, &*backend.roster, "ledger").await;
+    assert_eq!((none[0].max_workers, none[0].holding, risks), (7, None, Vec::new()));
+    for (id, batch_seconds) in [("fast", 0.5), ("slow", 20.0)] {
+        let worker = WorkerRecord {
+            id: WorkerId::new(id),
+            pool: pool.clone(),
+            state: WorkerState::Busy,
+            started_at: Timestamp::now(),
+            batch_items: 8.0,
+            batch_seconds,
+            cold_start_seconds: 1.0,
+        };
+        backend.roster.beat(&worker, Duration::from_secs(60)).await.unwrap();
+    }
+    let (pools, risks) = expectations(&settings, &*backend.roster, "ledger").await;
+    assert_eq!(pools[0].holding, Some(Duration::from_secs(60)));
+    assert!(find(&risks, "pools.echo.worker.drain_timeout").unwrap().found.contains("20s"), "{risks:?}");
+}
+
+#[test]
+fn what_is_printed_names_everything_and_counts_the_severe() {
+    let risks = [risk(Severity::Severe, "one"), risk(Severity::Warning, "two")];
+    let printed = |risks: &[Risk], json: bool| {
+        let mut out = Vec::new();
+        print(risks, json, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let text = printed(&risks, false);
+    for part in ["severe", "warning", "subject of one", "found of two", "why of one", "advice of two"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(text.ends_with("2 risks, 1 of them severe\n"), "{text}");
+    let lines: Vec<serde_json::Value> =
+        printed(&risks, true).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]["severity"], &lines[1]["setting"]), (2, &json!("severe"), &json!("two")));
+    assert_eq!(printed(&[], false), "no risks were found\n");
+}

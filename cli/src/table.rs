@@ -1,0 +1,18 @@
+//! Tables on a terminal.
+
+use comfy_table::{Table, presets};
+
+/// An empty table that looks like all others of this program.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(header);
+    table
+}
+
+/// At most `characters` of a text, on one line, without what could steer a terminal.
+pub(crate) fn shortened(text: &str, characters: usize) -> String {
+    let mut plain = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
+    let shown: String = plain.by_ref().take(characters).collect();
+    if plain.next().is_none() { shown } else { format!("{shown}...") }
+}

@@ -1,0 +1,145 @@
+//! What librdkafka tells a client beside the answers to its calls.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::error::kind_of;
+use crate::{Error, ErrorKind};
+
+/// Collects it until the thread that polls the client asks. A clone is of the same client.
+#[derive(Clone, Default)]
+pub(super) struct Context(Arc<Heard>);
+
+#[derive(Default)]
+struct Heard {
+    trouble: Mutex<Option<Trouble>>,
+    rebalances: Mutex<VecDeque<Rebalance>>,
+    told: AtomicU64,
+    is_leaving: AtomicBool,
+}
+
+/// What the group does with this consumer's partitions. It waits for the answer: an assign, or an unassign.
+pub(super) enum Rebalance {
+    /// These are ours now.
+    Assign(TopicPartitionList),
+    /// These are to be given up.
+    Revoke(TopicPartitionList),
+    /// These are ours no more.
+    Lost(TopicPartitionList),
+}
+
+/// Why the servers cannot be reached, as far as known.
+#[derive(Clone)]
+struct Trouble {
+    kind: ErrorKind,
+    reason: String,
+}
+
+impl Context {
+    /// Grows with everything that is told, so that whoever polls knows whether to poll again.
+    pub(super) fn told(&self) -> u64 {
+        self.0.told.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
+        lock(&self.0.rebalances).pop_front()
+    }
+
+    /// From here on what the group takes is given up at once.
+    pub(super) fn leave(&self) {
+        self.0.is_leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// A server has answered.
+    pub(super) fn is_well(&self) {
+        *lock(&self.0.trouble) = None;
+    }
+
+    /// Why calls fail or are not answered, if a reason was told since a server last answered.
+    pub(super) fn trouble(&self, action: &str) -> Option<Error> {
+        let trouble = lock(&self.0.trouble).clone()?;
+        Some(Error::new(trouble.kind, format_args!("cannot {action}: {}", trouble.reason)))
+    }
+
+    fn tell(&self) {
+        self.0.told.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.tell();
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::warn!(facility, message, "kafka client");
+            }
+            // A server that cannot be reached is logged several times a second; the calls say so.
+            _ => tracing::debug!(facility, message, "kafka client"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.tell();
+        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+        let kind = kind_of(code);
+        tracing::debug!(?code, reason, "kafka client has trouble");
+        let is_about_reaching = kind == ErrorKind::Refused
+            || matches!(
+                code,
+                Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut
+            );
+        if is_about_reaching && code != Code::PartitionEOF {
+            let mut trouble = lock(&self.0.trouble);
+            // "All are down" follows the reason why, and would hide it.
+            if code != Code::AllBrokersDown || trouble.is_none() {
+                *trouble = Some(Trouble { kind, reason: reason.to_owned() });
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        self.tell();
+        let is_assign = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.0.is_leaving.load(Ordering::Relaxed) {
+            if let Err(error) = answer(consumer, is_assign, partitions) {
+                tracing::warn!(%error, "cannot leave the group: it will take this consumer for dead");
+            }
+            return;
+        }
+        let partitions = partitions.clone();
+        lock(&self.0.rebalances).push_back(match what {
+            _ if is_assign => Rebalance::Assign(partitions),
+            _ if consumer.assignment_lost() => Rebalance::Lost(partitions),
+            _ => Rebalance::Revoke(partitions),
+        });
+    }
+}
+
+/// Tells the group that its assignment or revocation has been followed.
+pub(super) fn answer(
+    consumer: &BaseConsumer<Context>,
+    assign: bool,
+    partitions: &TopicPartitionList,
+) -> KafkaResult<()> {
+    match (consumer.rebalance_protocol(), assign) {
+        (RebalanceProtocol::Cooperative, true) => consumer.incremental_assign(partitions),
+        (RebalanceProtocol::Cooperative, false) => consumer.incremental_unassign(partitions),
+        (_, true) => consumer.assign(partitions),
+        (_, false) => consumer.unassign(),
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under it is a single call, so a panic cannot leave it half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

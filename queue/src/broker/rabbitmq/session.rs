@@ -1,0 +1,266 @@
+//! A channel that takes jobs, for as long as it lives.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{FutureExt, try_join_all};
+use futures::{StreamExt, stream};
+use lapin::Channel;
+use lapin::message::Delivery as Received;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::error::{answer, failed};
+use super::link::Link;
+use super::{message, queues};
+use crate::broker::{Delivery, Holder, Settlement, Tag};
+use crate::{Class, Error, ErrorKind, PoolName, Result};
+
+/// What waited may have gone to another consumer meanwhile, so what does not come within this time is not waited for.
+const STRAGGLERS: Duration = Duration::from_millis(50);
+
+/// What a consumer is answered.
+pub(super) type Reply = Result<Vec<Delivery>>;
+
+/// One life of a consumer's channel. Its deliveries are worth nothing once it is over: they come again.
+pub(super) struct Session {
+    /// Which one of its consumer.
+    number: i64,
+    pool: PoolName,
+    /// Of the classes, in their order.
+    queues: [ShortString; 3],
+    channel: Channel,
+    pub(super) opened_at: Instant,
+    is_ended: AtomicBool,
+    unsettled: Mutex<Unsettled>,
+}
+
+/// The server's names for what it thinks this channel holds.
+#[derive(Default)]
+struct Unsettled {
+    tags: BTreeSet<u64>,
+    last: u64,
+}
+
+impl Unsettled {
+    /// Tags are numbered in the order of delivery, but seen in another, since several queues are read at once. Those that
+    /// must be on their way are held too: to settle "all up to here" must not settle what nobody has seen.
+    fn came(&mut self, tag: u64) {
+        self.tags.extend(self.last + 1..=tag);
+        self.last = self.last.max(tag);
+    }
+}
+
+impl Session {
+    pub(super) async fn open(link: &Link, pool: &PoolName, number: i64) -> Result<Self> {
+        let queues = queues::of(link.prefix(), pool)?;
+        let (_, channel) = link.channel().await?;
+        // Each time, since their having been deleted may be why the last channel went.
+        queues::declare(&channel, link.prefix(), pool).await?;
+        let (opened_at, is_ended) = (Instant::now(), AtomicBool::new(false));
+        Ok(Self { number, pool: pool.clone(), queues, channel, opened_at, is_ended, unsettled: Mutex::default() })
+    }
+
+    pub(super) fn number(&self) -> i64 {
+        self.number
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_ended.load(Ordering::Relaxed) && self.channel.status().connected()
+    }
+
+    /// From here on nothing is said on its channel but that it closes; `false` if it is closed already.
+    pub(super) fn end(&self) -> bool {
+        !self.is_ended.swap(true, Ordering::Relaxed) && self.channel.status().connected()
+    }
+
+    /// Waits until something is there, or nobody wants the `reply` any more, and takes at most `max`, the most urgent
+    /// class first.
+    ///
+    /// What waits must go on waiting in the broker, so consumers are opened for exactly what is wanted, and closed.
+    pub(super) async fn take(&self, max: usize, holder: &Arc<dyn Holder>, reply: &mut oneshot::Sender<Reply>) -> Reply {
+        loop {
+            let waiting = try_join_all(Class::ALL.map(|class| self.waiting(class))).await?;
+            // More room than that a consumer cannot be given.
+            let mut left = max.min(u16::MAX.into());
+            let mut wanted = Vec::new();
+            for (class, waiting) in Class::ALL.into_iter().zip(waiting) {
+                let some = usize::try_from(waiting).unwrap_or(usize::MAX).min(left);
+                left -= some;
+                wanted.push((class, some));
+            }
+            wanted.retain(|(_, some)| *some > 0);
+            let patience = if wanted.is_empty() {
+                // The first of any class is the signal.
+                wanted.extend(Class::ALL.map(|class| (class, 1)));
+                None
+            } else {
+                Some(STRAGGLERS)
+            };
+            let mut taken = self.consume(&wanted, patience, reply).await?;
+            taken.sort_by_key(|(class, received)| (*class, received.delivery_tag));
+            let taken: Vec<_> =
+                taken.into_iter().map(|(class, received)| self.delivery(class, received, holder)).collect();
+            let taken = self.at_most(max, taken);
+            if !taken.is_empty() || reply.is_closed() {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// More than one may have come of the classes that were waited for; those too many go back.
+    fn at_most(&self, max: usize, mut taken: Vec<Delivery>) -> Vec<Delivery> {
+        for delivery in taken.drain(max.min(taken.len())..).collect::<Vec<_>>() {
+            self.give_back(delivery.into_tag());
+        }
+        taken
+    }
+
+    fn queue(&self, class: Class) -> ShortString {
+        self.queues[class as usize].clone()
+    }
+
+    async fn waiting(&self, class: Class) -> Result<u64> {
+        let name = self.queue(class);
+        let gone = || Error::new(ErrorKind::Unavailable, format_args!("the queue {name} has been deleted"));
+        queues::waiting(&self.channel, name.clone()).await?.ok_or_else(gone)
+    }
+
+    /// Opens a consumer for each of `wanted`, with room for as many, and closes them when all came, when nothing more
+    /// came for as long as `patience`, or when nobody wants the `reply` any more. Without patience, the first is enough.
+    async fn consume(
+        &self,
+        wanted: &[(Class, usize)],
+        patience: Option<Duration>,
+        reply: &mut oneshot::Sender<Reply>,
+    ) -> Result<Vec<(Class, Received)>> {
+        let opened = wanted.iter().map(async |(class, some)| {
+            let room = u16::try_from(*some).unwrap_or(u16::MAX);
+            let options = BasicConsumeOptions::default();
+            // Said in one breath: the room is that of the consumer opened next.
+            let room = self.channel.basic_qos(room, BasicQosOptions::default());
+            let consumer = self.channel.basic_consume(self.queue(*class), "".into(), options, FieldTable::default());
+            let ((), consumer) = futures::future::try_join(room, consumer).await?;
+            Ok::<_, lapin::Error>((*class, consumer))
+        });
+        let consumers = answer("take jobs", try_join_all(opened)).await?;
+        let tags: Vec<_> = consumers.iter().map(|(_, consumer)| consumer.tag()).collect();
+        let deliveries = consumers.into_iter().map(|(class, consumer)| {
+            let deliveries = consumer.map(move |received| Some((class, received)));
+            deliveries.chain(stream::iter([None]))
+        });
+        let mut deliveries = stream::select_all(deliveries.map(|stream| stream.boxed()));
+
+        let all: usize = if patience.is_some() { wanted.iter().map(|(_, some)| some).sum() } else { 1 };
+        let mut taken = Vec::with_capacity(all);
+        while taken.len() < all {
+            let late = async {
+                match patience {
+                    Some(patience) => tokio::time::sleep(patience).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                next = deliveries.next() => match next.flatten() {
+                    Some((class, received)) => taken.push((class, self.came(received)?)),
+                    None => return Err(Error::new(ErrorKind::Unavailable, "the broker stopped delivering")),
+                },
+                () = late => break,
+                () = reply.closed() => break,
+            }
+        }
+        let closed = tags.into_iter().map(|tag| self.channel.basic_cancel(tag, BasicCancelOptions::default()));
+        answer("stop taking jobs", try_join_all(closed)).await?;
+        // What came before the server closed them is theirs.
+        while let Some(next) = deliveries.next().await {
+            if let Some((class, received)) = next {
+                taken.push((class, self.came(received)?));
+            }
+        }
+        Ok(taken)
+    }
+
+    fn came(&self, received: lapin::Result<Received>) -> Result<Received> {
+        let received = received.map_err(|error| failed("take jobs", error))?;
+        self.unsettled().came(received.delivery_tag);
+        Ok(received)
+    }
+
+    fn delivery(&self, class: Class, received: Received, holder: &Arc<dyn Holder>) -> Delivery {
+        let tag = Tag { message: self.number, delivery: i64::try_from(received.delivery_tag).unwrap_or(i64::MAX) };
+        let queue = received.routing_key.as_str();
+        let body = Bytes::from(received.data);
+        let (job, unreadable) = message::read(queue, &self.pool, class, &received.properties, body);
+        let holder = Arc::clone(holder);
+        match unreadable {
+            None => Delivery::new(job, received.redelivered, tag, holder),
+            Some(reason) => Delivery::unreadable(job, &reason, received.redelivered, tag, holder),
+        }
+    }
+
+    /// Settles what this channel still holds, and waits until the server has heard it.
+    pub(super) async fn settle(&self, settled: &[(Tag, Settlement)]) -> Result<()> {
+        let mut done = Vec::new();
+        let mut is_stale = true;
+        for (tag, how) in settled {
+            match how {
+                Settlement::Again => is_stale &= !self.give_back(*tag),
+                Settlement::Done => done.extend(self.held(*tag)),
+            }
+        }
+        is_stale &= done.is_empty();
+        if is_stale {
+            return Ok(());
+        }
+        done.sort_unstable();
+        // All up to the first that is still held can be said at once, which costs the queue one command.
+        let held = self.unsettled().tags.first().copied();
+        let together = done.partition_point(|tag| held.is_none_or(|held| *tag < held));
+        if let Some(last) = together.checked_sub(1) {
+            self.say(self.channel.basic_ack(done[last], BasicAckOptions { multiple: true }));
+        }
+        for tag in &done[together..] {
+            self.say(self.channel.basic_ack(*tag, BasicAckOptions { multiple: false }));
+        }
+        // None of them is answered. What is answered on the same channel has been heard after them.
+        answer("settle jobs", self.channel.basic_qos(1, BasicQosOptions::default())).await
+    }
+
+    /// Gives a delivery back; `false` if this channel does not hold it.
+    pub(super) fn give_back(&self, tag: Tag) -> bool {
+        let held = self.held(tag);
+        if let Some(tag) = held {
+            self.say(self.channel.basic_nack(tag, BasicNackOptions { requeue: true, ..BasicNackOptions::default() }));
+        }
+        held.is_some()
+    }
+
+    /// Hands a message without an answer to the driver, which sends in the order in which it was asked.
+    fn say(&self, said: impl Future<Output = lapin::Result<()>>) {
+        if let Some(Err(error)) = said.now_or_never() {
+            tracing::debug!(%error, "cannot settle a job: the channel is closed and the job comes again");
+        }
+    }
+
+    /// The server's name for a delivery, if this channel still holds it; from here on it does not.
+    fn held(&self, tag: Tag) -> Option<u64> {
+        let delivery = u64::try_from(tag.delivery).ok()?;
+        (tag.message == self.number && self.unsettled().tags.remove(&delivery)).then_some(delivery)
+    }
+
+    /// Gives everything back.
+    pub(super) async fn close(&self) -> Result<()> {
+        answer("close a channel", self.channel.close(lapin::protocol::constants::REPLY_SUCCESS, "done".into())).await
+    }
+
+    fn unsettled(&self) -> std::sync::MutexGuard<'_, Unsettled> {
+        // Every change under it is a single call, so a panic cannot leave it half-changed.
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

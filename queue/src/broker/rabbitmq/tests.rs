@@ -1,0 +1,404 @@
+//! What only this broker can show.
+#![allow(clippy::disallowed_methods, reason = "starting a server blocks, and only its test waits for it")]
+
+mod server;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::protocol::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Confirmation, Connection};
+
+use self::server::Server;
+use super::RabbitMqUrl;
+use crate::broker::rabbitmq::RabbitMqBroker;
+use crate::contract::{self, Fixture, RabbitMqFixture, pool, soon};
+use crate::{Body, Broker, Class, Consumer, Delivery, ErrorKind, Job, Settlement};
+
+fn shared() -> RabbitMqFixture {
+    RabbitMqFixture::start()
+}
+
+async fn done(consumer: &dyn Consumer, deliveries: Vec<Delivery>) {
+    let deliveries = deliveries.into_iter().map(|delivery| (delivery, Settlement::Done)).collect();
+    consumer.settle(deliveries).await.unwrap();
+}
+
+/// What another program would see.
+async fn channel(url: &RabbitMqUrl) -> (Connection, Channel) {
+    let connection = Connection::connect_uri(url.uri().clone(), lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+/// A queue of [`pool`] and [`Class::Standard`].
+fn queue(fixture: &RabbitMqFixture) -> lapin::types::ShortString {
+    format!("{}.{}.standard", fixture.prefix(), pool()).into()
+}
+
+#[tokio::test]
+async fn a_channel_that_the_server_closes_is_replaced_and_its_jobs_come_again() {
+    let terms = "{rabbit, [{consumer_timeout, 2000}, {channel_tick_interval, 500}]}";
+    let server = tokio::task::spawn_blocking(move || Server::start("", terms)).await.unwrap();
+    let fixture = RabbitMqFixture::of(server.url());
+    let process = fixture.open().await;
+    let consumer = process.broker.consumer(&pool()).await.unwrap();
+    process.broker.producer().await.unwrap().publish(&contract::jobs(&fixture, 2)).await.unwrap();
+    let held = soon(consumer.receive(2)).await.unwrap();
+    assert_eq!(held.len(), 2);
+
+    // Nobody settles, so the server closes the channel, on which the consumer waits.
+    let again = soon(consumer.receive(2)).await.unwrap();
+    assert!(again.iter().all(|delivery| delivery.redelivered));
+    // These belong to the channel that is gone.
+    done(&*consumer, held).await;
+    let mut ids: Vec<_> = again.iter().map(|delivery| delivery.job.id.to_string()).collect();
+    done(&*consumer, again).await;
+    while ids.len() < 2 {
+        let more = soon(consumer.receive(2)).await.unwrap();
+        ids.extend(more.iter().map(|delivery| delivery.job.id.to_string()));
+        done(&*consumer, more).await;
+    }
+    ids.sort();
+    assert_eq!(ids, ["job-0", "job-1"]);
+}
+
+#[tokio::test]
+async fn a_server_short_of_memory_takes_no_jobs_until_it_has_some_again() {
+    let server = Arc::new(tokio::task::spawn_blocking(|| Server::start("", "")).await.unwrap());
+    let control = async |watermark: &'static str| {
+        let server = Arc::clone(&server);
+        let set = move || server.control(&["set_vm_memory_high_watermark", watermark]);
+        tokio::task::spawn_blocking(set).await.unwrap();
+    };
+    let fixture = RabbitMqFixture::of(server.url());
+    let process = fixture.open().await;
+    let producer = process.broker.producer().await.unwrap();
+    let consumer = process.broker.consumer(&pool()).await.unwrap();
+    producer.publish(&[contract::job(&fixture, "before")]).await.unwrap();
+
+    control("0.00001").await;
+    let mut taken = vec!["before".to_owned()];
+    let mut refused = 0;
+    for number in 0..3 {
+        let id = format!("during-{number}");
+        match soon(producer.publish(&[contract::job(&fixture, &id)])).await {
+            Ok(()) => taken.push(id),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+                refused += 1;
+            }
+        }
+    }
+    // The server hears one more job of a connection before it stops listening to it.
+    assert!(refused >= 2, "{refused}");
+    // Taking and settling go on, and are the way out.
+    let mut drained = Vec::new();
+    while !taken.iter().all(|id| drained.contains(id)) {
+        let some = soon(consumer.receive(8)).await.unwrap();
+        drained.extend(some.iter().map(|delivery| delivery.job.id.to_string()));
+        done(&*consumer, some).await;
+    }
+
+    control("0.9").await;
+    let after = [contract::job(&fixture, "after")];
+    let published = async {
+        while producer.publish(&after).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(published).await;
+    while !drained.contains(&"after".to_owned()) {
+        let some = soon(consumer.receive(8)).await.unwrap();
+        drained.extend(some.iter().map(|delivery| delivery.job.id.to_string()));
+        done(&*consumer, some).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_comes_back_with_every_job_to_handles_that_were_open() {
+    let mut server = tokio::task::spawn_blocking(|| Server::start("", "")).await.unwrap();
+    let fixture = RabbitMqFixture::of(server.url());
+    let process = fixture.open().await;
+    let producer = process.broker.producer().await.unwrap();
+    let consumer = process.broker.consumer(&pool()).await.unwrap();
+    let gauge = process.broker.gauge().await.unwrap();
+    producer.publish(&contract::jobs(&fixture, 100)).await.unwrap();
+    let held = soon(consumer.receive(10)).await.unwrap();
+    assert_eq!(gauge.depth(&pool()).await.unwrap().waiting(), 90);
+
+    let mut server = tokio::task::spawn_blocking(move || {
+        server.kill();
+        server
+    })
+    .await
+    .unwrap();
+    let late = [contract::job(&fixture, "late")];
+    assert_eq!(soon(producer.publish(&late)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(soon(gauge.depth(&pool())).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(soon(consumer.receive(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    done(&*consumer, held).await;
+
+    let _server = tokio::task::spawn_blocking(move || {
+        server.run();
+        server
+    })
+    .await
+    .unwrap();
+    let published = async {
+        while producer.publish(&late).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(published).await;
+    let mut arrived = std::collections::HashSet::new();
+    let drained = async {
+        while arrived.len() < 101 {
+            let Ok(some) = consumer.receive(64).await else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            arrived.extend(some.iter().map(|delivery| delivery.job.id.to_string()));
+            done(&*consumer, some).await;
+        }
+    };
+    soon(drained).await;
+    assert_eq!(soon(gauge.depth(&pool())).await.unwrap().waiting(), 0);
+}
+
+#[tokio::test]
+async fn jobs_go_over_tls_and_only_to_a_server_that_is_trusted() {
+    let lines = "listeners.ssl.1 = 127.0.0.1:TLS_PORT\nssl_options.cacertfile = FOLDER/ca.pem\n\
+                 ssl_options.certfile = FOLDER/server.pem\nssl_options.keyfile = FOLDER/server.key";
+    let server = tokio::task::spawn_blocking(move || Server::start(lines, "")).await.unwrap();
+    let fixture = RabbitMqFixture::of(server.url());
+    let job = contract::job(&fixture, "job");
+    let broker = RabbitMqBroker::open(&server.tls_url("ca=FOLDER/ca.pem")).unwrap();
+    soon(broker.producer().await.unwrap().publish(std::slice::from_ref(&job))).await.unwrap();
+    let received = soon(broker.consumer(&pool()).await.unwrap().receive(1)).await.unwrap();
+    assert_eq!(received[0].job, job);
+
+    let distrusting = RabbitMqBroker::open(&server.tls_url("")).unwrap();
+    let error = soon(distrusting.producer().await.unwrap().publish(&[job])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("ertificate"), "{error}");
+
+    let Err(error) = RabbitMqBroker::open(&server.tls_url("ca=FOLDER/none.pem")) else {
+        panic!("there is no such file")
+    };
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("none.pem"), "{error}");
+}
+
+#[tokio::test]
+async fn a_job_too_big_is_refused_and_takes_no_other_along() {
+    let start = || Server::start("max_message_size = 65536", "");
+    let server = tokio::task::spawn_blocking(start).await.unwrap();
+    let fixture = RabbitMqFixture::of(server.url());
+    let process = fixture.open().await;
+    let producer = process.broker.producer().await.unwrap();
+    let mut big = contract::job(&fixture, "big");
+    big.input.body = Body::Inline(Bytes::from(vec![0; 65_537]));
+    let others = contract::jobs(&fixture, 50);
+    let (refused, published) = tokio::join!(producer.publish(std::slice::from_ref(&big)), producer.publish(&others));
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("65536"), "{error}");
+    published.unwrap();
+    let gauge = process.broker.gauge().await.unwrap();
+    assert_eq!(gauge.depth(&pool()).await.unwrap().waiting(), 50);
+}
+
+#[tokio::test]
+async fn a_media_type_that_no_message_can_hold_is_refused_before_anything_is_sent() {
+    let fixture = shared();
+    let process = fixture.open().await;
+    let mut jobs = contract::jobs(&fixture, 2);
+    jobs[1].input.media_type = "x".repeat(256);
+    let error = process.broker.producer().await.unwrap().publish(&jobs).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("job job-1: the media type"), "{error}");
+    assert_eq!(process.broker.gauge().await.unwrap().depth(&pool()).await.unwrap().waiting(), 0);
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_refused_without_showing_the_password() {
+    let fixture = shared();
+    let (host, port) = fixture.url().address();
+    let url: RabbitMqUrl = format!("rabbitmq://guest:s3cret@{host}:{port}").parse().unwrap();
+    let broker = RabbitMqBroker::open(&url).unwrap();
+    let error = soon(broker.gauge().await.unwrap().depth(&pool())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("ACCESS_REFUSED"), "{error}");
+    assert!(!error.to_string().contains("s3cret"), "{error}");
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_no_error_before_it_is_asked() {
+    let port = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() };
+    let broker = RabbitMqBroker::open(&format!("rabbitmq://127.0.0.1:{port}").parse().unwrap()).unwrap();
+    let (producer, consumer) = (broker.producer().await.unwrap(), broker.consumer(&pool()).await.unwrap());
+    let job = contract::job(&crate::contract::EmbeddedFixture::start(), "job");
+    let error = soon(producer.publish(&[job])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains(&port.to_string()), "{error}");
+    assert_eq!(soon(consumer.receive(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    // The next attempt is not made at once, and is not waited for.
+    let asked_at = Instant::now();
+    assert_eq!(soon(consumer.receive(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(asked_at.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_unavailable_in_time() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let broker = RabbitMqBroker::open(&format!("rabbitmq://127.0.0.1:{port}").parse().unwrap()).unwrap();
+    let error = soon(broker.gauge().await.unwrap().depth(&pool())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn a_queue_that_is_there_with_other_arguments_is_refused_by_name() {
+    let fixture = shared();
+    let process = fixture.open().await;
+    let (_connection, channel) = channel(fixture.url()).await;
+    let classic = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue(&fixture), classic, FieldTable::default()).await.unwrap();
+    let publishing = process.broker.producer().await.unwrap();
+    let consuming = process.broker.consumer(&pool()).await.unwrap();
+    for error in [
+        soon(publishing.publish(&[contract::job(&fixture, "job")])).await.unwrap_err(),
+        soon(consuming.receive(1)).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.to_string().contains(queue(&fixture).as_str()), "{error}");
+        assert!(error.to_string().contains("x-queue-type"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_is_deleted_is_declared_again_by_who_publishes_and_by_who_takes() {
+    let fixture = shared();
+    let process = fixture.open().await;
+    let (_connection, channel) = channel(fixture.url()).await;
+    let delete = async || channel.queue_delete(queue(&fixture), QueueDeleteOptions::default()).await.unwrap();
+    let producer = process.broker.producer().await.unwrap();
+    let consumer = process.broker.consumer(&pool()).await.unwrap();
+    producer.publish(&[contract::job(&fixture, "first")]).await.unwrap();
+    done(&*consumer, soon(consumer.receive(1)).await.unwrap()).await;
+
+    delete().await;
+    producer.publish(&contract::jobs(&fixture, 20)).await.unwrap();
+    let mut arrived = Vec::new();
+    while arrived.len() < 20 {
+        let some = soon(consumer.receive(20)).await.unwrap();
+        arrived.extend(some.iter().map(|delivery| delivery.job.id.to_string()));
+        done(&*consumer, some).await;
+    }
+
+    // Nobody publishes when this one goes, so the consumer that waits at it must notice by itself.
+    let mut receiving = consumer.receive(1);
+    let waits = async {
+        while channel.queue_declare(queue(&fixture), passive(), FieldTable::default()).await.unwrap().consumer_count()
+            == 0
+        {
+            assert!(futures::poll!(&mut receiving).is_pending());
+        }
+    };
+    soon(waits).await;
+    delete().await;
+    assert!(futures::poll!(&mut receiving).is_pending());
+    // By somebody else: what a channel sends to a queue just when it goes the server confirms and forgets.
+    let producer = fixture.open().await.broker.producer().await.unwrap();
+    let last = [contract::job(&fixture, "last")];
+    let published = async { producer.publish(&last).await.unwrap() };
+    let ((), received) = soon(async { tokio::join!(published, receiving) }).await;
+    assert_eq!(received.unwrap()[0].job.id.as_str(), "last");
+}
+
+fn passive() -> QueueDeclareOptions {
+    QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() }
+}
+
+/// Publishes as a program that knows nothing of ours, and takes what comes of it.
+async fn taken_from_outside(
+    fixture: &RabbitMqFixture,
+    properties: BasicProperties,
+    body: &[u8],
+) -> (Job, Option<String>) {
+    let process = fixture.open().await;
+    let consumer = process.broker.consumer(&pool()).await.unwrap();
+    // Whoever takes from a pool declares its queues.
+    let mut receiving = consumer.receive(1);
+    let (_connection, channel) = channel(fixture.url()).await;
+    let publish = async {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let confirm = lapin::options::ConfirmSelectOptions::default();
+        channel.confirm_select(confirm).await.unwrap();
+        loop {
+            let sent = channel.basic_publish("".into(), queue(fixture), options, body, properties.clone());
+            if sent.await.unwrap().await.unwrap() == Confirmation::Ack(None) {
+                break;
+            }
+        }
+    };
+    let received = tokio::select! {
+        () = publish => None,
+        received = &mut receiving => Some(received),
+    };
+    let received = match received {
+        Some(received) => received,
+        None => soon(receiving).await,
+    };
+    let delivery = received.unwrap().remove(0);
+    let taken = (delivery.job.clone(), delivery.unreadable.clone());
+    done(&*consumer, vec![delivery]).await;
+    taken
+}
+
+#[tokio::test]
+async fn a_message_from_outside_needs_no_library_of_ours() {
+    let fixture = shared();
+    let mut headers = FieldTable::default();
+    headers.insert("cloudEvents:specversion".into(), AMQPValue::LongString("1.0".into()));
+    headers.insert("cloudEvents_source".into(), AMQPValue::LongString("/cameras/7".into()));
+    headers.insert("cloudEvents:id".into(), AMQPValue::LongInt(4711));
+    headers.insert("cloudEvents:maxattempts".into(), AMQPValue::ShortShortUInt(2));
+    headers.insert("unrelated".into(), AMQPValue::FieldTable(FieldTable::default()));
+    let properties = BasicProperties::default().with_headers(headers).with_content_type("image/jpeg".into());
+    let (job, unreadable) = taken_from_outside(&fixture, properties, b"\xff\xd8").await;
+    assert_eq!(unreadable, None);
+    assert_eq!((job.id.as_str(), job.class), ("event-e1eadf07b4283c4e42668929e80037a5", Class::Standard));
+    assert_eq!((job.input.media_type.as_str(), job.max_attempts), ("image/jpeg", 2));
+    assert_eq!(job.input.body, Body::Inline(Bytes::from_static(b"\xff\xd8")));
+
+    let structured = br#"{"specversion":"1.0","source":"/cameras/7","id":"4711","type":"t","data":{"a":1}}"#;
+    let content_type = "application/CloudEvents+json; charset=UTF-8";
+    let properties = BasicProperties::default().with_content_type(content_type.into());
+    let (job, unreadable) = taken_from_outside(&fixture, properties, structured).await;
+    assert_eq!(unreadable, None);
+    assert_eq!(
+        (job.id.as_str(), job.input.media_type.as_str()),
+        ("event-e1eadf07b4283c4e42668929e80037a5", "application/json")
+    );
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_job_comes_with_the_reason_and_is_the_same_job_each_time() {
+    let fixture = shared();
+    let (first, reason) = taken_from_outside(&fixture, BasicProperties::default(), b"what?").await;
+    assert_eq!(reason.as_deref(), Some("specversion: is missing"));
+    assert_eq!(first.input.body, Body::Inline(Bytes::from_static(b"what?")));
+    let (again, _) = taken_from_outside(&fixture, BasicProperties::default(), b"what?").await;
+    let (other, _) = taken_from_outside(&fixture, BasicProperties::default(), b"what!").await;
+    assert_eq!(first.id, again.id);
+    assert_ne!(first.id, other.id);
+    let mut headers = FieldTable::default();
+    headers.insert("cloudEvents:id".into(), AMQPValue::ByteArray(vec![0xff].into()));
+    let (_, reason) = taken_from_outside(&fixture, BasicProperties::default().with_headers(headers), b"").await;
+    assert_eq!(reason.as_deref(), Some("cloudEvents:id: is not a text, number, boolean or time"));
+}

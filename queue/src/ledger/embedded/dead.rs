@@ -1,0 +1,96 @@
+//! Jobs that ended badly: listed, queued again, forgotten.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{rows, upkeep};
+use crate::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, Purged, Requeued, State};
+use crate::store::{BodyColumns, Write, read_blob, sqlite};
+use crate::{Input, JobId, Result};
+
+/// Some dead jobs, those that ended last first.
+pub(super) fn page(
+    file: &Connection,
+    filter: &DeadFilter,
+    after: Option<&DeadPosition>,
+    limit: usize,
+) -> Result<DeadPage> {
+    let reading = sqlite("list dead jobs");
+    // Saying twice which states is what lets SQLite use the index of them.
+    let mut select = file
+        .prepare_cached(
+            "SELECT id, pool, class, state, attempts, max_attempts, created_at, deadline_at, started_at, finished_at, \
+             worker, error_type, error_message, NULL, NULL, NULL FROM jobs \
+             WHERE state IN (4, 7) AND state = ?1 AND (?2 IS NULL OR pool = ?2) \
+             AND (?3 IS NULL OR (finished_at, id) < (?3, ?4)) ORDER BY finished_at DESC, id DESC LIMIT ?5",
+        )
+        .map_err(&reading)?;
+    let pool = filter.pool.as_ref().map(|pool| pool.as_str());
+    let (at, id) = (after.map(|after| after.finished_at.as_millisecond()), after.map(|after| after.id.as_str()));
+    // One more tells whether there is a next page.
+    let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let mut rows = select.query(params![rows::code(filter.state), pool, at, id, one_more]).map_err(&reading)?;
+    let mut jobs: Vec<JobRecord> = Vec::new();
+    let mut more = false;
+    while let Some(row) = rows.next().map_err(&reading)? {
+        if jobs.len() == limit {
+            more = true;
+            break;
+        }
+        jobs.push(rows::record_of(row)?);
+    }
+    let position = |job: &JobRecord| Some(DeadPosition { finished_at: job.finished_at?, id: job.id.clone() });
+    let next = jobs.last().filter(|_| more).and_then(position);
+    Ok(DeadPage { jobs, next })
+}
+
+/// Puts a dead or failed job back into the queue.
+pub(super) fn requeue(write: &mut Write<'_>, id: &JobId, input: Option<&Input>) -> Result<Requeued> {
+    let requeueing = sqlite("requeue");
+    let Some((row_id, state)) = find(write, id)? else { return Ok(Requeued::Unknown) };
+    if !matches!(state, State::Dead | State::Failed) {
+        return Ok(Requeued::NotDead(state));
+    }
+    let mut update = write.prepare(
+        "UPDATE jobs SET state = ?1, attempts = 0, fence = fence + 1, begun = 0, due_at = ?2, finished_at = NULL, \
+         purge_at = NULL, deadline_at = NULL WHERE job = ?3",
+    )?;
+    update.execute(params![rows::code(State::Queued), write.now_milliseconds(), row_id]).map_err(&requeueing)?;
+    let Some(input) = input else { return Ok(Requeued::Queued { replaced: None }) };
+    let mut former = write.prepare("SELECT blob FROM inputs WHERE job = ?1")?;
+    let mut former = former.query([row_id]).map_err(&requeueing)?;
+    let replaced = former.next().map_err(&requeueing)?.map(|row| read_blob(row, 0)).transpose()?.flatten();
+    let BodyColumns { body, blob } = BodyColumns::of(&input.body);
+    let mut update = write.prepare("UPDATE inputs SET media_type = ?1, body = ?2, blob = ?3 WHERE job = ?4")?;
+    update.execute(params![input.media_type, body, blob, row_id]).map_err(&requeueing)?;
+    Ok(Requeued::Queued { replaced })
+}
+
+/// Deletes an ended job.
+pub(super) fn forget(write: &mut Write<'_>, id: &JobId) -> Result<Forgotten> {
+    let Some((row_id, state)) = find(write, id)? else { return Ok(Forgotten::Unknown) };
+    if !state.has_ended() {
+        return Ok(Forgotten::Open(state));
+    }
+    upkeep::delete(write, &[row_id]).map(Forgotten::Forgotten)
+}
+
+/// Deletes dead jobs.
+pub(super) fn purge(write: &mut Write<'_>, filter: &DeadFilter, limit: usize) -> Result<Purged> {
+    let purging = sqlite("purge dead jobs");
+    let mut select = write
+        .prepare("SELECT job FROM jobs WHERE state IN (4, 7) AND state = ?1 AND (?2 IS NULL OR pool = ?2) LIMIT ?3")?;
+    let pool = filter.pool.as_ref().map(|pool| pool.as_str());
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = select.query_map(params![rows::code(filter.state), pool, limit], |row| row.get(0)).map_err(&purging)?;
+    let found: Vec<i64> = found.collect::<rusqlite::Result<_>>().map_err(&purging)?;
+    Ok(Purged { jobs: found.len(), blobs: upkeep::delete(write, &found)? })
+}
+
+fn find(write: &Write<'_>, id: &JobId) -> Result<Option<(i64, State)>> {
+    let mut select = write.prepare("SELECT job, state FROM jobs WHERE id = ?1")?;
+    let found: Option<(i64, i64)> = select
+        .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+        .map_err(sqlite("read a job"))?;
+    found.map(|(row_id, code)| Ok((row_id, rows::state(code)?))).transpose()
+}

@@ -1,0 +1,26 @@
+-- Makes a failed or dead job due, as if it had just been submitted. ARGV: 3 id, and if the input changes: 4 its digest,
+-- 5 media type, 6 blob, 7 body. Answers the state it was in (-1: no such job) and the blob of the input that was replaced.
+local job = find(ARGV[3])
+if not job then return { -1, false } end
+if job.state ~= FAILED and job.state ~= DEAD then return { job.state, false } end
+local key, replaced = job_key(job.id), false
+-- Stays above the fence of whoever held it; a suspect stays one, and its error and attempts are kept to be read.
+redis.call('HSET', key, 'state', QUEUED, 'attempts', 0, 'fence', job.fence + 1, 'begun', 0)
+redis.call('HDEL', key, 'finished_at', 'deadline_at')
+if ARGV[4] then
+    replaced = redis.call('HGET', key, 'blob')
+    redis.call('HSET', key, 'digest', ARGV[4], 'media_type', ARGV[5])
+    if ARGV[6] == '' then
+        redis.call('HDEL', key, 'blob')
+        redis.call('SET', input_key(job.id), ARGV[7])
+    else
+        redis.call('HSET', key, 'blob', ARGV[6])
+        redis.call('UNLINK', input_key(job.id))
+    end
+end
+redis.call('ZREM', OVER, job.id)
+unlist(job)
+redis.call('ZADD', DUE, now, job.id)
+count(job.pool, 'retry', 1)
+done()
+return { job.state, replaced }

@@ -1,0 +1,21 @@
+-- Opens records. ARGV: 3 milliseconds until an unconfirmed publication is due, then twelve per job.
+-- Answers per job: 0 new; 1 another pool or input; 2 known, the fence of the publication that is missing, the record.
+local answers = {}
+for at = 4, #ARGV, OPEN_FIELDS do
+    local id = ARGV[at]
+    local known = redis.call('HMGET', job_key(id), 'pool', 'digest', 'state', 'fence')
+    local answer
+    if not known[1] then
+        open(at)
+        redis.call('ZADD', DUE, now + ARGV[3], id)
+        answer = { 0, false, {}, false }
+    elseif known[1] ~= ARGV[at + 1] or known[2] ~= ARGV[at + 8] then
+        answer = { 1, false, {}, false }
+    else
+        local unpublished = tonumber(known[3]) == QUEUED and redis.call('ZSCORE', DUE, id)
+        answer = { 2, unpublished and known[4], record(id) }
+    end
+    answers[#answers + 1] = answer
+end
+done()
+return answers

@@ -1,0 +1,97 @@
+//! A Redis of a test's own, to be stopped, filled up or set wrongly.
+#![allow(clippy::zombie_processes, reason = "a test that cannot start its server panics, and ends")]
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+pub(crate) struct PrivateRedis {
+    folder: TempDir,
+    port: u16,
+    options: Vec<String>,
+    process: Option<Child>,
+}
+
+impl PrivateRedis {
+    /// One that does not run yet, with what follows `redis-server` on its command line.
+    pub(crate) fn new(options: &[&str]) -> Self {
+        // Free now; another may take it before the server does, and then the server says so and the test fails.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        Self { folder: tempfile::tempdir().unwrap(), port, options, process: None }
+    }
+
+    pub(crate) fn started(options: &[&str]) -> Self {
+        let mut server = Self::new(options);
+        server.start();
+        server
+    }
+
+    /// Returns when it answers.
+    pub(crate) fn start(&mut self) {
+        let mut command = Command::new("redis-server");
+        let sentinel = self.options.iter().any(|option| option == "--sentinel");
+        if sentinel {
+            // Its first argument is the file that a Sentinel keeps its state in.
+            let file = self.folder.path().join("sentinel.conf");
+            std::fs::write(&file, "").unwrap();
+            command.arg(file);
+        } else {
+            command.args(["--appendonly", "yes", "--save", ""]);
+        }
+        command.args(&self.options).args(["--bind", "127.0.0.1", "--port", &self.port.to_string()]);
+        command.arg("--dir").arg(self.folder.path());
+        let process = command.stdout(Stdio::piped()).spawn();
+        let mut process = process.expect("these tests need redis-server: apt-get install redis-server");
+        let ready = if sentinel { "Sentinel ID is" } else { "Ready to accept connections" };
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        self.process = Some(process);
+        let mut log = Vec::new();
+        for line in lines.by_ref() {
+            let line = line.unwrap();
+            let is_ready = line.contains(ready);
+            log.push(line);
+            if is_ready {
+                // Somebody must read on, or the server would stand still.
+                std::thread::spawn(move || lines.for_each(drop));
+                return;
+            }
+        }
+        panic!("redis-server did not start:\n{}", log.join("\n"));
+    }
+
+    /// As `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Asks it directly.
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let client = redis::Client::open(format!("redis://{}", self.address())).unwrap();
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut connection).await.unwrap()
+    }
+}
+
+impl Drop for PrivateRedis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

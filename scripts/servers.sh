@@ -1,0 +1,358 @@
+#!/usr/bin/env bash
+# The real brokers that tests and benchmarks talk to, on this machine and for as long as they are needed.
+#
+#   servers.sh run COMMAND [ARGUMENT]...        start RabbitMQ, Kafka and Redis, run the command, stop them again
+#   servers.sh start NAME FOLDER [PORT]         start one (rabbitmq, kafka or redis), its data in FOLDER; prints its URL
+#   servers.sh stop FOLDER [--kill]             stop what was started there, --kill as `kill -9` does; the data stays
+#
+# `run` exports the URLs as MILLRACE_TEST_RABBITMQ_URL, MILLRACE_TEST_KAFKA_URL and MILLRACE_TEST_REDIS_URL. Where one of
+# them is set already, that server is used and none is started. `start` again in the same folder continues with its data,
+# on the same port of 127.0.0.1 unless another is named.
+#
+# RabbitMQ and Redis come from the distribution (rabbitmq-server, redis-server), Java and Maven as well; Kafka's jars come
+# from Maven Central into the folder kafka of MILLRACE_CACHE (.cache in this repository unless set). What is missing is
+# installed by apt-get if the user is root. What this script does, it says on stderr.
+#
+# Redis syncs its file before each answer (appendfsync always); MILLRACE_REDIS_APPENDFSYNC=everysec is the faster way.
+set -euo pipefail
+
+KAFKA=4.1.0
+READY_WITHIN_SECONDS=180
+
+# Debian's wrapper in the path insists on the user rabbitmq and on the system's folders; what it wraps does not.
+PATH=/usr/lib/rabbitmq/bin:$PATH
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+names=(rabbitmq kafka redis)
+
+say() { echo "servers: $*" >&2; }
+fail() { say "$*"; exit 1; }
+
+variable_of() { echo "MILLRACE_TEST_${1^^}_URL"; }
+
+url_of() {
+    case $1 in
+        rabbitmq) echo "rabbitmq://guest:guest@127.0.0.1:$2" ;;
+        *) echo "$1://127.0.0.1:$2" ;;
+    esac
+}
+
+# What is asked for must be there, or be installed: for server $1, the command $2 from the packages $3.
+need() {
+    local server=$1 command=$2 packages=$3
+    command -v "$command" >/dev/null && return
+    local way_out="apt-get install $packages, or set $(variable_of "$server") to the URL of a server that runs"
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        fail "$server needs the command $command, which is not there: $way_out"
+    fi
+    say "installing $packages, since $command is not there"
+    # A server of the tests' own is wanted, not the system's service: Debian asks this file before it starts one.
+    local policy=/usr/sbin/policy-rc.d made_policy=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+        made_policy=yes
+    fi
+    local installed=yes
+    # shellcheck disable=SC2086 # One argument per package.
+    apt_get install $packages || { apt_get update && apt_get install $packages; } || installed=
+    [ -z "$made_policy" ] || rm -f "$policy"
+    [ -n "$installed" ] || fail "apt-get could not install $packages; its reason is above; $way_out"
+}
+
+apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends "$@" </dev/null >&2; }
+
+# Whether somebody listens on this port.
+answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Prints a port that nobody listens on, below those that the kernel gives to outgoing connections.
+free_port() {
+    local port
+    for _ in {1..100}; do
+        port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
+        answers "$port" || { echo "$port"; return; }
+    done
+    fail "no free port was found between 20000 and 32000"
+}
+
+# Prints the folder of Kafka's jars, fetching them first if need be.
+kafka_jars() {
+    local cache=${MILLRACE_CACHE:-$repository/.cache}
+    mkdir -p "$cache/kafka" || fail "MILLRACE_CACHE=$cache cannot be made"
+    cache=$(cd "$cache/kafka" && pwd)
+    local jars=$cache/$KAFKA
+    if [ ! -d "$jars" ]; then
+        need kafka mvn maven
+        say "fetching Apache Kafka $KAFKA from Maven Central (45 MB) into $jars"
+        # Made in a folder of its own and moved at the end: a run that is cut short leaves no half of it behind.
+        local partial
+        partial=$(mktemp -d "$cache/partial.XXXXXX")
+        if ! mvn --batch-mode --quiet -Dstyle.color=never --strict-checksums --file "$repository/scripts/kafka/pom.xml" \
+            org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+            -Dkafka.version="$KAFKA" -DoutputDirectory="$partial/jars" -DincludeScope=runtime >&2; then
+            rm -rf "$partial"
+            fail "mvn could not fetch Apache Kafka $KAFKA; its reason is above; or set $(variable_of kafka)"
+        fi
+        # Someone else may have been faster; then theirs will do.
+        mv -T "$partial/jars" "$jars" 2>/dev/null || [ -d "$jars" ] || fail "$jars cannot be made"
+        rm -rf "$partial"
+    fi
+    echo "$jars"
+}
+
+# Starts a command in the background, its output in $1/log, as the leader of a process group of its own: so that it can
+# be killed with all that it starts, and so that ctrl-C reaches the tests first. The group is known by $1/pid.
+spawn() {
+    local folder=$1
+    shift
+    setsid "$@" </dev/null >>"$folder/log" 2>&1 &
+    echo $! >"$folder/pid"
+    # Or else bash tells of its end.
+    disown
+}
+
+spawn_rabbitmq() {
+    local folder=$1 port=$2
+    mkdir -p "$folder/home"
+    : >"$folder/environment"
+    echo "[]." >"$folder/plugins"
+    {
+        echo "listeners.tcp.local = 127.0.0.1:$port"
+        echo "disk_free_limit.absolute = 100MB"
+        echo "log.console = true"
+        echo "log.console.level = info"
+        echo "log.file = false"
+    } >"$folder/rabbitmq.conf"
+    # A name service of its own for this node: the usual one, once started, would stay behind. It ends with the group.
+    # shellcheck disable=SC2016 # The inner shell expands.
+    ERL_EPMD_PORT=$(free_port) ERL_EPMD_ADDRESS=127.0.0.1 HOME=$folder/home \
+        RABBITMQ_CONF_ENV_FILE=$folder/environment RABBITMQ_CONFIG_FILE=$folder/rabbitmq.conf \
+        RABBITMQ_ENABLED_PLUGINS_FILE=$folder/plugins RABBITMQ_NODENAME=millrace@localhost \
+        RABBITMQ_NODE_PORT=$port RABBITMQ_DIST_PORT=$(free_port) RABBITMQ_MNESIA_BASE=$folder/data \
+        RABBITMQ_LOG_BASE=$folder RABBITMQ_LOG=info,-color RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" \
+        spawn "$folder" sh -c 'epmd -port "$ERL_EPMD_PORT" & exec rabbitmq-server'
+}
+
+spawn_kafka() {
+    local folder=$1 port=$2 jars java
+    jars=$(kafka_jars)
+    # Quick to start rather than quick in the long run. Of what it logs at level info, only that it is ready.
+    java=(java -Xms256m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1
+        -Dorg.slf4j.simpleLogger.showDateTime=true
+        -Dorg.slf4j.simpleLogger.dateTimeFormat="yyyy-MM-dd HH:mm:ss.SSS"
+        -Dorg.slf4j.simpleLogger.defaultLogLevel=warn
+        -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info
+        -cp "$jars/*")
+    if [ ! -e "$folder/kafka.properties" ]; then
+        local controller
+        controller=$(free_port)
+        # One node that is broker and controller. Short times, and small files for the many topics of the tests.
+        cat >"$folder/kafka.properties" <<END
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+log.dirs=$folder/data
+log.segment.bytes=16777216
+log.index.size.max.bytes=65536
+log.cleaner.dedupe.buffer.size=2097152
+auto.create.topics.enable=false
+num.network.threads=2
+num.io.threads=4
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+group.consumer.min.session.timeout.ms=1000
+group.consumer.session.timeout.ms=6000
+group.consumer.min.heartbeat.interval.ms=500
+group.consumer.heartbeat.interval.ms=1000
+END
+        "${java[@]}" kafka.tools.StorageTool format --cluster-id AAAAAAAAAAAAAAAAAAAAAA \
+            --config "$folder/kafka.properties" >>"$folder/log" 2>&1 || fail_with_log kafka "$folder" "cannot format"
+    fi
+    spawn "$folder" "${java[@]}" kafka.Kafka "$folder/kafka.properties"
+}
+
+spawn_redis() {
+    local folder=$1 port=$2
+    mkdir -p "$folder/data"
+    spawn "$folder" redis-server --bind 127.0.0.1 --port "$port" --dir "$folder/data" --save "" \
+        --appendonly yes --appendfsync "${MILLRACE_REDIS_APPENDFSYNC:-always}" --maxmemory-policy noeviction
+}
+
+# The line of the log that says that the server serves.
+ready_line_of() {
+    case $1 in
+        rabbitmq) echo "Server startup complete" ;;
+        kafka) echo "Kafka Server started" ;;
+        redis) echo "Ready to accept connections" ;;
+    esac
+}
+
+# Installs what the server needs. The fetching of jars, too, comes before any server runs.
+prepare() {
+    case $1 in
+        rabbitmq) need rabbitmq rabbitmq-server rabbitmq-server; need rabbitmq epmd erlang-base ;;
+        kafka) need kafka java default-jre-headless; kafka_jars >/dev/null ;;
+        redis) need redis redis-server redis-server ;;
+        *) fail "there is no server $1: the known ones are ${names[*]}" ;;
+    esac
+}
+
+# Starts server $1 with folder $2 and port $3, without waiting until it serves.
+launch() {
+    local name=$1 folder=$2 port=$3
+    mkdir -p "$folder"
+    folder=$(cd "$folder" && pwd)
+    [ ! -e "$folder/pid" ] || fail "$folder: a server was started there and not stopped yet"
+    ! answers "$port" || fail "$name: port $port of 127.0.0.1 is in use"
+    : >"$folder/log"
+    "spawn_$name" "$folder" "$port"
+}
+
+fail_with_log() {
+    say "$1: $3; the end of its log:"
+    tail -n 40 "$2/log" | sed 's/^/    /' >&2
+    exit 1
+}
+
+# Waits until server $1 in folder $2 serves on port $3.
+await() {
+    local name=$1 folder=$2 port=$3 line group since=$SECONDS
+    line=$(ready_line_of "$name")
+    group=$(cat "$folder/pid")
+    until grep -q "$line" "$folder/log" && answers "$port"; do
+        leads "$group" || { rm -f "$folder/pid"; fail_with_log "$name" "$folder" "it ended instead of serving"; }
+        if [ $((SECONDS - since)) -ge "$READY_WITHIN_SECONDS" ]; then
+            stop "$folder" KILL
+            fail_with_log "$name" "$folder" "it does not serve after $READY_WITHIN_SECONDS s"
+        fi
+        sleep 0.1
+    done
+}
+
+# Whether process $1 lives. One that has died and not been noticed by its parent (Z) does not.
+leads() {
+    local line fields
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+    # After the name, which may hold anything: state, parent, group.
+    read -r -a fields <<<"${line##*) }"
+    [ "${fields[0]}" != Z ]
+}
+
+# Whether a process of group $1 lives.
+is_alive() {
+    local stat line fields
+    for stat in /proc/[0-9]*/stat; do
+        { read -r line <"$stat"; } 2>/dev/null || continue
+        read -r -a fields <<<"${line##*) }"
+        [ "${fields[2]}" != "$1" ] || [ "${fields[0]}" = Z ] || return 0
+    done
+    return 1
+}
+
+# Stops what runs in folder $1 by signal $2, and waits until it is gone.
+stop() {
+    local folder=$1 signal=$2 group since=$SECONDS
+    [ -e "$folder/pid" ] || return 0
+    group=$(cat "$folder/pid")
+    if [ "$signal" = TERM ]; then
+        # The leader tells its children in its own way.
+        kill -TERM "$group" 2>/dev/null || true
+        while leads "$group" && [ $((SECONDS - since)) -lt 30 ]; do sleep 0.1; done
+    fi
+    kill -KILL -- "-$group" 2>/dev/null || true
+    while is_alive "$group"; do sleep 0.05; done
+    rm -f "$folder/pid"
+}
+
+run() {
+    local name variable started=()
+    for name in "${names[@]}"; do
+        variable=$(variable_of "$name")
+        if [ -n "${!variable:-}" ]; then
+            say "$name: using $variable"
+        else
+            prepare "$name"
+            started+=("$name")
+        fi
+    done
+    work=$(mktemp -d)
+    command_pid=
+    trap finish EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    local ports=() port
+    for name in "${started[@]}"; do
+        port=$(free_port)
+        ports+=("$port")
+        launch "$name" "$work/$name" "$port"
+    done
+    for index in "${!started[@]}"; do
+        name=${started[$index]} port=${ports[$index]}
+        await "$name" "$work/$name" "$port"
+        variable=$(variable_of "$name")
+        export "$variable=$(url_of "$name" "$port")"
+        say "$name: $variable=${!variable}"
+    done
+    # In the background, so that a signal is heeded while it runs; but with what background commands are denied: the
+    # terminal's input and ctrl-C.
+    (trap - INT QUIT && exec "$@") <&0 &
+    command_pid=$!
+    local status=0
+    wait "$command_pid" || status=$?
+    command_pid=
+    exit "$status"
+}
+
+finish() {
+    local folder since=$SECONDS
+    # A second ctrl-C must not leave anything behind.
+    trap '' INT TERM HUP
+    if [ -n "$command_pid" ]; then
+        # Not by `wait`: bash may hang in one that follows upon one that a signal has cut short.
+        kill -TERM "$command_pid" 2>/dev/null || true
+        while leads "$command_pid" && [ $((SECONDS - since)) -lt 10 ]; do sleep 0.1; done
+        kill -KILL "$command_pid" 2>/dev/null || true
+    fi
+    for folder in "$work"/*/; do
+        [ ! -d "$folder" ] || stop "${folder%/}" KILL
+    done
+    rm -rf "$work"
+}
+
+usage() { sed -n '2,/^set -/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
+
+case ${1:-} in
+    run)
+        [ $# -ge 2 ] || usage
+        shift
+        run "$@"
+        ;;
+    start)
+        case $# in 3 | 4) ;; *) usage ;; esac
+        prepare "$2"
+        mkdir -p "$3"
+        port=${4:-$(cat "$3/port" 2>/dev/null || free_port)}
+        echo "$port" >"$3/port"
+        launch "$2" "$3" "$port"
+        await "$2" "$3" "$port"
+        url_of "$2" "$port"
+        ;;
+    stop)
+        case "$#:${3:-}" in
+            2:) stop "$2" TERM ;;
+            3:--kill) stop "$2" KILL ;;
+            *) usage ;;
+        esac
+        ;;
+    *) usage ;;
+esac

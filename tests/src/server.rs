@@ -1,0 +1,69 @@
+//! A broker's server that a test has for itself, to kill and to start again.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use anyhow::bail;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::BrokerKind;
+
+/// A server of a test's own, with its data in a folder. Dropped, it is killed.
+pub struct PrivateServer {
+    kind: BrokerKind,
+    folder: TempDir,
+    url: String,
+}
+
+impl PrivateServer {
+    /// Starts one that is empty, and waits until it serves.
+    pub async fn start(kind: BrokerKind) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut server = Self { kind, folder, url: String::new() };
+        server.start_again().await?;
+        Ok(server)
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Kills it as `kill -9` does, and waits until it is gone. Its data stays.
+    pub async fn kill(&self) -> anyhow::Result<()> {
+        servers(&["stop", &self.path(), "--kill"]).await.map(drop)
+    }
+
+    /// Starts it on the same data and port, and waits until it serves.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        self.url = servers(&["start", self.kind.name(), &self.path()]).await?;
+        Ok(())
+    }
+
+    fn path(&self) -> String {
+        self.folder.path().display().to_string()
+    }
+}
+
+impl Drop for PrivateServer {
+    fn drop(&mut self) {
+        let stopping = std::process::Command::new(script()).arg("stop").arg(self.folder.path()).arg("--kill").status();
+        if !stopping.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            eprintln!("{} in {} may still run: {stopping:?}", self.kind, self.path());
+        }
+    }
+}
+
+/// Calls `scripts/servers.sh`; what it prints on stdout.
+async fn servers(arguments: &[&str]) -> anyhow::Result<String> {
+    let Output { status, stdout, stderr } = Command::new(script()).args(arguments).output().await?;
+    if !status.success() {
+        bail!("servers.sh {} failed, {status}:\n{}", arguments.join(" "), String::from_utf8_lossy(&stderr));
+    }
+    Ok(String::from_utf8(stdout)?.trim().to_owned())
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/servers.sh")
+}
