@@ -287,12 +287,13 @@ async fn a_queue_that_is_deleted_is_declared_again_by_who_publishes_and_by_who_t
     let (_connection, channel) = channel(fixture.url()).await;
     let delete = async || channel.queue_delete(queue(&fixture), QueueDeleteOptions::default()).await.unwrap();
     let producer = process.broker.producer().await.unwrap();
-    let consumer = process.broker.consumer(&pool()).await.unwrap();
-    producer.publish(&[contract::job(&fixture, "first")]).await.unwrap();
-    done(&*consumer, soon(consumer.receive(1)).await.unwrap()).await;
+    producer.publish(&[contract::job(&fixture, "deleted with its queue")]).await.unwrap();
 
+    // Nobody takes from it yet: were the queue declared again before the producer's channel heard that it went, the
+    // server would confirm and forget what that channel sends.
     delete().await;
     producer.publish(&contract::jobs(&fixture, 20)).await.unwrap();
+    let consumer = process.broker.consumer(&pool()).await.unwrap();
     let mut arrived = Vec::new();
     while arrived.len() < 20 {
         let some = soon(consumer.receive(20)).await.unwrap();
@@ -312,7 +313,7 @@ async fn a_queue_that_is_deleted_is_declared_again_by_who_publishes_and_by_who_t
     soon(waits).await;
     delete().await;
     assert!(futures::poll!(&mut receiving).is_pending());
-    // By somebody else: what a channel sends to a queue just when it goes the server confirms and forgets.
+    // By somebody else, for the same reason.
     let producer = fixture.open().await.broker.producer().await.unwrap();
     let last = [contract::job(&fixture, "last")];
     let published = async { producer.publish(&last).await.unwrap() };
