@@ -11,19 +11,25 @@
 //! let mut now = Duration::ZERO;
 //! for _ in 0..3 {
 //!     now = now.max(replicas.due());
-//!     // Ask GetMetricSpec, GetMetrics and IsActive; an error of any of them is `None`.
-//!     let wanted = replicas.observe(now, Some(Observation { active: true, value: 25.0, target: 10.0 }));
+//!     // Ask GetMetricSpec, GetMetrics and IsActive, in this order; ask once more if one of them fails.
+//!     let wanted = replicas.observe(now, Ok(Observation { active: true, value: 25.0, target: 10.0 }));
 //!     assert!(wanted >= 1);
 //! }
 //! assert_eq!(replicas.count(), 3);
 //! ```
 //!
-//! Sources: KEDA's `scale_handler` and `scale_scaledobjects`; Kubernetes' horizontal controller (metric type
-//! AverageValue). Left out: fallback, idleReplicaCount, several triggers, and limits on the speed downwards, whose
-//! default lets everything go at once.
+//! Sources: KEDA 2.20, `pkg/scaling/scale_handler.go`, `pkg/scaling/executor/scale_scaledobjects.go` and `pkg/fallback`;
+//! Kubernetes 1.35, `pkg/controller/podautoscaler/horizontal.go` and `replica_calculator.go` (metric type
+//! AverageValue). Left out: several triggers, and a target that was scaled by somebody else.
 
-use std::collections::VecDeque;
 use std::time::Duration;
+
+mod hpa;
+mod keda;
+
+use hpa::Hpa;
+pub use hpa::{Behavior, Policy, Select, Step};
+use keda::Keda;
 
 /// What a ScaledObject and its HPA are told.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,24 +38,31 @@ pub struct Rules {
     pub min: u32,
     /// The most replicas (`maxReplicaCount`), at least 1.
     pub max: u32,
+    /// The replicas of a workload that is not active (`idleReplicaCount`), fewer than `min`. `None`: 0, if `min` is 0.
+    pub idle: Option<u32>,
     /// How often KEDA asks whether there is a reason to run (`pollingInterval`).
     pub polling_interval: Duration,
     /// How long after it was last active a workload goes to 0 (`cooldownPeriod`).
     pub cooldown: Duration,
     /// How long after its creation a workload that was never active goes to 0 (`initialCooldownPeriod`).
     pub initial_cooldown: Duration,
+    /// What is believed of a scaler that fails (`fallback`).
+    pub fallback: Option<Fallback>,
     /// How often the HPA reckons (`--horizontal-pod-autoscaler-sync-period`).
     pub sync_interval: Duration,
-    /// A ratio this near to 1 changes nothing.
-    pub tolerance: f64,
-    /// Downwards, the largest recommendation of this window is used (`scaleDown.stabilizationWindowSeconds`).
-    pub stabilization_window: Duration,
-    /// Upwards, within `up_period`: so many more …
-    pub up_replicas: u32,
-    /// … or so many percent more, whichever is larger.
-    pub up_percent: u32,
-    /// The time over which changes are counted.
-    pub up_period: Duration,
+    /// How the number may grow (`behavior.scaleUp`).
+    pub up: Behavior,
+    /// How it may shrink (`behavior.scaleDown`).
+    pub down: Behavior,
+}
+
+/// What is believed of a scaler that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fallback {
+    /// After more failed turns in a row than that.
+    pub failure_threshold: u32,
+    /// As many replicas are reported as needed.
+    pub replicas: u32,
 }
 
 impl Default for Rules {
@@ -69,35 +82,41 @@ pub struct Observation {
     pub target: f64,
 }
 
+impl Observation {
+    /// No client could use another.
+    fn is_sound(&self) -> bool {
+        self.value.is_finite() && self.value >= 0.0 && self.target.is_finite() && self.target > 0.0
+    }
+}
+
+/// Which of a turn's calls failed, the second time too.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Failure {
+    /// GetMetricSpec: the turn ends there, and `fallback` does not hear of it.
+    Spec,
+    /// GetMetrics or IsActive, when GetMetricSpec had answered this target.
+    Metrics {
+        /// The target, above 0.
+        target: f64,
+    },
+}
+
 /// The replicas of one workload. Times are counted from any fixed moment and never go back.
 #[derive(Debug, Clone)]
 pub struct Replicas {
     rules: Rules,
     count: u32,
-    created: Duration,
-    last_active: Option<Duration>,
     next_poll: Duration,
     next_sync: Duration,
-    /// What the HPA has wanted within the stabilisation window.
-    recommendations: VecDeque<(Duration, u32)>,
-    /// What the HPA has changed within the period of its policy.
-    changes: VecDeque<(Duration, i64)>,
+    keda: Keda,
+    hpa: Hpa,
 }
 
 impl Replicas {
     /// A workload that has `count` replicas at `now`. Both loops run for the first time at once.
     pub fn new(rules: Rules, count: u32, now: Duration) -> Self {
-        let recommendations = if count > 0 { VecDeque::from([(now, count)]) } else { VecDeque::new() };
-        Self {
-            rules,
-            count,
-            created: now,
-            last_active: None,
-            next_poll: now,
-            next_sync: now,
-            recommendations,
-            changes: VecDeque::new(),
-        }
+        let (keda, hpa) = (Keda::new(now), Hpa::new(count, now));
+        Self { rules, count, next_poll: now, next_sync: now, keda, hpa }
     }
 
     /// How many replicas there should be.
@@ -110,87 +129,37 @@ impl Replicas {
         self.next_poll.min(self.next_sync)
     }
 
-    /// Takes what the scaler answered at `now` (`None`: an error, or no answer) and returns how many replicas there
-    /// should be. Before [`Replicas::due`] nothing changes.
-    pub fn observe(&mut self, now: Duration, answer: Option<Observation>) -> u32 {
-        // An answer that no client could use is an error.
-        let answer = answer.filter(|seen| seen.value.is_finite() && seen.value >= 0.0 && seen.target.is_finite());
-        if now >= self.next_poll {
+    /// Takes what the scaler answered at `now` and returns how many replicas there should be. Before [`Replicas::due`]
+    /// nothing changes.
+    pub fn observe(&mut self, now: Duration, answer: Result<Observation, Failure>) -> u32 {
+        let polls = now >= self.next_poll;
+        let syncs = now >= self.next_sync;
+        if !polls && !syncs {
+            return self.count;
+        }
+        let answer = self.keda.hear(answer, self.rules.fallback);
+        if polls {
             self.next_poll = now + self.rules.polling_interval;
-            if let Some(seen) = answer {
-                self.poll(now, seen.active);
-            }
+            self.count = self.keda.poll(now, self.count, answer.map(|seen| seen.active), &self.rules);
         }
-        if now >= self.next_sync {
+        if syncs {
             self.next_sync = now + self.rules.sync_interval;
-            // From 0 only KEDA leads.
-            if let Some(seen) = answer.filter(|_| self.count > 0) {
-                self.sync(now, seen);
+            // From 0, and from what it has when idle, only KEDA leads.
+            if self.count > self.rules.idle.unwrap_or(0) {
+                self.count = self.hpa.sync(now, self.count, answer, &self.rules);
             }
         }
         self.count
     }
 
-    /// Takes a message of the push stream: `true` starts the first replica at once, outside the poll.
+    /// Takes a message of the push stream: `true` starts the first replica at once, outside the poll. It is lost on KEDA
+    /// as long as it has not heard of the metric; `false` always is.
     pub fn pushed(&mut self, now: Duration, active: bool) -> u32 {
-        if active {
-            self.poll(now, true);
+        if active && self.keda.knows_metric() {
+            self.count = self.keda.poll(now, self.count, Some(true), &self.rules);
         }
         self.count
     }
-
-    /// KEDA's turn.
-    fn poll(&mut self, now: Duration, active: bool) {
-        if active {
-            self.last_active = Some(now);
-            self.count = if self.count == 0 { self.rules.min.max(1) } else { self.count };
-        } else if self.rules.min > 0 {
-            self.count = self.count.max(self.rules.min);
-        } else {
-            let (since, pause) = match self.last_active {
-                Some(last) => (last, self.rules.cooldown),
-                None => (self.created, self.rules.initial_cooldown),
-            };
-            if now.saturating_sub(since) > pause {
-                self.count = 0;
-            }
-        }
-    }
-
-    /// The HPA's turn.
-    fn sync(&mut self, now: Duration, seen: Observation) {
-        let (sum, target) = (thousandths(seen.value), thousandths(seen.target).max(1.0));
-        let ratio = sum / (target * f64::from(self.count));
-        let wanted =
-            if (1.0 - ratio).abs() <= self.rules.tolerance { self.count } else { (sum / target).ceil() as u32 };
-
-        self.recommendations.retain(|(at, _)| now.saturating_sub(*at) < self.rules.stabilization_window);
-        self.recommendations.push_back((now, wanted));
-        let largest = self.recommendations.iter().map(|(_, wanted)| *wanted).max().unwrap_or(wanted);
-        let steady = if wanted > self.count { wanted } else { largest.min(self.count) };
-
-        let least = self.rules.min.max(1);
-        let next = steady.min(self.limit(now)).clamp(least, self.rules.max.max(least));
-        if next != self.count {
-            self.changes.push_back((now, i64::from(next) - i64::from(self.count)));
-            self.count = next;
-        }
-    }
-
-    /// The most replicas that the policies allow now, counted from what there was a period ago.
-    fn limit(&mut self, now: Duration) -> u32 {
-        self.changes.retain(|(at, _)| now.saturating_sub(*at) < self.rules.up_period);
-        let changed: i64 = self.changes.iter().map(|(_, by)| by).sum();
-        let before = u32::try_from((i64::from(self.count) - changed).max(0)).unwrap_or(u32::MAX);
-        let by_number = before.saturating_add(self.rules.up_replicas);
-        let by_share = (f64::from(before) * (1.0 + f64::from(self.rules.up_percent) / 100.0)).ceil() as u32;
-        by_number.max(by_share).max(self.count)
-    }
-}
-
-/// A metric has three decimals on its way through Kubernetes.
-fn thousandths(value: f64) -> f64 {
-    (value * 1000.0).round()
 }
 
 #[cfg(test)]

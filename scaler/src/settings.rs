@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::{Faults, Period};
 
-use crate::replicas::Rules;
+use crate::replicas::{Behavior, Policy, Rules, Select, Step};
 
 /// The scaler's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -143,12 +143,24 @@ impl PoolScale {
             polling_interval: self.polling_interval.get(),
             cooldown: self.cooldown.get(),
             initial_cooldown: Duration::ZERO,
+            idle: None,
+            fallback: None,
             sync_interval: self.sync_interval.get(),
-            tolerance: self.tolerance,
-            stabilization_window: self.stabilization_window.get(),
-            up_replicas: self.up_workers,
-            up_percent: self.up_percent,
-            up_period: self.up_period.get(),
+            up: Behavior {
+                tolerance: self.tolerance,
+                stabilization_window: Duration::ZERO,
+                select: Select::Max,
+                policies: vec![
+                    Policy { step: Step::Pods(self.up_workers), period: self.up_period.get() },
+                    Policy { step: Step::Percent(self.up_percent), period: self.up_period.get() },
+                ],
+            },
+            down: Behavior {
+                tolerance: self.tolerance,
+                stabilization_window: self.stabilization_window.get(),
+                select: Select::Max,
+                policies: vec![Policy { step: Step::Percent(100), period: Duration::from_secs(15) }],
+            },
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use proto::externalscaler::{GetMetricsRequest, ScaledObjectRef};
-use scaler::replicas::{Observation, Replicas, Rules};
+use scaler::replicas::{Failure, Observation, Replicas, Rules};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -52,11 +52,11 @@ impl Autoscaler {
                 () = sleep_until(due) => {
                     let answer = self.ask().await;
                     let wanted = replicas.observe(began.elapsed(), answer);
-                    self.follow(wanted, answer).await;
+                    self.follow(wanted, answer.ok());
                 }
                 pushed = next_push(&mut pushes, &mut self.scaler, &self.object) => {
                     let wanted = replicas.pushed(began.elapsed(), pushed);
-                    self.follow(wanted, None).await;
+                    self.follow(wanted, None);
                 }
             }
         }
@@ -64,28 +64,31 @@ impl Autoscaler {
     }
 
     /// One turn of KEDA's: all three calls, once more at once if one of them fails.
-    async fn ask(&mut self) -> Option<Observation> {
-        for attempt in 1..=2 {
-            match timeout(DEADLINE, self.ask_once()).await {
-                Ok(Ok(observation)) => return Some(observation),
-                Ok(Err(status)) => tracing::warn!(pool = self.pool, attempt, %status, "the scaler refused"),
-                Err(_) => tracing::warn!(pool = self.pool, attempt, "the scaler did not answer in time"),
-            }
-        }
-        None
+    async fn ask(&mut self) -> Result<Observation, Failure> {
+        let answer = self.ask_once().await;
+        if answer.is_ok() { answer } else { self.ask_once().await }
     }
 
-    async fn ask_once(&mut self) -> Result<Observation, Status> {
-        let spec = self.scaler.get_metric_spec(self.object.clone()).await?.into_inner();
-        let spec = spec.metric_specs.into_iter().next().ok_or_else(|| Status::internal("no metric spec"))?;
-        let request = GetMetricsRequest { scaled_object_ref: Some(self.object.clone()), metric_name: spec.metric_name };
-        let metrics = self.scaler.get_metrics(request).await?.into_inner();
-        let value = metrics.metric_values.first().ok_or_else(|| Status::internal("no metric value"))?;
-        let active = self.scaler.is_active(self.object.clone()).await?.into_inner().result;
-        Ok(Observation { active, value: value.metric_value_float, target: spec.target_size_float })
+    async fn ask_once(&mut self) -> Result<Observation, Failure> {
+        let (scaler, object) = (&mut self.scaler, &self.object);
+        let spec = async {
+            let spec = scaler.get_metric_spec(object.clone()).await?.into_inner();
+            spec.metric_specs.into_iter().next().ok_or_else(|| Status::internal("no metric spec"))
+        };
+        let spec = told(&self.pool, spec).await.ok_or(Failure::Spec)?;
+        let target = spec.target_size_float;
+        let observation = async {
+            let scaled_object_ref = Some(object.clone());
+            let request = GetMetricsRequest { scaled_object_ref, metric_name: spec.metric_name };
+            let metrics = scaler.get_metrics(request).await?.into_inner();
+            let value = metrics.metric_values.first().ok_or_else(|| Status::internal("no metric value"))?;
+            let active = scaler.is_active(object.clone()).await?.into_inner().result;
+            Ok(Observation { active, value: value.metric_value_float, target })
+        };
+        told(&self.pool, observation).await.ok_or(Failure::Metrics { target })
     }
 
-    async fn follow(&mut self, wanted: u32, answer: Option<Observation>) {
+    fn follow(&mut self, wanted: u32, answer: Option<Observation>) {
         let before = self.fleet.size();
         if before != wanted {
             let why = answer.map_or_else(
@@ -96,6 +99,16 @@ impl Autoscaler {
             self.fleet.resize(wanted);
         }
     }
+}
+
+/// What the scaler answered; `None`, and a word in the log, where it refused or did not answer in time.
+async fn told<T>(pool: &str, asked: impl Future<Output = Result<T, Status>>) -> Option<T> {
+    match timeout(DEADLINE, asked).await {
+        Ok(Ok(answer)) => return Some(answer),
+        Ok(Err(status)) => tracing::warn!(pool, %status, "the scaler refused"),
+        Err(_) => tracing::warn!(pool, "the scaler did not answer in time"),
+    }
+    None
 }
 
 /// The next message of the push stream, which is opened as often as it must be.

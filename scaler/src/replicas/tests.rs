@@ -4,9 +4,14 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn seen(value: f64) -> Option<Observation> {
-    Some(Observation { active: value > 0.0, value, target: 10.0 })
+/// What the scaler answers in one turn.
+type Answer = Result<Observation, Failure>;
+
+fn seen(value: f64) -> Answer {
+    Ok(Observation { active: value > 0.0, value, target: 10.0 })
 }
+
+const FAILED: Answer = Err(Failure::Metrics { target: 10.0 });
 
 fn at(second: u64) -> Duration {
     Duration::from_secs(second)
@@ -16,8 +21,14 @@ fn rules() -> Rules {
     Rules { max: 100, ..Rules::default() }
 }
 
+/// Without a window downwards.
+fn at_once() -> Rules {
+    let down = Behavior { stabilization_window: Duration::ZERO, ..rules().down };
+    Rules { down, ..rules() }
+}
+
 /// Drives the loops from where they are until `end`, and returns each change with its second.
-fn drive(replicas: &mut Replicas, end: u64, answer: impl Fn(u64) -> Option<Observation>) -> Vec<(u64, u32)> {
+fn drive(replicas: &mut Replicas, end: u64, answer: impl Fn(u64) -> Answer) -> Vec<(u64, u32)> {
     let mut changes = Vec::new();
     while replicas.due() <= at(end) {
         let (now, before) = (replicas.due(), replicas.count());
@@ -77,23 +88,23 @@ fn within_the_tolerance_nothing_moves() {
         let mut replicas = Replicas::new(rules(), 10, at(0));
         assert_eq!(replicas.observe(at(0), seen(value)), count, "{value}");
     }
-    let mut replicas = Replicas::new(Rules { stabilization_window: Duration::ZERO, ..rules() }, 10, at(0));
+    let mut replicas = Replicas::new(at_once(), 10, at(0));
     assert_eq!(replicas.observe(at(0), seen(88.0)), 9);
 }
 
 #[test]
 fn a_value_under_half_a_thousandth_is_nothing() {
     let tiny = Observation { active: true, value: 0.000_4, target: 0.001 };
-    let mut replicas = Replicas::new(Rules { stabilization_window: Duration::ZERO, ..rules() }, 3, at(0));
-    assert_eq!(replicas.observe(at(0), Some(tiny)), 1);
+    let mut replicas = Replicas::new(at_once(), 3, at(0));
+    assert_eq!(replicas.observe(at(0), Ok(tiny)), 1);
 }
 
 #[test]
 fn an_error_keeps_the_number_past_the_cooldown() {
     let mut replicas = Replicas::new(rules(), 0, at(0));
     assert_eq!(drive(&mut replicas, 15, |_| seen(50.0)), [(0, 5)]);
-    assert_eq!(drive(&mut replicas, 3600, |_| None), []);
-    let nonsense = Some(Observation { active: false, value: f64::NAN, target: 10.0 });
+    assert_eq!(drive(&mut replicas, 3600, |_| FAILED), []);
+    let nonsense = Ok(Observation { active: false, value: f64::NAN, target: 10.0 });
     assert_eq!(drive(&mut replicas, 7200, |_| nonsense), []);
 }
 
@@ -125,15 +136,16 @@ fn before_its_time_nothing_changes() {
 #[test]
 fn a_laptops_short_intervals_take_a_pool_up_and_down_within_seconds() {
     let millis = Duration::from_millis;
-    let short = Rules {
-        polling_interval: millis(200),
-        sync_interval: millis(200),
-        cooldown: millis(2000),
-        stabilization_window: millis(1000),
-        up_period: millis(500),
+    let scale = crate::PoolScale {
+        polling_interval: service::Period::millis(200),
+        sync_interval: service::Period::millis(200),
+        cooldown: service::Period::seconds(2),
+        stabilization_window: service::Period::seconds(1),
+        up_period: service::Period::millis(500),
         max: 3,
-        ..rules()
+        ..crate::PoolScale::default()
     };
+    let short = Rules { polling_interval: millis(200), ..scale.rules() };
     let mut replicas = Replicas::new(short, 0, at(0));
     let mut highest = 0;
     while replicas.due() < at(10) {
@@ -144,30 +156,117 @@ fn a_laptops_short_intervals_take_a_pool_up_and_down_within_seconds() {
     assert_eq!(highest, 3);
 }
 
+#[test]
+fn a_push_is_lost_before_keda_knows_the_metric() {
+    let mut replicas = Replicas::new(rules(), 0, at(0));
+    assert_eq!(replicas.pushed(at(0), true), 0);
+    replicas.observe(at(0), Err(Failure::Spec));
+    assert_eq!(replicas.pushed(at(1), true), 0);
+    replicas.observe(at(15), seen(0.0));
+    assert_eq!(replicas.pushed(at(16), true), 1);
+}
+
+#[test]
+fn after_enough_failures_the_fallback_is_believed_until_the_scaler_speaks_again() {
+    let fallback = Some(Fallback { failure_threshold: 3, replicas: 6 });
+    let mut replicas = Replicas::new(Rules { fallback, ..rules() }, 0, at(0));
+    // Turns at 0, 15, 30 and 45: the fourth in a row is one too many. From 0 only the poll at 60 leads.
+    assert_eq!(drive(&mut replicas, 90, |_| FAILED), [(60, 5), (75, 6)]);
+    assert_eq!(drive(&mut replicas, 3600, |_| FAILED), []);
+    assert_eq!(drive(&mut replicas, 3700, |_| seen(100.0)), [(3615, 10)]);
+    // A spec that is not told does not count.
+    let mut replicas = Replicas::new(Rules { fallback, ..rules() }, 2, at(0));
+    assert_eq!(drive(&mut replicas, 3600, |_| Err(Failure::Spec)), []);
+}
+
+#[test]
+fn a_workload_that_idles_has_its_idle_replicas_and_wakes_to_its_minimum() {
+    let mut replicas = Replicas::new(Rules { min: 4, idle: Some(1), cooldown: at(60), ..rules() }, 4, at(0));
+    let changes = drive(&mut replicas, 600, |second| seen(if (300..330).contains(&second) { 20.0 } else { 0.0 }));
+    assert_eq!(changes, [(30, 1), (300, 4), (390, 1)]);
+}
+
+#[test]
+fn more_than_the_most_and_fewer_than_the_least_are_put_right_without_any_metric() {
+    for (count, right) in [(40, 20), (1, 3)] {
+        let mut replicas = Replicas::new(Rules { min: 3, max: 20, ..rules() }, count, at(0));
+        assert_eq!(replicas.observe(at(0), FAILED), right, "{count}");
+    }
+}
+
+#[test]
+fn each_direction_has_its_own_tolerance_window_and_policies() {
+    let up = Behavior { tolerance: 0.5, stabilization_window: at(60), ..rules().up };
+    let step = |pods| Policy { step: Step::Pods(pods), period: at(60) };
+    let down = Behavior {
+        tolerance: 0.0,
+        stabilization_window: Duration::ZERO,
+        select: Select::Min,
+        policies: vec![step(2), step(5)],
+    };
+    let rules = Rules { up, down, ..rules() };
+    let mut replicas = Replicas::new(rules.clone(), 10, at(0));
+    // Half more is near enough.
+    assert_eq!(drive(&mut replicas, 45, |_| seen(149.0)), []);
+    // What was wanted least in the last minute is 10, until 120.
+    assert_eq!(drive(&mut replicas, 120, |_| seen(200.0)), [(105, 20)]);
+    // Two a minute, though five would be allowed elsewhere.
+    assert_eq!(drive(&mut replicas, 240, |_| seen(200.0)), []);
+    assert_eq!(drive(&mut replicas, 330, |_| seen(100.0)), [(255, 18), (315, 16)]);
+    let disabled = Rules { down: Behavior { select: Select::Disabled, ..rules.down.clone() }, ..rules };
+    let mut replicas = Replicas::new(disabled, 10, at(0));
+    assert_eq!(drive(&mut replicas, 3600, |_| seen(10.0)), []);
+}
+
+#[test]
+fn a_share_downwards_is_cut_to_whole_replicas() {
+    let policies = vec![Policy { step: Step::Percent(10), period: at(60) }];
+    let down = Behavior { stabilization_window: Duration::ZERO, policies, ..rules().down };
+    let mut replicas = Replicas::new(Rules { down, ..rules() }, 15, at(0));
+    // 90 % of 15 is 13.5.
+    assert_eq!(replicas.observe(at(0), seen(10.0)), 13);
+}
+
+fn any_behavior() -> impl Strategy<Value = Behavior> {
+    let step = prop_oneof![(1_u32..8).prop_map(Step::Pods), (1_u32..200).prop_map(Step::Percent)];
+    let policy = (step, 0_u64..40).prop_map(|(step, period)| Policy { step, period: at(period) });
+    let select = prop_oneof![4 => Just(Select::Max), 1 => Just(Select::Min)];
+    let behavior = (0.0..0.5_f64, 0_u64..400, select, prop::collection::vec(policy, 1..4));
+    behavior.prop_map(|(tolerance, window, select, policies)| Behavior {
+        tolerance,
+        stabilization_window: at(window),
+        select,
+        policies,
+    })
+}
+
 fn any_rules() -> impl Strategy<Value = Rules> {
-    let periods = (1_u64..40, 0_u64..400, 1_u64..40, 0_u64..400, 0_u64..40);
-    (0_u32..4, 1_u32..60, periods, 0.0..0.5_f64, 0_u32..6, 0_u32..200).prop_map(
-        |(min, max, (poll, cooldown, sync, window, period), tolerance, up_replicas, up_percent)| Rules {
+    let times = (1_u64..40, 0_u64..400, 1_u64..40);
+    let fallback = prop::option::of((0_u32..4, 1_u32..20));
+    (0_u32..4, 1_u32..60, times, fallback, any_behavior(), any_behavior()).prop_map(
+        |(min, max, (poll, cooldown, sync), fallback, up, down)| Rules {
             min,
             max: max.max(min),
+            idle: None,
             polling_interval: at(poll),
             cooldown: at(cooldown),
             initial_cooldown: Duration::ZERO,
+            fallback: fallback.map(|(failure_threshold, replicas)| Fallback { failure_threshold, replicas }),
             sync_interval: at(sync),
-            tolerance,
-            stabilization_window: at(window),
-            up_replicas: up_replicas.max(1),
-            up_percent,
-            up_period: at(period),
+            up,
+            down,
         },
     )
 }
 
-fn any_answer() -> impl Strategy<Value = Option<Observation>> {
+fn any_answer() -> impl Strategy<Value = Answer> {
     let value = prop_oneof![Just(0.0), 0.0..2000.0_f64];
-    prop::option::weighted(0.8, (any::<bool>(), value, 0.001..50.0_f64)).prop_map(|answer| {
-        answer.map(|(active, value, target)| Observation { active: active || value > 0.0, value, target })
-    })
+    let spoken = (any::<bool>(), value, 0.001..50.0_f64);
+    prop_oneof![
+        8 => spoken.prop_map(|(active, value, target)| Ok(Observation { active: active || value > 0.0, value, target })),
+        1 => Just(FAILED),
+        1 => Just(Err(Failure::Spec)),
+    ]
 }
 
 /// A workload with some history, standing at the moment of its next question.
@@ -185,17 +284,17 @@ fn any_replicas() -> impl Strategy<Value = Replicas> {
 proptest! {
     #[test]
     fn a_pool_that_is_active_is_never_taken_to_zero(mut replicas in any_replicas(), value in 0.0..2000.0_f64) {
-        let active = Some(Observation { active: true, value, target: 10.0 });
+        let active = Ok(Observation { active: true, value, target: 10.0 });
         let (polls, before) = (replicas.next_poll <= replicas.due(), replicas.count());
         let count = replicas.observe(replicas.due(), active);
         prop_assert!(count >= 1 || (before == 0 && !polls));
     }
 
     #[test]
-    fn an_error_changes_nothing(mut replicas in any_replicas()) {
+    fn a_spec_that_is_not_told_changes_nothing(mut replicas in any_replicas()) {
         let before = replicas.count();
         for _ in 0..100 {
-            prop_assert_eq!(replicas.observe(replicas.due(), None), before);
+            prop_assert_eq!(replicas.observe(replicas.due(), Err(Failure::Spec)), before);
         }
     }
 
