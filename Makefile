@@ -21,7 +21,9 @@ build: ## Build the program with libtorch
 	$(with_libtorch) && cargo build $(FLAGS) --bins
 
 test: ## Pass every test, against real brokers on this machine
-	$(with_libtorch) && cargo test $(FLAGS) --no-run && scripts/servers.sh run cargo test $(FLAGS)
+	$(with_libtorch) && cargo test $(FLAGS) --no-run
+	$(with_libtorch) && MILLRACE_TEST_PYTHONPATH="$$(scripts/python.sh)" && export MILLRACE_TEST_PYTHONPATH && \
+		scripts/servers.sh run cargo test $(FLAGS)
 
 check: ## Check format, lints, documentation and dependencies
 	cargo fmt --check

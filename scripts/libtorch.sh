@@ -53,24 +53,10 @@ partial=$(mktemp -d "$cache/libtorch.partial.XXXXXX")
 trap 'rm -rf "$partial"' EXIT
 trap 'exit 130' INT TERM HUP
 
-# Debian and Ubuntu ship python3 without pip, or forbid pip to touch their own folders; a virtual environment has a pip
-# of its own. Where only pip is there, it may still fill a folder that is not the system's.
-if python3 -m venv "$partial/venv" >"$partial/venv.log" 2>&1; then
-    pip="$partial/venv/bin/python3 -m pip"
-elif python3 -m pip --version >/dev/null 2>&1; then
-    pip="python3 -m pip"
-    export PIP_BREAK_SYSTEM_PACKAGES=1
-else
-    cat "$partial/venv.log" >&2
-    fail "python3 has neither venv nor pip: apt-get install python3-venv, or set LIBTORCH to a libtorch $TORCH"
-fi
-
 say "fetching $wanted (580 MB) into $folder"
-# shellcheck disable=SC2086 # $pip is a command with arguments.
-$pip install --quiet --disable-pip-version-check --no-deps --no-compile --only-binary :all: \
-    --target "$partial/libtorch" \
-    "torch==$TORCH" "nvidia-cuda-runtime==$CUDA_RUNTIME" "nvidia-cuda-cupti==$CUDA_CUPTI" >&2 ||
-    fail "pip could not fetch $wanted; its reason is above"
+"$repository/scripts/pip-target.sh" "$partial/libtorch" --no-deps --no-compile \
+    "torch==$TORCH" "nvidia-cuda-runtime==$CUDA_RUNTIME" "nvidia-cuda-cupti==$CUDA_CUPTI" ||
+    fail "pip could not fetch $wanted; its reason is above (or set LIBTORCH to a libtorch $TORCH)"
 is_libtorch "$partial/libtorch/torch" || fail "the torch wheel does not hold what was expected of version $TORCH"
 
 # What lay there before is incomplete or of another version. Someone else may have been faster; then theirs will do.

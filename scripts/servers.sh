@@ -48,16 +48,25 @@ need() {
     say "installing $packages, since $command is not there"
     # A server of the tests' own is wanted, not the system's service: Debian asks this file before it starts one.
     local policy=/usr/sbin/policy-rc.d made_policy=
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod +x "$policy"
-        made_policy=yes
-    fi
-    local installed=yes
-    # shellcheck disable=SC2086 # One argument per package.
-    apt_get install $packages || { apt_get update && apt_get install $packages; } || installed=
-    [ -z "$made_policy" ] || rm -f "$policy"
-    [ -n "$installed" ] || fail "apt-get could not install $packages; its reason is above; $way_out"
+    [ -e "$policy" ] || made_policy=$policy
+    # In a shell of its own, which takes the file away again however it ends.
+    (
+        [ -z "$made_policy" ] || trap 'rm -f "$made_policy"' EXIT
+        trap 'exit 130' INT
+        trap 'exit 143' TERM HUP
+        if [ -n "$made_policy" ]; then
+            printf '#!/bin/sh\nexit 101\n' >"$policy"
+            chmod +x "$policy"
+        fi
+        # shellcheck disable=SC2086 # One argument per package.
+        apt_get install $packages || { apt_get update && apt_get install $packages; }
+    ) || fail "apt-get could not install $packages; its reason is above; $way_out"
+}
+
+# For server $1, the command $2 must be of version $3 or later, and is of $4.
+at_least() {
+    [ "${4:-0}" -ge "$3" ] || fail "$1 needs $2 of version $3 at least, and this one is ${4:-unknown}: install a newer one \
+(Debian 12 and Ubuntu 24.04 have one), or set $(variable_of "$1") to the URL of a server that runs"
 }
 
 apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends "$@" </dev/null >&2; }
@@ -101,12 +110,13 @@ kafka_jars() {
 }
 
 # Starts a command in the background, its output in $1/log, as the leader of a process group of its own: so that it can
-# be killed with all that it starts, and so that ctrl-C reaches the tests first. The group is known by $1/pid.
+# be killed with all that it starts, and so that ctrl-C reaches the tests first. $1/pid names the group, and what tells it
+# from another of the same number.
 spawn() {
     local folder=$1
     shift
     setsid "$@" </dev/null >>"$folder/log" 2>&1 &
-    echo $! >"$folder/pid"
+    echo "$! $(identity_of $!)" >"$folder/pid"
     # Or else bash tells of its end.
     disown
 }
@@ -201,8 +211,16 @@ ready_line_of() {
 prepare() {
     case $1 in
         rabbitmq) need rabbitmq rabbitmq-server rabbitmq-server; need rabbitmq epmd erlang-base ;;
-        kafka) need kafka java default-jre-headless; kafka_jars >/dev/null ;;
-        redis) need redis redis-server redis-server ;;
+        kafka)
+            need kafka java default-jre-headless
+            need kafka kcat kcat
+            at_least kafka java 17 "$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)"
+            kafka_jars >/dev/null
+            ;;
+        redis)
+            need redis redis-server redis-server
+            at_least redis redis-server 7 "$(redis-server --version | sed -n 's/.* v=\([0-9]*\).*/\1/p')"
+            ;;
         *) fail "there is no server $1: the known ones are ${names[*]}" ;;
     esac
 }
@@ -228,15 +246,35 @@ fail_with_log() {
 await() {
     local name=$1 folder=$2 port=$3 line group since=$SECONDS
     line=$(ready_line_of "$name")
-    group=$(cat "$folder/pid")
+    group=$(group_of "$folder")
     until grep -q "$line" "$folder/log" && answers "$port"; do
-        leads "$group" || { rm -f "$folder/pid"; fail_with_log "$name" "$folder" "it ended instead of serving"; }
+        # What it started may be alive.
+        leads "$group" || { stop "$folder" KILL; fail_with_log "$name" "$folder" "it ended instead of serving"; }
         if [ $((SECONDS - since)) -ge "$READY_WITHIN_SECONDS" ]; then
             stop "$folder" KILL
             fail_with_log "$name" "$folder" "it does not serve after $READY_WITHIN_SECONDS s"
         fi
         sleep 0.1
     done
+}
+
+# What tells process $1 from an earlier or later one of the same number: when this machine and when it started.
+identity_of() {
+    local line fields
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
+    read -r -a fields <<<"${line##*) }"
+    echo "$(cat /proc/sys/kernel/random/boot_id) ${fields[19]}"
+}
+
+# The process group of what was started in folder $1. Nothing: it is gone, and its number may be another's by now.
+group_of() {
+    local group boot started now
+    read -r group boot started <"$1/pid" || true
+    now=$(identity_of "$group")
+    # A number is not given to another while a process of its group lives.
+    if [ "$now" = "$boot $started" ] || { [ -z "$now" ] && [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ]; }; then
+        echo "$group"
+    fi
 }
 
 # Whether process $1 lives. One that has died and not been noticed by its parent (Z) does not.
@@ -263,7 +301,8 @@ is_alive() {
 stop() {
     local folder=$1 signal=$2 group since=$SECONDS
     [ -e "$folder/pid" ] || return 0
-    group=$(cat "$folder/pid")
+    group=$(group_of "$folder")
+    [ -n "$group" ] || { rm -f "$folder/pid"; return 0; }
     if [ "$signal" = TERM ]; then
         # The leader tells its children in its own way.
         kill -TERM "$group" 2>/dev/null || true
@@ -303,9 +342,9 @@ run() {
         export "$variable=$(url_of "$name" "$port")"
         say "$name: $variable=${!variable}"
     done
-    # In the background, so that a signal is heeded while it runs; but with what background commands are denied: the
-    # terminal's input and ctrl-C.
-    (trap - INT QUIT && exec "$@") <&0 &
+    # In the background, so that a signal is heeded while it runs, but with the terminal's input; and as the leader of a
+    # group, so that what it has started can be told as well.
+    setsid "$@" <&0 &
     command_pid=$!
     local status=0
     wait "$command_pid" || status=$?
@@ -319,9 +358,9 @@ finish() {
     trap '' INT TERM HUP
     if [ -n "$command_pid" ]; then
         # Not by `wait`: bash may hang in one that follows upon one that a signal has cut short.
-        kill -TERM "$command_pid" 2>/dev/null || true
-        while leads "$command_pid" && [ $((SECONDS - since)) -lt 10 ]; do sleep 0.1; done
-        kill -KILL "$command_pid" 2>/dev/null || true
+        kill -TERM -- "-$command_pid" 2>/dev/null || true
+        while is_alive "$command_pid" && [ $((SECONDS - since)) -lt 10 ]; do sleep 0.1; done
+        kill -KILL -- "-$command_pid" 2>/dev/null || true
     fi
     for folder in "$work"/*/; do
         [ ! -d "$folder" ] || stop "${folder%/}" KILL

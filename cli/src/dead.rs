@@ -146,6 +146,9 @@ async fn run(args: DeadArgs, out: &mut (dyn Write + Send)) -> anyhow::Result<boo
                 Some(file) => {
                     let bytes =
                         tokio::fs::read(&file).await.with_context(|| format!("cannot read {}", file.display()))?;
+                    if bytes.is_empty() {
+                        bail!("--input: {} is empty; leave it out to keep the job's own input", file.display());
+                    }
                     let media_type = media_type.unwrap_or_else(|| files::by_extension(&file).to_owned());
                     Some(client::Input { media_type, bytes: bytes.into() })
                 }

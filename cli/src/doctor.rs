@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use queue::{Backend, PoolExpectation, Result, Risk, Roster, Severity, WorkerRecord};
+use queue::{BackendUrls, Existing, PoolExpectation, Result, Risk, Roster, Severity, WorkerRecord};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -17,6 +17,9 @@ use crate::table::{shortened, table};
 /// How long one question to a server may take.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// What is opened before either is asked.
+const BOTH: &str = "broker and ledger";
+
 /// How many batches go by between the moment that a worker receives a job and the one that it settles it: it holds two
 /// batches per instance, and the result has to be written.
 const HELD_BATCHES: f64 = 3.0;
@@ -26,14 +29,14 @@ const SHOWN: usize = 300;
 
 /// Looks at everything, prints what was found, the worst first; fails if any of it is severe.
 pub(crate) async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
-    let risks = examine(settings).await;
+    let risks = examine(settings, &settings.backend_urls()?).await;
     print(&risks, json, &mut io::stdout())?;
     let is_severe = risks.iter().any(|risk| risk.severity == Severity::Severe);
     Ok(if is_severe { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn examine(settings: &Settings) -> Vec<Risk> {
-    let mut risks = advice::of_settings(settings);
+async fn examine(settings: &Settings, urls: &BackendUrls) -> Vec<Risk> {
+    let mut risks = advice::of_settings(settings, urls);
     if let Err(error) = services::pools_of_gateway(settings) {
         risks.push(Risk {
             severity: Severity::Severe,
@@ -44,12 +47,9 @@ async fn examine(settings: &Settings) -> Vec<Risk> {
             advice: "name a folder that holds model.yaml and model.pt".to_owned(),
         });
     }
-    let opened = async {
-        let urls = settings.backend_urls()?;
-        Backend::open(&urls).await
-    };
-    match ask("broker and ledger", &format!("{}, {}", shown(settings).0, shown(settings).1), opened).await {
-        Ok(backend) => risks.extend(look(settings, &backend).await),
+    // Nothing is made: this may be asked of a machine on which nothing is to run.
+    match ask(BOTH, &format!("{}, {}", urls.broker(), urls.ledger()), Existing::open(urls)).await {
+        Ok(existing) => risks.extend(look(settings, urls, &existing).await),
         Err(risk) => risks.push(*risk),
     }
     // Broker and ledger in one place say the same of it.
@@ -63,34 +63,37 @@ async fn examine(settings: &Settings) -> Vec<Risk> {
     told
 }
 
-/// Broker and ledger, without a password.
-fn shown(settings: &Settings) -> (String, String) {
-    match settings.backend_urls() {
-        Ok(urls) => (urls.broker().to_string(), urls.ledger().to_string()),
-        Err(_) => ("broker".to_owned(), "ledger".to_owned()),
+async fn look(settings: &Settings, urls: &BackendUrls, existing: &Existing) -> Vec<Risk> {
+    let (of_broker, of_ledger) = (urls.broker().to_string(), urls.ledger().to_string());
+    let (pools, mut risks) = expectations(settings, existing.roster.as_deref(), &of_ledger).await;
+    risks.extend(existing.risks.iter().cloned());
+    if let Some(broker) = &existing.broker {
+        let told = ask("broker", &of_broker, broker.risks(&pools)).await;
+        risks.extend(told.unwrap_or_else(|risk| vec![*risk]));
     }
-}
-
-async fn look(settings: &Settings, backend: &Backend) -> Vec<Risk> {
-    let (broker, ledger) = shown(settings);
-    let (pools, mut risks) = expectations(settings, &*backend.roster, &ledger).await;
-    let told = ask("broker", &broker, backend.broker.risks(&pools)).await;
-    risks.extend(told.unwrap_or_else(|risk| vec![*risk]));
-    let told = ask("ledger", &ledger, backend.ledger.risks()).await;
-    risks.extend(told.unwrap_or_else(|risk| vec![*risk]));
+    if let Some(ledger) = &existing.ledger {
+        let told = ask("ledger", &of_ledger, ledger.risks()).await;
+        risks.extend(told.unwrap_or_else(|risk| vec![*risk]));
+    }
     risks
 }
 
 /// What each pool asks of its broker, by its configuration and what its workers have measured.
-async fn expectations(settings: &Settings, roster: &dyn Roster, ledger: &str) -> (Vec<PoolExpectation>, Vec<Risk>) {
+async fn expectations(
+    settings: &Settings,
+    roster: Option<&dyn Roster>,
+    ledger: &str,
+) -> (Vec<PoolExpectation>, Vec<Risk>) {
     let (mut pools, mut risks) = (Vec::new(), Vec::new());
     for (name, of_pool) in &settings.pools {
         let Ok(pool) = name.parse::<queue::PoolName>() else { continue };
-        let workers = ask("roster", ledger, roster.workers(&pool)).await;
-        let workers = workers.unwrap_or_else(|risk| {
-            risks.push(*risk);
-            Vec::new()
-        });
+        let workers = match roster {
+            Some(roster) => ask("roster", ledger, roster.workers(&pool)).await.unwrap_or_else(|risk| {
+                risks.push(*risk);
+                Vec::new()
+            }),
+            None => Vec::new(),
+        };
         let batch = slowest_batch(&workers);
         risks.extend(batch.and_then(|batch| advice::of_batch_time(name, of_pool, batch)));
         pools.push(PoolExpectation {
@@ -122,7 +125,12 @@ async fn ask<T>(what: &str, subject: &str, question: impl Future<Output = Result
         setting: what.to_owned(),
         found,
         why: "without it no job is taken, run or told of".to_owned(),
-        advice: format!("start it, or set `{}` to where it is", if what == "broker" { "broker" } else { "ledger" }),
+        advice: match what {
+            // Nobody was asked yet: a folder, or a file that a URL names, is at fault.
+            BOTH => "put right what is named there, or set `broker` and `ledger` to where they are".to_owned(),
+            "broker" => "start it, or set `broker` to where it is".to_owned(),
+            _ => "start it, or set `ledger` to where it is".to_owned(),
+        },
     }))
 }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use gateway::GatewaySettings;
-use queue::{BackendUrl, BackendUrls, Blobs, PoolName};
+use queue::{BackendUrl, BackendUrls, Blobs, PoolName, Route, RouteError, Routes};
 use scaler::{PoolScale, ScalerSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
@@ -62,6 +62,12 @@ pub struct PoolSettings {
     /// What holds for every job of the pool.
     #[serde(default)]
     pub jobs: JobSettings,
+    /// More topics (Kafka) or queues (RabbitMQ) whose messages are jobs of the pool, beside those made from its name.
+    #[serde(default)]
+    pub jobs_from: Vec<String>,
+    /// The topic (Kafka) or queue (RabbitMQ) that gets an event for each job that ends.
+    #[serde(default)]
+    pub results_to: Option<String>,
     /// How a worker works.
     #[serde(default)]
     pub worker: WorkerSettings,
@@ -111,9 +117,23 @@ impl Default for JobSettings {
 }
 
 impl Settings {
-    /// Broker and ledger, as what they name.
-    pub fn backend_urls(&self) -> queue::Result<BackendUrls> {
+    /// Broker and ledger, as what they name, and the pools' routes through the broker. [`Settings::check`] has seen that
+    /// they can be.
+    pub fn backend_urls(&self) -> anyhow::Result<BackendUrls> {
+        Ok(self.urls()?.with_routes(self.routes()?)?)
+    }
+
+    fn urls(&self) -> queue::Result<BackendUrls> {
         BackendUrls::new(self.broker.parse()?, self.ledger.as_ref().map(|url| url.parse()).transpose()?)
+    }
+
+    fn routes(&self) -> Result<Routes, RouteError> {
+        let route = |(pool, of_pool): (&String, &PoolSettings)| {
+            let (jobs_from, results_to) = (of_pool.jobs_from.clone(), of_pool.results_to.clone());
+            // One that is no pool's name is a fault of its own.
+            Some((pool.parse().ok()?, Route { jobs_from, results_to }))
+        };
+        Routes::new(self.pools.iter().filter_map(route).collect())
     }
 }
 
@@ -136,8 +156,15 @@ impl Config for Settings {
             faults.add("broker", error);
         } else if let Some(Err(error)) = self.ledger.as_ref().map(|url| url.parse::<BackendUrl>()) {
             faults.add("ledger", error);
-        } else if let Err(error) = self.backend_urls() {
-            faults.add("ledger", error);
+        } else {
+            match self.urls() {
+                Err(error) => faults.add("ledger", error),
+                Ok(urls) => {
+                    if let Err(error) = self.routes().and_then(|routes| urls.with_routes(routes)) {
+                        faults.refuse(&error.key, format_args!("{:?}", error.name), &error.why);
+                    }
+                }
+            }
         }
         self.gateway.check("gateway", faults);
         self.scaler.check("scaler", faults);

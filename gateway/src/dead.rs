@@ -6,8 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use futures::stream;
 use queue::{BlobRef, DeadFilter, DeadPosition, Forgotten, PoolName};
 use serde_json::json;
+use tracing::Instrument;
 
 use crate::follow::unknown;
 use crate::options;
@@ -20,8 +23,11 @@ use crate::status::JobStatus;
 const PAGE: usize = 50;
 const LONGEST_PAGE: usize = 500;
 
-/// How many jobs one round trip forgets.
-const PURGED_AT_ONCE: usize = 500;
+/// How many jobs one request forgets at most: their blobs go with them, and the client waits for an answer.
+const PURGED_AT_ONCE: usize = 100;
+
+/// How many blobs are deleted at a time.
+const DELETED_AT_ONCE: usize = 16;
 
 /// Which dead jobs are asked for.
 #[derive(Debug, PartialEq)]
@@ -76,47 +82,67 @@ pub(crate) async fn list(State(gateway): State<Arc<Shared>>, uri: Uri) -> Result
     Ok(Json(json!({ "jobs": jobs, "next": next })).into_response())
 }
 
-/// Forgets all jobs of a pool that ended as dead or failed.
+/// Forgets jobs of a pool that ended as dead or failed: how many, and whether there may be more.
 pub(crate) async fn purge(State(gateway): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
     let Query { filter, .. } = Query::read(&uri, &["pool", "state"])?;
     if filter.pool.is_none() {
         return Err(wrong("pool", "pool: is missing; say whose dead jobs are to be forgotten"));
     }
-    let mut purged = 0;
-    loop {
+    see_through(async move {
         let round = gateway.ledger.purge_dead(&filter, PURGED_AT_ONCE).await?;
         delete(&gateway, round.blobs).await;
-        purged += round.jobs;
-        if round.jobs < PURGED_AT_ONCE {
-            break;
-        }
-    }
-    tracing::info!(pool = filter.pool.as_ref().map(PoolName::as_str), state = filter.state.as_str(), purged, "purged");
-    Ok(Json(json!({ "purged": purged })).into_response())
+        let (purged, pool) = (round.jobs, filter.pool.as_ref().map(PoolName::as_str));
+        tracing::info!(pool, state = filter.state.as_str(), purged, "purged");
+        Ok(Json(json!({ "purged": purged, "more": purged >= PURGED_AT_ONCE })).into_response())
+    })
+    .await
 }
 
 /// Forgets an ended job.
 pub(crate) async fn forget(State(gateway): State<Arc<Shared>>, JobPath(id): JobPath) -> Result<Response, Problem> {
-    match gateway.ledger.forget(&id).await? {
-        Forgotten::Forgotten(blobs) => {
-            delete(&gateway, blobs).await;
-            Ok(StatusCode::NO_CONTENT.into_response())
+    see_through(async move {
+        match gateway.ledger.forget(&id).await? {
+            Forgotten::Forgotten(blobs) => {
+                delete(&gateway, blobs).await;
+                Ok(StatusCode::NO_CONTENT.into_response())
+            }
+            Forgotten::Kept(queue::State::Cancelled) => {
+                let detail = format!(
+                    "job {id} was cancelled, and its record keeps a message of it that may still wait from being run: \
+                     it is forgotten when its retention is over"
+                );
+                Err(Problem::new(ProblemKind::RecordNeeded, detail).job(&id))
+            }
+            Forgotten::Kept(state) => {
+                let detail = format!("job {id} is {}: wait until it has ended", state.as_str());
+                Err(Problem::new(ProblemKind::JobNotEnded, detail).job(&id).ended_as(state, None))
+            }
+            Forgotten::Unknown => Err(unknown(&id)),
         }
-        Forgotten::Open(state) => {
-            let detail = format!("job {id} is {}: cancel it first, or wait until it has ended", state.as_str());
-            Err(Problem::new(ProblemKind::JobNotEnded, detail).job(&id).ended_as(state, None))
-        }
-        Forgotten::Unknown => Err(unknown(&id)),
-    }
+    })
+    .await
+}
+
+/// Does `work` to its end though the client may go away in the middle: of the blobs of a job that is forgotten
+/// nobody else knows.
+pub(crate) async fn see_through<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| {
+        // The panic hook has told where and why.
+        tracing::error!(%error, "a request's work broke off");
+        Err(Problem::new(ProblemKind::Internal, "the gateway failed; its log tells more"))
+    })
 }
 
 /// Deletes what no record refers to any more. One that stays is only room lost.
 pub(crate) async fn delete(gateway: &Shared, blobs: impl IntoIterator<Item = BlobRef>) {
-    for blob in blobs {
+    let delete = async |blob: BlobRef| {
         if let Err(error) = gateway.blobs.delete(&blob).await {
             tracing::warn!(%error, blob = blob.key, "cannot delete a blob of a forgotten job");
         }
-    }
+    };
+    stream::iter(blobs).for_each_concurrent(DELETED_AT_ONCE, delete).await;
 }
 
 #[cfg(test)]

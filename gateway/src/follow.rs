@@ -1,4 +1,4 @@
-//! `GET /v1/jobs/{id}`, `…/result`, `…/input`, `POST /v1/jobs/{id}/cancel`: what becomes of a job.
+//! `GET /v1/jobs/{id}`, `/v1/jobs?pool=…&source=…&id=…`, `…/result`, `…/input`, `POST /v1/jobs/{id}/cancel`: what becomes of a job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,18 @@ pub(crate) async fn status(
         record = gateway.ledger.get(&id).await?.ok_or_else(|| unknown(&id))?;
     }
     Ok(JobStatus::from(&record).answer(StatusCode::OK))
+}
+
+/// The job that an event asked for, as [`status`] tells of a job.
+pub(crate) async fn status_of_event(State(gateway): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
+    let id = options::job_of_event(&uri)?;
+    match gateway.ledger.get(&id).await? {
+        Some(record) => Ok(JobStatus::from(&record).answer(StatusCode::OK)),
+        None => {
+            let detail = "id: there is no job of this event; no worker has taken it yet, or it is no longer kept";
+            Err(Problem::new(ProblemKind::UnknownJob, detail).field("id").job(&id))
+        }
+    }
 }
 
 /// What the model is given, byte for byte.

@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `POST /v1/pools/{pool}/jobs` | 202 with the job's status; with `Prefer: wait=10` 200 with its result |
 //! | `GET /v1/jobs/{id}[?wait=30s]` | the job's status |
+//! | `GET /v1/jobs?pool=…&source=…&id=…` | the same of the job that an event asked for |
 //! | `GET /v1/jobs/{id}/result[?wait=30s]` | the result, bytes and media type as the model gave them |
 //! | `POST /v1/jobs/{id}/cancel` | the job's status; 409 if it has ended otherwise |
 //! | `GET /v1/jobs/{id}/input` | the job's input, bytes and media type |
 //! | `POST /v1/jobs/{id}/requeue` | the status of a dead or failed job that is queued again; a body is its new input |
-//! | `DELETE /v1/jobs/{id}` | 204, an ended job is forgotten; 409 while it is open |
+//! | `DELETE /v1/jobs/{id}` | 204, an ended job is forgotten; 409 while it is open, and of one that was cancelled |
 //! | `GET /v1/dead[?pool=&state=&limit=&after=]` | the jobs that ended as `dead` (or `failed`), the last first |
-//! | `DELETE /v1/dead?pool=[&state=]` | how many of them were forgotten |
+//! | `DELETE /v1/dead?pool=[&state=]` | how many were forgotten, a hundred at most, and whether there may be `more` |
 //! | `GET /livez`, `/readyz`, `/metrics` | what an orchestrator asks |
 //!
 //! An input comes as a raw body with its media type, and `id`, `class` and `deadline` in the query; or as

@@ -39,7 +39,7 @@ pub(crate) fn submitted(pool: &PoolName, class: Class, outcome: &'static str) {
 pub(crate) fn taken(pool: &PoolName, input: &Body) {
     let bytes = match input {
         Body::Inline(bytes) => bytes.len() as u64,
-        Body::Reference(blob) => blob.size_bytes,
+        Body::Reference(blob) => blob.size_bytes.unwrap_or(0),
     };
     counter!(INPUT_BYTES, "pool" => pool.as_str().to_owned()).increment(bytes);
 }

@@ -64,6 +64,27 @@ pub(crate) fn wait(uri: &Uri) -> Result<Option<Duration>, Problem> {
     Ok(wait)
 }
 
+/// The id of the job that a question is about, by its pool and the `source` and `id` of the event that asked for it.
+pub(crate) fn job_of_event(uri: &Uri) -> Result<JobId, Problem> {
+    let keys = ["pool", "source", "id"];
+    let mut values = [const { None }; 3];
+    for (key, value) in pairs(uri)? {
+        let Some(place) = keys.iter().position(|known| *known == key) else {
+            return Err(unknown(&key, &keys.join(", ")));
+        };
+        values[place] = Some(value).filter(|value| !value.is_empty());
+    }
+    let missing = |key: &str| wrong_event(key, &"is missing; name a pool, and the event's source and id");
+    let [pool, source, id] = values;
+    let pool = pool.ok_or_else(|| missing("pool"))?.parse().map_err(|error| wrong_event("pool", &error))?;
+    let (source, id) = (source.ok_or_else(|| missing("source"))?, id.ok_or_else(|| missing("id"))?);
+    JobId::of_event(&pool, &source, &id).map_err(|error| wrong_event("id", &error))
+}
+
+fn wrong_event(key: &str, why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(ProblemKind::BadQuery, format!("{key}: {why}")).field(key)
+}
+
 /// The id of a job, in a path or an option.
 pub(crate) fn id(text: &str) -> Result<JobId, Problem> {
     // Clients resolve `.` and `..` away before they send a path, so a job of that name could not be asked about.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
-use queue::{Body, Input, JobId, Requeued};
+use queue::{Body, Input, JobId, Requeued, Role};
 
 use crate::body;
-use crate::dead::delete;
+use crate::dead::{delete, see_through};
 use crate::follow::unknown;
 use crate::options::Options;
 use crate::path::JobPath;
@@ -18,7 +19,7 @@ use crate::server::Shared;
 use crate::status::JobStatus;
 use crate::submission::Submission;
 
-/// Queues the job again. An empty body leaves its input; any other is its new one, checked like a submission.
+/// Queues the job again. No body leaves its input; any other is its new one, checked like a submission.
 pub(crate) async fn requeue(
     State(gateway): State<Arc<Shared>>,
     JobPath(id): JobPath,
@@ -29,6 +30,8 @@ pub(crate) async fn requeue(
     let bytes = body::read(&parts.headers, body, settings.max_body.as_usize(), settings.body_timeout.get()).await?;
     let input = match bytes.is_empty() {
         true if parts.uri.query().is_some() => return Err(no_options()),
+        // Whoever says of what type it is meant to send one.
+        true if parts.headers.contains_key(CONTENT_TYPE) => return Err(empty()),
         true => None,
         false => Some(edited(&gateway, &id, &parts.uri, &parts.headers, bytes).await?),
     };
@@ -36,22 +39,25 @@ pub(crate) async fn requeue(
         Body::Reference(blob) => Some(blob.clone()),
         Body::Inline(_) => None,
     });
-    match gateway.ledger.requeue(&id, input).await.map_err(|error| Problem::from(error).job(&id))? {
-        Requeued::Queued { replaced } => {
-            delete(&gateway, replaced).await;
-            let record = gateway.ledger.get(&id).await?.ok_or_else(|| unknown(&id))?;
-            Ok(JobStatus::from(&record).accepted(StatusCode::ACCEPTED))
+    see_through(async move {
+        match gateway.ledger.requeue(&id, input).await.map_err(|error| Problem::from(error).job(&id))? {
+            Requeued::Queued { replaced } => {
+                delete(&gateway, replaced).await;
+                let record = gateway.ledger.get(&id).await?.ok_or_else(|| unknown(&id))?;
+                Ok(JobStatus::from(&record).accepted(StatusCode::ACCEPTED))
+            }
+            Requeued::NotDead(state) => {
+                delete(&gateway, new).await;
+                let detail = format!("job {id} is {}, and only a dead or failed job is requeued", state.as_str());
+                Err(Problem::new(ProblemKind::JobNotDead, detail).job(&id).ended_as(state, None))
+            }
+            Requeued::Unknown => {
+                delete(&gateway, new).await;
+                Err(unknown(&id))
+            }
         }
-        Requeued::NotDead(state) => {
-            delete(&gateway, new).await;
-            let detail = format!("job {id} is {}, and only a dead or failed job is requeued", state.as_str());
-            Err(Problem::new(ProblemKind::JobNotDead, detail).job(&id).ended_as(state, None))
-        }
-        Requeued::Unknown => {
-            delete(&gateway, new).await;
-            Err(unknown(&id))
-        }
-    }
+    })
+    .await
 }
 
 /// The new input, durable if it is too big to travel along.
@@ -66,7 +72,12 @@ async fn edited(gateway: &Shared, id: &JobId, uri: &Uri, headers: &HeaderMap, by
         Problem::new(ProblemKind::UnknownPool, detail).field("pool").job(id)
     })?;
     pool.admission.check(&media_type, &body)?;
-    Ok(Input { media_type, body: gateway.blobs.body(id, "input", body).await? })
+    Ok(Input { media_type, body: gateway.blobs.body(id, Role::Input, body).await? })
+}
+
+fn empty() -> Problem {
+    let detail = "body: is empty; send the input, or leave out content-type as well to keep the former one";
+    Problem::new(ProblemKind::EmptyBody, detail).field("body")
 }
 
 fn no_options() -> Problem {

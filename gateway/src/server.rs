@@ -18,6 +18,7 @@ use crate::settings::GatewaySettings;
 use crate::{dead, follow, metrics, observe, requeue, submit};
 
 pub(crate) const JOBS: &str = "/v1/pools/{pool}/jobs";
+const EVENT: &str = "/v1/jobs";
 const JOB: &str = "/v1/jobs/{id}";
 const RESULT: &str = "/v1/jobs/{id}/result";
 const CANCEL: &str = "/v1/jobs/{id}/cancel";
@@ -109,6 +110,7 @@ async fn drained(stop: &CancellationToken, timeout: std::time::Duration) {
 fn router(shared: Shared, health: &Health) -> Router {
     Router::new()
         .route(JOBS, post(submit::submit))
+        .route(EVENT, get(follow::status_of_event))
         .route(JOB, get(follow::status).delete(dead::forget))
         .route(RESULT, get(follow::result))
         .route(CANCEL, post(follow::cancel))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use queue::{Body, Clock, Input, Job, JobId, JobRecord, PoolName, Publication, Submitted};
+use queue::{Body, Clock, Input, Job, JobId, JobRecord, PoolName, Publication, Role, Submitted};
 
 use crate::path::PoolPath;
 use crate::pool::Pool;
@@ -56,7 +56,7 @@ async fn job(
         None => pool.deadline.and_then(|deadline| created_at.checked_add(deadline).ok()),
     };
     let id = options.id.unwrap_or_else(JobId::generate);
-    let body = gateway.blobs.body(&id, "input", body).await?;
+    let body = gateway.blobs.body(&id, Role::Input, body).await?;
     Ok(Job {
         id,
         pool: name,
@@ -67,6 +67,7 @@ async fn job(
         max_attempts: pool.max_attempts,
         retention: pool.retention,
         trace_parent: trace::parent(headers),
+        origin: None,
     })
 }
 

@@ -50,6 +50,7 @@ fn job(pool: &PoolName) -> Job {
         max_attempts: 3,
         retention: Duration::from_secs(3600),
         trace_parent: None,
+        origin: None,
     }
 }
 

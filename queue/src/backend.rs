@@ -21,7 +21,7 @@ use crate::roster::embedded::EmbeddedRoster;
 #[cfg(feature = "redis")]
 use crate::roster::redis::RedisRoster;
 use crate::store::{Store, StoreOptions};
-use crate::{Broker, Clock, Error, ErrorKind, Ledger, Result, Roster};
+use crate::{Broker, Clock, Error, ErrorKind, Ledger, Result, Risk, Roster, RouteError, Routes};
 
 /// Where jobs wait and are accounted for: broker, ledger and roster.
 #[derive(Clone)]
@@ -32,6 +32,19 @@ pub struct Backend {
     pub ledger: Arc<dyn Ledger>,
     /// The workers alive.
     pub roster: Arc<dyn Roster>,
+}
+
+/// As much of a [`Backend`] as there is already, to be looked at: no data file is made, and none converted.
+#[derive(Clone, Default)]
+pub struct Existing {
+    /// Where jobs wait. `None`: in a file that the first start makes or converts.
+    pub broker: Option<Arc<dyn Broker>>,
+    /// What became of them; likewise.
+    pub ledger: Option<Arc<dyn Ledger>>,
+    /// The workers alive; likewise.
+    pub roster: Option<Arc<dyn Roster>>,
+    /// What the first start makes or converts, and what about its place may lose or delay jobs.
+    pub risks: Vec<Risk>,
 }
 
 /// Names a backend: a scheme and what belongs to it. Its text never shows a password.
@@ -71,6 +84,7 @@ const SCHEMES: [(&str, &str, bool); 7] = [
 pub struct BackendUrls {
     broker: BackendUrl,
     ledger: BackendUrl,
+    routes: Routes,
 }
 
 impl BackendUrls {
@@ -87,7 +101,38 @@ impl BackendUrls {
             let way_out = "name a Redis (redis://HOST), or embedded:FOLDER if all processes are on one machine";
             return Err(Error::new(ErrorKind::Refused, format_args!("{why}: {way_out}")));
         }
-        Ok(Self { broker, ledger })
+        Ok(Self { broker, ledger, routes: Routes::default() })
+    }
+
+    /// With names on the broker beside those made from the pools' names. Refused where the broker has no such.
+    pub fn with_routes(self, routes: Routes) -> Result<Self, RouteError> {
+        for (key, name) in routes.names() {
+            let refused = |why| Err(RouteError { key: key.clone(), name: name.to_owned(), why });
+            match &self.broker {
+                #[cfg(feature = "kafka")]
+                BackendUrl::Kafka(url) => {
+                    if let Err(why) = url.check_topic(name) {
+                        return refused(why);
+                    }
+                    if is_own(url.prefix(), name) {
+                        return refused(format!("is among the names of the pools' own topics, {}.*", url.prefix()));
+                    }
+                }
+                #[cfg(feature = "rabbitmq")]
+                BackendUrl::RabbitMq(url) => {
+                    if is_own(url.prefix(), name) {
+                        return refused(format!("is among the names of the pools' own queues, {}.*", url.prefix()));
+                    }
+                }
+                #[allow(unreachable_patterns, reason = "reachable with a broker that has such names")]
+                broker => {
+                    let why =
+                        format!("names a topic or queue, and the broker {broker} has none: Kafka and RabbitMQ do");
+                    return refused(why);
+                }
+            }
+        }
+        Ok(Self { routes, ..self })
     }
 
     /// Where jobs wait.
@@ -99,6 +144,58 @@ impl BackendUrls {
     pub fn ledger(&self) -> &BackendUrl {
         &self.ledger
     }
+
+    fn open_broker(&self, clock: Clock) -> Result<Arc<dyn Broker>> {
+        Ok(match &self.broker {
+            BackendUrl::Embedded { folder, max_size_bytes } => {
+                let options = StoreOptions { folder: folder.clone(), max_size_bytes: *max_size_bytes };
+                Arc::new(EmbeddedBroker::new(Store::open(&options, clock)?))
+            }
+            #[cfg(feature = "kafka")]
+            BackendUrl::Kafka(url) => Arc::new(KafkaBroker::open(url, &self.routes)),
+            #[cfg(feature = "rabbitmq")]
+            BackendUrl::RabbitMq(url) => Arc::new(RabbitMqBroker::open(url, &self.routes)?),
+            #[cfg(feature = "redis")]
+            BackendUrl::Redis(url) => Arc::new(RedisBroker::new(Redis::open(url, clock)?)),
+        })
+    }
+}
+
+impl Existing {
+    /// Opens what is there. As [`Backend::open`] it waits for no server.
+    pub async fn open(urls: &BackendUrls) -> Result<Self> {
+        let (clock, mut existing) = (Clock::default(), Self::default());
+        let (broker, ledger) = (urls.broker(), urls.ledger());
+        if existing.is_there(ledger)? {
+            let kept = Backend::of_ledger(ledger, clock.clone())?;
+            (existing.ledger, existing.roster) = (Some(kept.ledger), Some(kept.roster));
+            existing.broker = (broker == ledger).then_some(kept.broker);
+        }
+        if broker != ledger && existing.is_there(broker)? {
+            existing.broker = Some(urls.open_broker(clock)?);
+        }
+        Ok(existing)
+    }
+
+    fn is_there(&mut self, url: &BackendUrl) -> Result<bool> {
+        let BackendUrl::Embedded { folder, .. } = url else { return Ok(true) };
+        let risks = Store::risks_before_use(folder)?;
+        let is_there = risks.is_none();
+        self.risks.extend(risks.into_iter().flatten());
+        Ok(is_there)
+    }
+}
+
+impl From<Backend> for Existing {
+    fn from(Backend { broker, ledger, roster }: Backend) -> Self {
+        Self { broker: Some(broker), ledger: Some(ledger), roster: Some(roster), risks: Vec::new() }
+    }
+}
+
+/// Whether a name begins as those do that are made from the pools' names.
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+fn is_own(prefix: &str, name: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'))
 }
 
 impl Backend {
@@ -111,32 +208,25 @@ impl Backend {
 
     /// As [`Backend::open`], with leases, deadlines and retries by `clock` where the backend does not keep time itself.
     pub async fn open_with_clock(urls: &BackendUrls, clock: Clock) -> Result<Self> {
-        let kept = match &urls.ledger {
-            BackendUrl::Embedded { folder, max_size_bytes } => {
-                let options = StoreOptions { folder: folder.clone(), max_size_bytes: *max_size_bytes };
-                Self::of_store(&Store::open(&options, clock.clone())?)
-            }
-            #[cfg(feature = "redis")]
-            BackendUrl::Redis(url) => Self::of_redis(&Redis::open(url, clock.clone())?),
-            #[allow(unreachable_patterns, reason = "reachable with a backend that is a broker alone")]
-            url => return Err(Error::new(ErrorKind::Refused, format_args!("ledger: {url} keeps no ledger"))),
-        };
+        let kept = Self::of_ledger(&urls.ledger, clock.clone())?;
         if urls.broker == urls.ledger {
             return Ok(kept);
         }
-        let broker: Arc<dyn Broker> = match &urls.broker {
+        Ok(Self { broker: urls.open_broker(clock)?, ..kept })
+    }
+
+    /// All three where the ledger is.
+    fn of_ledger(url: &BackendUrl, clock: Clock) -> Result<Self> {
+        match url {
             BackendUrl::Embedded { folder, max_size_bytes } => {
                 let options = StoreOptions { folder: folder.clone(), max_size_bytes: *max_size_bytes };
-                Arc::new(EmbeddedBroker::new(Store::open(&options, clock)?))
+                Ok(Self::of_store(&Store::open(&options, clock)?))
             }
-            #[cfg(feature = "kafka")]
-            BackendUrl::Kafka(url) => Arc::new(KafkaBroker::open(url)?),
-            #[cfg(feature = "rabbitmq")]
-            BackendUrl::RabbitMq(url) => Arc::new(RabbitMqBroker::open(url)?),
             #[cfg(feature = "redis")]
-            BackendUrl::Redis(url) => Arc::new(RedisBroker::new(Redis::open(url, clock)?)),
-        };
-        Ok(Self { broker, ..kept })
+            BackendUrl::Redis(url) => Ok(Self::of_redis(&Redis::open(url, clock)?)),
+            #[allow(unreachable_patterns, reason = "reachable with a backend that is a broker alone")]
+            url => Err(Error::new(ErrorKind::Refused, format_args!("ledger: {url} keeps no ledger"))),
+        }
     }
 
     pub(crate) fn of_store(store: &Store) -> Self {

@@ -16,10 +16,38 @@ use crate::{Body, Error, ErrorKind, JobId, Result};
 pub struct BlobRef {
     /// Its path in the blob store.
     pub key: String,
-    /// Its size in bytes.
-    pub size_bytes: u64,
-    /// The SHA-256 of its bytes, in lowercase hexadecimal.
-    pub sha256: String,
+    /// Its size in bytes. `None`: whoever refers to it did not say.
+    pub size_bytes: Option<u64>,
+    /// The SHA-256 of its bytes, in lowercase hexadecimal. `None`: whoever refers to it did not say.
+    pub sha256: Option<String>,
+    /// It is another's, and stays when the job is forgotten.
+    #[serde(default)]
+    pub is_borrowed: bool,
+}
+
+impl BlobRef {
+    /// What tells its bytes from another's: their digest, or where they lie.
+    pub(crate) fn identity(&self) -> &str {
+        self.sha256.as_ref().unwrap_or(&self.key)
+    }
+}
+
+/// What bytes are to a job: where in the store they lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// What the model is given.
+    Input,
+    /// What the model gave back.
+    Output,
+}
+
+impl Role {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Output => "output",
+        }
+    }
 }
 
 /// A store for inputs and outputs above a size; smaller ones stay where they are.
@@ -43,21 +71,34 @@ impl Blobs {
         Ok(Self { store: Arc::new(store.with_fsync(true)), inline_limit_bytes })
     }
 
-    /// Bytes for a job, durable when this returns: inline when they are small, else put under `role` (`input`, `output`)
-    /// and a name that no other call uses.
-    pub async fn body(&self, id: &JobId, role: &str, bytes: Bytes) -> Result<Body> {
+    /// Bytes for a job, durable when this returns: inline when they are small, else put under a name that no other call
+    /// uses, so that purging one record never deletes what another refers to.
+    pub async fn body(&self, id: &JobId, role: Role, bytes: Bytes) -> Result<Body> {
+        self.put_under(id, role, &uuid::Uuid::now_v7().to_string(), bytes).await
+    }
+
+    /// The input of a job as it was delivered, inline only when it is small. Said again of the same job and bytes, it is
+    /// the same blob.
+    pub async fn delivered(&self, id: &JobId, body: &Body) -> Result<Body> {
+        match body {
+            Body::Inline(bytes) if bytes.len() > self.inline_limit_bytes => {
+                self.put_under(id, Role::Input, &digest(bytes), bytes.clone()).await
+            }
+            body => Ok(body.clone()),
+        }
+    }
+
+    async fn put_under(&self, id: &JobId, role: Role, name: &str, bytes: Bytes) -> Result<Body> {
         if bytes.len() <= self.inline_limit_bytes {
             return Ok(Body::Inline(bytes));
         }
-        let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        // Unique, so that purging one record never deletes what another refers to.
-        let key = format!("{role}/{id}/{}", uuid::Uuid::now_v7());
-        let size_bytes = bytes.len() as u64;
+        let (key, size_bytes, sha256) =
+            (format!("{}/{id}/{name}", role.folder()), Some(bytes.len() as u64), Some(digest(&bytes)));
         self.store.put(&key.as_str().into(), bytes.into()).await.map_err(|error| failed("write", &key, error))?;
-        Ok(Body::Reference(BlobRef { key, size_bytes, sha256 }))
+        Ok(Body::Reference(BlobRef { key, size_bytes, sha256, is_borrowed: false }))
     }
 
-    /// The bytes of a body, checked against size and digest.
+    /// The bytes of a body, checked against size and digest where these are known.
     pub async fn bytes(&self, body: &Body) -> Result<Bytes> {
         let blob = match body {
             Body::Inline(bytes) => return Ok(bytes.clone()),
@@ -68,21 +109,30 @@ impl Blobs {
             Ok(found) => found.bytes().await.map_err(|error| failed("read", &blob.key, error))?,
             Err(error) => return Err(failed("read", &blob.key, error)),
         };
-        let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        if bytes.len() as u64 != blob.size_bytes || sha256 != blob.sha256 {
+        let is_sound = blob.size_bytes.is_none_or(|size| bytes.len() as u64 == size)
+            && blob.sha256.as_ref().is_none_or(|sha256| *sha256 == digest(&bytes));
+        if !is_sound {
             let message = format!("blob {}: size or digest differs from its reference", blob.key);
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         Ok(bytes)
     }
 
-    /// Deletes a blob; one that is gone already is no error.
+    /// Deletes a blob; one that is gone already is no error. What others put into the store and only referred to is
+    /// theirs, and stays.
     pub async fn delete(&self, blob: &BlobRef) -> Result<()> {
+        if blob.is_borrowed {
+            return Ok(());
+        }
         match self.store.delete(&blob.key.as_str().into()).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed("delete", &blob.key, error)),
         }
     }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn failed(verb: &str, key: &str, error: object_store::Error) -> Error {
@@ -101,4 +151,27 @@ fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
             matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_big_delivery_is_one_blob_however_often_it_comes_and_goes_with_its_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::directory(folder.path(), 4).unwrap();
+        let id: JobId = "job".parse().unwrap();
+        let (small, big) = (Body::Inline(Bytes::from_static(b"1234")), Body::Inline(Bytes::from_static(b"12345")));
+        assert_eq!(blobs.delivered(&id, &small).await.unwrap(), small);
+        let kept = blobs.delivered(&id, &big).await.unwrap();
+        assert_eq!(blobs.delivered(&id, &big).await.unwrap(), kept);
+        assert_eq!(blobs.bytes(&kept).await.unwrap(), "12345");
+        let Body::Reference(blob) = &kept else { panic!("{kept:?}") };
+        let borrowed = BlobRef { is_borrowed: true, size_bytes: None, sha256: None, ..blob.clone() };
+        blobs.delete(&borrowed).await.unwrap();
+        assert_eq!(blobs.bytes(&Body::Reference(borrowed)).await.unwrap(), "12345");
+        blobs.delete(blob).await.unwrap();
+        assert_eq!(blobs.bytes(&kept).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
 }

@@ -8,14 +8,17 @@
 //! | a confirmed publish survives a power failure | yes (`synchronous=FULL`, as far as the disk keeps its word) | as far as the topic's replicas do (`acks=all`, `min.insync.replicas`) | yes (quorum queues confirm what a majority has on disk) | with `appendfsync always`; else up to a second is lost |
 //! | a confirmed publish survives the loss of the server | no | as far as the topic's replicas do | if it has replicas | not surely: replicas follow a moment later |
 //! | a confirmed publish stays until it is settled | yes | for as long as the topic's `retention.ms` | yes | yes, with `noeviction` |
+//! | what is settled stays settled | yes | until the group has had no consumer for the servers' `offsets.retention.minutes`, 7 days by default: keep `retention.ms` no longer | yes | yes |
 //! | a delivery dropped unsettled comes again | at once | at once, to the same consumer | at once | at once |
-//! | the deliveries of a killed consumer come again | within 7 s | within 8 s (`session.timeout.ms`; with `group.protocol=consumer` as the servers say) | at once; within 15 s of a machine that vanished | within 9 s |
+//! | the deliveries of a killed consumer come again | within 7 s | within 8 s (`session.timeout.ms`); with `group.protocol=consumer` as the servers say (`group.consumer.session.timeout.ms`, 45 s by default) | at once; within 15 s of a machine that vanished | within 9 s |
 //! | a delivery held for long comes again | no | no | after the server's `consumer_timeout`, 30 minutes by default | no |
 //! | `redelivered` is exact | yes | yes, but what a killed consumer was about to hand out under load counts as handed out | no: now and then true of one that nobody has seen | yes, but set where an answer was lost on its way |
 //! | order | by class, then first in, first out | by class, then first in, first out, both among the partitions of one consumer | by class, then first in, first out | by class, then what was given back, then first in, first out |
 //! | in-flight deliveries are counted | yes | yes, up to 100 ms late under load; a killed consumer's until another has its partitions | no | yes |
-//! | the oldest waiting delivery is known | yes | yes | no | yes |
+//! | the oldest waiting delivery is known | yes | no | no | yes, but of what was given back, the one that was given back first |
+//! | what waits is always counted | yes | yes | a quorum queue without a leader counts as empty | yes |
 //! | any consumer can take what waits | yes | the one that has its partition: `max_consumers` says how many can work | yes | yes |
+//! | while a consumer comes, leaves or is killed, the others | go on | go on with the partitions they have, but one that comes may have none until the time of one that was killed is up; with `group.protocol=consumer` nobody waits for that | go on | go on |
 //! | what is needed | nothing | Kafka | RabbitMQ, 3.10 at least | Redis or Valkey, 7.0 at least, `maxmemory-policy noeviction` |
 //! | several processes at once | yes, on one machine (a local file system) | yes | yes | yes |
 
@@ -25,7 +28,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::event::Unreadable;
-use crate::{Class, Job, PoolExpectation, PoolName, Result, Risk};
+use crate::{Class, Job, JobRecord, Origin, PoolExpectation, PoolName, Result, Risk};
 
 pub(crate) mod embedded;
 #[cfg(feature = "kafka")]
@@ -46,6 +49,10 @@ pub trait Broker: Send + Sync {
 
     /// For who reads backlogs.
     async fn gauge(&self) -> Result<Arc<dyn Gauge>>;
+
+    /// For a worker of `pool`, to tell whoever listens how its jobs ended. `None`: the pool's [`crate::Route`] names no
+    /// place to tell it.
+    async fn announcer(&self, pool: &PoolName) -> Result<Option<Arc<dyn Announcer>>>;
 
     /// What about this broker, as it is set up now, may lose or delay the jobs of these pools. Changes nothing, and
     /// makes no queue or topic. An unreachable server is an error like that of any call.
@@ -76,6 +83,27 @@ pub trait Consumer: Send + Sync {
     /// A delivery that this consumer no longer holds, because the broker gave it to another, is passed over: nothing
     /// of the other holder's is touched. After an error any part may come again.
     async fn settle(&self, deliveries: Vec<(Delivery, Settlement)>) -> Result<()>;
+}
+
+/// Tells how jobs ended.
+#[async_trait]
+pub trait Announcer: Send + Sync {
+    /// Publishes an event for each ending, and returns when the broker has confirmed that it will keep every one.
+    ///
+    /// After an error any part of them may have been published: announce them again. An ending announced twice is the
+    /// same event twice: whoever listens knows it by its `source` and `id`.
+    async fn announce(&self, endings: &[Ending]) -> Result<()>;
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    /// The record of a job that has ended, with its output.
+    pub record: JobRecord,
+    /// The event that asked for the job.
+    pub origin: Option<Origin>,
+    /// The W3C trace context it belongs to.
+    pub trace_parent: Option<String>,
 }
 
 /// Reads a pool's backlog without taking anything.

@@ -108,6 +108,7 @@ pub fn job(fixture: &dyn Fixture, id: &str) -> Job {
         max_attempts: 3,
         retention: Duration::from_secs(3600),
         trace_parent: None,
+        origin: None,
     }
 }
 

@@ -4,28 +4,37 @@
 //! | attribute | of the job | where it is missing |
 //! |---|---|---|
 //! | `specversion` | `1.0` | the message cannot be read |
-//! | `source`, `id` | together the job's id, see [`job_id`] | the message cannot be read |
+//! | `source`, `id` | together the job's id, see [`JobId::of_event`] | the message cannot be read |
 //! | `type` | nothing; ours is [`TYPE`] | passed over |
 //! | `time` | `created_at` | when the broker got the message |
 //! | `datacontenttype` | the media type of the input | `application/octet-stream` |
 //! | `expirytime` | `deadline_at` | no deadline |
 //! | `traceparent` | `trace_parent` | none |
-//! | `dataref`, `datarefsize`, `datarefsha256` | an input in the blob store: key, bytes, digest | the data is the input |
+//! | `dataref` | an input in the blob store: its path there | the data is the input |
+//! | `datarefsize`, `datarefsha256` | what that input must be: bytes, digest | not checked |
+//! | `datarefborrowed` | that input is another's, and is not deleted with the job | it is, unless the event is ours |
+//! | `originsource`, `originid` | `origin`, of a job that is published again | the event is the origin, unless it is ours |
 //! | `maxattempts` | `max_attempts` | [`MAX_ATTEMPTS`] |
 //! | `retentionms` | `retention` | [`RETENTION`] |
 //!
-//! Sources: CloudEvents 1.0.2, its extensions `dataref`, `distributed-tracing` and `expirytime`, its JSON format.
+//! How a job ended is an event too, where a pool's route says so; see [`Event::of_ending`].
+//!
+//! Sources: CloudEvents 1.0.2, its extensions `correlation`, `dataref`, `distributed-tracing` and `expirytime`, its JSON
+//! format.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::{BlobRef, Body, Class, Input, Job, JobId, PoolName};
+use crate::{BlobRef, Body, Class, Ending, Input, Job, JobId, Origin, PoolName};
 
 /// The `source` of jobs whose `id` is the job's own.
 pub(crate) const SOURCE: &str = "/millrace";
@@ -35,6 +44,12 @@ pub(crate) const TYPE: &str = "millrace.job";
 
 /// The media type of an event that carries its attributes in its body.
 pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
+
+/// The `type` of the ending of a job that has a result.
+const SUCCEEDED: &str = "millrace.job.succeeded";
+
+/// What every broker's own field for it can hold.
+const LONGEST_MEDIA_TYPE: usize = 255;
 
 const SPEC_VERSION: &str = "1.0";
 const MAX_ATTEMPTS: u32 = 5;
@@ -73,47 +88,82 @@ impl Event {
         if let Some(trace_parent) = &job.trace_parent {
             attributes.push(("traceparent".into(), trace_parent.clone()));
         }
-        let data = match &job.input.body {
-            Body::Inline(bytes) => bytes.clone(),
-            Body::Reference(blob) => {
-                attributes.push(("dataref".into(), blob.key.clone()));
-                attributes.push(("datarefsize".into(), blob.size_bytes.to_string()));
-                attributes.push(("datarefsha256".into(), blob.sha256.clone()));
-                Bytes::new()
+        if let Some(Origin { source, id }) = &job.origin {
+            attributes.push(("originsource".into(), source.clone()));
+            attributes.push(("originid".into(), id.clone()));
+        }
+        Self { data: data_of(&job.input.body, &mut attributes), attributes }
+    }
+
+    /// The event that says how a job ended.
+    ///
+    /// Its `type` is `millrace.job.` and the state, its `subject` the job's id, `causationid` the `id` of the event that
+    /// asked for the job (`causationsource` its `source`) or else the job's id. The data is the output, or the error as
+    /// JSON (`type`, `message`). It may be published twice, and has the same `source` and `id` then; a job that is
+    /// requeued and ends again is another event.
+    pub(crate) fn of_ending(ending: &Ending) -> Self {
+        let Ending { record, origin, trace_parent } = ending;
+        let ended_at = record.finished_at.unwrap_or(record.created_at);
+        let mut attributes: Vec<(Cow<'static, str>, String)> = vec![
+            ("specversion".into(), SPEC_VERSION.to_owned()),
+            ("source".into(), format!("{SOURCE}/pools/{}", record.pool)),
+            ("id".into(), format!("{}.{}", record.id, ended_at.as_millisecond())),
+            ("type".into(), format!("{TYPE}.{}", record.state.as_str())),
+            ("subject".into(), record.id.to_string()),
+            ("time".into(), ended_at.to_string()),
+        ];
+        match origin {
+            Some(Origin { source, id }) => {
+                attributes.push(("causationid".into(), id.clone()));
+                attributes.push(("causationsource".into(), source.clone()));
             }
+            None => attributes.push(("causationid".into(), record.id.to_string())),
+        }
+        attributes.extend(trace_parent.clone().map(|trace_parent| ("traceparent".into(), trace_parent)));
+        let data = match (&record.output, &record.error) {
+            (Some(output), _) => {
+                attributes.push(("datacontenttype".into(), output.media_type.clone()));
+                data_of(&output.body, &mut attributes)
+            }
+            (None, Some(error)) => {
+                attributes.push(("datacontenttype".into(), "application/json".to_owned()));
+                Bytes::from(serde_json::json!(error).to_string())
+            }
+            (None, None) => Bytes::new(),
         };
         Self { attributes, data }
     }
 
     /// The event in a body of type [`STRUCTURED`].
     pub(crate) fn from_structured(body: &[u8]) -> Result<Self, Unreadable> {
-        let event: serde_json::Map<String, serde_json::Value> =
+        let event: BTreeMap<String, Box<RawValue>> =
             serde_json::from_slice(body).map_err(|error| Unreadable(format!("not a structured event: {error}")))?;
-        let (mut attributes, mut data, mut has_type) = (Vec::new(), Bytes::new(), false);
-        for (name, value) in event {
-            match (name.as_str(), value) {
-                (_, serde_json::Value::Null) => {}
-                // The JSON format leaves data that is text as it is, whatever its media type.
-                ("data", serde_json::Value::String(text)) => data = Bytes::from(text),
-                ("data", value) => data = Bytes::from(value.to_string()),
-                ("data_base64", serde_json::Value::String(text)) => {
+        let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
+        let (mut attributes, mut data) = (Vec::with_capacity(event.len()), Bytes::new());
+        let media_type = event.get("datacontenttype").and_then(|raw| text(raw));
+        let is_json = media_type.as_deref().is_none_or(is_json);
+        for (name, raw) in event {
+            match name.as_str() {
+                // A text that is not of a JSON type is what the data is; else the data is the JSON, as it stands there.
+                "data" => match text(&raw).filter(|_| !is_json) {
+                    Some(text) => data = Bytes::from(text),
+                    None => data = Bytes::from(raw.get().to_owned()),
+                },
+                "data_base64" => {
                     use base64::Engine as _;
-                    let decoded = base64::engine::general_purpose::STANDARD.decode(text);
-                    data = Bytes::from(
-                        decoded.map_err(|error| Unreadable(format!("data_base64: is not base64: {error}")))?,
-                    );
+                    let decoded = text(&raw).map(|text| base64::engine::general_purpose::STANDARD.decode(text));
+                    let wrong = || Unreadable("data_base64: is not base64".to_owned());
+                    data = Bytes::from(decoded.and_then(Result::ok).ok_or_else(wrong)?);
                 }
-                (_, serde_json::Value::String(text)) => {
-                    has_type |= name == "datacontenttype";
-                    attributes.push((name.into(), text));
-                }
-                (_, value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => {
-                    attributes.push((name.into(), value.to_string()));
-                }
-                _ => return Err(Unreadable(format!("{name}: is not a text, number or boolean"))),
+                _ => match serde_json::from_str(raw.get()) {
+                    Ok(Value::Null) => {}
+                    Ok(Value::String(text)) => attributes.push((name.into(), text)),
+                    Ok(Value::Number(_) | Value::Bool(_)) => attributes.push((name.into(), raw.get().to_owned())),
+                    _ => return Err(Unreadable(format!("{name}: is not a text, number or boolean"))),
+                },
             }
         }
-        if !has_type {
+        if media_type.is_none() {
             attributes.push(("datacontenttype".into(), "application/json".to_owned()));
         }
         Ok(Self { attributes, data })
@@ -129,27 +179,47 @@ impl Event {
             SPEC_VERSION => {}
             other => return Err(Unreadable(format!("specversion: {other:?} is not {SPEC_VERSION}"))),
         }
+        let (source, event_id) = (required("source")?, required("id")?);
+        // An ending of ours that has no result: there is nothing to run.
+        if let Some(kind) = of("type").filter(|kind| kind.starts_with("millrace.job.") && *kind != SUCCEEDED) {
+            return Err(Unreadable(format!("type: {kind:?} tells of a job that has no result")));
+        }
+        let media_type = of("datacontenttype").unwrap_or(UNKNOWN_MEDIA_TYPE);
+        if media_type.len() > LONGEST_MEDIA_TYPE {
+            return Err(Unreadable(format!("datacontenttype: is longer than {LONGEST_MEDIA_TYPE} bytes")));
+        }
         let body = match of("dataref") {
-            Some(key) => Body::Reference(BlobRef {
-                key: key.to_owned(),
-                size_bytes: read("datarefsize", required("datarefsize")?, "a number of bytes")?,
-                sha256: required("datarefsha256")?.to_owned(),
-            }),
+            Some(uri) if uri.contains(':') => {
+                return Err(Unreadable(format!("dataref: {uri:?} is not a path in the blob store")));
+            }
+            Some(path) => {
+                let size = of("datarefsize").map(|text| read("datarefsize", text, "a number of bytes"));
+                let sha256 = of("datarefsha256").map(str::to_ascii_lowercase);
+                // What another has put there is his, unless it is a job of ours that is published again.
+                let is_borrowed = source != SOURCE || of("datarefborrowed").is_some();
+                Body::Reference(BlobRef { key: path.to_owned(), size_bytes: size.transpose()?, sha256, is_borrowed })
+            }
             None => Body::Inline(self.data.clone()),
+        };
+        let event = |source: &str, id: &str| Origin { source: source.to_owned(), id: id.to_owned() };
+        let origin = match (of("originsource"), of("originid")) {
+            (Some(source), Some(id)) => Some(event(source, id)),
+            _ => (source != SOURCE).then(|| event(source, event_id)),
         };
         let time = |name: &str| of(name).map(|text| read::<Timestamp>(name, text, "an RFC 3339 time")).transpose();
         let max_attempts = of("maxattempts").map(|text| read("maxattempts", text, "a number of at least 1"));
         let retention = of("retentionms").map(|text| read("retentionms", text, "a number of milliseconds"));
         Ok(Job {
-            id: job_id(required("source")?, required("id")?)?,
+            id: JobId::of_event(pool, source, event_id).map_err(Unreadable::new)?,
             pool: pool.clone(),
             class,
-            input: Input { media_type: of("datacontenttype").unwrap_or(UNKNOWN_MEDIA_TYPE).to_owned(), body },
+            input: Input { media_type: media_type.to_owned(), body },
             created_at: milliseconds(time("time")?.unwrap_or(arrived_at)),
             deadline_at: time("expirytime")?.map(milliseconds),
             max_attempts: max_attempts.transpose()?.map_or(MAX_ATTEMPTS, std::num::NonZeroU32::get),
             retention: retention.transpose()?.map_or(RETENTION, Duration::from_millis),
             trace_parent: of("traceparent").map(str::to_owned),
+            origin,
         })
     }
 }
@@ -180,16 +250,41 @@ pub(crate) fn unreadable(
         max_attempts: 1,
         retention: RETENTION,
         trace_parent: None,
+        origin: None,
     }
 }
 
-/// The id of the job that an event asks for. (`source`, `id`) is what makes an event unique, so both are in it: for
-/// sources other than [`SOURCE`] it is `event-` and the first 32 hexadecimal digits of SHA-256(source, line feed, id).
-pub(crate) fn job_id(source: &str, id: &str) -> Result<JobId, Unreadable> {
-    if source == SOURCE {
-        return id.parse().map_err(Unreadable::new);
+impl JobId {
+    /// The id of the job that an event asks for in a pool. (`source`, `id`) is what makes an event unique, and each pool
+    /// that gets it has a job of its own, so all three are in it: it is `event-` and the first 32 hexadecimal digits of
+    /// SHA-256(pool, line feed, source, line feed, id). Only events of the source `/millrace` name the job itself; then
+    /// `id` may be wrong.
+    pub fn of_event(pool: &PoolName, source: &str, id: &str) -> crate::Result<Self> {
+        if source == SOURCE { id.parse() } else { Ok(derived("event", &[pool.as_str(), source, id])) }
     }
-    Ok(derived("event", &[source, id]))
+}
+
+/// Whether data of a media type stands in a structured event as JSON (section 3.1.1 of the JSON format).
+fn is_json(media_type: &str) -> bool {
+    let subtype = media_type.split(';').next().and_then(|essence| essence.trim().split_once('/'));
+    subtype.is_some_and(|(_, subtype)| {
+        let subtype = subtype.to_ascii_lowercase();
+        subtype == "json" || subtype.ends_with("+json")
+    })
+}
+
+/// The data that is a body, or the attributes that refer to it.
+fn data_of(body: &Body, attributes: &mut Vec<(Cow<'static, str>, String)>) -> Bytes {
+    match body {
+        Body::Inline(bytes) => bytes.clone(),
+        Body::Reference(blob) => {
+            attributes.push(("dataref".into(), blob.key.clone()));
+            attributes.extend(blob.size_bytes.map(|size| ("datarefsize".into(), size.to_string())));
+            attributes.extend(blob.is_borrowed.then(|| ("datarefborrowed".into(), "true".to_owned())));
+            attributes.extend(blob.sha256.clone().map(|sha256| ("datarefsha256".into(), sha256)));
+            Bytes::new()
+        }
+    }
 }
 
 fn derived(kind: &str, of: &[&str]) -> JobId {
@@ -213,7 +308,10 @@ fn milliseconds(time: Timestamp) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::{JobError, JobRecord, Output, State};
 
     fn pool() -> PoolName {
         "resnet50".parse().unwrap()
@@ -239,14 +337,22 @@ mod tests {
             max_attempts: u32::MAX,
             retention: Duration::from_millis(86_400_001),
             trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            origin: Some(Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() }),
         }
     }
 
     #[test]
     fn a_job_goes_through_an_event_unchanged() {
-        let blob = BlobRef { key: "input/x/1".to_owned(), size_bytes: 1 << 33, sha256: "ab".repeat(32) };
+        let blob = BlobRef {
+            key: "input/x/1".to_owned(),
+            size_bytes: Some(1 << 33),
+            sha256: Some("ab".repeat(32)),
+            is_borrowed: false,
+        };
+        let unchecked = BlobRef { key: "shots/1.jpg".to_owned(), size_bytes: None, sha256: None, is_borrowed: true };
+        let unchecked = Job { origin: None, ..job(Body::Reference(unchecked)) };
         let plain = Job { deadline_at: None, trace_parent: None, ..job(Body::Inline(Bytes::new())) };
-        for job in [job(Body::Inline(Bytes::from_static(&[0xff, 0]))), job(Body::Reference(blob)), plain] {
+        for job in [job(Body::Inline(Bytes::from_static(&[0xff, 0]))), job(Body::Reference(blob)), unchecked, plain] {
             assert_eq!(Event::of(&job).into_job(&job.pool, job.class, at(0)).unwrap(), job);
         }
     }
@@ -255,17 +361,20 @@ mod tests {
     fn an_outside_event_needs_no_attribute_of_ours() {
         let attributes = [("specversion", "1.0"), ("source", "/cameras/7"), ("id", "4711"), ("type", "shot")];
         let job = event(&attributes).into_job(&pool(), Class::Standard, at(1_800_000_000)).unwrap();
-        assert_eq!(job.id.as_str(), "event-e1eadf07b4283c4e42668929e80037a5");
+        assert_eq!(job.id.as_str(), "event-992a1a4739fe5b7ac07e985344fd395a");
         assert_eq!((job.created_at, job.deadline_at, job.max_attempts), (at(1_800_000_000), None, MAX_ATTEMPTS));
+        assert_eq!(job.origin, Some(Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() }));
         assert_eq!(job.input.media_type, UNKNOWN_MEDIA_TYPE);
         assert_eq!(job.input.body, Body::Inline(Bytes::from_static(b"\xff\xd8data")));
     }
 
     #[test]
     fn the_same_id_of_another_source_is_another_job() {
-        let ids = [("/a", "1"), ("/b", "1"), ("/a", "2"), ("/millrace", "1")].map(|(source, id)| job_id(source, id));
-        assert_eq!(job_id("/a", "1"), ids[0]);
-        assert_eq!(ids.into_iter().map(Result::unwrap).collect::<std::collections::HashSet<_>>().len(), 4);
+        let ids = [("/a", "1"), ("/b", "1"), ("/a", "2"), ("/millrace", "1")]
+            .map(|(source, id)| JobId::of_event(&pool(), source, id).unwrap());
+        assert_eq!(JobId::of_event(&pool(), "/a", "1").unwrap(), ids[0]);
+        assert_ne!(JobId::of_event(&"other".parse().unwrap(), "/a", "1").unwrap(), ids[0]);
+        assert_eq!(ids.into_iter().collect::<std::collections::HashSet<_>>().len(), 4);
     }
 
     #[test]
@@ -279,13 +388,64 @@ mod tests {
             ("expirytime", "1", "expirytime: \"1\" is not an RFC 3339 time"),
             ("maxattempts", "0", "maxattempts: \"0\" is not a number of at least 1"),
             ("retentionms", "-1", "retentionms: \"-1\" is not a number of milliseconds"),
-            ("dataref", "input/1", "datarefsize: is missing"),
+            ("dataref", "s3://bucket/1", "dataref: \"s3://bucket/1\" is not a path in the blob store"),
+            ("type", "millrace.job.dead", "type: \"millrace.job.dead\" tells of a job that has no result"),
+            ("datarefsize", "big", "datarefsize: \"big\" is not a number of bytes"),
         ] {
-            let mut attributes: Vec<_> = sound.into_iter().filter(|(known, _)| *known != name).collect();
+            let mut attributes: Vec<_> = vec![("dataref", "path")];
+            attributes.extend(sound);
+            attributes.retain(|(known, _)| *known != name);
             attributes.push((name, value));
             let error = event(&attributes).into_job(&pool(), Class::Standard, at(0)).unwrap_err();
             assert!(error.to_string().starts_with(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn an_ending_names_its_cause_and_carries_the_output_or_the_error() {
+        let record = |state, output, error| JobRecord {
+            id: "a.b-1".parse().unwrap(),
+            pool: pool(),
+            class: Class::Standard,
+            state,
+            attempts: 1,
+            max_attempts: 5,
+            created_at: at(1),
+            deadline_at: None,
+            started_at: None,
+            finished_at: Some(at(2)),
+            worker: None,
+            error,
+            output,
+            history: Vec::new(),
+        };
+        let event = |record, origin| {
+            let event = Event::of_ending(&Ending { record, origin, trace_parent: None });
+            let attributes: HashMap<String, String> =
+                event.attributes.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
+            (attributes, event.data)
+        };
+        let output = Output { media_type: "text/plain".to_owned(), body: Body::Inline(Bytes::from_static(b"7")) };
+        let origin = Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() };
+        let (succeeded, data) = event(record(State::Succeeded, Some(output), None), Some(origin));
+        for (name, value) in [
+            ("id", "a.b-1.2000"),
+            ("source", "/millrace/pools/resnet50"),
+            ("type", "millrace.job.succeeded"),
+            ("subject", "a.b-1"),
+            ("causationid", "4711"),
+            ("causationsource", "/cameras/7"),
+            ("datacontenttype", "text/plain"),
+        ] {
+            assert_eq!(succeeded[name], value, "{name}");
+        }
+        assert_eq!(data.as_ref(), b"7");
+
+        let error = JobError { kind: "bad_input".to_owned(), message: "no".to_owned() };
+        let (failed, data) = event(record(State::Failed, None, Some(error)), None);
+        assert_eq!((failed["type"].as_str(), failed["causationid"].as_str()), ("millrace.job.failed", "a.b-1"));
+        let data: Value = serde_json::from_slice(&data).unwrap();
+        assert_eq!(data, serde_json::json!({"type": "bad_input", "message": "no"}));
     }
 
     #[test]
@@ -301,6 +461,10 @@ mod tests {
         let json = of(r#""data":{"a":[1]}"#).unwrap();
         assert_eq!(json.input.media_type, "application/json");
         assert_eq!(body(&json), Body::Inline(Bytes::from_static(br#"{"a":[1]}"#)));
+        let quoted = of(r#""datacontenttype":"application/json; charset=utf-8","data":"a sentence""#).unwrap();
+        assert_eq!(body(&quoted), Body::Inline(Bytes::from_static(br#""a sentence""#)));
+        let exact = of(r#""data":{"n":123456789012345678901234567890}"#).unwrap();
+        assert_eq!(body(&exact), Body::Inline(Bytes::from_static(br#"{"n":123456789012345678901234567890}"#)));
         let bytes = of(r#""datacontenttype":"image/jpeg","data_base64":"/9g=""#).unwrap();
         assert_eq!(body(&bytes), Body::Inline(Bytes::from_static(&[0xff, 0xd8])));
         for broken in [r#""data_base64":"?""#, r#""time":[1]"#, r#""data""#] {

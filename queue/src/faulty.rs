@@ -28,6 +28,7 @@ pub enum Fault {
 #[allow(missing_docs, reason = "each is named like the call it means")]
 pub enum Call {
     Publish,
+    Announce,
     Receive,
     Settle,
     Depth,

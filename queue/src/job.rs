@@ -32,6 +32,17 @@ pub struct Job {
     pub retention: Duration,
     /// The W3C trace context it belongs to.
     pub trace_parent: Option<String>,
+    /// The event that asked for it. `None`: it was submitted under its own id.
+    pub origin: Option<Origin>,
+}
+
+/// What makes a CloudEvent unique.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The event's `source`.
+    pub source: String,
+    /// The event's `id`.
+    pub id: String,
 }
 
 /// What the model is given.

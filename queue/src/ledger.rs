@@ -22,6 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::{BlobRef, Class, Input, Job, JobError, JobId, Output, PoolName, Result, Risk, WorkerId};
 
@@ -48,6 +49,9 @@ pub trait Ledger: Send + Sync {
     /// Claims jobs for `worker` until `lease` from now; one answer per request, in order.
     ///
     /// A job without a record (from a producer that does not know the ledger) is opened first.
+    ///
+    /// After an error any part of them may have been claimed: make the same requests again, as they are. A request that
+    /// holds its job already is given the same lease once more, extended.
     async fn claim(&self, worker: &WorkerId, requests: Vec<ClaimRequest>, lease: Duration) -> Result<Vec<Claim>>;
 
     /// Said before a suspect (`Claim::Go { alone: true }`) is run: from here on its attempt counts even if its holder
@@ -102,7 +106,8 @@ pub trait Ledger: Send + Sync {
     /// A message of the job that is still in the broker carries the former input, and may be run in place of the new one.
     async fn requeue(&self, id: &JobId, input: Option<Input>) -> Result<Requeued>;
 
-    /// Forgets an ended job now, as [`Ledger::purge`] does when its retention is over. An open job stays what it is.
+    /// Forgets an ended job now, as [`Ledger::purge`] does when its retention is over. An open job stays what it is, and
+    /// so does one that was cancelled.
     async fn forget(&self, id: &JobId) -> Result<Forgotten>;
 
     /// Forgets up to `limit` of the jobs that [`Ledger::dead`] lists for `filter`, as [`Ledger::forget`] does.
@@ -115,7 +120,7 @@ pub trait Ledger: Send + Sync {
 
 /// The state of a job. `queued`, `leased` and `retry` are open; the others have ended and never change again, unless
 /// somebody requeues a job that is `failed` or `dead`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
     /// Entered by submit, due, a release or a requeue; left by a claim. It is, or is about to be, in the broker.
     Queued,
@@ -250,13 +255,26 @@ pub struct DueJob {
     pub publication: Publication,
 }
 
-/// What a worker asks to claim.
+/// What a worker asks to claim. A clone is the same request.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
     /// The job as delivered.
     pub job: Job,
     /// As the delivery says. The broker has given up on the former holder, so a live lease may be taken over.
     pub redelivered: bool,
+    token: Uuid,
+}
+
+impl ClaimRequest {
+    /// A request of its own, told from every other: of this delivery, once.
+    pub fn new(job: Job, redelivered: bool) -> Self {
+        Self { job, redelivered, token: Uuid::now_v7() }
+    }
+
+    /// What the ledger knows the request by when it is made again.
+    pub(crate) fn token(&self) -> &[u8] {
+        self.token.as_bytes()
+    }
 }
 
 /// The answer to a claim.

@@ -22,19 +22,21 @@ pub mod ledger;
 mod redis;
 mod risk;
 pub mod roster;
+mod route;
 mod store;
 mod upkeep;
 
-pub use backend::{Backend, BackendUrl, BackendUrls};
-pub use blob::{BlobRef, Blobs};
-pub use broker::{Broker, Consumer, Delivery, Depth, Gauge, Producer, Settlement};
+pub use backend::{Backend, BackendUrl, BackendUrls, Existing};
+pub use blob::{BlobRef, Blobs, Role};
+pub use broker::{Announcer, Broker, Consumer, Delivery, Depth, Ending, Gauge, Producer, Settlement};
 pub use clock::Clock;
 pub use error::{Error, ErrorKind, Result};
-pub use job::{Body, Class, Input, Job, JobError, JobId, Output, PoolName};
+pub use job::{Body, Class, Input, Job, JobError, JobId, Origin, Output, PoolName};
 pub use ledger::{
     Attempt, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobRecord,
     Lease, Ledger, OpenJobs, Outcome, Publication, Purged, Requeued, State, Submitted,
 };
 pub use risk::{PoolExpectation, Risk, Severity};
 pub use roster::{Roster, WorkerId, WorkerRecord, WorkerState};
+pub use route::{Route, RouteError, Routes};
 pub use upkeep::Upkeep;

@@ -22,7 +22,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 pub(crate) use bell::{Bell, Listener};
-pub(crate) use body::{BodyColumns, read_blob, read_body};
+pub(crate) use body::{BodyColumns, origin_column, read_blob, read_body, read_origin};
 pub(crate) use error::{corrupt, sqlite};
 pub(crate) use writer::{Durability, Write};
 
@@ -32,6 +32,9 @@ use writer::{Pending, Task, Writer};
 
 /// How many threads answer reads. Reads never wait for writes in WAL mode, and the queries are short.
 const READERS: usize = 2;
+
+/// The data file's name in its folder.
+const FILE: &str = "millrace.db";
 
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
@@ -64,7 +67,7 @@ impl Store {
     pub(crate) fn open(options: &StoreOptions, clock: Clock) -> Result<Self> {
         let folder = &options.folder;
         std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
-        let file = folder.join("millrace.db");
+        let file = folder.join(FILE);
         let bells = Bells::open(&folder.join("bells")).map_err(|error| unusable(folder, &error))?;
         let writer = Writer::open(&file, &folder.join("millrace.lock"), options.max_size_bytes, clock.clone())?;
 
@@ -88,6 +91,11 @@ impl Store {
             vanished: Default::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The risks of a folder in which [`Store::open`] would make or convert the file; `None`: it would do neither.
+    pub(crate) fn risks_before_use(folder: &Path) -> Result<Option<Vec<Risk>>> {
+        risk::before_use(&folder.join(FILE))
     }
 
     pub(crate) fn clock(&self) -> &Clock {

@@ -6,13 +6,19 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Blobs, Job, Ledger, Producer, Result};
+use crate::{
+    Blobs, Claim, ClaimRequest, Error, ErrorKind, Finish, Job, JobError, Ledger, Outcome, Producer, Publication,
+    Result, WorkerId,
+};
 
 /// How often due jobs are looked for: bounds how late a retry is.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The most jobs that one round publishes or forgets, so that a long outage is worked off in pieces.
 const LIMIT: usize = 500;
+
+/// How long the lease on a job lasts that is about to be given up.
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(30);
 
 /// Publishes jobs that are due and forgets those whose retention is over.
 ///
@@ -58,10 +64,38 @@ impl Upkeep {
             }
             let (jobs, publications): (Vec<Job>, Vec<_>) =
                 due.into_iter().map(|due| (due.job, due.publication)).unzip();
-            self.producer.publish(&jobs).await?;
-            self.ledger.published(&publications).await?;
+            match self.producer.publish(&jobs).await {
+                Ok(()) => self.ledger.published(&publications).await?,
+                // One that the broker will never take must not keep the others.
+                Err(error) if error.kind() == ErrorKind::Refused => {
+                    for (job, publication) in jobs.iter().zip(publications) {
+                        self.publish_alone(job, publication).await?;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
             published += jobs.len();
         }
+    }
+
+    async fn publish_alone(&self, job: &Job, publication: Publication) -> Result<()> {
+        match self.producer.publish(std::slice::from_ref(job)).await {
+            Ok(()) => self.ledger.published(&[publication]).await,
+            Err(error) if error.kind() == ErrorKind::Refused => self.give_up(job, &error).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends a job that cannot be published: nobody could ever take it.
+    async fn give_up(&self, job: &Job, why: &Error) -> Result<()> {
+        tracing::error!(job = %job.id, error = %why, "the broker refuses a job that is due; it ends as failed");
+        let request = ClaimRequest::new(job.clone(), false);
+        for claim in self.ledger.claim(&WorkerId::new("upkeep"), vec![request], GIVE_UP_WITHIN).await? {
+            let Claim::Go { lease, .. } = claim else { continue };
+            let error = JobError { kind: "unpublishable".to_owned(), message: why.to_string() };
+            self.ledger.finish(vec![Finish { lease, outcome: Outcome::Failed(error) }]).await?;
+        }
+        Ok(())
     }
 
     /// Forgets some of what is over, and its blobs; `false` when nothing was.
@@ -74,5 +108,52 @@ impl Upkeep {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::contract::{self, EmbeddedFixture, Fixture};
+    use crate::{JobId, State};
+
+    /// A broker that never takes a job called `big`.
+    #[derive(Default)]
+    struct Picky(Mutex<Vec<String>>);
+
+    #[async_trait]
+    impl Producer for Picky {
+        async fn publish(&self, jobs: &[Job]) -> Result<()> {
+            if jobs.iter().any(|job| job.id.as_str() == "big") {
+                return Err(Error::new(ErrorKind::Refused, "it is too big"));
+            }
+            self.0.lock().unwrap().extend(jobs.iter().map(|job| job.id.to_string()));
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_the_broker_refuses_fails_and_keeps_no_other_from_being_published() {
+        let fixture = EmbeddedFixture::start();
+        let ledger = fixture.open().await.ledger;
+        let names = ["before", "big", "after"];
+        ledger.submit(&names.map(|name| contract::job(&fixture, name))).await.unwrap();
+        fixture.advance(Duration::from_secs(3600)).await;
+        let producer = Arc::new(Picky::default());
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::directory(folder.path(), 4).unwrap();
+        let upkeep = Upkeep { ledger: Arc::clone(&ledger), producer: producer.clone(), blobs };
+        assert_eq!(upkeep.publish_due().await.unwrap(), 3);
+        assert_eq!(*producer.0.lock().unwrap(), ["before", "after"]);
+        let record = async |name: &str| ledger.get(&name.parse::<JobId>().unwrap()).await.unwrap().unwrap();
+        let big = record("big").await;
+        assert_eq!((big.state, big.error.unwrap().kind.as_str()), (State::Failed, "unpublishable"));
+        assert_eq!(record("after").await.state, State::Queued);
+        fixture.advance(Duration::from_secs(3600)).await;
+        assert_eq!(upkeep.publish_due().await.unwrap(), 0);
     }
 }

@@ -39,6 +39,7 @@ fn job() -> Job {
         max_attempts: 3,
         retention: Duration::from_secs(1),
         trace_parent: None,
+        origin: None,
     }
 }
 

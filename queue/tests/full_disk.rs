@@ -19,6 +19,7 @@ fn job(id: &str, bytes: usize) -> Job {
         max_attempts: 3,
         retention: Duration::from_secs(1),
         trace_parent: None,
+        origin: None,
     }
 }
 

@@ -38,8 +38,9 @@ pub struct Rules {
     pub min: u32,
     /// The most replicas (`maxReplicaCount`), at least 1.
     pub max: u32,
-    /// The replicas of a workload that is not active (`idleReplicaCount`), fewer than `min`. `None`: 0, if `min` is 0.
-    pub idle: Option<u32>,
+    /// A workload that is not active has no replicas though `min` is more (`idleReplicaCount: 0`, the only number that
+    /// KEDA supports, since the HPA raises any other to `min`).
+    pub idle_at_zero: bool,
     /// How often KEDA asks whether there is a reason to run (`pollingInterval`).
     pub polling_interval: Duration,
     /// How long after it was last active a workload goes to 0 (`cooldownPeriod`).
@@ -144,8 +145,8 @@ impl Replicas {
         }
         if syncs {
             self.next_sync = now + self.rules.sync_interval;
-            // From 0, and from what it has when idle, only KEDA leads.
-            if self.count > self.rules.idle.unwrap_or(0) {
+            // From 0 only KEDA leads.
+            if self.count > 0 {
                 self.count = self.hpa.sync(now, self.count, answer, &self.rules);
             }
         }

@@ -143,7 +143,7 @@ impl PoolScale {
             polling_interval: self.polling_interval.get(),
             cooldown: self.cooldown.get(),
             initial_cooldown: Duration::ZERO,
-            idle: None,
+            idle_at_zero: false,
             fallback: None,
             sync_interval: self.sync_interval.get(),
             up: Behavior {

@@ -11,13 +11,12 @@ pub(crate) use with_torch::run;
 
 #[cfg(feature = "torch")]
 mod with_torch {
-    use std::path::PathBuf;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use anyhow::Context;
     use bytes::Bytes;
-    use millrace_tests::{Process, System};
+    use millrace_tests::{Process, System, repository};
     use queue::{Blobs, PoolName, WorkerId};
     use service::Health;
     use tch::{CModule, Device, Kind, Tensor};
@@ -32,7 +31,7 @@ mod with_torch {
 
     /// Measures the raw loop, the worker's model, and the whole worker on a full queue: in turn, twice.
     pub(crate) async fn run() -> anyhow::Result<()> {
-        let models = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/digits"));
+        let models = repository().join("models/digits");
         let mut images = Vec::new();
         for image in std::fs::read_dir(models.join("held-out"))? {
             images.push(Bytes::from(std::fs::read(image?.path())?));
@@ -123,7 +122,7 @@ mod with_torch {
 
     /// What a worker process with the digits model needs.
     async fn memory() -> anyhow::Result<()> {
-        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/digits/1");
+        let model = repository().join("models/digits/1").display().to_string();
         let system = System::new(&format!("pools: {{digits: {{model: '{model}', threads: 1}}}}"))?;
         let worker: Process = system.worker("digits").await?;
         let pid = worker.pid().context("the worker has ended")?;

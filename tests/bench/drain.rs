@@ -54,6 +54,7 @@ pub(crate) fn job(pool: &PoolName, media_type: &str, body: bytes::Bytes) -> Job 
         max_attempts: 5,
         retention: Duration::from_secs(3600),
         trace_parent: None,
+        origin: None,
     }
 }
 

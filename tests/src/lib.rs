@@ -1,5 +1,7 @@
 //! The whole system under test: a folder, processes of the program `millrace` in it, and what they say.
 
+use std::path::{Path, PathBuf};
+
 mod broker;
 mod process;
 mod server;
@@ -11,3 +13,9 @@ pub use process::Process;
 pub use server::PrivateServer;
 pub use system::{Gateway, System};
 pub use until::until;
+
+/// This repository. Cargo says where when it runs something; what was compiled elsewhere and kept may remember another.
+pub fn repository() -> PathBuf {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&manifest).join("..")
+}

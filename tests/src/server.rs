@@ -1,13 +1,13 @@
 //! A broker's server that a test has for itself, to kill and to start again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 
 use anyhow::bail;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::BrokerKind;
+use crate::{BrokerKind, repository};
 
 /// A server of a test's own, with its data in a folder. Dropped, it is killed.
 pub struct PrivateServer {
@@ -65,5 +65,5 @@ async fn servers(arguments: &[&str]) -> anyhow::Result<String> {
 }
 
 fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/servers.sh")
+    repository().join("scripts/servers.sh")
 }

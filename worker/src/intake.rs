@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use queue::{Blobs, Claim, ClaimRequest, Consumer, Delivery, ErrorKind, JobError, Ledger, Settlement, WorkerId};
+use queue::{Blobs, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobError, Ledger, Settlement, WorkerId};
 use rayon::ThreadPool;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batcher::Batcher;
+use crate::endings::Endings;
 use crate::held::{Held, How, Leaving, Ready, Work};
 use crate::leases::Leases;
 use crate::model::{Item, Model};
@@ -25,6 +27,7 @@ pub(crate) struct Intake {
     pub(crate) worker: WorkerId,
     pub(crate) consumer: Arc<dyn Consumer>,
     pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) endings: Endings,
     pub(crate) blobs: Blobs,
     pub(crate) model: Arc<dyn Model>,
     pub(crate) leases: Arc<Leases>,
@@ -58,10 +61,7 @@ impl Intake {
     }
 
     async fn claim(self: Arc<Self>, deliveries: Vec<Delivery>, stop: CancellationToken) {
-        let request =
-            |delivery: &Delivery| ClaimRequest { job: delivery.job.clone(), redelivered: delivery.redelivered };
-        let requests = deliveries.iter().map(request).collect();
-        let claims = match self.ledger.claim(&self.worker, requests, self.leases.duration()).await {
+        let claims = match self.claims(&deliveries, &stop).await {
             Ok(claims) => claims,
             Err(error) => {
                 tracing::warn!(%error, jobs = deliveries.len(), "cannot claim jobs; giving them back");
@@ -70,7 +70,7 @@ impl Intake {
                 return;
             }
         };
-        let mut settled = Vec::new();
+        let (mut settled, mut ended) = (Vec::new(), Vec::new());
         for (mut delivery, claim) in deliveries.into_iter().zip(claims) {
             match claim {
                 Claim::Go { lease, alone } => {
@@ -82,14 +82,52 @@ impl Intake {
                         None => self.prepare(held).await,
                     }
                 }
-                Claim::Ended(_) | Claim::Held => settled.push((delivery, Settlement::Done)),
+                Claim::Ended(_) => ended.push(delivery),
+                Claim::Held => settled.push((delivery, Settlement::Done)),
             }
+        }
+        // Whoever saw them end may have vanished before they told it.
+        let told = self.endings.tell(&ended.iter().map(|delivery: &Delivery| &delivery.job).collect::<Vec<_>>()).await;
+        let (told, untold): (Vec<_>, Vec<_>) = ended.into_iter().zip(told).partition(|(_, told)| *told);
+        settled.extend(told.into_iter().map(|(delivery, _)| (delivery, Settlement::Done)));
+        if !untold.is_empty() {
+            stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+            self.window.release(untold.len());
         }
         if !settled.is_empty() {
             self.window.release(settled.len());
             if let Err(error) = self.consumer.settle(settled).await {
                 tracing::warn!(%error, "cannot settle deliveries that need no work; they come again");
             }
+        }
+    }
+
+    /// The ledger's answers, in order. An answer that is lost may have granted leases, and jobs given back then would
+    /// look as if their worker had vanished; so the same requests are made for as long as those leases would hold.
+    async fn claims(&self, deliveries: &[Delivery], stop: &CancellationToken) -> Result<Vec<Claim>, Error> {
+        let mut requests = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            let mut job = delivery.job.clone();
+            // What came from outside may be bigger than what could be published again.
+            job.input.body = self.blobs.delivered(&job.id, &job.input.body).await?;
+            requests.push(ClaimRequest::new(job, delivery.redelivered));
+        }
+        let (start, mut is_repeated) = (Instant::now(), false);
+        loop {
+            let error = match self.ledger.claim(&self.worker, requests.clone(), self.leases.duration()).await {
+                Ok(claims) => return Ok(claims),
+                Err(error) => error,
+            };
+            let may_be_claimed = error.kind() == ErrorKind::Unavailable && start.elapsed() < self.leases.duration();
+            if !may_be_claimed || is_repeated && stop.is_cancelled() {
+                return Err(error);
+            }
+            tracing::warn!(%error, jobs = requests.len(), "cannot claim jobs; trying again");
+            // At once the first time: most often only the connection was lost.
+            if is_repeated {
+                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+            }
+            is_repeated = true;
         }
     }
 
@@ -100,8 +138,8 @@ impl Intake {
     }
 
     /// Fetches a job's bytes and hands it to the CPU threads.
-    async fn prepare(self: &Arc<Self>, held: Held) {
-        let body = match self.blobs.bytes(&held.delivery.job.input.body).await {
+    async fn prepare(self: &Arc<Self>, mut held: Held) {
+        let body = match self.body(&mut held.delivery).await {
             Ok(body) => body,
             Err(error) => {
                 let problem = JobError { kind: "input_unreadable".to_owned(), message: error.to_string() };
@@ -117,6 +155,20 @@ impl Intake {
             Ok(item) => intake.push(Ready { held, work: Work::Prepared(item) }),
             Err(error) => intake.leave(held, How::Failed(error)),
         });
+    }
+
+    /// The bytes of a job. The message may be older than the job's input, whose former blob is deleted when somebody
+    /// edits it: what is missing is asked of the ledger.
+    async fn body(&self, delivery: &mut Delivery) -> Result<Bytes, Error> {
+        let missing = match self.blobs.bytes(&delivery.job.input.body).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => error,
+            read => return read,
+        };
+        match self.ledger.input(&delivery.job.id).await? {
+            Some(input) if input != delivery.job.input => delivery.job.input = input,
+            _ => return Err(missing),
+        }
+        self.blobs.bytes(&delivery.job.input.body).await
     }
 
     fn push(&self, ready: Ready) {

@@ -8,6 +8,7 @@
 mod batcher;
 mod buckets;
 mod device;
+mod endings;
 mod held;
 mod intake;
 mod leases;

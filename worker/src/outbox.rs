@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{
-    Blobs, Body, Consumer, Error, Finish, Finished, JobError, Lease, Ledger, Outcome, Output, Settlement, State,
+    Blobs, Body, Consumer, Error, Finish, Finished, JobError, Lease, Ledger, Outcome, Output, Role, Settlement, State,
 };
 use tokio::sync::mpsc;
 
+use crate::endings::Endings;
 use crate::held::{Held, How, Leaving};
 use crate::leases::Leases;
 use crate::metrics;
@@ -27,6 +28,7 @@ pub(crate) struct Outbox {
     pub(crate) pool: Arc<str>,
     pub(crate) consumer: Arc<dyn Consumer>,
     pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) endings: Endings,
     pub(crate) blobs: Blobs,
     pub(crate) leases: Arc<Leases>,
     pub(crate) window: Arc<Window>,
@@ -45,24 +47,32 @@ impl Outbox {
     async fn let_go(&self, leaving: Vec<Leaving>) {
         let jobs = leaving.len();
         let mut finishes = Vec::with_capacity(leaving.len());
-        let mut settlements = Vec::with_capacity(leaving.len());
-        let mut lost = 0;
+        let (mut settlements, mut finishing) = (Vec::with_capacity(leaving.len()), Vec::with_capacity(leaving.len()));
         for Leaving { held, how } in leaving {
             let settlement = if matches!(how, How::Released) { Settlement::Again } else { Settlement::Done };
             match self.outcome(&held, how).await {
-                Some(outcome) => finishes.push(Finish { lease: held.lease.clone(), outcome }),
-                None => lost += 1,
+                Some(outcome) => {
+                    finishes.push(Finish { lease: held.lease.clone(), outcome });
+                    finishing.push(true);
+                }
+                None => finishing.push(false),
             }
             settlements.push((held, settlement));
         }
-        let mut outcomes: BTreeMap<&'static str, u64> = BTreeMap::from([("lease_lost", lost)]);
-        for finished in self.finish(finishes).await {
-            *outcomes.entry(outcome_name(finished)).or_default() += 1;
+        let mut finished = self.finish(finishes).await.into_iter();
+        let finished: Vec<Finished> = finishing
+            .into_iter()
+            .map(|is_finishing| if is_finishing { finished.next() } else { None }.unwrap_or(Finished::LeaseLost))
+            .collect();
+        let mut outcomes: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for finished in &finished {
+            *outcomes.entry(outcome_name(*finished)).or_default() += 1;
         }
         self.window.written(jobs);
-        for (outcome, jobs) in outcomes.into_iter().filter(|(_, jobs)| *jobs > 0) {
+        for (outcome, jobs) in outcomes {
             metrics::jobs_ended(&self.pool, outcome, jobs);
         }
+        self.tell(&mut settlements, &finished).await;
         let forget = |(held, settlement): (Held, Settlement)| {
             self.leases.forget(&held.lease);
             (held.delivery, settlement)
@@ -71,6 +81,24 @@ impl Outbox {
         let settled = settlements.into_iter().map(forget).collect();
         if let Err(error) = self.consumer.settle(settled).await {
             tracing::warn!(%error, "cannot settle deliveries; they come again, and the ledger knows that they are done");
+        }
+    }
+
+    /// Tells how jobs ended. Where that fails the delivery goes back, so that whoever gets it tells it again; but only of
+    /// a job that has ended: of any other it would be taken for the sign of a vanished worker.
+    async fn tell(&self, settlements: &mut [(Held, Settlement)], finished: &[Finished]) {
+        let may_have_ended = |finished: &Finished| match finished {
+            Finished::Recorded(state) => state.has_ended(),
+            // Cancelled, or somebody else's.
+            Finished::LeaseLost => true,
+        };
+        let places: Vec<usize> = (0..finished.len()).filter(|place| may_have_ended(&finished[*place])).collect();
+        let jobs: Vec<_> = places.iter().map(|place| &settlements[*place].0.delivery.job).collect();
+        let told = self.endings.tell(&jobs).await;
+        for (place, told) in places.into_iter().zip(told) {
+            if !told && matches!(finished[place], Finished::Recorded(_)) {
+                settlements[place].1 = Settlement::Again;
+            }
         }
     }
 
@@ -98,7 +126,7 @@ impl Outbox {
     /// A big output goes to the blob store.
     async fn keep(&self, lease: &Lease, output: Output) -> Result<Output, Error> {
         let Body::Inline(bytes) = output.body else { return Ok(output) };
-        let body = self.blobs.body(&lease.id, "output", bytes).await?;
+        let body = self.blobs.body(&lease.id, Role::Output, bytes).await?;
         Ok(Output { media_type: output.media_type, body })
     }
 

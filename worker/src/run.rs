@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batcher::Batcher;
 use crate::device::Device;
+use crate::endings::Endings;
 use crate::held::{How, Leaving};
 use crate::intake::Intake;
 use crate::leases::Leases;
@@ -151,6 +152,8 @@ async fn work(
 
     let consumer = backend.broker.consumer(&pool).await?;
     let producer = backend.broker.producer().await?;
+    let announcer = backend.broker.announcer(&pool).await?;
+    let endings = Endings { announcer, ledger: Arc::clone(&backend.ledger) };
     let cold_start_seconds = presence.ready(started).await;
     metrics::became_ready(pool.as_str(), cold_start_seconds);
     health.ready(CONDITION);
@@ -162,6 +165,7 @@ async fn work(
         pool: pool.as_str().into(),
         consumer: Arc::clone(&consumer),
         ledger: Arc::clone(&backend.ledger),
+        endings: endings.clone(),
         blobs: blobs.clone(),
         leases: Arc::clone(leases),
         window: Arc::clone(&window),
@@ -172,6 +176,7 @@ async fn work(
         worker: id,
         consumer,
         ledger: backend.ledger,
+        endings,
         blobs,
         model,
         leases: Arc::clone(leases),

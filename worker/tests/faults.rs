@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -13,8 +14,9 @@ use millrace_worker::model::{Echo, Model};
 use millrace_worker::{Worker, WorkerError, WorkerSettings};
 use queue::faulty::{Call, Fault, Faulty};
 use queue::{
-    Backend, BackendUrls, Blobs, Body, Broker, Class, Consumer, Delivery, Gauge, Input, Job, JobRecord,
-    PoolExpectation, PoolName, Producer, Publication, Risk, Settlement, State, WorkerId,
+    Announcer, Backend, BackendUrls, Blobs, Body, Broker, Claim, ClaimRequest, Class, Consumer, Delivery, Ending,
+    Finish, Gauge, Input, Job, JobError, JobRecord, Outcome, PoolExpectation, PoolName, Producer, Publication, Risk,
+    Role, Settlement, State, WorkerId,
 };
 use service::Health;
 use tempfile::TempDir;
@@ -23,6 +25,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is longer is a file.
+const INLINE_BYTES: usize = 64;
 
 struct Bench {
     folder: TempDir,
@@ -45,17 +50,25 @@ impl Bench {
     }
 
     fn start(&self, model: Echo) -> JoinHandle<Result<(), WorkerError>> {
+        self.start_with(model, WorkerSettings::default())
+    }
+
+    fn start_with(&self, model: Echo, settings: WorkerSettings) -> JoinHandle<Result<(), WorkerError>> {
         let worker = Worker {
             id: WorkerId::new("tested"),
             pool: pool(),
-            settings: WorkerSettings { retry_initial: service::Period::millis(1), ..WorkerSettings::default() },
+            settings: WorkerSettings { retry_initial: service::Period::millis(1), ..settings },
             model: Arc::new(model) as Arc<dyn Model>,
             backend: self.flawed.clone(),
-            blobs: Blobs::directory(&self.folder.path().join("blobs"), Blobs::INLINE_LIMIT_BYTES).unwrap(),
+            blobs: self.blobs(),
             health: Health::new(),
             started: Instant::now(),
         };
         tokio::spawn(millrace_worker::run(worker, self.stop.clone()))
+    }
+
+    fn blobs(&self) -> Blobs {
+        Blobs::directory(&self.folder.path().join("blobs"), INLINE_BYTES).unwrap()
     }
 
     async fn submit(&self, bodies: &[&'static str]) {
@@ -109,6 +122,10 @@ impl Broker for Garbling {
         self.0.gauge().await
     }
 
+    async fn announcer(&self, pool: &PoolName) -> queue::Result<Option<Arc<dyn Announcer>>> {
+        self.0.announcer(pool).await
+    }
+
     async fn risks(&self, pools: &[PoolExpectation]) -> queue::Result<Vec<Risk>> {
         self.0.risks(pools).await
     }
@@ -129,6 +146,48 @@ impl Consumer for GarblingConsumer {
     }
 }
 
+/// A broker whose pool has a place to tell how jobs ended, and what was told there.
+#[derive(Clone)]
+struct Telling(Arc<dyn Broker>, Arc<Mutex<Vec<Ending>>>);
+
+impl Telling {
+    fn told(&self) -> Vec<(String, State)> {
+        let told = |ending: &Ending| (ending.record.id.to_string(), ending.record.state);
+        self.1.lock().unwrap().iter().map(told).collect()
+    }
+}
+
+#[async_trait]
+impl Broker for Telling {
+    async fn producer(&self) -> queue::Result<Arc<dyn Producer>> {
+        self.0.producer().await
+    }
+
+    async fn consumer(&self, pool: &PoolName) -> queue::Result<Arc<dyn Consumer>> {
+        self.0.consumer(pool).await
+    }
+
+    async fn gauge(&self) -> queue::Result<Arc<dyn Gauge>> {
+        self.0.gauge().await
+    }
+
+    async fn announcer(&self, _: &PoolName) -> queue::Result<Option<Arc<dyn Announcer>>> {
+        Ok(Some(Arc::new(self.clone())))
+    }
+
+    async fn risks(&self, pools: &[PoolExpectation]) -> queue::Result<Vec<Risk>> {
+        self.0.risks(pools).await
+    }
+}
+
+#[async_trait]
+impl Announcer for Telling {
+    async fn announce(&self, endings: &[Ending]) -> queue::Result<()> {
+        self.1.lock().unwrap().extend_from_slice(endings);
+        Ok(())
+    }
+}
+
 fn pool() -> PoolName {
     "echo".parse().unwrap()
 }
@@ -145,6 +204,7 @@ fn job(body: &'static str) -> Job {
         max_attempts: 3,
         retention: Duration::from_secs(60),
         trace_parent: None,
+        origin: None,
     }
 }
 
@@ -185,22 +245,55 @@ async fn a_finish_whose_answer_is_lost_is_one_effect() {
 async fn a_delivery_that_could_not_be_claimed_or_received_comes_again() {
     let bench = Bench::new().await;
     bench.faulty.order(Call::Receive, Fault::Fail, 1);
-    bench.faulty.order(Call::Claim, Fault::Fail, 1);
+    // One more than the worker makes while a lease would hold.
+    bench.faulty.order(Call::Claim, Fault::Fail, 4);
     bench.submit(&["one"]).await;
-    let worker = bench.start(Echo::default());
+    let lease = service::Period::millis(100);
+    let worker = bench.start_with(Echo::default(), WorkerSettings { lease, ..WorkerSettings::default() });
     assert_eq!(bench.ended("one").await.state, State::Succeeded);
+    assert_eq!(bench.faulty.left(Call::Claim), 0);
     bench.stopped(worker).await;
     assert_eq!(bench.in_broker().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_whose_answer_is_lost_is_claimed_again() {
+async fn a_job_whose_claim_was_not_answered_is_charged_for_one_attempt_and_is_no_suspect() {
     let bench = Bench::new().await;
-    bench.faulty.order(Call::Claim, Fault::LoseAnswer, 1);
-    bench.submit(&["one"]).await;
+    bench.faulty.order(Call::Claim, Fault::LoseAnswer, 2);
+    bench.submit_jobs(vec![Job { max_attempts: 1, ..job("one") }]).await;
     let worker = bench.start(Echo::default());
-    // The lease of the lost answer is taken over by the redelivery: the job is a suspect then, and runs alone.
-    assert_eq!(bench.ended("one").await.state, State::Succeeded);
+    bench.ended("one").await;
+    let record = bench.sound.ledger.get(&job("one").id).await.unwrap().unwrap();
+    assert_eq!((record.state, record.attempts, record.history.len()), (State::Succeeded, 1, 0));
+    bench.stopped(worker).await;
+    assert_eq!((bench.in_broker().await, bench.faulty.left(Call::Claim)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_message_of_a_job_runs_the_edited_input() {
+    let bench = Bench::new().await;
+    let (id, blobs) = (job("one").id, bench.blobs());
+    let long = |text: &str| text.repeat(INLINE_BYTES).into();
+    let former = blobs.body(&id, Role::Input, long("former")).await.unwrap();
+    let Body::Reference(former_blob) = former.clone() else { panic!("it is longer than {INLINE_BYTES} bytes") };
+    let input = |body| Input { media_type: "text/plain".to_owned(), body };
+    let stale = Job { input: input(former), ..job("one") };
+    bench.submit_jobs(vec![stale.clone()]).await;
+    // It fails, by another's hand, and is edited; its message is still in the broker.
+    let request = ClaimRequest::new(stale, false);
+    let lease = bench.sound.ledger.claim(&WorkerId::new("other"), vec![request], PATIENCE).await.unwrap();
+    let [Claim::Go { lease, .. }] = &lease[..] else { panic!("{lease:?}") };
+    let error = JobError { kind: "bad_input".to_owned(), message: "no text".to_owned() };
+    let finish = Finish { lease: lease.clone(), outcome: Outcome::Failed(error) };
+    bench.sound.ledger.finish(vec![finish]).await.unwrap();
+    let edited = blobs.body(&id, Role::Input, long("edited")).await.unwrap();
+    bench.sound.ledger.requeue(&id, Some(input(edited))).await.unwrap();
+    blobs.delete(&former_blob).await.unwrap();
+
+    let worker = bench.start(Echo::default());
+    let record = bench.ended("one").await;
+    assert_eq!((record.state, &record.error), (State::Succeeded, &None));
+    assert_eq!(blobs.bytes(output(&record)).await.unwrap(), long("edited"));
     bench.stopped(worker).await;
 }
 
@@ -261,4 +354,32 @@ async fn a_message_that_cannot_be_read_is_dead_at_once_with_its_bytes_and_blocks
     assert_eq!(bench.sound.ledger.input(&unreadable.id).await.unwrap(), Some(unreadable.input));
     bench.stopped(worker).await;
     assert_eq!(bench.in_broker().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_every_job_ended_is_told_though_telling_fails_and_only_then_is_its_delivery_settled() {
+    let mut bench = Bench::new().await;
+    let telling = Telling(bench.sound.broker.clone(), Arc::default());
+    bench.flawed = bench.faulty.wrap(Backend { broker: Arc::new(telling.clone()), ..bench.sound.clone() });
+    // The outbox's first attempt, and the intake's when the deliveries have come again.
+    bench.faulty.order(Call::Announce, Fault::Fail, 2);
+    bench.submit(&["good", "fail:input", "fail:model", "cancelled"]).await;
+    let cancelled = bench.sound.ledger.cancel(&job("cancelled").id).await.unwrap().unwrap();
+    assert_eq!(cancelled.state, State::Cancelled);
+    let worker = bench.start(Echo::default());
+    let expected = BTreeSet::from([
+        ("cancelled".to_owned(), State::Cancelled),
+        ("fail:input".to_owned(), State::Failed),
+        ("fail:model".to_owned(), State::Dead),
+        ("good".to_owned(), State::Succeeded),
+    ]);
+    let mut looks = tokio::time::interval(Duration::from_millis(1));
+    let told = async {
+        while telling.told().into_iter().collect::<BTreeSet<_>>() != expected || bench.in_broker().await > 0 {
+            looks.tick().await;
+        }
+    };
+    timeout(PATIENCE, told).await.unwrap();
+    assert_eq!(bench.faulty.left(Call::Announce), 0);
+    bench.stopped(worker).await;
 }

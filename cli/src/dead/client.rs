@@ -59,6 +59,7 @@ struct Page {
 #[derive(Deserialize)]
 struct Purged {
     purged: u64,
+    more: bool,
 }
 
 /// The parts of a problem document that matter here.
@@ -130,8 +131,15 @@ impl Client {
     /// How many jobs of the pool were forgotten.
     pub(super) async fn purge(&self, pool: &PoolName, state: Ending) -> anyhow::Result<u64> {
         let query = [("pool", pool.as_str()), ("state", state.as_str())];
-        let Purged { purged } = self.ask(self.http.delete(format!("{}/v1/dead", self.gateway)).query(&query)).await?;
-        Ok(purged)
+        let mut forgotten = 0;
+        loop {
+            let request = self.http.delete(format!("{}/v1/dead", self.gateway)).query(&query);
+            let Purged { purged, more } = self.ask(request).await?;
+            forgotten += purged;
+            if !more {
+                return Ok(forgotten);
+            }
+        }
     }
 
     fn url(&self, id: &JobId, rest: &str) -> String {

@@ -74,8 +74,9 @@ impl Bench {
             max_attempts: 1,
             retention: Duration::from_secs(60),
             trace_parent: None,
+            origin: None,
         };
-        let request = ClaimRequest { job, redelivered: false };
+        let request = ClaimRequest::new(job, false);
         let worker = WorkerId::new("worker-1");
         let claims = self.backend.ledger.claim(&worker, vec![request], Duration::from_secs(30));
         let Some(Claim::Go { lease, .. }) = claims.await.unwrap().pop() else { panic!("{id} is new") };
@@ -175,6 +176,11 @@ async fn a_job_is_requeued_with_another_input() {
     let (done, text) = bench.run(&["requeue", "a", "--input", file, "--media-type", "image/png"]).await.unwrap();
     assert!(!done && text.contains("is not text/plain"), "{text}");
     assert!(bench.run(&["requeue", "a", "b", "--input", file]).await.is_err());
+    let empty = bench.folder.path().join("empty.txt");
+    std::fs::write(&empty, "").unwrap();
+    let error = bench.run(&["requeue", "a", "--input", empty.to_str().unwrap()]).await.unwrap_err().to_string();
+    assert!(error.contains("empty.txt is empty"), "{error}");
+    assert_eq!(bench.state("a").await, Some(State::Failed));
     bench.done(&["requeue", "a", "--input", file]).await;
     let input = bench.backend.ledger.input(&"a".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!((input.media_type.as_str(), input.body), ("text/plain", Body::Inline("edited".into())));
@@ -194,6 +200,16 @@ async fn jobs_are_purged_by_name_and_a_whole_pool_only_with_a_yes() {
     assert_eq!(bench.state("b").await, Some(State::Dead));
     assert_eq!(bench.done(&["purge", "--pool", "digits", "--yes"]).await, "2 dead jobs of pool digits forgotten\n");
     assert_eq!((bench.state("b").await, bench.state("d").await), (None, Some(State::Failed)));
+}
+
+#[tokio::test]
+async fn a_pool_of_many_dead_jobs_is_purged_whole() {
+    let bench = Bench::start().await;
+    for number in 0..201 {
+        bench.end(&format!("job-{number}"), State::Dead).await;
+    }
+    assert_eq!(bench.done(&["purge", "--pool", "digits", "--yes"]).await, "201 dead jobs of pool digits forgotten\n");
+    assert_eq!(bench.done(&["list"]).await, "no dead jobs\n");
 }
 
 #[tokio::test]

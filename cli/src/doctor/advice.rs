@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use queue::{BackendUrl, Risk, Severity};
+use queue::{BackendUrl, BackendUrls, Risk, Severity};
 use service::Period;
 
 use crate::settings::{PoolSettings, Settings};
 
+/// A job without a deadline may come again whenever its broker comes back. A day of that is to be reckoned with.
+const LEAST_RETENTION: Period = Period::seconds(24 * 3600);
+
 /// What can be seen without asking anybody.
-pub(super) fn of_settings(settings: &Settings) -> Vec<Risk> {
+pub(super) fn of_settings(settings: &Settings, urls: &BackendUrls) -> Vec<Risk> {
     let mut risks = Vec::new();
     let is_embedded = |url: &BackendUrl| matches!(url, BackendUrl::Embedded { .. });
-    if let Ok(urls) = settings.backend_urls()
-        && !is_embedded(urls.broker())
-    {
+    if !is_embedded(urls.broker()) {
         if is_embedded(urls.ledger()) {
             risks.push(Risk {
                 severity: Severity::Warning,
@@ -37,12 +38,12 @@ pub(super) fn of_settings(settings: &Settings) -> Vec<Risk> {
         });
     }
     for (name, pool) in &settings.pools {
-        risks.extend(of_pool(name, pool));
+        risks.extend(of_pool(name, pool, is_embedded(urls.broker())));
     }
     risks
 }
 
-fn of_pool(name: &str, pool: &PoolSettings) -> Vec<Risk> {
+fn of_pool(name: &str, pool: &PoolSettings, has_embedded_broker: bool) -> Vec<Risk> {
     let mut risks = Vec::new();
     let jobs = &pool.jobs;
     if jobs.max_attempts.get() == 1 {
@@ -55,16 +56,20 @@ fn of_pool(name: &str, pool: &PoolSettings) -> Vec<Risk> {
             advice: "allow at least 2 attempts".to_owned(),
         });
     }
-    if let Some(deadline) = jobs.deadline
-        && jobs.retention < deadline
-    {
+    let (least, found) = match jobs.deadline {
+        Some(deadline) => (deadline, format!("{}, with a deadline of {deadline}", jobs.retention)),
+        // One file holds messages and records, and no message in it outlives a record by itself.
+        None if has_embedded_broker => return risks,
+        None => (LEAST_RETENTION, format!("{}, without a deadline", jobs.retention)),
+    };
+    if jobs.retention < least {
         risks.push(Risk {
             severity: Severity::Warning,
             subject: format!("pool {name}"),
             setting: format!("pools.{name}.jobs.retention"),
-            found: format!("{}, with a deadline of {deadline}", jobs.retention),
+            found,
             why: "a message that comes again after the record of its job was forgotten is run again".to_owned(),
-            advice: format!("keep records for at least {deadline}"),
+            advice: format!("set it to at least {least}, or pools.{name}.jobs.deadline to no more than it"),
         });
     }
     risks

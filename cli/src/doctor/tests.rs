@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use queue::faulty::{Call, Fault, Faulty};
-use queue::{PoolName, WorkerId, WorkerState};
+use queue::{Backend, PoolName, WorkerId, WorkerState};
 use service::{Sources, config};
 
 use super::*;
@@ -13,6 +13,10 @@ fn settings(folder: &Path, more: &[&str]) -> Settings {
     let data = format!("broker=embedded:{}", folder.join("data").display());
     let flags = [data.as_str(), "pools.echo.model=echo"].into_iter().chain(more.iter().copied());
     config::load(&Sources { flags: flags.map(str::to_owned).collect(), ..Sources::default() }).unwrap()
+}
+
+async fn examined(settings: &Settings) -> Vec<Risk> {
+    examine(settings, &settings.backend_urls().unwrap()).await
 }
 
 fn find<'a>(risks: &'a [Risk], setting: &str) -> Option<&'a Risk> {
@@ -35,7 +39,7 @@ fn risk(severity: Severity, setting: &str) -> Risk {
 async fn what_the_configuration_asks_for_is_found_and_told_once() {
     let folder = tempfile::tempdir().unwrap();
     let risky = ["pools.echo.jobs.max_attempts=1", "pools.echo.jobs.deadline=2h", "pools.echo.jobs.retention=1h"];
-    let risks = examine(&settings(folder.path(), &risky)).await;
+    let risks = examined(&settings(folder.path(), &risky)).await;
     let (attempts, retention) = ("pools.echo.jobs.max_attempts", "pools.echo.jobs.retention");
     assert_eq!(find(&risks, attempts).unwrap().found, "1");
     assert!(
@@ -44,7 +48,7 @@ async fn what_the_configuration_asks_for_is_found_and_told_once() {
     for (index, risk) in risks.iter().enumerate() {
         assert!(!risks[..index].contains(risk), "told twice: {risk:?}");
     }
-    let risks = examine(&settings(folder.path(), &[])).await;
+    let risks = examined(&settings(folder.path(), &[])).await;
     assert_eq!((find(&risks, attempts), find(&risks, retention)), (None, None));
 }
 
@@ -52,7 +56,7 @@ async fn what_the_configuration_asks_for_is_found_and_told_once() {
 async fn a_model_that_is_missing_is_severe() {
     let folder = tempfile::tempdir().unwrap();
     let missing = format!("pools.echo.model={}", folder.path().join("nothing").display());
-    let risks = examine(&settings(folder.path(), &[&missing])).await;
+    let risks = examined(&settings(folder.path(), &[&missing])).await;
     assert_eq!(find(&risks, "pools.*.model").unwrap().severity, Severity::Severe);
 }
 
@@ -60,21 +64,51 @@ async fn a_model_that_is_missing_is_severe() {
 async fn a_data_folder_that_cannot_be_used_is_severe() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("data"), "no folder").unwrap();
-    let risks = examine(&settings(folder.path(), &[])).await;
+    let risks = examined(&settings(folder.path(), &[])).await;
     let found = find(&risks, "broker and ledger").unwrap();
     assert_eq!(found.severity, Severity::Severe);
     assert!(found.found.contains("data folder"), "{found:?}");
+    assert!(found.advice.contains("`broker` and `ledger`"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_data_folder_that_is_not_there_yet_is_told_and_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), &[]);
+    let risks = examined(&settings).await;
+    let found = find(&risks, "data file").unwrap();
+    assert_eq!((found.severity, found.found.as_str()), (Severity::Warning, "nothing there yet"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    Backend::open(&settings.backend_urls().unwrap()).await.unwrap();
+    assert_eq!(find(&examined(&settings).await, "data file"), None);
+}
+
+#[test]
+fn records_that_a_broker_may_outlive_are_found_without_a_deadline_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = |more: &[&str]| {
+        let settings = settings(folder.path(), more);
+        let risks = advice::of_settings(&settings, &settings.backend_urls().unwrap());
+        find(&risks, "pools.echo.jobs.retention").map(|risk| (risk.found.clone(), risk.advice.clone()))
+    };
+    let elsewhere = ["broker=redis://127.0.0.1:1", "pools.echo.jobs.retention=1h"];
+    let (found, advice) = retention(&elsewhere).unwrap();
+    assert!(found.contains("without a deadline") && advice.contains("pools.echo.jobs.deadline"), "{found} {advice}");
+    assert_eq!(retention(&elsewhere[1..]), None, "the embedded broker");
+    assert_eq!(retention(&elsewhere[..1]), None, "a day, unless told");
+    assert_eq!(retention(&[elsewhere[0], elsewhere[1], "pools.echo.jobs.deadline=30m"]), None);
 }
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_severe_and_hides_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), &[]);
-    let backend = Backend::open(&settings.backend_urls().unwrap()).await.unwrap();
-    let sound = look(&settings, &backend).await;
+    let urls = settings.backend_urls().unwrap();
+    let backend = Backend::open(&urls).await.unwrap();
+    let sound = look(&settings, &urls, &backend.clone().into()).await;
     let faulty = Faulty::default();
     faulty.order(Call::Risks, Fault::Fail, 1);
-    let risks = look(&settings, &faulty.wrap(backend)).await;
+    let risks = look(&settings, &urls, &faulty.wrap(backend).into()).await;
     // The broker was asked first; the ledger told all the same.
     assert_eq!((risks[0].setting.as_str(), risks[0].severity), ("broker", Severity::Severe));
     assert!(sound.iter().all(|risk| risks[1..].contains(risk)));
@@ -86,7 +120,7 @@ async fn a_batch_that_takes_longer_than_a_worker_has_to_drain_is_found() {
     let settings = settings(folder.path(), &["pools.echo.scale.max=7"]);
     let backend = Backend::open(&settings.backend_urls().unwrap()).await.unwrap();
     let pool: PoolName = "echo".parse().unwrap();
-    let (none, risks) = expectations(&settings, &*backend.roster, "ledger").await;
+    let (none, risks) = expectations(&settings, Some(&*backend.roster), "ledger").await;
     assert_eq!((none[0].max_workers, none[0].holding, risks), (7, None, Vec::new()));
     for (id, batch_seconds) in [("fast", 0.5), ("slow", 20.0)] {
         let worker = WorkerRecord {
@@ -100,7 +134,7 @@ async fn a_batch_that_takes_longer_than_a_worker_has_to_drain_is_found() {
         };
         backend.roster.beat(&worker, Duration::from_secs(60)).await.unwrap();
     }
-    let (pools, risks) = expectations(&settings, &*backend.roster, "ledger").await;
+    let (pools, risks) = expectations(&settings, Some(&*backend.roster), "ledger").await;
     assert_eq!(pools[0].holding, Some(Duration::from_secs(60)));
     assert!(find(&risks, "pools.echo.worker.drain_timeout").unwrap().found.contains("20s"), "{risks:?}");
 }

@@ -67,7 +67,7 @@ async fn serve(folder: &TempDir) -> String {
         let worker = WorkerId::new("worker-1");
         loop {
             let delivery = consumer.receive(1).await.unwrap().pop().unwrap();
-            let request = ClaimRequest { job: delivery.job.clone(), redelivered: false };
+            let request = ClaimRequest::new(delivery.job.clone(), false);
             let claim = backend.ledger.claim(&worker, vec![request], Duration::from_secs(30)).await.unwrap().pop();
             if let Some(Claim::Go { lease, .. }) = claim {
                 let outcome = model(&delivery.job.input.body);

@@ -1,11 +1,17 @@
 //! Jobs that ended badly: seen, tried again, forgotten.
 
-use queue::{Body, JobError, Outcome};
+use std::time::Duration;
+
+use queue::{Body, Claim, Class, Finish, Input, Job, JobError, JobId, Outcome, Role};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::doubles::Call;
-use crate::harness::{INLINE_BYTES, Running, problem, problem_name, start, text};
+use crate::harness::{INLINE_BYTES, Running, pool_name, problem, problem_name, start, text};
 
 fn error() -> JobError {
     JobError { kind: "model_error".to_owned(), message: "out of luck".to_owned() }
@@ -24,7 +30,7 @@ async fn die(gateway: &mut Running, id: &str, input: &'static str) {
     assert_eq!(gateway.submit(id, input).await.status(), 202);
     while !matches!(gateway.calls.recv().await, Some(Call::Published(_))) {}
     for _ in 0..2 {
-        let retry = Outcome::Retry { error: error(), after: std::time::Duration::ZERO };
+        let retry = Outcome::Retry { error: error(), after: Duration::ZERO };
         gateway.work(retry).await;
         publish_due(gateway).await;
     }
@@ -121,6 +127,7 @@ async fn a_requeued_job_takes_another_input_that_its_model_takes() {
         ("text/plain", "?class=batch", "x", (400, "bad-option")),
         ("text/plain", "?id=b", "x", (400, "bad-option")),
         ("text/plain", "?class=batch", "", (400, "bad-option")),
+        ("text/plain", "", "", (400, "empty-body")),
         ("application/json", "", "{", (400, "malformed-json")),
     ] {
         let response = requeue(media_type, query, body).send().await.unwrap();
@@ -168,6 +175,9 @@ async fn an_ended_job_is_forgotten_on_request_and_an_open_one_is_not() {
     let answer = problem(delete(&gateway, "/v1/jobs/b").await).await;
     assert_eq!((&answer["status"], &answer["state"]), (&json!(409), &json!("queued")));
     assert_eq!(answer["type"], "urn:millrace:problem:job-not-ended");
+    // Its message still waits.
+    gateway.post("/v1/jobs/b/cancel").send().await.unwrap().error_for_status().unwrap();
+    assert_eq!(problem_name(delete(&gateway, "/v1/jobs/b").await).await, (409, "record-needed".to_owned()));
 }
 
 #[tokio::test]
@@ -179,10 +189,66 @@ async fn the_dead_jobs_of_a_pool_are_purged_and_the_others_stay() {
     for path in ["/v1/dead", "/v1/dead?state=dead", "/v1/dead?pool=text&limit=1", "/v1/dead?pool=text&state=queued"] {
         assert_eq!(problem_name(delete(&gateway, path).await).await, (400, "bad-query".to_owned()), "{path}");
     }
-    assert_eq!(json(delete(&gateway, "/v1/dead?pool=elsewhere").await).await, json!({"purged": 0}));
-    assert_eq!(json(delete(&gateway, "/v1/dead?pool=text").await).await, json!({"purged": 2}));
+    let nothing = json!({"purged": 0, "more": false});
+    assert_eq!(json(delete(&gateway, "/v1/dead?pool=elsewhere").await).await, nothing);
+    assert_eq!(json(delete(&gateway, "/v1/dead?pool=text").await).await, json!({"purged": 2, "more": false}));
     assert!(ids(&gateway, "").await.0.is_empty());
     assert_eq!(ids(&gateway, "?state=failed").await.0, ["c"]);
+}
+
+/// One that the ledger alone knows, and whose input is a blob.
+async fn fail_unpublished(gateway: &Running, id: &str) {
+    let id: JobId = id.parse().unwrap();
+    let body = gateway.blobs.body(&id, Role::Input, vec![b'x'; INLINE_BYTES + 1].into()).await.unwrap();
+    let job = Job {
+        id,
+        pool: pool_name(),
+        class: Class::Standard,
+        input: Input { media_type: "text/plain".to_owned(), body },
+        created_at: jiff::Timestamp::now(),
+        deadline_at: None,
+        max_attempts: 1,
+        retention: Duration::from_secs(3600),
+        trace_parent: None,
+        origin: None,
+    };
+    let Claim::Go { lease, .. } = gateway.claim(&job).await else { panic!("it is new") };
+    gateway.ledger.finish(vec![Finish { lease, outcome: Outcome::Failed(error()) }]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_purge_of_many_is_told_in_rounds_and_leaves_no_blob() {
+    let gateway = start().await;
+    for number in 0..101 {
+        fail_unpublished(&gateway, &format!("job-{number}")).await;
+    }
+    let path = "/v1/dead?pool=text&state=failed";
+    assert_eq!(json(delete(&gateway, path).await).await, json!({"purged": 100, "more": true}));
+    assert_eq!(gateway.blob_count(), 1);
+    assert_eq!(json(delete(&gateway, path).await).await, json!({"purged": 1, "more": false}));
+    assert_eq!(gateway.blob_count(), 0);
+}
+
+#[tokio::test]
+async fn what_is_forgotten_leaves_no_blob_though_the_client_has_gone() {
+    let gateway = start().await;
+    fail_unpublished(&gateway, "a").await;
+    let ((arrived, has_arrived), (mut let_go, waiting)) = (oneshot::channel(), oneshot::channel());
+    *gateway.held_back.lock().unwrap() = Some((arrived, waiting));
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"DELETE /v1/jobs/a HTTP/1.1\r\nhost: millrace\r\n\r\n").await.unwrap();
+    has_arrived.await.unwrap();
+    drop(client);
+    // A request of a client that has gone is dropped at once; nothing tells that its work is not.
+    assert!(timeout(Duration::from_millis(300), let_go.closed()).await.is_err());
+    let_go.send(()).unwrap();
+    let mut looks = tokio::time::interval(Duration::from_millis(1));
+    let deleted = async {
+        while gateway.blob_count() > 0 {
+            looks.tick().await;
+        }
+    };
+    timeout(Duration::from_secs(60), deleted).await.unwrap();
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use queue::{
     Requeued, Result, Risk, Submitted, WorkerId,
 };
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 /// A model that takes text, and tensors of shape `[1]`.
 pub(crate) struct TextModel;
@@ -67,7 +68,11 @@ pub(crate) struct Told {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) calls: UnboundedSender<Call>,
     pub(crate) trouble: Arc<std::sync::Mutex<Option<ErrorKind>>>,
+    pub(crate) held_back: HeldBack,
 }
+
+/// Where the answer to the next call of `forget` waits: it says that it is there, and then waits to be let go.
+pub(crate) type HeldBack = Arc<std::sync::Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>>;
 
 impl Told {
     fn trouble(&self) -> Result<()> {
@@ -153,7 +158,13 @@ impl Ledger for Told {
 
     async fn forget(&self, id: &JobId) -> Result<Forgotten> {
         self.trouble()?;
-        self.ledger.forget(id).await
+        let forgotten = self.ledger.forget(id).await;
+        let held_back = self.held_back.lock().unwrap().take();
+        if let Some((arrived, let_go)) = held_back {
+            arrived.send(()).unwrap();
+            let_go.await.unwrap();
+        }
+        forgotten
     }
 
     async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged> {

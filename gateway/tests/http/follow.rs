@@ -125,3 +125,25 @@ async fn nobody_knows_a_job_that_was_never_submitted() {
     let response = gateway.post("/v1/jobs/ghost/cancel").send().await.unwrap();
     assert_eq!(problem_name(response).await, (404, "unknown-job".to_owned()));
 }
+
+#[tokio::test]
+async fn a_job_is_found_by_the_event_that_asked_for_it() {
+    let gateway = start().await;
+    let id = queue::JobId::of_event(&"text".parse().unwrap(), "/cameras/7", "4711").unwrap();
+    gateway.submit(id.as_str(), "hello").await;
+    assert_eq!(state(&gateway, "/v1/jobs?pool=text&source=/cameras/7&id=4711").await, "queued");
+    for (query, kind) in [
+        ("?pool=text&source=/cameras/7&id=4712", (404, "unknown-job")),
+        ("?pool=other&source=/cameras/7&id=4711", (404, "unknown-job")),
+        ("?pool=text&source=/cameras/7", (400, "bad-query")),
+        ("?source=/cameras/7&id=4711", (400, "bad-query")),
+        ("?pool=A&source=/cameras/7&id=4711", (400, "bad-query")),
+        ("?pool=text&id=4711&source=", (400, "bad-query")),
+        ("?pool=text&source=/millrace&id=a/b", (400, "bad-query")),
+        ("?pool=text&source=/s&id=1&colour=red", (400, "bad-query")),
+        ("", (400, "bad-query")),
+    ] {
+        let response = gateway.get(&format!("/v1/jobs{query}")).send().await.unwrap();
+        assert_eq!(problem_name(response).await, (kind.0, kind.1.to_owned()), "{query}");
+    }
+}

@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::doubles::{Call, TextModel, Told, Unsteady};
+use crate::doubles::{Call, HeldBack, TextModel, Told, Unsteady};
 
 /// The largest body and the largest input that travels along, small enough to be passed by a short text.
 pub(crate) const MAX_BODY_BYTES: usize = 4096;
@@ -37,6 +37,7 @@ pub(crate) struct Running {
     pub(crate) health: Health,
     pub(crate) broker_away: Arc<AtomicBool>,
     pub(crate) trouble: Arc<std::sync::Mutex<Option<ErrorKind>>>,
+    pub(crate) held_back: HeldBack,
     pub(crate) calls: UnboundedReceiver<Call>,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<std::io::Result<()>>,
@@ -63,8 +64,13 @@ pub(crate) async fn start_with(settings: GatewaySettings) -> Running {
     let blobs = Blobs::directory(&folder.path().join("blobs"), INLINE_BYTES).unwrap();
 
     let (sender, calls) = unbounded_channel();
-    let trouble = Arc::default();
-    let ledger = Told { ledger: Arc::clone(&backend.ledger), calls: sender, trouble: Arc::clone(&trouble) };
+    let (trouble, held_back) = (Arc::default(), HeldBack::default());
+    let ledger = Told {
+        ledger: Arc::clone(&backend.ledger),
+        calls: sender,
+        trouble: Arc::clone(&trouble),
+        held_back: Arc::clone(&held_back),
+    };
     let broker_away = Arc::new(AtomicBool::new(false));
     let producer = backend.broker.producer().await.unwrap();
     let producer = Unsteady { producer, away: Arc::clone(&broker_away) };
@@ -93,6 +99,7 @@ pub(crate) async fn start_with(settings: GatewaySettings) -> Running {
         health,
         broker_away,
         trouble,
+        held_back,
         calls,
         serving: tokio::spawn(gateway::run(listener, gateway, stop.clone())),
         stop,
@@ -140,7 +147,7 @@ impl Running {
 
     /// Claims a job, as a worker does.
     pub(crate) async fn claim(&self, job: &Job) -> Claim {
-        let request = ClaimRequest { job: job.clone(), redelivered: false };
+        let request = ClaimRequest::new(job.clone(), false);
         let worker = WorkerId::new("worker-1");
         self.ledger.claim(&worker, vec![request], Duration::from_secs(30)).await.unwrap().pop().unwrap()
     }

@@ -16,9 +16,11 @@ use rusqlite::{OptionalExtension, Row, named_params, params};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag};
+use super::{Announcer, Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag};
 use crate::clock::milliseconds_of;
-use crate::store::{Bell, BodyColumns, Durability, Store, Write, corrupt, read_body, sqlite};
+use crate::store::{
+    Bell, BodyColumns, Durability, Store, Write, corrupt, origin_column, read_body, read_origin, sqlite,
+};
 use crate::{Class, Error, ErrorKind, Input, Job, PoolExpectation, PoolName, Result, Risk};
 
 pub(crate) struct EmbeddedBroker {
@@ -48,6 +50,10 @@ impl Broker for EmbeddedBroker {
         Ok(Arc::new(EmbeddedGauge { store: self.store.clone() }))
     }
 
+    async fn announcer(&self, _pool: &PoolName) -> Result<Option<Arc<dyn Announcer>>> {
+        Ok(None)
+    }
+
     async fn risks(&self, _pools: &[PoolExpectation]) -> Result<Vec<Risk>> {
         self.store.risks().await
     }
@@ -70,7 +76,7 @@ fn insert_messages(write: &mut Write<'_>, jobs: &[Job]) -> Result<()> {
     let mut message = write.prepare("INSERT INTO messages (pool, class, published_at) VALUES (?1, ?2, ?3)")?;
     let mut payload = write.prepare(
         "INSERT INTO payloads (seq, job, created_at, deadline_at, max_attempts, retention, trace_parent, media_type, \
-         body, blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         body, blob, origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
     for job in jobs {
         message.execute(params![job.pool.as_str(), job.class as i64, write.now_milliseconds()]).map_err(&publishing)?;
@@ -87,6 +93,7 @@ fn insert_messages(write: &mut Write<'_>, jobs: &[Job]) -> Result<()> {
                 job.input.media_type,
                 body,
                 blob,
+                origin_column(job.origin.as_ref()),
             ])
             .map_err(&publishing)?;
     }
@@ -169,8 +176,8 @@ fn take(write: &mut Write<'_>, pool: &PoolName, hold: &Arc<Hold>, max: usize) ->
     taken.sort_unstable();
 
     let mut payload = write.prepare(
-        "SELECT job, created_at, deadline_at, max_attempts, retention, trace_parent, media_type, body, blob \
-         FROM payloads WHERE seq = ?1",
+        "SELECT job, created_at, deadline_at, max_attempts, retention, trace_parent, media_type, body, blob, \
+         origin FROM payloads WHERE seq = ?1",
     )?;
     let mut deliveries = Vec::with_capacity(taken.len());
     for (class, message, delivery) in taken {
@@ -202,6 +209,7 @@ fn read_job(row: &Row<'_>, pool: &PoolName, class: i64) -> Result<Job> {
         retention: Duration::from_millis(row.get(4).map_err(&reading)?),
         trace_parent: row.get(5).map_err(&reading)?,
         input: Input { media_type: row.get(6).map_err(&reading)?, body: read_body(row, 7)? },
+        origin: read_origin(row, 9)?,
     })
 }
 

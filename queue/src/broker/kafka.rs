@@ -11,15 +11,19 @@
 //! them again.
 //!
 //! A topic's retention is the servers': a job that waits for longer than `retention.ms` is deleted by them. Give the
-//! topics of slow pools a retention that is longer than the longest wait.
+//! topics of slow pools a retention that is longer than the longest wait. It must not be longer than the servers'
+//! `offsets.retention.minutes`: what a pool without workers has done is forgotten after that, and what its topics still
+//! keep runs again.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Broker, Consumer, Gauge, Producer};
-use crate::{PoolExpectation, PoolName, Result, Risk};
+use super::{Announcer, Broker, Consumer, Gauge, Producer};
+use crate::{PoolExpectation, PoolName, Result, Risk, Routes};
 
+mod announcer;
+mod assigning;
 mod cluster;
 mod commits;
 mod committer;
@@ -27,11 +31,13 @@ mod consumer;
 mod context;
 mod error;
 mod gauge;
+mod held;
 mod mark;
 mod member;
 mod membership;
 mod partition;
 mod producer;
+mod publisher;
 mod record;
 mod risks;
 #[cfg(test)]
@@ -39,11 +45,25 @@ mod tests;
 mod tracker;
 mod url;
 
+use announcer::KafkaAnnouncer;
 use cluster::Cluster;
 use consumer::KafkaConsumer;
 use gauge::KafkaGauge;
 use producer::KafkaProducer;
+use publisher::Publisher;
 pub(crate) use url::KafkaUrl;
+
+/// What a test lets a member of a group meet with.
+#[cfg(test)]
+#[derive(Clone, Copy)]
+pub(crate) enum Event {
+    /// The group takes it for dead.
+    TakenForDead,
+    /// Its membership ends, as after an error that nothing but joining anew helps against.
+    Ended,
+    /// Its logs begin anew: their offsets come once more.
+    LogsBegunAnew,
+}
 
 pub(crate) struct KafkaBroker {
     cluster: Arc<Cluster>,
@@ -52,12 +72,12 @@ pub(crate) struct KafkaBroker {
 }
 
 impl KafkaBroker {
-    pub(crate) fn open(url: &KafkaUrl) -> Result<Self> {
-        Ok(Self {
-            cluster: Arc::new(Cluster::new(url)),
+    pub(crate) fn open(url: &KafkaUrl, routes: &Routes) -> Self {
+        Self {
+            cluster: Arc::new(Cluster::new(url, routes)),
             #[cfg(test)]
             members: std::sync::Mutex::default(),
-        })
+        }
     }
 
     /// Its consumers end as if killed.
@@ -68,14 +88,14 @@ impl KafkaBroker {
         }
     }
 
-    /// The groups take its consumers for dead.
+    /// Its consumers meet with this.
     #[cfg(test)]
-    pub(crate) async fn give_up_on_consumers(&self) {
+    pub(crate) async fn consumers_meet(&self, event: Event) {
         let members = self.members.lock().unwrap().clone();
         for member in members {
             let (reply, answer) = tokio::sync::oneshot::channel();
             // One that has left is none.
-            if member.send(consumer::Command::BeTakenForDead(reply)).is_ok() {
+            if member.send(consumer::Command::Meet(event, reply)).is_ok() {
                 drop(answer.await);
             }
         }
@@ -85,7 +105,7 @@ impl KafkaBroker {
 #[async_trait]
 impl Broker for KafkaBroker {
     async fn producer(&self) -> Result<Arc<dyn Producer>> {
-        Ok(Arc::new(KafkaProducer::open(Arc::clone(&self.cluster))?))
+        Ok(Arc::new(KafkaProducer { publisher: Publisher::open(Arc::clone(&self.cluster))? }))
     }
 
     async fn consumer(&self, pool: &PoolName) -> Result<Arc<dyn Consumer>> {
@@ -97,6 +117,12 @@ impl Broker for KafkaBroker {
 
     async fn gauge(&self) -> Result<Arc<dyn Gauge>> {
         Ok(Arc::new(KafkaGauge::new(Arc::clone(&self.cluster))))
+    }
+
+    async fn announcer(&self, pool: &PoolName) -> Result<Option<Arc<dyn Announcer>>> {
+        let Some(topic) = self.cluster.routes.results_to(pool) else { return Ok(None) };
+        let topic = topic.to_owned();
+        Ok(Some(Arc::new(KafkaAnnouncer { publisher: Publisher::open(Arc::clone(&self.cluster))?, topic })))
     }
 
     async fn risks(&self, pools: &[PoolExpectation]) -> Result<Vec<Risk>> {

@@ -1,14 +1,17 @@
 //! Jobs in RabbitMQ, 3.10 and later.
 //!
 //! A pool has a durable quorum queue per class, `<prefix>.<pool>.<class>`, reached through the default exchange. Whoever
-//! publishes to a pool or takes from it declares the three; anybody else may publish to them, see [`message`].
+//! publishes to a pool or takes from it declares the three; anybody else may publish to them, see [`message`]. Queues of
+//! other names that a pool's [`crate::Route`] names may be of any kind; one that is not there is declared alike.
 
+mod announcer;
 mod consumer;
 mod error;
 mod gauge;
 mod link;
 mod message;
 mod producer;
+mod publisher;
 mod queues;
 mod risks;
 mod session;
@@ -20,47 +23,62 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::announcer::RabbitMqAnnouncer;
 use self::consumer::RabbitMqConsumer;
 use self::gauge::RabbitMqGauge;
 use self::link::Link;
 use self::producer::RabbitMqProducer;
+use self::publisher::Publisher;
 pub(crate) use self::url::RabbitMqUrl;
-use super::{Broker, Consumer, Gauge, Producer};
-use crate::{PoolExpectation, PoolName, Result, Risk};
+use super::{Announcer, Broker, Consumer, Gauge, Producer};
+use crate::{PoolExpectation, PoolName, Result, Risk, Routes};
 
 pub(crate) struct RabbitMqBroker {
     /// A server that is short of memory or disk stops reading from connections that publish; what must go on, such as
     /// settling, has another connection.
     publishing: Arc<Link>,
     consuming: Arc<Link>,
+    routes: Routes,
 }
 
 impl RabbitMqBroker {
-    pub(crate) fn open(url: &RabbitMqUrl) -> Result<Self> {
-        Ok(Self { publishing: Link::new(url, "publishing")?, consuming: Link::new(url, "consuming")? })
+    pub(crate) fn open(url: &RabbitMqUrl, routes: &Routes) -> Result<Self> {
+        let (publishing, consuming) = (Link::new(url, "publishing")?, Link::new(url, "consuming")?);
+        Ok(Self { publishing, consuming, routes: routes.clone() })
     }
 }
 
 #[async_trait]
 impl Broker for RabbitMqBroker {
     async fn producer(&self) -> Result<Arc<dyn Producer>> {
-        Ok(Arc::new(RabbitMqProducer::new(&self.publishing)))
+        Ok(Arc::new(RabbitMqProducer { publisher: Publisher::new(&self.publishing) }))
     }
 
     async fn consumer(&self, pool: &PoolName) -> Result<Arc<dyn Consumer>> {
-        Ok(Arc::new(RabbitMqConsumer::start(&self.consuming, pool)))
+        Ok(Arc::new(RabbitMqConsumer::start(
+            &self.consuming,
+            pool,
+            queues::sources(self.consuming.prefix(), pool, &self.routes)?,
+        )))
     }
 
     async fn gauge(&self) -> Result<Arc<dyn Gauge>> {
-        Ok(Arc::new(RabbitMqGauge::new(&self.consuming)))
+        Ok(Arc::new(RabbitMqGauge::new(&self.consuming, &self.routes)))
+    }
+
+    async fn announcer(&self, pool: &PoolName) -> Result<Option<Arc<dyn Announcer>>> {
+        let Some(queue) = self.routes.results_to(pool) else { return Ok(None) };
+        let queue = queues::short(queue)?;
+        Ok(Some(Arc::new(RabbitMqAnnouncer { publisher: Publisher::new(&self.publishing), queue })))
     }
 
     async fn risks(&self, pools: &[PoolExpectation]) -> Result<Vec<Risk>> {
         // That it answers is found out too.
-        let gauge = RabbitMqGauge::new(&self.consuming);
+        let gauge = RabbitMqGauge::new(&self.consuming, &self.routes);
         for pool in pools {
             gauge.depth(&pool.pool).await?;
         }
-        Ok(risks::not_told(self.consuming.prefix(), pools))
+        let named = pools.iter().flat_map(|pool| self.routes.jobs_from(&pool.pool)).map(String::as_str);
+        Ok(risks::not_told(self.consuming.prefix(), &named.collect::<Vec<_>>(), pools))
     }
 }

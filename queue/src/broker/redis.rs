@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::keeper::{Keeper, Message};
 use self::streams::{Scripts, Streams};
-use super::{Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag};
+use super::{Announcer, Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag};
 use crate::redis::Redis;
 use crate::{Body, Error, ErrorKind, Job, PoolExpectation, PoolName, Result, Risk};
 
@@ -61,6 +61,10 @@ impl Broker for RedisBroker {
 
     async fn gauge(&self) -> Result<Arc<dyn Gauge>> {
         Ok(Arc::new(RedisGauge { redis: self.redis.clone(), script: streams::depth() }))
+    }
+
+    async fn announcer(&self, _pool: &PoolName) -> Result<Option<Arc<dyn Announcer>>> {
+        Ok(None)
     }
 
     async fn risks(&self, _pools: &[PoolExpectation]) -> Result<Vec<Risk>> {

@@ -9,7 +9,7 @@ use futures::poll;
 use jiff::Timestamp;
 
 use super::{DEAD_AFTER, Fixture, job, jobs, pool, soon};
-use crate::{Backend, BlobRef, Body, Class, Consumer, Delivery, Depth, Job, PoolName, Settlement};
+use crate::{Backend, BlobRef, Body, Class, Consumer, Delivery, Depth, Job, Origin, PoolName, Settlement};
 
 /// Makes one test per promise of a broker; the argument makes a [`Fixture`] for each.
 #[macro_export]
@@ -91,7 +91,12 @@ fn ids(deliveries: &[Delivery]) -> Vec<&str> {
 }
 
 pub async fn what_was_published_is_received_with_every_field_intact(fixture: &dyn Fixture) {
-    let blob = BlobRef { key: "input/x/1".to_owned(), size_bytes: 1 << 33, sha256: "ab".repeat(32) };
+    let blob = BlobRef {
+        key: "input/x/1".to_owned(),
+        size_bytes: Some(1 << 33),
+        sha256: Some("ab".repeat(32)),
+        is_borrowed: false,
+    };
     let bodies = [
         Body::Inline(Bytes::new()),
         Body::Inline(Bytes::from_static(&[0])),
@@ -117,6 +122,7 @@ pub async fn what_was_published_is_received_with_every_field_intact(fixture: &dy
         max_attempts: u32::MAX,
         retention: Duration::from_millis(86_400_001),
         trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        origin: Some(Origin { source: "/cameras/7".to_owned(), id: "größer 1".to_owned() }),
         ..base.clone()
     });
     published.push(Job { id: "x".repeat(128).parse().unwrap(), max_attempts: 1, retention: Duration::ZERO, ..base });

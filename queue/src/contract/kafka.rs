@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::Fixture;
-use crate::broker::kafka::{KafkaBroker, KafkaUrl};
+use crate::broker::kafka::{Event, KafkaBroker, KafkaUrl};
 use crate::store::{Store, StoreOptions};
-use crate::{Backend, Clock};
+use crate::{Backend, Clock, Routes};
 
 /// A dead consumer is noticed sooner than a user would want it. The order is that of publication in a partition, so
 /// there is one.
@@ -48,6 +48,14 @@ impl KafkaFixture {
             processes: Mutex::default(),
         }
     }
+
+    /// Every consumer meets with this.
+    pub(crate) async fn consumers_meet(&self, event: Event) {
+        let brokers: Vec<_> = self.processes.lock().unwrap().iter().map(|(_, broker)| Arc::clone(broker)).collect();
+        for broker in brokers {
+            broker.consumers_meet(event).await;
+        }
+    }
 }
 
 #[async_trait]
@@ -55,7 +63,7 @@ impl Fixture for KafkaFixture {
     async fn open(&self) -> Backend {
         let options = StoreOptions { folder: self.folder.path().to_owned(), max_size_bytes: None };
         let kept = Backend::of_store(&Store::open(&options, self.clock.clone()).unwrap());
-        let broker = Arc::new(KafkaBroker::open(&self.url).unwrap());
+        let broker = Arc::new(KafkaBroker::open(&self.url, &Routes::default()));
         let backend = Backend { broker: Arc::clone(&broker) as _, ..kept };
         self.processes.lock().unwrap().push((backend.clone(), broker));
         backend
@@ -68,10 +76,7 @@ impl Fixture for KafkaFixture {
     }
 
     async fn give_up_on_consumers(&self) {
-        let brokers: Vec<_> = self.processes.lock().unwrap().iter().map(|(_, broker)| Arc::clone(broker)).collect();
-        for broker in brokers {
-            broker.give_up_on_consumers().await;
-        }
+        self.consumers_meet(Event::TakenForDead).await;
     }
 
     fn now(&self) -> Timestamp {

@@ -52,6 +52,8 @@ macro_rules! ledger_contract {
             a_late_confirmation_does_not_touch_a_later_publication
             a_claim_starts_the_first_attempt
             a_live_lease_holds_off_other_claims
+            a_claim_made_again_is_given_the_same_lease
+            a_claim_made_again_takes_nothing_from_another
             a_redelivered_job_is_taken_over_and_run_alone
             a_claim_of_an_unknown_job_opens_it
             a_stale_worker_cannot_overwrite_a_result
@@ -121,7 +123,7 @@ async fn accept(ledger: &dyn Ledger, jobs: &[Job]) {
 }
 
 async fn claim_as(ledger: &dyn Ledger, worker: &str, job: &Job, redelivered: bool) -> Claim {
-    let request = ClaimRequest { job: job.clone(), redelivered };
+    let request = ClaimRequest::new(job.clone(), redelivered);
     ledger.claim(&WorkerId::new(worker), vec![request], LEASE).await.unwrap().remove(0)
 }
 
@@ -165,5 +167,10 @@ fn retry(after: Duration) -> Outcome {
 }
 
 fn blob(key: &str, digest: &str) -> Body {
-    Body::Reference(BlobRef { key: key.to_owned(), size_bytes: 1 << 20, sha256: digest.repeat(32) })
+    Body::Reference(BlobRef {
+        key: key.to_owned(),
+        size_bytes: Some(1 << 20),
+        sha256: Some(digest.repeat(32)),
+        is_borrowed: false,
+    })
 }

@@ -13,7 +13,7 @@ use super::Fixture;
 use super::proxy::Proxy;
 use crate::broker::rabbitmq::{RabbitMqBroker, RabbitMqUrl};
 use crate::store::{Store, StoreOptions};
-use crate::{Backend, Clock};
+use crate::{Backend, Clock, Routes};
 
 /// Queues of its own in the server that all tests share.
 pub(crate) struct RabbitMqFixture {
@@ -60,7 +60,7 @@ impl Fixture for RabbitMqFixture {
         let url = self.url.through(proxy.port(), &self.prefix);
         let options = StoreOptions { folder: self.ledger.path().to_owned(), max_size_bytes: None };
         let store = Store::open(&options, self.clock.clone()).unwrap();
-        let broker = Arc::new(RabbitMqBroker::open(&url).unwrap());
+        let broker = Arc::new(RabbitMqBroker::open(&url, &Routes::default()).unwrap());
         let backend = Backend { broker, ..Backend::of_store(&store) };
         self.processes.lock().await.push((backend.clone(), proxy));
         backend

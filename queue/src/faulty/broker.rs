@@ -6,7 +6,8 @@ use async_trait::async_trait;
 
 use super::{Call, Faulty};
 use crate::{
-    Broker, Consumer, Delivery, Depth, Gauge, Job, PoolExpectation, PoolName, Producer, Result, Risk, Settlement,
+    Announcer, Broker, Consumer, Delivery, Depth, Ending, Gauge, Job, PoolExpectation, PoolName, Producer, Result,
+    Risk, Settlement,
 };
 
 pub(super) struct FaultyBroker {
@@ -33,6 +34,11 @@ impl Broker for FaultyBroker {
         Ok(Arc::new(Role { inner: self.broker.gauge().await?, faulty: self.faulty.clone() }))
     }
 
+    async fn announcer(&self, pool: &PoolName) -> Result<Option<Arc<dyn Announcer>>> {
+        let announcer = self.broker.announcer(pool).await?;
+        Ok(announcer.map(|inner| Arc::new(Role { inner, faulty: self.faulty.clone() }) as Arc<dyn Announcer>))
+    }
+
     async fn risks(&self, pools: &[PoolExpectation]) -> Result<Vec<Risk>> {
         self.faulty.call(Call::Risks, self.broker.risks(pools)).await
     }
@@ -42,6 +48,13 @@ impl Broker for FaultyBroker {
 impl Producer for Role<dyn Producer> {
     async fn publish(&self, jobs: &[Job]) -> Result<()> {
         self.faulty.call(Call::Publish, self.inner.publish(jobs)).await
+    }
+}
+
+#[async_trait]
+impl Announcer for Role<dyn Announcer> {
+    async fn announce(&self, endings: &[Ending]) -> Result<()> {
+        self.faulty.call(Call::Announce, self.inner.announce(endings)).await
     }
 }
 

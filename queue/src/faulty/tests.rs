@@ -18,7 +18,7 @@ async fn start() -> (EmbeddedFixture, Faulty, Backend) {
 }
 
 async fn claim(backend: &Backend, job: &Job, redelivered: bool) -> Claim {
-    let request = ClaimRequest { job: job.clone(), redelivered };
+    let request = ClaimRequest::new(job.clone(), redelivered);
     backend.ledger.claim(&WorkerId::new("worker"), vec![request], LEASE).await.unwrap().remove(0)
 }
 
@@ -88,7 +88,20 @@ async fn a_result_written_again_after_a_lost_answer_is_there_once() {
 }
 
 #[tokio::test]
-async fn a_claim_whose_answer_was_lost_is_made_again_when_the_job_comes_again() {
+async fn a_claim_whose_answer_was_lost_is_one_attempt_when_it_is_made_again() {
+    let (fixture, faulty, backend) = start().await;
+    let job = job(&fixture, "job");
+    faulty.order(Call::Claim, Fault::LoseAnswer, 2);
+    let (worker, requests) = (WorkerId::new("worker"), vec![ClaimRequest::new(job.clone(), false)]);
+    for _ in 0..2 {
+        backend.ledger.claim(&worker, requests.clone(), LEASE).await.unwrap_err();
+    }
+    let claims = backend.ledger.claim(&worker, requests, LEASE).await.unwrap();
+    assert!(matches!(&claims[..], [Claim::Go { lease: Lease { attempt: 1, .. }, alone: false }]), "{claims:?}");
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_and_not_made_again_leaves_a_suspect() {
     let (fixture, faulty, backend) = start().await;
     let job = job(&fixture, "job");
     backend.ledger.submit(std::slice::from_ref(&job)).await.unwrap();
@@ -96,7 +109,7 @@ async fn a_claim_whose_answer_was_lost_is_made_again_when_the_job_comes_again() 
     let consumer = backend.broker.consumer(&pool()).await.unwrap();
     let delivery = consumer.receive(1).await.unwrap().remove(0);
     faulty.order(Call::Claim, Fault::LoseAnswer, 1);
-    let request = ClaimRequest { job: delivery.job.clone(), redelivered: delivery.redelivered };
+    let request = ClaimRequest::new(delivery.job.clone(), delivery.redelivered);
     backend.ledger.claim(&WorkerId::new("worker"), vec![request], LEASE).await.unwrap_err();
     drop(delivery);
     let delivery = soon(consumer.receive(1)).await.unwrap().remove(0);

@@ -69,8 +69,9 @@ pub enum Requeued {
 pub enum Forgotten {
     /// It is forgotten; the blobs it referred to are the caller's to delete.
     Forgotten(Vec<BlobRef>),
-    /// It has not ended and is in this state: nothing was changed.
-    Open(State),
+    /// It is in this state, and is kept: it has not ended, or it was cancelled. Of a job that was cancelled a message may
+    /// still wait in the broker, and only the record tells whoever gets it not to run it.
+    Kept(State),
     /// No such job.
     Unknown,
 }

@@ -42,7 +42,7 @@ use super::{
     Ledger, OpenJobs, Outcome, Publication, Purged, Requeued, Submitted,
 };
 use crate::clock::milliseconds_of;
-use crate::redis::Redis;
+use crate::redis::{Redis, backoff};
 use crate::store::BodyColumns;
 use crate::{BlobRef, Body, Error, ErrorKind, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
 
@@ -73,6 +73,7 @@ impl RedisLedger {
         for (request, with_job) in requests {
             call.add(request.job.id.as_str());
             call.add_number(u8::from(request.redelivered));
+            call.add(request.token());
             call.add_number(u8::from(*with_job));
             if *with_job {
                 call.add_job(&request.job);
@@ -293,11 +294,14 @@ async fn read(redis: &Redis, id: &JobId) -> Result<(Option<JobRecord>, Vec<Vec<u
 /// Registers anew, then looks, as a watch does at first. A connection that broke is given the time to be made again.
 async fn look_again(redis: &Redis, endings: &Endings, id: &JobId) -> Result<(Ending, Option<JobRecord>)> {
     let ending = endings.of(id).await?;
-    let start = Instant::now();
+    let (start, mut failures) = (Instant::now(), 0);
     loop {
         match read(redis, id).await {
             Err(error) if error.kind() == ErrorKind::Unavailable && start.elapsed() < RECONNECT_TIMEOUT => {
                 tracing::debug!(%error, "a watch cannot look at its job; looking again");
+                failures += 1;
+                // A server that loads its data answers at once, and always the same.
+                tokio::time::sleep(backoff(failures)).await;
             }
             found => return found.map(|(record, _)| (ending, record)),
         }

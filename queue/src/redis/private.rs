@@ -1,6 +1,7 @@
 //! A Redis of a test's own, to be stopped, filled up or set wrongly.
 #![allow(clippy::zombie_processes, reason = "a test that cannot start its server panics, and ends")]
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -16,22 +17,34 @@ pub(crate) struct PrivateRedis {
 }
 
 impl PrivateRedis {
-    /// One that does not run yet, with what follows `redis-server` on its command line.
+    /// One that does not run yet, with what follows `redis-server` on its command line. It keeps its port.
     pub(crate) fn new(options: &[&str]) -> Self {
-        // Free now; another may take it before the server does, and then the server says so and the test fails.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        Self { folder: tempfile::tempdir().unwrap(), port, options, process: None }
+        Self { folder: tempfile::tempdir().unwrap(), port: free_port(), options, process: None }
     }
 
+    /// One that runs. Where another takes its port first, it gets the next.
     pub(crate) fn started(options: &[&str]) -> Self {
         let mut server = Self::new(options);
-        server.start();
-        server
+        for _ in 0..10 {
+            match server.try_start() {
+                Ok(()) => return server,
+                Err(log) if log.contains("Address already in use") => server.port = free_port(),
+                Err(log) => panic!("redis-server did not start:\n{log}"),
+            }
+        }
+        panic!("redis-server found no port in ten attempts")
     }
 
-    /// Returns when it answers.
+    /// Returns when it answers, on the port that it has.
     pub(crate) fn start(&mut self) {
+        if let Err(log) = self.try_start() {
+            panic!("redis-server did not start:\n{log}");
+        }
+    }
+
+    /// If it does not start, what it says.
+    fn try_start(&mut self) -> Result<(), String> {
         let mut command = Command::new("redis-server");
         let sentinel = self.options.iter().any(|option| option == "--sentinel");
         if sentinel {
@@ -57,10 +70,11 @@ impl PrivateRedis {
             if is_ready {
                 // Somebody must read on, or the server would stand still.
                 std::thread::spawn(move || lines.for_each(drop));
-                return;
+                return Ok(());
             }
         }
-        panic!("redis-server did not start:\n{}", log.join("\n"));
+        self.kill();
+        Err(log.join("\n"))
     }
 
     /// As `kill -9` does.
@@ -88,6 +102,15 @@ impl PrivateRedis {
         command.arg(&words[1..]);
         command.query_async(&mut connection).await.unwrap()
     }
+}
+
+/// A port that nobody listens on, below those that the kernel gives to outgoing connections: none of those takes it
+/// while a server is down. So is the one that a node of a Cluster adds, 10 000 above.
+fn free_port() -> u16 {
+    let random = |_| 20_000 + (RandomState::new().hash_one(()) % 2_700) as u16;
+    let is_free =
+        |port: &u16| [*port, port + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    (0..100).map(random).find(is_free).expect("a port between 20000 and 22700 is free")
 }
 
 impl Drop for PrivateRedis {

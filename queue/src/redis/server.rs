@@ -10,6 +10,9 @@ use ::redis::{
     TlsCertificates, cmd,
 };
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+
 use super::failure::error;
 use super::url::{RedisUrl, Servers};
 use crate::{Error, ErrorKind, Result};
@@ -40,24 +43,29 @@ impl Route {
 
     /// A client of the server that holds the keys at present.
     pub(super) async fn find(&self) -> Result<Client> {
-        let Servers::One = &self.url.servers else {
-            let mut failure = None;
-            for host in &self.url.hosts {
-                let asked = match &self.url.servers {
-                    Servers::Sentinels { service, with_password } => {
-                        self.ask_sentinel(host, service, *with_password).await
-                    }
-                    _ => self.ask_node(host).await,
-                };
-                match asked {
-                    Ok((host, port)) => return self.client(&host, port, true),
-                    Err(error) => failure = Some(error),
+        // All at once: each that does not answer would take the time of the others.
+        let mut asking: FuturesUnordered<_> = self.url.hosts.iter().map(|host| self.ask(host)).collect();
+        let mut failure: Option<Error> = None;
+        while let Some(asked) = asking.next().await {
+            match asked {
+                Ok((host, port)) => return self.client(&host, port, true),
+                // One that refuses us says more than one that is away.
+                Err(error) if failure.as_ref().is_none_or(|known| known.kind() == ErrorKind::Unavailable) => {
+                    failure = Some(error);
                 }
+                Err(_) => {}
             }
-            return Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "redis: no host to ask")));
-        };
-        let (host, port) = &self.url.hosts[0];
-        self.client(host, *port, true)
+        }
+        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "redis: no host to ask")))
+    }
+
+    /// Where the keys are, by what one of the URL's hosts says.
+    async fn ask(&self, host: &(String, u16)) -> Result<(String, u16)> {
+        match &self.url.servers {
+            Servers::One => Ok(host.clone()),
+            Servers::Cluster => self.ask_node(host).await,
+            Servers::Sentinels { service, with_password } => self.ask_sentinel(host, service, *with_password).await,
+        }
     }
 
     /// A connection that lasts, and commands on it at most `response_timeout`.

@@ -122,6 +122,18 @@ async fn a_service_is_followed_to_another_server_by_its_sentinel() {
 }
 
 #[tokio::test]
+async fn hosts_that_do_not_answer_keep_nobody_from_those_that_do() {
+    let node = PrivateRedis::started(&["--cluster-enabled", "yes"]);
+    node.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    // The kernel takes connections for them, and nobody ever answers.
+    let silent = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let hosts = silent.each_ref().map(|host| host.local_addr().unwrap().to_string()).join(",");
+    let redis = open(format!("redis://{hosts},{}?cluster=true", node.address()));
+    set_in_the_end(&redis, "1").await;
+    assert_eq!(node.ask::<String>(&["GET", &redis.key("a")]).await, "1");
+}
+
+#[tokio::test]
 async fn the_node_of_a_cluster_that_has_the_keys_is_found() {
     let options = ["--cluster-enabled", "yes"];
     let (first, second) = (PrivateRedis::started(&options), PrivateRedis::started(&options));

@@ -161,6 +161,10 @@ impl FromStr for RedisUrl {
             return Err(refused("does not begin with redis://, rediss:// or redis-sentinel://"));
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if query.contains('@') {
+            // It may be the rest of a password, which the errors below would show.
+            return Err(refused("has an @ after a ?: in a password write %3F for the ?; the path of a ca has no @"));
+        }
         // A password may hold a slash.
         let path_at = rest.rfind('@').map_or(0, |at| at + 1);
         let (authority, path) = match rest[path_at..].find('/') {
@@ -241,7 +245,8 @@ fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16)> {
         return Err(refused("names no host: write redis://HOST"));
     }
     let port = match port {
-        Some(port) => port.parse().map_err(|_| refused(format_args!("has a port {port:?} that is not 1 to 65535")))?,
+        // Not shown: without a host behind it, it is the password.
+        Some(port) => port.parse().map_err(|_| refused("has a port that is not 1 to 65535: write HOST:PORT"))?,
         None => default_port,
     };
     Ok((host.to_owned(), port))
@@ -316,6 +321,11 @@ mod tests {
             ("redis://a?ca=file", "rediss://"),
             ("redis://me@a", "USER:PASSWORD@HOST"),
             ("redis://:secret%zz@a", "two hex digits"),
+            ("redis://me:se?secret@a", "%3F"),
+            ("redis://me:a?colour=secret@a", "%3F"),
+            ("redis://me:p@ss?secret@a", "%3F"),
+            ("redis://me:secret", "HOST:PORT"),
+            ("redis://me:secret/x", "HOST:PORT"),
             ("redis-sentinel://a", "HOST/SERVICE"),
             ("redis-sentinel://a/s?cluster=true", "sentinel_auth=true"),
         ] {

@@ -1,10 +1,11 @@
-//! A body in two columns: the bytes, or a reference as JSON.
+//! What of a job has no column type of its own: a body, in two columns (the bytes, or a reference as JSON), and an origin
+//! as JSON.
 
 use bytes::Bytes;
 use rusqlite::Row;
 
 use super::error::{corrupt, sqlite};
-use crate::{BlobRef, Body, Result};
+use crate::{BlobRef, Body, Origin, Result};
 
 /// A [`Body`] as its columns `body` and `blob`; exactly one is not null.
 pub(crate) struct BodyColumns<'a> {
@@ -16,10 +17,7 @@ impl<'a> BodyColumns<'a> {
     pub(crate) fn of(body: &'a Body) -> Self {
         match body {
             Body::Inline(bytes) => Self { body: Some(bytes), blob: None },
-            Body::Reference(blob) => {
-                let blob = serde_json::json!({"key": blob.key, "size_bytes": blob.size_bytes, "sha256": blob.sha256});
-                Self { body: None, blob: Some(blob.to_string()) }
-            }
+            Body::Reference(blob) => Self { body: None, blob: Some(serde_json::json!(blob).to_string()) },
         }
     }
 }
@@ -37,4 +35,15 @@ pub(crate) fn read_body(row: &Row<'_>, first: usize) -> Result<Body> {
 pub(crate) fn read_blob(row: &Row<'_>, column: usize) -> Result<Option<BlobRef>> {
     let text: Option<String> = row.get(column).map_err(sqlite("read"))?;
     text.map(|text| serde_json::from_str(&text).map_err(|_| corrupt("a blob reference", &text))).transpose()
+}
+
+/// The column `origin`.
+pub(crate) fn origin_column(origin: Option<&Origin>) -> Option<String> {
+    origin.map(|origin| serde_json::json!(origin).to_string())
+}
+
+/// Reads the column `origin`.
+pub(crate) fn read_origin(row: &Row<'_>, column: usize) -> Result<Option<Origin>> {
+    let text: Option<String> = row.get(column).map_err(sqlite("read"))?;
+    text.map(|text| serde_json::from_str(&text).map_err(|_| corrupt("an origin", &text))).transpose()
 }

@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
 use rusqlite::Connection;
 
-use super::{sqlite, unusable};
+use super::{schema, sqlite, unusable};
 use crate::{Result, Risk, Severity};
 
 /// Less than this and a burst of jobs with inputs may fill the disk before anybody looks.
@@ -25,12 +26,19 @@ pub(super) fn risks(connection: &Connection, file: &Path, max_size_bytes: Option
     let mut risks = Vec::new();
     risks.extend(journal(connection, file)?);
     risks.extend(size(connection, file, max_size_bytes)?);
-    let disk = statvfs(&folder).map_err(|error| unusable(&folder, &error.into()))?;
+    risks.extend(of_place(&folder)?);
+    Ok(risks)
+}
+
+/// What about the disk that a folder is on.
+fn of_place(folder: &Path) -> Result<Vec<Risk>> {
+    let mut risks = Vec::new();
+    let disk = statvfs(folder).map_err(|error| unusable(folder, &error.into()))?;
     #[allow(clippy::useless_conversion, reason = "these are narrower on some systems")]
     let free_bytes = u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size()));
-    risks.extend(room(&folder, free_bytes));
+    risks.extend(room(folder, free_bytes));
     match std::fs::read_to_string(MOUNTS) {
-        Ok(mounts) => risks.extend(file_system(&mounts, &folder)),
+        Ok(mounts) => risks.extend(file_system(&mounts, folder)),
         Err(error) => risks.push(Risk {
             severity: Severity::Warning,
             subject: format!("folder {}", folder.display()),
@@ -41,6 +49,41 @@ pub(super) fn risks(connection: &Connection, file: &Path, max_size_bytes: Option
         }),
     }
     Ok(risks)
+}
+
+/// What stands before the first use of `file`, which is made or converted then; `None`: nothing does. Changes nothing.
+pub(super) fn before_use(file: &Path) -> Result<Option<Vec<Risk>>> {
+    let folder = file.parent().unwrap_or(file);
+    let is_there = file.try_exists().map_err(|error| unusable(folder, &error))?;
+    let (found, why, advice) = match if is_there { schema::version_of(file)? } else { 0 } {
+        schema::VERSION => return Ok(None),
+        0 => (
+            "nothing there yet".to_owned(),
+            "it is made at the first start".to_owned(),
+            "if jobs are kept in a file already, name its folder",
+        ),
+        older => (
+            format!("schema {older}"),
+            format!("the next start converts it to schema {}, which an older millrace cannot read", schema::VERSION),
+            "stop what uses the folder and copy it before the next start",
+        ),
+    };
+    let nearest = folder.ancestors().find_map(|ancestor| {
+        // Of a relative path the last ancestor is empty.
+        let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        ancestor.canonicalize().ok()
+    });
+    let nearest = nearest.unwrap_or_else(|| folder.to_owned());
+    access(&nearest, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| unusable(&nearest, &error.into()))?;
+    let first_use = Risk {
+        severity: Severity::Warning,
+        subject: format!("file {}", file.display()),
+        setting: "data file".to_owned(),
+        found,
+        why,
+        advice: advice.to_owned(),
+    };
+    Ok(Some([vec![first_use], of_place(&nearest)?].concat()))
 }
 
 /// SQLite keeps another journal, without an error, where a file system lacks what a write-ahead log needs.

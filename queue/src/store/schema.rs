@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::sqlite;
 use super::writer::BUSY_TIMEOUT;
@@ -20,15 +20,34 @@ const CHECKPOINT_PAGES: i64 = 4000;
 /// Opens the file for writing, creating or checking its tables. The caller holds the lock.
 pub(super) fn open(file: &Path, max_size_bytes: Option<u64>) -> Result<Connection> {
     let mut connection = Connection::open(file).map_err(sqlite("open"))?;
-    prepare(&mut connection, max_size_bytes)
-        .map_err(|error| Error::new(error.kind(), format_args!("{}: {error}", file.display())))?;
+    prepare(&mut connection, max_size_bytes).map_err(|error| of_file(file, &error))?;
     Ok(connection)
 }
 
-fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<()> {
+/// The version of the tables of a file that is there; 0 where nothing was ever written. Changes nothing.
+pub(super) fn version_of(file: &Path) -> Result<i64> {
+    let connection = open_to_look(file).map_err(sqlite("open"));
+    connection.and_then(|connection| version(&connection)).map_err(|error| of_file(file, &error))
+}
+
+/// SQLite would leave a write-ahead log beside a file that has none, unless it is told that nobody writes to it
+/// (<https://www.sqlite.org/uri.html#uriimmutable>).
+fn open_to_look(file: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    match file.to_str() {
+        Some(path) if !Path::new(&log).exists() => {
+            let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            Connection::open_with_flags(format!("file:{path}?immutable=1"), flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        _ => Connection::open_with_flags(file, flags),
+    }
+}
+
+/// As [`version_of`]; refuses the file of another program, and one of a newer version.
+fn version(connection: &Connection) -> Result<i64> {
     let opening = sqlite("open");
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(&opening)?;
-    connection.set_prepared_statement_cache_capacity(64);
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (version, application) =
         (number("user_version").map_err(&opening)?, number("application_id").map_err(&opening)?);
@@ -43,6 +62,18 @@ fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<(
         );
         return Err(Error::new(ErrorKind::Incompatible, message));
     }
+    Ok(version)
+}
+
+fn of_file(file: &Path, error: &Error) -> Error {
+    Error::new(error.kind(), format_args!("{}: {error}", file.display()))
+}
+
+fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<()> {
+    let opening = sqlite("open");
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(&opening)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let version = version(connection)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(&opening)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(&opening)?;
     connection.pragma_update(None, "cache_size", -32_000).map_err(&opening)?;
@@ -150,12 +181,18 @@ CREATE TABLE workers (
 );
 ";
 
-/// From version 1 to 2: what waits is counted by index too, failed attempts are remembered, dead jobs are listed.
+/// From version 1 to 2: what waits is counted by index too, failed attempts are remembered, dead jobs are listed, and a
+/// job remembers the event that asked for it.
 const TO_2: &str = "
+ALTER TABLE payloads ADD COLUMN origin TEXT;
+ALTER TABLE jobs ADD COLUMN origin TEXT;
+-- The request whose claim was granted last: made again, it is given the same lease.
+ALTER TABLE jobs ADD COLUMN claim BLOB;
 DROP INDEX jobs_open;
 CREATE INDEX jobs_open ON jobs (pool, state) WHERE state IN (0, 1, 2);
--- `failed` and `dead`, in the order in which they are listed.
-CREATE INDEX jobs_dead ON jobs (state, finished_at, id, pool) WHERE state IN (4, 7);
+-- `failed` and `dead`, in the order in which they are listed: over all pools and of one.
+CREATE INDEX jobs_dead ON jobs (state, finished_at, id) WHERE state IN (4, 7);
+CREATE INDEX jobs_dead_of_pool ON jobs (pool, state, finished_at, id) WHERE state IN (4, 7);
 CREATE TABLE attempts (
     job INTEGER NOT NULL,
     sequence INTEGER NOT NULL,

@@ -203,6 +203,29 @@ fn a_file_of_the_first_version_keeps_its_jobs_and_gets_the_tables_of_this_one() 
 }
 
 #[test]
+fn a_look_before_the_first_use_makes_and_converts_nothing() {
+    let folder = tempfile::Builder::new().prefix("50%?#").tempdir().unwrap();
+    let missing = folder.path().join("deep").join("data");
+    let risks = Store::risks_before_use(&missing).unwrap().unwrap();
+    assert_eq!(risks[0].found, "nothing there yet");
+    assert!(!folder.path().join("deep").exists());
+    let file = folder.path().join("millrace.db");
+    let first = Connection::open(&file).unwrap();
+    first.pragma_update(None, "journal_mode", "WAL").unwrap();
+    first.execute_batch(schema::TABLES).unwrap();
+    first.execute_batch("PRAGMA application_id = 1298754668; PRAGMA user_version = 1").unwrap();
+    drop(first);
+    let before = std::fs::read(&file).unwrap();
+    let risks = Store::risks_before_use(folder.path()).unwrap().unwrap();
+    assert_eq!(risks[0].found, "schema 1");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["millrace.db"]);
+    let _store = open(folder.path(), None).unwrap();
+    assert_eq!(Store::risks_before_use(folder.path()).unwrap(), None);
+}
+
+#[test]
 fn another_programs_database_is_refused_and_left_alone() {
     for statement in ["PRAGMA application_id = 1196444487", "CREATE TABLE songs (title)", "PRAGMA user_version = 1"] {
         let folder = tempfile::tempdir().unwrap();

@@ -53,23 +53,20 @@ impl Keda {
 
     /// How many replicas there should be. `None`: nothing is known, so they stay what they are.
     pub(super) fn poll(&mut self, now: Duration, count: u32, active: Option<bool>, rules: &Rules) -> u32 {
-        let inactive = rules.idle.unwrap_or(0);
         match active {
             None => count,
             Some(true) => {
                 self.last_active = Some(now);
-                let starts = count == 0 || rules.idle.is_some_and(|_| count < rules.min);
-                if starts { rules.min.max(1) } else { count }
+                if count == 0 { rules.min.max(1) } else { count }
             }
-            Some(false) if count > inactive && (rules.idle.is_some() || rules.min == 0) => {
+            Some(false) if rules.min == 0 || rules.idle_at_zero => {
                 let (since, pause) = match self.last_active {
                     Some(last) => (last, rules.cooldown),
                     None => (self.created, rules.initial_cooldown),
                 };
-                if now.saturating_sub(since) > pause { inactive } else { count }
+                if now.saturating_sub(since) > pause { 0 } else { count }
             }
-            Some(false) if rules.idle.is_none() => count.max(rules.min),
-            Some(false) => count,
+            Some(false) => count.max(rules.min),
         }
     }
 }

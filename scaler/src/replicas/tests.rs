@@ -180,10 +180,10 @@ fn after_enough_failures_the_fallback_is_believed_until_the_scaler_speaks_again(
 }
 
 #[test]
-fn a_workload_that_idles_has_its_idle_replicas_and_wakes_to_its_minimum() {
-    let mut replicas = Replicas::new(Rules { min: 4, idle: Some(1), cooldown: at(60), ..rules() }, 4, at(0));
+fn a_workload_that_idles_has_no_replicas_and_wakes_to_its_minimum() {
+    let mut replicas = Replicas::new(Rules { min: 4, idle_at_zero: true, cooldown: at(60), ..rules() }, 4, at(0));
     let changes = drive(&mut replicas, 600, |second| seen(if (300..330).contains(&second) { 20.0 } else { 0.0 }));
-    assert_eq!(changes, [(30, 1), (300, 4), (390, 1)]);
+    assert_eq!(changes, [(30, 0), (300, 4), (390, 0)]);
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
         |(min, max, (poll, cooldown, sync), fallback, up, down)| Rules {
             min,
             max: max.max(min),
-            idle: None,
+            idle_at_zero: false,
             polling_interval: at(poll),
             cooldown: at(cooldown),
             initial_cooldown: Duration::ZERO,
@@ -272,7 +272,7 @@ fn any_answer() -> impl Strategy<Value = Answer> {
 /// A workload with some history, standing at the moment of its next question.
 fn any_replicas() -> impl Strategy<Value = Replicas> {
     (any_rules(), 0_u32..60, prop::collection::vec(any_answer(), 0..40)).prop_map(|(rules, count, answers)| {
-        let count = count.min(rules.max);
+        let count = if count == 0 { 0 } else { count.clamp(rules.min, rules.max) };
         let mut replicas = Replicas::new(rules, count, at(0));
         for answer in answers {
             replicas.observe(replicas.due(), answer);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{MetadataCommand, Package};
+use millrace_tests::repository;
 
 /// tests → cli → { gateway, worker, scaler } → { queue, service }; proto ← scaler, cli;
 /// tests also → proto, queue, service, worker.
@@ -43,8 +44,7 @@ const DRIVERS: [(&str, &str); 10] = [
 
 /// What each crate depends on, be it to run, to be tested or to be built.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap();
+    let metadata = MetadataCommand::new().manifest_path(repository().join("Cargo.toml")).no_deps().exec().unwrap();
     let of = |package: &Package| package.dependencies.iter().map(|dependency| dependency.name.clone()).collect();
     metadata.packages.iter().map(|package| (package.name.to_string(), of(package))).collect()
 }

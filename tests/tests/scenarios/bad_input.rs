@@ -4,15 +4,15 @@ use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use millrace_tests::{Gateway, Process, System};
+use millrace_tests::{Gateway, Process, System, repository};
 use queue::OpenJobs;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 /// The digits model's manifest, so that the gateway checks inputs against a real one.
 fn digits() -> String {
-    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/digits/1");
-    format!("{{gateway: {{max_body: 64KiB}}, pools: {{echo: {{model: echo}}, digits: {{model: '{models}'}}}}}}")
+    let model = repository().join("models/digits/1").display().to_string();
+    format!("{{gateway: {{max_body: 64KiB}}, pools: {{echo: {{model: echo}}, digits: {{model: '{model}'}}}}}}")
 }
 
 async fn problem(response: Response) -> (u16, String, Value) {
@@ -149,7 +149,7 @@ async fn a_model_file_that_is_missing_or_broken_is_refused_with_its_path() {
     let system = System::new("pools: {digits: {model: models/digits/1}}").unwrap();
     let folder = system.folder().join("models/digits/1");
     std::fs::create_dir_all(&folder).unwrap();
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/digits/1/model.yaml");
+    let manifest = repository().join("models/digits/1/model.yaml");
     std::fs::copy(manifest, folder.join("model.yaml")).unwrap();
     let worker = ["worker", "--pool", "digits", "--config", "millrace.yaml"];
     let output = refuses(&system, &worker).await;

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use futures::StreamExt;
-use millrace_tests::System;
+use millrace_tests::{System, repository};
 use reqwest::Method;
 use serde_json::Value;
 
 fn models() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models"))
+    repository().join("models")
 }
 
 fn system() -> System {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a scenario that cannot go on has failed")]
 
 mod arrows;
+mod away;
 mod bad_input;
 mod big_input;
 #[cfg(feature = "torch")]
@@ -10,4 +11,6 @@ mod digits;
 mod drain;
 mod killer;
 mod ledger;
+#[cfg(feature = "torch")]
+mod outside;
 mod scale;

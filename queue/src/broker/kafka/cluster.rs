@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::context::{Context, lock};
 use super::error::{failed, kind_of};
 use super::url::KafkaUrl;
-use crate::{Class, Error, ErrorKind, PoolName, Result};
+use crate::{Class, Error, ErrorKind, PoolName, Result, Routes};
 
 /// A call that has not been answered by then has failed.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,7 +61,11 @@ const CONSUMERS: [(&str, &str); 10] = [
     ("fetch.max.bytes", "16777216"),
 ];
 
-/// Not to be said with `group.protocol=consumer`, where the servers decide.
+/// How the members of a group agree, unless the URL says `group.protocol=consumer`; then the servers decide all this.
+///
+/// That protocol lets nobody wait for a member that was killed. It is not the default even where the servers have it
+/// (Kafka 4.0 and later), because a killed worker's jobs would come again after 45 s rather than within 8: this is what
+/// `group.consumer.session.timeout.ms` is unless the servers are told otherwise, and the least they let a group choose.
 const CLASSIC_GROUP: [(&str, &str); 3] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
     // A killed worker's jobs come again within 10 s.
@@ -71,8 +75,12 @@ const CLASSIC_GROUP: [(&str, &str); 3] = [
 
 type Work = Box<dyn FnOnce() + Send>;
 
+/// How many calls may wait for the one thread that makes them.
+const DESK_LENGTH: usize = 256;
+
 pub(super) struct Cluster {
     pub(super) url: KafkaUrl,
+    pub(super) routes: Routes,
     /// Asks about topics and offsets; member of no group.
     client: Mutex<Option<Arc<BaseConsumer<Context>>>>,
     known_topics: Mutex<HashSet<String>>,
@@ -81,8 +89,21 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(url: &KafkaUrl) -> Self {
-        Self { url: url.clone(), client: Mutex::default(), known_topics: Mutex::default(), desk: Mutex::default() }
+    pub(super) fn new(url: &KafkaUrl, routes: &Routes) -> Self {
+        Self {
+            url: url.clone(),
+            routes: routes.clone(),
+            client: Mutex::default(),
+            known_topics: Mutex::default(),
+            desk: Mutex::default(),
+        }
+    }
+
+    /// The topics whose records are jobs of `pool`, and of which class.
+    pub(super) fn topics(&self, pool: &PoolName) -> Vec<(String, Class)> {
+        let own = Class::ALL.into_iter().map(|class| (self.url.topic(pool, class), class));
+        let others = self.routes.jobs_from(pool).iter().map(|topic| (topic.clone(), Class::default()));
+        own.chain(others).collect()
     }
 
     /// A client that publishes, and what it is told.
@@ -136,9 +157,8 @@ impl Cluster {
         }
     }
 
-    /// The topics of a pool, by class; each is created if it is not there. Blocks.
-    pub(super) fn ensure_topics(&self, pool: &PoolName) -> Result<()> {
-        let topics = Class::ALL.map(|class| self.url.topic(pool, class));
+    /// Creates those of `topics` that are not there. Blocks.
+    pub(super) fn ensure_topics(&self, topics: Vec<String>) -> Result<()> {
         let mut missing = Vec::new();
         for topic in topics {
             if !self.is_known(&topic) {
@@ -208,9 +228,20 @@ impl Cluster {
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let cluster = Arc::clone(self);
-        let work = Box::new(move || drop(reply.send(work(&cluster))));
+        let work = Box::new(move || {
+            // While the servers were out of reach many have asked, and most have given up.
+            if !reply.is_closed() {
+                drop(reply.send(work(&cluster)));
+            }
+        });
         let gone = || Error::new(ErrorKind::Unavailable, format_args!("cannot {action}: its thread has ended"));
-        self.desk(action)?.send(work).map_err(|_| gone())?;
+        self.desk(action)?.try_send(work).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                let why = format!("cannot {action}: {DESK_LENGTH} calls wait for the servers already");
+                Error::new(ErrorKind::Unavailable, why)
+            }
+            TrySendError::Disconnected(_) => gone(),
+        })?;
         match tokio::time::timeout(WORK_TIMEOUT, answer).await {
             Ok(answer) => answer.map_err(|_| gone())?,
             Err(_) => {
@@ -225,7 +256,7 @@ impl Cluster {
         if let Some(desk) = &*desk {
             return Ok(desk.clone());
         }
-        let (sender, work) = crossbeam_channel::unbounded::<Work>();
+        let (sender, work) = crossbeam_channel::bounded::<Work>(DESK_LENGTH);
         let run = move || work.into_iter().for_each(|work| work());
         std::thread::Builder::new()
             .name("kafka-desk".to_owned())
@@ -246,6 +277,14 @@ pub(super) fn because(client: &BaseConsumer<Context>, action: &str, error: Kafka
     client.context().trouble(action).unwrap_or(error)
 }
 
+/// Why a client cannot go on: the error that it gives says only that it cannot.
+pub(super) fn fatal(client: &BaseConsumer<Context>, error: KafkaError) -> Error {
+    match client.client().fatal_error() {
+        Some((code, why)) => Error::caused(kind_of(code), format_args!("cannot go on: {why}"), error),
+        None => failed("go on", error),
+    }
+}
+
 /// Lets a client without messages say what it has to say.
 pub(super) fn hear(client: &BaseConsumer<Context>) {
     loop {
@@ -253,5 +292,51 @@ pub(super) fn hear(client: &BaseConsumer<Context>) {
         if client.poll(Duration::ZERO).is_none() && client.context().told() == told {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_that_nobody_waits_for_is_not_asked_and_no_more_wait_than_can_be() {
+        let url = "kafka://127.0.0.1:1".parse().unwrap();
+        let cluster = Arc::new(Cluster::new(&url, &Routes::default()));
+        let (is_busy, busy) = crossbeam_channel::bounded(0);
+        let (go_on, gone_on) = crossbeam_channel::bounded::<()>(0);
+        let hold_up = move |_: &Cluster| {
+            is_busy.send(()).unwrap();
+            gone_on.recv().unwrap();
+            Ok(())
+        };
+        let asked = Arc::new(AtomicUsize::new(0));
+        let ask = || {
+            let asked = Arc::clone(&asked);
+            let count = move |_: &Cluster| Ok(asked.fetch_add(1, Ordering::Relaxed));
+            let cluster = Arc::clone(&cluster);
+            async move { cluster.ask("count", count).await }
+        };
+
+        let first = tokio::spawn({
+            let cluster = Arc::clone(&cluster);
+            async move { cluster.ask("hold up", hold_up).await }
+        });
+        tokio::task::yield_now().await;
+        busy.recv().unwrap();
+        for _ in 1..DESK_LENGTH {
+            assert!(tokio::time::timeout(Duration::ZERO, ask()).await.is_err(), "it cannot have been answered");
+        }
+        let last = tokio::spawn(ask());
+        tokio::task::yield_now().await;
+        let error = ask().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("256 calls wait"), "{error}");
+        go_on.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        assert_eq!(last.await.unwrap().unwrap(), 0);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! A worker's end of a group member, which runs on a thread of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,9 +35,9 @@ pub(super) enum Command {
     /// End as if killed: nothing is committed, nothing is said to the group.
     #[cfg(test)]
     Vanish,
-    /// Be taken for dead by the group, and join it again.
+    /// Meet with this.
     #[cfg(test)]
-    BeTakenForDead(oneshot::Sender<()>),
+    Meet(super::Event, oneshot::Sender<()>),
 }
 
 pub(super) struct KafkaConsumer {
@@ -105,7 +106,20 @@ impl Drop for KafkaConsumer {
 /// What a delivery knows of its consumer.
 #[derive(Debug)]
 pub(super) struct Hold {
-    pub(super) commands: Sender<Command>,
+    commands: Sender<Command>,
+    last_number: AtomicI64,
+}
+
+impl Hold {
+    pub(super) fn new(commands: Sender<Command>) -> Self {
+        Self { commands, last_number: AtomicI64::new(0) }
+    }
+
+    /// A number for a delivery. None comes twice as long as the consumer lives, however often it joins its group anew:
+    /// what is settled late must not be taken for another delivery.
+    pub(super) fn next_number(&self) -> i64 {
+        self.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
 }
 
 impl Holder for Hold {

@@ -21,6 +21,8 @@ pub(super) struct Context(Arc<Heard>);
 #[derive(Default)]
 struct Heard {
     trouble: Mutex<Option<Trouble>>,
+    /// What was refused, and has been warned of.
+    warned: Mutex<Vec<Code>>,
     rebalances: Mutex<VecDeque<Rebalance>>,
     told: AtomicU64,
     is_leaving: AtomicBool,
@@ -36,10 +38,10 @@ pub(super) enum Rebalance {
     Lost(TopicPartitionList),
 }
 
-/// Why the servers cannot be reached, as far as known.
+/// Why the servers cannot be reached, or what they refuse, as far as known.
 #[derive(Clone)]
 struct Trouble {
-    kind: ErrorKind,
+    code: Code,
     reason: String,
 }
 
@@ -58,15 +60,20 @@ impl Context {
         self.0.is_leaving.store(true, Ordering::Relaxed);
     }
 
-    /// A server has answered.
+    /// What was wanted has been done.
     pub(super) fn is_well(&self) {
         *lock(&self.0.trouble) = None;
     }
 
-    /// Why calls fail or are not answered, if a reason was told since a server last answered.
+    /// A server has answered a question. What another refused, such as the group's coordinator, it goes on refusing.
+    pub(super) fn is_reached(&self) {
+        lock(&self.0.trouble).take_if(|trouble| is_of_the_connection(trouble.code));
+    }
+
+    /// Why calls fail or are not answered, if a reason was told since all was well.
     pub(super) fn trouble(&self, action: &str) -> Option<Error> {
         let trouble = lock(&self.0.trouble).clone()?;
-        Some(Error::new(trouble.kind, format_args!("cannot {action}: {}", trouble.reason)))
+        Some(Error::new(kind_of(trouble.code), format_args!("cannot {action}: {}", trouble.reason)))
     }
 
     fn tell(&self) {
@@ -91,19 +98,37 @@ impl ClientContext for Context {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         let kind = kind_of(code);
         tracing::debug!(?code, reason, "kafka client has trouble");
-        let is_about_reaching = kind == ErrorKind::Refused
-            || matches!(
-                code,
-                Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut
-            );
-        if is_about_reaching && code != Code::PartitionEOF {
+        if kind == ErrorKind::Refused {
+            let mut warned = lock(&self.0.warned);
+            if !warned.contains(&code) {
+                warned.push(code);
+                tracing::warn!(?code, reason, "kafka refuses this client something");
+            }
+        }
+        if kind == ErrorKind::Refused || is_of_the_connection(code) {
             let mut trouble = lock(&self.0.trouble);
             // "All are down" follows the reason why, and would hide it.
             if code != Code::AllBrokersDown || trouble.is_none() {
-                *trouble = Some(Trouble { kind, reason: reason.to_owned() });
+                *trouble = Some(Trouble { code, reason: reason.to_owned() });
             }
         }
     }
+}
+
+/// It keeps this client from any server; so one that answers shows that it is over.
+fn is_of_the_connection(code: Code) -> bool {
+    matches!(
+        code,
+        Code::AllBrokersDown
+            | Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::OperationTimedOut
+            | Code::SaslAuthenticationFailed
+            | Code::Authentication
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
+            | Code::SSL
+    )
 }
 
 impl ConsumerContext for Context {
@@ -142,4 +167,35 @@ pub(super) fn answer(
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change under it is a single call, so a panic cannot leave it half-changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(code: Code) -> Context {
+        let context = Context::default();
+        context.error(KafkaError::Global(code), "the reason");
+        context
+    }
+
+    #[test]
+    fn what_is_refused_stays_so_whoever_else_answers() {
+        let context = told(Code::GroupAuthorizationFailed);
+        context.is_reached();
+        let error = context.trouble("receive").unwrap();
+        assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::Refused, "cannot receive: the reason"));
+        context.is_well();
+        assert!(context.trouble("receive").is_none());
+    }
+
+    #[test]
+    fn an_answer_shows_that_the_servers_are_in_reach() {
+        for code in [Code::BrokerTransportFailure, Code::AllBrokersDown, Code::SaslAuthenticationFailed] {
+            let context = told(code);
+            assert!(context.trouble("receive").is_some());
+            context.is_reached();
+            assert!(context.trouble("receive").is_none());
+        }
+    }
 }

@@ -12,7 +12,7 @@ use super::cluster::{CALL_TIMEOUT, Cluster, because, hear};
 use super::context::{Context, lock};
 use super::mark::Mark;
 use crate::broker::{Depth, Gauge};
-use crate::{Class, PoolName, Result};
+use crate::{PoolName, Result};
 
 pub(super) struct KafkaGauge {
     cluster: Arc<Cluster>,
@@ -55,10 +55,10 @@ impl Gauge for KafkaGauge {
 fn read_depth(cluster: &Cluster, group: &BaseConsumer<Context>, pool: &PoolName) -> Result<Depth> {
     let action = format!("read the depth of the pool {pool}");
     let reading = |error| because(group, &action, error);
-    let topics = Class::ALL.map(|class| cluster.url.topic(pool, class));
+    let topics = cluster.topics(pool);
     let mut partitions = TopicPartitionList::new();
     let mut most = 0;
-    for topic in &topics {
+    for (topic, _) in &topics {
         let count = cluster.partition_count(topic)?;
         if count > 0 {
             partitions.add_partition_range(topic, 0, count - 1);
@@ -97,8 +97,8 @@ fn read_depth(cluster: &Cluster, group: &BaseConsumer<Context>, pool: &PoolName)
             _ => None,
         };
         let (waiting, in_flight) = depth_of(start, end, committed.as_ref());
-        if let Some(class) = topics.iter().position(|known| known == topic) {
-            depth.waiting_by_class[class] += waiting;
+        if let Some((_, class)) = topics.iter().find(|(known, _)| known == topic) {
+            depth.waiting_by_class[*class as usize] += waiting;
         }
         depth.in_flight = depth.in_flight.map(|held| held + in_flight);
     }
@@ -110,8 +110,8 @@ fn depth_of(start: i64, end: i64, committed: Option<&(i64, Mark)>) -> (u64, u64)
     let Some((committed, mark)) = committed else {
         return (end.saturating_sub(start).max(0).unsigned_abs(), 0);
     };
-    if *committed < start {
-        // What was open has left the log, as far as is known.
+    if *committed < start || *committed > end {
+        // What was open has left the log; or the log was cut short or has begun anew, and is read from its start.
         return (end.saturating_sub(start).max(0).unsigned_abs(), 0);
     }
     let handed_out = committed.saturating_add_unsigned(mark.handed_out);
@@ -138,6 +138,12 @@ mod tests {
     #[test]
     fn what_has_left_the_log_is_not_counted() {
         assert_eq!(depth_of(15, 20, Some(&(10, Mark { handed_out: 2, back: 0, open: vec![0..=1] }))), (5, 0));
-        assert_eq!(depth_of(0, 3, Some(&(10, Mark::default()))), (0, 0));
+    }
+
+    #[test]
+    fn a_log_that_ends_before_the_commit_waits_from_its_start() {
+        assert_eq!(depth_of(0, 3, Some(&(10, Mark::default()))), (3, 0));
+        assert_eq!(depth_of(2, 3, Some(&(10, Mark { handed_out: 2, back: 0, open: vec![0..=1] }))), (1, 0));
+        assert_eq!(depth_of(0, 0, Some(&(10, Mark::default()))), (0, 0));
     }
 }

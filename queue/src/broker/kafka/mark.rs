@@ -9,8 +9,9 @@
 //!
 //! `HANDED_OUT` records after the committed offset have been handed out; those in the ranges `OPEN` are not done; `BACK`
 //! of the open ones are in nobody's hands. All are counted from the committed offset, which itself is open unless
-//! nothing is. Under load the next batch is announced before it is handed out: as handed out, open and back. A text that cannot be read (an offset set with Kafka's own tools has none) says nothing of what is
-//! beyond: it comes as if for the first time.
+//! nothing is. Under load the next batch is announced before it is handed out: as handed out, open and back. A text
+//! that cannot be read (an offset set with Kafka's own tools has none) says nothing of what is beyond: it comes as if
+//! for the first time.
 
 use std::ops::RangeInclusive;
 

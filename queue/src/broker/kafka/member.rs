@@ -81,7 +81,7 @@ impl Member {
         joined: oneshot::Sender<()>,
     ) -> Self {
         let bell = Bell { commands: commands.clone(), has_rung: Arc::default() };
-        let hold = Arc::new(Hold { commands });
+        let hold = Arc::new(Hold::new(commands));
         Self { cluster, pool, inbox, bell, hold, joined: Some(joined), receives: VecDeque::new(), ending: None }
     }
 
@@ -103,7 +103,9 @@ impl Member {
 
     /// Joins the group and stays in it until told to end, or until nothing but joining anew helps.
     fn take_part(&mut self) -> Result<()> {
-        self.cluster.ensure_topics(&self.pool)?;
+        let jobs = self.cluster.topics(&self.pool).into_iter().map(|(topic, _)| topic);
+        let results = self.cluster.routes.results_to(&self.pool).map(str::to_owned);
+        self.cluster.ensure_topics(jobs.chain(results).collect())?;
         let mut membership = Membership::join(&self.cluster, &self.pool, self.bell.clone(), Arc::clone(&self.hold))?;
         let mut leave_by = None;
         loop {
@@ -158,9 +160,9 @@ impl Member {
             #[cfg(test)]
             (Command::Vanish, _) => self.ending = Some(Ending::Vanish),
             #[cfg(test)]
-            (Command::BeTakenForDead(reply), membership) => {
+            (Command::Meet(event, reply), membership) => {
                 if let Some(membership) = membership {
-                    membership.be_taken_for_dead();
+                    membership.meet(event);
                 }
                 reply.send(()).unwrap();
             }

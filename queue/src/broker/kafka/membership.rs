@@ -1,6 +1,6 @@
 //! What a member of a group has: its partitions, and the deliveries out of them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,18 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
-use super::cluster::{CALL_TIMEOUT, Cluster, because};
+use super::assigning::{Assigning, Unanswered};
+use super::cluster::{CALL_TIMEOUT, Cluster, because, fatal};
 use super::commits::{Answer, Commits, Committed, Outcome};
 use super::committer::Committer;
 use super::consumer::Hold;
 use super::context::{Context, Rebalance, answer};
 use super::error::failed;
+use super::held::{Held, Place};
 use super::mark::Mark;
 use super::member::{Bell, Receive, unavailable};
 use super::partition::{Partition, Taken};
-use crate::broker::{Delivery, Holder, Settlement, Tag};
+use crate::broker::{Delivery, Settlement, Tag};
 use crate::{Class, PoolName, Result};
 
 /// How long a partition that goes to another consumer waits for what is in our worker's hands: what is settled by then
@@ -40,12 +42,11 @@ pub(super) struct Membership {
     committer: Committer,
     consumer: Arc<BaseConsumer<Context>>,
     pool: PoolName,
-    topics: [Arc<str>; 3],
+    topics: Vec<(Arc<str>, Class)>,
     bell: Bell,
-    hold: Arc<Hold>,
-    /// By the number of the delivery: its partition and offset. What is not here is no longer ours.
-    held: HashMap<i64, (u64, i64)>,
-    next_number: u64,
+    held: Held,
+    /// How many partitions have been ours: each gets a number of its own.
+    partitions_seen: u64,
     commits: Commits,
     /// Since when something is to be committed, whether or not anybody waits for it.
     uncommitted_since: Option<Instant>,
@@ -55,20 +56,18 @@ pub(super) struct Membership {
     is_leaving: bool,
     /// Which partition of a class comes first.
     turn: usize,
-}
-
-enum Unanswered {
-    Assign(TopicPartitionList),
-    Revoke { partitions: TopicPartitionList, deadline: Instant },
+    #[cfg(test)]
+    is_to_end: bool,
 }
 
 impl Membership {
     pub(super) fn join(cluster: &Cluster, pool: &PoolName, bell: Bell, hold: Arc<Hold>) -> Result<Self> {
-        let topics = Class::ALL.map(|class| Arc::from(cluster.url.topic(pool, class)));
+        let topics = cluster.topics(pool).into_iter().map(|(topic, class)| (Arc::from(topic), class));
+        let topics: Vec<(Arc<str>, Class)> = topics.collect();
         let mut consumer = cluster.consumer(pool)?;
         let ring = bell.clone();
         consumer.set_nonempty_callback(move || ring.ring());
-        let names: Vec<&str> = topics.iter().map(|topic: &Arc<str>| &**topic).collect();
+        let names: Vec<&str> = topics.iter().map(|(topic, _)| &**topic).collect();
         consumer.subscribe(&names).map_err(|error| failed("subscribe", error))?;
         let consumer = Arc::new(consumer);
         Ok(Self {
@@ -78,26 +77,32 @@ impl Membership {
             pool: pool.clone(),
             topics,
             bell,
-            hold,
-            held: HashMap::new(),
-            next_number: 0,
+            held: Held::new(hold),
+            partitions_seen: 0,
             commits: Commits::new(),
             uncommitted_since: None,
             unanswered: None,
             has_share: false,
             is_leaving: false,
             turn: 0,
+            #[cfg(test)]
+            is_to_end: false,
         })
     }
 
     /// Lets librdkafka say what it has to say.
     pub(super) fn poll(&mut self) -> Result<()> {
+        #[cfg(test)]
+        if self.is_to_end {
+            return Err(unavailable("a test has ended the membership"));
+        }
         loop {
             let told = self.consumer.context().told();
             match self.consumer.poll(Duration::ZERO) {
                 None if self.consumer.context().told() == told => return Ok(()),
                 None | Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(failed("go on", error)),
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(fatal(&self.consumer, error)),
+                // The context has heard the reason too: whoever waits for long is told, see `look_after`.
                 Some(Err(error)) => tracing::debug!(pool = %self.pool, %error, "the kafka consumer has trouble"),
                 Some(Ok(_)) => {
                     // It would be lost. Whoever joins anew starts from what is committed.
@@ -174,11 +179,13 @@ impl Membership {
     /// Follows the group, as far as it can be followed now.
     pub(super) fn rebalance(&mut self) -> Result<()> {
         loop {
-            let unanswered = match self.unanswered.take() {
+            let mut unanswered = match self.unanswered.take() {
                 Some(unanswered) => unanswered,
                 None => match self.consumer.context().next_rebalance() {
                     None => return Ok(()),
-                    Some(Rebalance::Assign(partitions)) => Unanswered::Assign(partitions),
+                    Some(Rebalance::Assign(partitions)) => {
+                        Unanswered::Assign(Assigning::new(partitions, Instant::now()))
+                    }
                     Some(Rebalance::Lost(partitions)) => {
                         tracing::warn!(pool = %self.pool, "the group has taken this consumer for dead; it joins again");
                         Unanswered::Revoke { partitions, deadline: Instant::now() }
@@ -189,8 +196,8 @@ impl Membership {
                     }
                 },
             };
-            let answered = match &unanswered {
-                Unanswered::Assign(partitions) => self.assign(partitions)?,
+            let answered = match &mut unanswered {
+                Unanswered::Assign(assigning) => self.assign(assigning)?,
                 Unanswered::Revoke { partitions, deadline } => self.revoke(partitions, *deadline)?,
             };
             if !answered {
@@ -201,8 +208,11 @@ impl Membership {
     }
 
     /// Takes partitions over, from where the group has committed. `false`: the coordinator cannot say where, yet.
-    fn assign(&mut self, partitions: &TopicPartitionList) -> Result<bool> {
-        let action = "take over partitions";
+    fn assign(&mut self, assigning: &mut Assigning) -> Result<bool> {
+        if !assigning.is_due(Instant::now()) {
+            return Ok(false);
+        }
+        let (action, partitions) = ("take over partitions", &assigning.partitions);
         let committed = match partitions.count() {
             0 => Ok(partitions.clone()),
             _ => self.consumer.committed_offsets(partitions.clone(), CALL_TIMEOUT),
@@ -214,13 +224,13 @@ impl Membership {
             Err(error) => {
                 let error = because(&self.consumer, action, error);
                 tracing::warn!(pool = %self.pool, %error, "the group's offsets are not known; asking again");
-                return Ok(false);
+                return assigning.put_off(error, Instant::now()).map(|()| false);
             }
         };
         let mut list = TopicPartitionList::new();
         for element in committed.elements() {
             let (topic, number) = (element.topic(), element.partition());
-            let Some(class) = self.topics.iter().position(|known| **known == *topic) else { continue };
+            let Some((topic, class)) = self.topics.iter().find(|(known, _)| **known == *topic) else { continue };
             let queue = self.consumer.split_partition_queue(topic, number);
             let mut queue =
                 queue.ok_or_else(|| unavailable(format_args!("cannot {action}: {topic}/{number} has no queue")))?;
@@ -232,9 +242,9 @@ impl Membership {
             };
             let start = at.as_ref().map_or(Offset::Invalid, |(offset, _)| Offset::Offset(*offset));
             list.add_partition_offset(topic, number, start).map_err(|error| failed(action, error))?;
-            let partition = Partition::new(Arc::clone(&self.topics[class]), number, Class::ALL[class], queue, at);
-            self.next_number += 1;
-            self.partitions.insert(self.next_number, partition);
+            let partition = Partition::new(Arc::clone(topic), number, *class, queue, at);
+            self.partitions_seen += 1;
+            self.partitions.insert(self.partitions_seen, partition);
         }
         answer(&self.consumer, true, &list).map_err(|error| failed(action, error))?;
         self.consumer.context().is_well();
@@ -264,7 +274,7 @@ impl Membership {
     /// What is out of these is no longer ours.
     fn forget(&mut self, partitions: &TopicPartitionList) {
         self.partitions.retain(|_, partition| partitions.find_partition(&partition.topic, partition.number).is_none());
-        self.held.retain(|_, (id, _)| self.partitions.contains_key(id));
+        self.held.retain(|id| self.partitions.contains_key(&id));
     }
 
     fn each_of(&mut self, partitions: &TopicPartitionList, mut act: impl FnMut(&mut Partition)) {
@@ -307,7 +317,7 @@ impl Membership {
             ids.rotate_left(turn);
             for id in &ids {
                 let Some(partition) = self.partitions.get_mut(id) else { continue };
-                let (taken, result) = partition.take(&self.pool, max - all.len());
+                let (taken, result) = partition.take(&self.consumer, &self.pool, max - all.len());
                 all.extend(taken.into_iter().map(|taken| (*id, taken)));
                 match result {
                     Ok(()) => {}
@@ -334,12 +344,9 @@ impl Membership {
     fn hand_out(&mut self, all: Vec<(u64, Taken)>, reply: oneshot::Sender<Result<Vec<Delivery>>>) {
         let mut deliveries = Vec::with_capacity(all.len());
         let mut is_news = false;
-        for (id, Taken { offset, read, redelivered }) in all {
+        for (id, Taken { log, offset, read, redelivered }) in all {
             is_news |= self.partitions.get(&id).is_none_or(|partition| !partition.is_known_as_handed_out(offset));
-            self.next_number += 1;
-            let number = self.next_number.cast_signed();
-            self.held.insert(number, (id, offset));
-            let (tag, holder) = (Tag { message: offset, delivery: number }, Arc::clone(&self.hold) as Arc<dyn Holder>);
+            let (tag, holder) = self.held.add(Place { partition: id, log, offset });
             deliveries.push(match &read.unreadable {
                 None => Delivery::new(read.job, redelivered, tag, holder),
                 Some(why) => Delivery::unreadable(read.job, why, redelivered, tag, holder),
@@ -356,11 +363,11 @@ impl Membership {
     pub(super) fn settle(&mut self, settled: Vec<(Tag, Settlement)>, reply: oneshot::Sender<Result<()>>) {
         let mut is_news = false;
         for (tag, how) in settled {
-            let Some((id, offset)) = self.held.remove(&tag.delivery) else { continue };
-            let Some(partition) = self.partitions.get_mut(&id) else { continue };
+            let Some(place) = self.held.remove(tag) else { continue };
+            let Some(partition) = self.partitions.get_mut(&place.partition) else { continue };
             match how {
-                Settlement::Done => partition.done(offset),
-                Settlement::Again => partition.give_back(offset),
+                Settlement::Done => partition.done(place),
+                Settlement::Again => partition.give_back(place),
             }
             is_news = true;
         }
@@ -373,25 +380,26 @@ impl Membership {
     }
 
     pub(super) fn give_back(&mut self, tag: Tag) {
-        if let Some((id, offset)) = self.held.remove(&tag.delivery)
-            && let Some(partition) = self.partitions.get_mut(&id)
+        if let Some(place) = self.held.remove(tag)
+            && let Some(partition) = self.partitions.get_mut(&place.partition)
         {
-            partition.give_back(offset);
+            partition.give_back(place);
         }
     }
 
-    /// An error, where somebody has waited for long and no server answers.
+    /// An error, where somebody has waited for long, and no server answers or the group does not let us in.
     pub(super) fn look_after(&self, receives: &VecDeque<Receive>) -> Result<()> {
         let is_late = receives.front().is_some_and(|receive| receive.since.elapsed() > TROUBLE_PATIENCE);
-        if !is_late || self.consumer.context().trouble("receive").is_none() {
+        let (context, action) = (self.consumer.context(), format!("receive from the pool {}", self.pool));
+        if !is_late || context.trouble(&action).is_none() {
             return Ok(());
         }
-        match self.consumer.fetch_metadata(Some(&self.topics[0]), PROBE_TIMEOUT) {
+        match self.consumer.fetch_metadata(Some(&self.topics[0].0), PROBE_TIMEOUT) {
             Ok(_) => {
-                self.consumer.context().is_well();
-                Ok(())
+                context.is_reached();
+                context.trouble(&action).map_or(Ok(()), Err)
             }
-            Err(error) => Err(because(&self.consumer, "receive", error)),
+            Err(error) => Err(because(&self.consumer, &action, error)),
         }
     }
 
@@ -400,9 +408,9 @@ impl Membership {
         if std::mem::replace(&mut self.is_leaving, true) {
             return;
         }
-        for (_, (id, offset)) in self.held.drain() {
-            if let Some(partition) = self.partitions.get_mut(&id) {
-                partition.give_back(offset);
+        for place in self.held.drain() {
+            if let Some(partition) = self.partitions.get_mut(&place.partition) {
+                partition.give_back(place);
             }
         }
         self.partitions.values_mut().for_each(Partition::begin_to_leave);
@@ -415,12 +423,20 @@ impl Membership {
     }
 
     #[cfg(test)]
-    pub(super) fn be_taken_for_dead(&mut self) {
-        self.partitions.clear();
-        self.held.clear();
-        self.consumer.unsubscribe();
-        let names: Vec<&str> = self.topics.iter().map(|topic| &**topic).collect();
-        self.consumer.subscribe(&names).unwrap();
+    pub(super) fn meet(&mut self, event: super::Event) {
+        match event {
+            super::Event::Ended => self.is_to_end = true,
+            super::Event::LogsBegunAnew => self.partitions.values().for_each(|partition| {
+                self.consumer.seek(&partition.topic, partition.number, Offset::Beginning, CALL_TIMEOUT).unwrap();
+            }),
+            super::Event::TakenForDead => {
+                self.partitions.clear();
+                self.held.retain(|_| false);
+                self.consumer.unsubscribe();
+                let names: Vec<&str> = self.topics.iter().map(|(topic, _)| &**topic).collect();
+                self.consumer.subscribe(&names).unwrap();
+            }
+        }
     }
 }
 
@@ -430,7 +446,7 @@ impl Drop for Membership {
         self.consumer.context().leave();
         loop {
             let unanswered = self.unanswered.take().map(|unanswered| match unanswered {
-                Unanswered::Assign(partitions) => (true, partitions),
+                Unanswered::Assign(assigning) => (true, assigning.partitions),
                 Unanswered::Revoke { partitions, .. } => (false, partitions),
             });
             let next = || match self.consumer.context().next_rebalance()? {

@@ -5,14 +5,15 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::Message;
 use rdkafka::bindings::rd_kafka_get_watermark_offsets;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Message, Offset};
 
 use super::committer::Commit;
 use super::context::Context;
+use super::held::Place;
 use super::mark::Mark;
 use super::record::{self, Read};
 use super::tracker::{Arrival, Tracker};
@@ -33,6 +34,8 @@ pub(super) struct Partition {
     announced: i64,
     queue: PartitionQueue<Context>,
     tracker: Tracker,
+    /// How often its log has begun anew. What was handed out of an earlier one has nothing to do with this one.
+    log: u64,
     /// What is in our worker's hands, or given back: to be handed out again.
     kept: BTreeMap<i64, Read>,
     /// Where the next record to come is at least. `None`: nothing has come, not even word that nothing is there.
@@ -48,6 +51,7 @@ const FAST: usize = 16;
 
 /// A record to hand out.
 pub(super) struct Taken {
+    pub(super) log: u64,
     pub(super) offset: i64,
     pub(super) read: Read,
     pub(super) redelivered: bool,
@@ -77,6 +81,7 @@ impl Partition {
             announced: tracker.handed_out(),
             queue,
             tracker,
+            log: 0,
             kept: BTreeMap::new(),
             position: None,
             is_silent: false,
@@ -90,14 +95,19 @@ impl Partition {
 
     /// Up to `max` records: first what was given back, then what comes. They are handed out from here on, also those
     /// that come with an error.
-    pub(super) fn take(&mut self, pool: &PoolName, max: usize) -> (Vec<Taken>, KafkaResult<()>) {
+    pub(super) fn take(
+        &mut self,
+        consumer: &BaseConsumer<Context>,
+        pool: &PoolName,
+        max: usize,
+    ) -> (Vec<Taken>, KafkaResult<()>) {
         let mut taken = Vec::new();
         while taken.len() < max
             && let Some(offset) = self.tracker.hand_out_again()
         {
             self.is_dirty = true;
             if let Some(read) = self.kept.get(&offset) {
-                taken.push(Taken { offset, read: read.clone(), redelivered: true });
+                taken.push(Taken { log: self.log, offset, read: read.clone(), redelivered: true });
             }
         }
         self.pace = max;
@@ -110,6 +120,9 @@ impl Partition {
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     self.is_silent = true;
                     self.position.get_or_insert(0);
+                    if let Err(error) = self.reach_end(consumer) {
+                        return (taken, Err(error));
+                    }
                 }
                 Some(Err(error)) => return (taken, Err(error)),
                 Some(Ok(message)) => {
@@ -117,17 +130,41 @@ impl Partition {
                     self.is_silent = false;
                     self.position = Some(offset + 1);
                     self.is_dirty = true;
+                    if self.tracker.begins_anew_with(offset) {
+                        let (topic, partition) = (&*self.topic, self.number);
+                        tracing::warn!(topic, partition, offset, "the log has begun anew, or was cut short");
+                        // Other records use the offsets now: what was handed out before is not to be mistaken for them.
+                        self.log += 1;
+                        self.kept.clear();
+                        (self.known_as_handed_out, self.announced) = (offset, offset);
+                    }
                     let redelivered = match self.tracker.arrive(offset) {
                         Arrival::Done => continue,
                         arrival => arrival == Arrival::Again,
                     };
                     let read = record::read(pool, self.class, &message);
                     self.kept.insert(offset, read.clone());
-                    taken.push(Taken { offset, read, redelivered });
+                    taken.push(Taken { log: self.log, offset, read, redelivered });
                 }
             }
         }
         (taken, Ok(()))
+    }
+
+    /// librdkafka has passed everything up to the end of the log. The last of it may be no record: a transaction leaves
+    /// a marker, and an aborted one its records too. Were they not passed here, they would count as waiting for ever.
+    fn reach_end(&mut self, consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
+        let is_open = log_end(consumer, &self.topic, self.number) > self.tracker.handed_out();
+        if !is_open && !self.tracker.is_expecting() {
+            return Ok(());
+        }
+        let positions = consumer.position()?;
+        if let Some(Offset::Offset(position)) =
+            positions.find_partition(&self.topic, self.number).map(|found| found.offset())
+        {
+            self.is_dirty |= self.tracker.reach(position);
+        }
+        Ok(())
     }
 
     /// Nothing more is there, as far as is known. Called when its queue is empty.
@@ -142,15 +179,19 @@ impl Partition {
         self.is_silent = true;
     }
 
-    pub(super) fn done(&mut self, offset: i64) {
-        self.kept.remove(&offset);
-        self.tracker.done(offset);
-        self.is_dirty = true;
+    pub(super) fn done(&mut self, place: Place) {
+        if place.log == self.log {
+            self.kept.remove(&place.offset);
+            self.tracker.done(place.offset);
+            self.is_dirty = true;
+        }
     }
 
-    pub(super) fn give_back(&mut self, offset: i64) {
-        self.tracker.give_back(offset);
-        self.is_dirty = true;
+    pub(super) fn give_back(&mut self, place: Place) {
+        if place.log == self.log {
+            self.tracker.give_back(place.offset);
+            self.is_dirty = true;
+        }
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -176,7 +217,8 @@ impl Partition {
 
     /// The group knows that what is before this is handed out.
     pub(super) fn is_committed(&mut self, handed_out: i64) {
-        self.known_as_handed_out = handed_out;
+        // The log may have begun anew since that was sent.
+        self.known_as_handed_out = handed_out.min(self.announced);
     }
 
     /// Whether whoever has the partition next would know that this was handed out.

@@ -23,9 +23,8 @@ pub(super) struct Read {
     pub(super) unreadable: Option<Unreadable>,
 }
 
-/// The headers and the value of a job's record.
-pub(super) fn write(job: &Job) -> (OwnedHeaders, Bytes) {
-    let event = Event::of(job);
+/// The headers and the value of an event's record.
+pub(super) fn write(event: Event) -> (OwnedHeaders, Bytes) {
     let mut headers = OwnedHeaders::new_with_capacity(event.attributes.len());
     for (name, value) in &event.attributes {
         let value = Some(value.as_bytes());

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord, Producer as _};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
+use super::Event;
 use crate::contract::{Fixture, KafkaFixture, job, jobs, pool, soon};
-use crate::{Backend, Body, Class, Consumer, Delivery, Depth, Error, ErrorKind, Job, Result, Settlement};
+use crate::{
+    Backend, Body, Class, Consumer, Delivery, Depth, Error, ErrorKind, Job, PoolExpectation, Result, Settlement,
+};
 
 /// A dead consumer is noticed soon, and a thread that does not poll within three seconds is taken for dead.
 const CLASSIC: &str = "session.timeout.ms=2000&heartbeat.interval.ms=200&max.poll.interval.ms=3000";
@@ -189,7 +194,7 @@ async fn outside_producers_need_no_library_of_ours() {
         FutureRecord::to(&topic).headers(structured).payload(body),
         FutureRecord::to(&topic).payload("nobody knows"),
     ] {
-        producer.send(record, Duration::from_secs(10)).await.unwrap();
+        producer.send(record, Duration::from_secs(60)).await.unwrap();
     }
     let mut received = Vec::new();
     while received.len() < 3 {
@@ -218,7 +223,7 @@ async fn a_job_that_is_too_big_is_refused_and_the_next_one_is_not() {
     let mut big = job(&fixture, "big");
     big.input.body = Body::Inline(Bytes::from(vec![0; 2_000_000]));
     let result = producer.publish(&[job(&fixture, "before"), big]).await;
-    refused(result, ErrorKind::Refused, "2000000 bytes: raise message.max.bytes");
+    refused(result, ErrorKind::Refused, "2000000 bytes: raise max.message.bytes");
     producer.publish(&[job(&fixture, "after")]).await.unwrap();
     assert_eq!(done_exactly(&*consumer(&process).await, 2).await, ["before", "after"]);
 }
@@ -265,6 +270,33 @@ async fn a_topic_that_was_deleted_is_created_again() {
 }
 
 #[tokio::test]
+async fn what_a_topic_or_group_risks_is_read_off_its_servers() {
+    let fixture = KafkaFixture::with("partitions=1&group.protocol=consumer");
+    let process = fixture.open().await;
+    publish(&process, &jobs(&fixture, 1)).await;
+    let admin: AdminClient<DefaultClientContext> = fixture.url.config(&[]).create().unwrap();
+    let topic = fixture.url.topic(&pool(), Class::Standard);
+    let group = fixture.url.group(&pool());
+    let kept = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("retention.ms", "-1");
+    admin.alter_configs(&[kept], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    let deadline = Some(Duration::from_secs(60));
+    let expectation = PoolExpectation { pool: pool(), max_workers: 1, deadline, holding: None };
+    let risks = soon(process.broker.risks(&[expectation])).await.unwrap();
+    let found = |setting: &str| -> Vec<_> {
+        let risks = risks.iter().filter(|risk| risk.setting == setting);
+        risks.map(|risk| (&*risk.subject, &*risk.found)).collect()
+    };
+    assert_eq!(found("retention.ms"), [(&*topic, "-1")]);
+    // The tests' servers have it short enough; only that they tell is to be seen here.
+    assert_eq!(found("consumer.session.timeout.ms"), []);
+    let of_group = admin.describe_configs([&ResourceSpecifier::Group(&group)], &AdminOptions::new()).await.unwrap();
+    let session = of_group[0].as_ref().unwrap().get("consumer.session.timeout.ms").and_then(|at| at.value.clone());
+    assert_eq!(session.as_deref(), Some("6000"));
+    let why = &risks.iter().find(|risk| risk.setting == "retention.ms").unwrap().why;
+    assert!(why.starts_with("10080 minutes after"), "{why}");
+}
+
+#[tokio::test]
 async fn a_server_out_of_reach_is_unavailable_and_nothing_hangs() {
     let fixture = KafkaFixture::at("kafka://127.0.0.1:1");
     let process = fixture.open().await;
@@ -283,4 +315,134 @@ async fn a_setting_that_is_wrong_is_refused_at_once() {
     let fixture = KafkaFixture::at("kafka://127.0.0.1:1?security.protocol=ssl&ssl.ca.location=/no/such/file");
     let process = fixture.open().await;
     refused(process.broker.producer().await, ErrorKind::Refused, "cannot open a producer");
+}
+
+/// The worker of the former membership is still at it when the next one has numbered its deliveries.
+#[tokio::test]
+async fn what_is_settled_after_its_consumer_has_joined_anew_settles_nothing_else() {
+    let fixture = KafkaFixture::start();
+    let process = fixture.open().await;
+    let consumer = consumer(&process).await;
+    publish(&process, &jobs(&fixture, 3)).await;
+    let mut former = Vec::new();
+    while former.len() < 2 {
+        former.extend(receive(&*consumer, 2 - former.len()).await);
+    }
+    let last = former.pop().unwrap();
+    done(&*consumer, former).await;
+
+    fixture.consumers_meet(Event::Ended).await;
+    let mut next = Vec::new();
+    while next.len() < 2 {
+        // Who waits while it joins is told so, and asks again.
+        if let Ok(received) = soon(consumer.receive(2 - next.len())).await {
+            next.extend(received);
+        }
+    }
+    let ids: Vec<_> = next.iter().map(|delivery| delivery.job.id.to_string()).collect();
+    assert_eq!(ids, ["job-1", "job-2"]);
+    done(&*consumer, vec![last]).await;
+    let found = depth(&process).await;
+    assert_eq!((found.waiting(), found.in_flight), (0, Some(2)));
+    done(&*consumer, next).await;
+    let found = depth(&process).await;
+    assert_eq!((found.waiting(), found.in_flight), (0, Some(0)));
+}
+
+#[tokio::test]
+async fn what_is_settled_of_a_former_log_settles_nothing_of_the_next() {
+    let fixture = KafkaFixture::start();
+    let process = fixture.open().await;
+    let consumer = consumer(&process).await;
+    publish(&process, &jobs(&fixture, 2)).await;
+    let mut former = Vec::new();
+    while former.len() < 2 {
+        former.extend(receive(&*consumer, 2 - former.len()).await);
+    }
+    fixture.consumers_meet(Event::LogsBegunAnew).await;
+    let mut next = Vec::new();
+    while next.len() < 2 {
+        next.extend(receive(&*consumer, 2 - next.len()).await);
+    }
+    done(&*consumer, former).await;
+    let found = depth(&process).await;
+    assert_eq!((found.waiting(), found.in_flight), (0, Some(2)));
+    done(&*consumer, next).await;
+    let found = depth(&process).await;
+    assert_eq!((found.waiting(), found.in_flight), (0, Some(0)));
+}
+
+#[tokio::test]
+async fn a_producer_with_transactions_leaves_nothing_that_waits_for_ever() {
+    let fixture = KafkaFixture::start();
+    let process = fixture.open().await;
+    let consumer = consumer(&process).await;
+    let topic = fixture.url.topic(&pool(), Class::Standard);
+    let mut config = fixture.url.config(&[]);
+    let producer: FutureProducer = config.set("transactional.id", &topic).create().unwrap();
+    let limit = Duration::from_secs(60);
+    producer.init_transactions(limit).unwrap();
+    let publish_one = async |body: &str| {
+        producer.begin_transaction().unwrap();
+        producer.send(FutureRecord::<str, _>::to(&topic).payload(body), limit).await.unwrap();
+    };
+
+    publish_one("kept").await;
+    producer.commit_transaction(limit).unwrap();
+    let received = receive(&*consumer, 1).await;
+    assert_eq!(received[0].job.input.body, Body::Inline(Bytes::from_static(b"kept")));
+    publish_one("taken back").await;
+    producer.abort_transaction(limit).unwrap();
+    assert_eq!(depth(&process).await.in_flight, Some(1));
+    done(&*consumer, received).await;
+
+    let nothing_waits = async {
+        while depth(&process).await != (Depth { in_flight: Some(0), max_consumers: Some(1), ..Depth::default() }) {}
+    };
+    tokio::select! {
+        () = soon(nothing_waits) => {}
+        received = consumer.receive(1) => panic!("{:?} was taken back", received.unwrap()),
+    }
+}
+
+/// A server of librdkafka's own that refuses what it is told to.
+fn refusing(api: RDKafkaApiKey, code: RDKafkaRespErr) -> (MockCluster<'static, DefaultProducerContext>, KafkaFixture) {
+    let server = MockCluster::new(1).unwrap();
+    let fixture = KafkaFixture::at(&format!("kafka://{}?prefix=test", server.bootstrap_servers()));
+    for class in Class::ALL {
+        server.create_topic(&fixture.url.topic(&pool(), class), 1, 1).unwrap();
+    }
+    server.request_errors(api, &[code; 10_000]);
+    (server, fixture)
+}
+
+#[tokio::test]
+async fn a_worker_that_may_not_join_the_group_is_told_and_works_once_it_may() {
+    let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+    let (server, fixture) = refusing(RDKafkaApiKey::FindCoordinator, code);
+    let process = fixture.open().await;
+    let consumer = consumer(&process).await;
+    for _ in 0..2 {
+        refused(soon(consumer.receive(1)).await, ErrorKind::Refused, "receive from the pool resnet50: FindCoordinator");
+    }
+    server.clear_request_errors(RDKafkaApiKey::FindCoordinator);
+    publish(&process, &jobs(&fixture, 1)).await;
+    let works = async {
+        loop {
+            match consumer.receive(1).await {
+                Ok(received) => break done(&*consumer, received).await,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Refused, "{error}"),
+            }
+        }
+    };
+    soon(works).await;
+}
+
+#[tokio::test]
+async fn a_group_that_does_not_say_where_its_partitions_were_left_is_named() {
+    let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    let (_server, fixture) = refusing(RDKafkaApiKey::OffsetFetch, code);
+    let process = fixture.open().await;
+    let consumer = consumer(&process).await;
+    refused(soon(consumer.receive(1)).await, ErrorKind::Refused, "cannot take over partitions");
 }

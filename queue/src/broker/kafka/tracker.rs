@@ -48,17 +48,18 @@ impl Tracker {
         tracker
     }
 
+    /// Whether a record of this offset can only be of a log that has begun anew.
+    pub(super) fn begins_anew_with(&self, offset: i64) -> bool {
+        offset < self.position
+    }
+
     /// A record has come, and is handed out unless it is done. Records come in order; offsets may be missing.
     pub(super) fn arrive(&mut self, offset: i64) -> Arrival {
-        if offset < self.position {
+        if self.begins_anew_with(offset) {
             // The log has begun anew: nothing that we know of it holds.
             *self = Self { handed_out: offset, ..Self::default() };
         }
-        // What was expected before this one is no longer in the log: waiting for it would hold up the commits for ever.
-        while let Some(gone) = self.expected.first().copied().filter(|expected| *expected < offset) {
-            self.expected.remove(&gone);
-            self.open.remove(&gone);
-        }
+        self.nothing_comes_before(offset);
         self.position = offset + 1;
         if offset >= self.handed_out {
             self.handed_out = offset + 1;
@@ -66,6 +67,31 @@ impl Tracker {
             return Arrival::First;
         }
         if self.expected.remove(&offset) { Arrival::Again } else { Arrival::Done }
+    }
+
+    /// Everything before `position` has come or never will: markers of transactions take offsets too, and so do records
+    /// that were aborted. Whether that is news.
+    pub(super) fn reach(&mut self, position: i64) -> bool {
+        if position <= self.position {
+            return false;
+        }
+        self.nothing_comes_before(position);
+        self.position = position;
+        self.handed_out = self.handed_out.max(position);
+        true
+    }
+
+    /// What was expected before this is no longer in the log: waiting for it would hold up the commits for ever.
+    fn nothing_comes_before(&mut self, offset: i64) {
+        while let Some(gone) = self.expected.first().copied().filter(|expected| *expected < offset) {
+            self.expected.remove(&gone);
+            self.open.remove(&gone);
+        }
+    }
+
+    /// Whether a former holder had some that have not come to us.
+    pub(super) fn is_expecting(&self) -> bool {
+        !self.expected.is_empty()
     }
 
     /// The lowest of what was given back is handed out again.
@@ -156,6 +182,22 @@ mod tests {
     }
 
     #[test]
+    fn offsets_that_no_record_has_are_passed_at_the_end_of_the_log() {
+        // A record, and the marker behind it; then an announced one that was aborted, and the marker behind that.
+        let mark = Mark { handed_out: 2, back: 1, open: vec![1..=1] };
+        let mut tracker = Tracker::resume(Some(0), None);
+        assert_eq!(tracker.arrive(0), Arrival::First);
+        assert!(tracker.reach(2) && !tracker.reach(2));
+        assert_eq!(tracker.commit(0).0, 0);
+        tracker.done(0);
+        assert_eq!(tracker.commit(0), (2, Mark::default()));
+        let mut next = Tracker::resume(Some(1), Some(&mark));
+        assert!(next.is_expecting() && next.reach(4) && !next.is_expecting());
+        assert_eq!(next.commit(0), (4, Mark::default()));
+        assert_eq!(next.arrive(4), Arrival::First);
+    }
+
+    #[test]
     fn a_log_that_begins_anew_is_not_taken_for_done() {
         let mut tracker = Tracker::resume(Some(100), Some(&Mark { handed_out: 5, back: 0, open: vec![0..=0] }));
         assert_eq!(tracker.arrive(0), Arrival::First);
@@ -176,6 +218,8 @@ mod tests {
         Move,
         /// The log skips an offset, as after a transaction.
         Gap,
+        /// The consumer has come to the end of the log.
+        Reach,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -187,6 +231,7 @@ mod tests {
             3 => (0..5u64).prop_map(Step::Commit),
             1 => Just(Step::Move),
             1 => Just(Step::Gap),
+            1 => Just(Step::Reach),
         ];
         proptest::collection::vec(step, 0..300)
     }
@@ -204,6 +249,10 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Gap => end += 1,
+                    Step::Reach if position == log.len() => {
+                        tracker.reach(end);
+                        prop_assert!(!tracker.is_expecting());
+                    }
                     Step::Take => {
                         if position == log.len() {
                             log.push(end);

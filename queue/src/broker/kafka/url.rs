@@ -42,9 +42,24 @@ impl KafkaUrl {
         self.partitions
     }
 
+    /// What the names of the pools' own topics begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The topic of a pool's class.
     pub(super) fn topic(&self, pool: &PoolName, class: Class) -> String {
         format!("{}.{pool}.{class}", self.prefix)
+    }
+
+    /// Whether a topic that is no pool's own may be called so.
+    pub(crate) fn check_topic(&self, name: &str) -> Result<(), String> {
+        // https://github.com/apache/kafka/blob/4.1/clients/src/main/java/org/apache/kafka/common/internals/Topic.java
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name == "." || name == ".." || !name.chars().all(allowed) {
+            return Err("is not the name of a Kafka topic: 1 to 249 characters out of A-Z a-z 0-9 . _ -".to_owned());
+        }
+        Ok(())
     }
 
     /// The group of a pool's consumers.
@@ -147,7 +162,9 @@ fn check_property(name: &str, value: &str) -> Result<(), String> {
 }
 
 fn is_secret(property: &str) -> bool {
-    ["password", "secret", "sasl.oauthbearer.config", ".key.pem"].iter().any(|part| property.contains(part))
+    ["password", "passphrase", "secret", "sasl.oauthbearer.config", ".key.pem"]
+        .iter()
+        .any(|part| property.contains(part))
 }
 
 fn decoded(text: &str) -> Option<String> {
@@ -228,6 +245,8 @@ mod tests {
         assert_eq!(url.to_string(), "kafka://a:1?sasl.password=***&sasl.username=me&ssl.key.password=***");
         assert_eq!(url.property("sasl.password"), Some("hun&ter2"));
         assert!(!format!("{url:?}").contains("hun"));
+        // Not every build of librdkafka knows it.
+        assert!(is_secret("sasl.oauthbearer.assertion.private.key.passphrase"));
         let error = "kafka://me:hunter2@a:1".parse::<KafkaUrl>().unwrap_err();
         assert!(!error.to_string().contains("hunter2") && error.to_string().contains("sasl.password"), "{error}");
     }

@@ -10,6 +10,7 @@ use futures::future::{BoxFuture, Fuse, FusedFuture};
 use tokio::sync::{mpsc, oneshot};
 
 use super::link::Link;
+use super::queues::Source;
 use super::session::{Reply, Session};
 use crate::broker::{Consumer, Delivery, Holder, Settlement, Tag};
 use crate::{Error, ErrorKind, PoolName, Result};
@@ -38,10 +39,11 @@ struct Request {
 }
 
 impl RabbitMqConsumer {
-    pub(super) fn start(link: &Arc<Link>, pool: &PoolName) -> Self {
+    pub(super) fn start(link: &Arc<Link>, pool: &PoolName, sources: Vec<Source>) -> Self {
         let (sender, commands) = mpsc::unbounded_channel();
         let holder = Arc::new(Hold { commands: sender.clone() });
-        let taker = Arc::new(Taker { link: Arc::clone(link), pool: pool.clone(), holder, session: Mutex::default() });
+        let taker =
+            Arc::new(Taker { link: Arc::clone(link), pool: pool.clone(), sources, holder, session: Mutex::default() });
         tokio::spawn(supervise(taker, commands));
         Self { commands: sender }
     }
@@ -154,6 +156,7 @@ async fn supervise(taker: Arc<Taker>, mut commands: mpsc::UnboundedReceiver<Comm
 struct Taker {
     link: Arc<Link>,
     pool: PoolName,
+    sources: Vec<Source>,
     holder: Arc<Hold>,
     session: Mutex<Option<Arc<Session>>>,
 }
@@ -218,7 +221,7 @@ impl Taker {
             Some(session) => session.number() + 1,
             None => 0,
         };
-        let session = Arc::new(Session::open(&self.link, &self.pool, number).await?);
+        let session = Arc::new(Session::open(&self.link, &self.pool, &self.sources, number).await?);
         *self.session() = Some(Arc::clone(&session));
         Ok(session)
     }

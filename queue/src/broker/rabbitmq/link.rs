@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::answer;
-use super::queues;
+use super::queues::{self, Target};
 use super::url::RabbitMqUrl;
-use crate::{Error, ErrorKind, PoolName, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// The shortest and the longest to wait after an attempt to connect that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -45,8 +45,8 @@ struct Failure {
 pub(super) struct Open {
     connection: Connection,
     prefix: String,
-    /// The pools whose queues are known to be there.
-    declared: Mutex<HashSet<PoolName>>,
+    /// What is known to be there.
+    declared: Mutex<HashSet<Target>>,
     /// The server takes nothing at present: it is short of memory or disk.
     blocked: watch::Receiver<bool>,
 }
@@ -135,7 +135,6 @@ impl Link {
                         tracing::info!("the broker takes jobs again");
                         block.send_replace(false);
                     }
-                    Event::Error(_) => break,
                     _ => {}
                 }
             }
@@ -150,19 +149,31 @@ impl Open {
         answer("open a channel", self.connection.create_channel()).await
     }
 
-    /// Makes sure, once per connection, that the queues of `pool` are there.
-    pub(super) async fn declare(&self, channel: &Channel, pool: &PoolName) -> Result<()> {
-        if self.declared().contains(pool) {
+    /// Makes sure, once per connection, that the queues are there.
+    pub(super) async fn declare(&self, channel: &Channel, target: &Target) -> Result<()> {
+        if self.declared().contains(target) {
             return Ok(());
         }
-        queues::declare(channel, &self.prefix, pool).await?;
-        self.declared().insert(pool.clone());
+        self.ensure(channel, target).await?;
+        self.declared().insert(target.clone());
         Ok(())
     }
 
-    /// The queues of `pool` have been deleted.
-    pub(super) fn forget(&self, pool: &PoolName) {
-        self.declared().remove(pool);
+    /// Makes sure that the queues are there. One that others have made may be of any kind.
+    pub(super) async fn ensure(&self, channel: &Channel, target: &Target) -> Result<()> {
+        match target {
+            Target::Pool(pool) => queues::declare(channel, &self.prefix, pool).await,
+            Target::Named(name) => {
+                // On a channel of its own: asking for a queue that is not there closes it.
+                let is_there = queues::waiting(&self.channel().await?, name.clone()).await?.is_some();
+                if is_there { Ok(()) } else { queues::make(channel, name).await }
+            }
+        }
+    }
+
+    /// The queues have been deleted.
+    pub(super) fn forget(&self, target: &Target) {
+        self.declared().remove(target);
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -178,7 +189,7 @@ impl Open {
         }
     }
 
-    fn declared(&self) -> std::sync::MutexGuard<'_, HashSet<PoolName>> {
+    fn declared(&self) -> std::sync::MutexGuard<'_, HashSet<Target>> {
         // Every change under it is a single call, so a panic cannot leave it half-changed.
         self.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }

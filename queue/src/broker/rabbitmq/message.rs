@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::queues;
 use crate::event::{Event, STRUCTURED, Unreadable, unreadable};
-use crate::{Class, Error, ErrorKind, Job, PoolName, Result};
+use crate::{Class, Ending, Error, ErrorKind, Job, JobId, PoolName, Result};
 
 const PREFIXES: [&str; 2] = ["cloudEvents:", "cloudEvents_"];
 const CONTENT_TYPE: &str = "datacontenttype";
@@ -20,7 +20,7 @@ const CONTENT_TYPE: &str = "datacontenttype";
 /// What AMQP calls a message that survives a restart.
 const PERSISTENT: u8 = 2;
 
-/// A job, ready to be sent.
+/// An event, ready to be sent.
 pub(super) struct Message {
     pub(super) queue: ShortString,
     pub(super) properties: BasicProperties,
@@ -28,14 +28,25 @@ pub(super) struct Message {
 }
 
 impl Message {
-    pub(super) fn of(job: &Job, prefix: &str) -> Result<Self> {
-        let event = Event::of(job);
+    /// A job, to its own queue.
+    pub(super) fn of_job(job: &Job, prefix: &str) -> Result<Self> {
+        Self::new(queues::name(prefix, &job.pool, job.class)?, Event::of(job), &job.id, job.created_at)
+    }
+
+    /// How a job ended.
+    pub(super) fn of_ending(ending: &Ending, queue: ShortString) -> Result<Self> {
+        let record = &ending.record;
+        let ended_at = record.finished_at.unwrap_or(record.created_at);
+        Self::new(queue, Event::of_ending(ending), &record.id, ended_at)
+    }
+
+    fn new(queue: ShortString, event: Event, job: &JobId, at: Timestamp) -> Result<Self> {
         let mut headers = FieldTable::default();
         let mut properties = BasicProperties::default();
         for (name, value) in event.attributes {
             if name == CONTENT_TYPE {
                 let refused = |error| {
-                    let message = format_args!("job {}: the media type is too long for the broker: {error}", job.id);
+                    let message = format_args!("job {job}: the media type is too long for the broker: {error}");
                     Error::new(ErrorKind::Refused, message)
                 };
                 properties = properties.with_content_type(ShortString::try_new(value).map_err(refused)?);
@@ -46,9 +57,9 @@ impl Message {
         let properties = properties
             .with_headers(headers)
             .with_delivery_mode(PERSISTENT)
-            .with_message_id(queues::short(job.id.as_str())?)
-            .with_timestamp(u64::try_from(job.created_at.as_second()).unwrap_or(0));
-        Ok(Self { queue: queues::name(prefix, &job.pool, job.class)?, properties, body: event.data })
+            .with_message_id(queues::short(job.as_str())?)
+            .with_timestamp(u64::try_from(at.as_second()).unwrap_or(0));
+        Ok(Self { queue, properties, body: event.data })
     }
 }
 

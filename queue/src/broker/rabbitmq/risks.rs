@@ -8,7 +8,7 @@ use crate::{PoolExpectation, Risk, Severity};
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// AMQP gives a client no way to read these settings, so they are named with the way to look them up, never passed over.
-pub(super) fn not_told(prefix: &str, pools: &[PoolExpectation]) -> Vec<Risk> {
+pub(super) fn not_told(prefix: &str, named: &[&str], pools: &[PoolExpectation]) -> Vec<Risk> {
     let mut risks = vec![
         Risk {
             severity: Severity::Warning,
@@ -16,10 +16,10 @@ pub(super) fn not_told(prefix: &str, pools: &[PoolExpectation]) -> Vec<Risk> {
             setting: "delivery-limit".to_owned(),
             found: "not checked: AMQP does not tell".to_owned(),
             why:
-                "with a limit (20 unless set, from RabbitMQ 4 on) and no dead-letter-exchange, the server drops a job \
-                  that was given back that often"
+                "a policy that sets it below what these queues were declared with, without a dead-letter-exchange, has \
+                  the server drop a job that was given back that often"
                     .to_owned(),
-            advice: "look with rabbitmqctl list_policies; set delivery-limit to -1 for these queues".to_owned(),
+            advice: "look with rabbitmqctl list_policies; have no policy set it for these queues".to_owned(),
         },
         Risk {
             severity: Severity::Warning,
@@ -30,6 +30,17 @@ pub(super) fn not_told(prefix: &str, pools: &[PoolExpectation]) -> Vec<Risk> {
             advice: "look with rabbitmqctl list_policies; leave both unset for these queues".to_owned(),
         },
     ];
+    for queue in named {
+        risks.push(Risk {
+            severity: Severity::Warning,
+            subject: format!("queue {queue}"),
+            setting: "delivery-limit".to_owned(),
+            found: "not checked: AMQP does not tell".to_owned(),
+            why: "from RabbitMQ 4 on a quorum queue declared without it drops a job that was given back 20 times"
+                .to_owned(),
+            advice: format!("declare it with x-delivery-limit, or leave it to this program to declare {queue}"),
+        });
+    }
     for pool in pools {
         let Some(holding) = pool.holding.filter(|holding| *holding * 2 > CONSUMER_TIMEOUT) else { continue };
         risks.push(Risk {
@@ -60,7 +71,10 @@ mod tests {
             holding: Some(Duration::from_secs(minutes * 60)),
         };
         let settings = |minutes| {
-            not_told("millrace", &[pool(minutes)]).into_iter().filter(|risk| risk.severity == Severity::Severe).count()
+            not_told("millrace", &[], &[pool(minutes)])
+                .into_iter()
+                .filter(|risk| risk.severity == Severity::Severe)
+                .count()
         };
         assert_eq!((settings(15), settings(16)), (0, 1));
     }

@@ -17,9 +17,10 @@ use tokio::time::Instant;
 
 use super::error::{answer, failed};
 use super::link::Link;
-use super::{message, queues};
+use super::message;
+use super::queues::{self, Source, Target};
 use crate::broker::{Delivery, Holder, Settlement, Tag};
-use crate::{Class, Error, ErrorKind, PoolName, Result};
+use crate::{Error, ErrorKind, PoolName, Result};
 
 /// What waited may have gone to another consumer meanwhile, so what does not come within this time is not waited for.
 const STRAGGLERS: Duration = Duration::from_millis(50);
@@ -32,8 +33,8 @@ pub(super) struct Session {
     /// Which one of its consumer.
     number: i64,
     pool: PoolName,
-    /// Of the classes, in their order.
-    queues: [ShortString; 3],
+    /// In the order of their classes.
+    sources: Vec<Source>,
     channel: Channel,
     pub(super) opened_at: Instant,
     is_ended: AtomicBool,
@@ -57,13 +58,15 @@ impl Unsettled {
 }
 
 impl Session {
-    pub(super) async fn open(link: &Link, pool: &PoolName, number: i64) -> Result<Self> {
-        let queues = queues::of(link.prefix(), pool)?;
-        let (_, channel) = link.channel().await?;
+    pub(super) async fn open(link: &Link, pool: &PoolName, sources: &[Source], number: i64) -> Result<Self> {
+        let (open, channel) = link.channel().await?;
         // Each time, since their having been deleted may be why the last channel went.
-        queues::declare(&channel, link.prefix(), pool).await?;
-        let (opened_at, is_ended) = (Instant::now(), AtomicBool::new(false));
-        Ok(Self { number, pool: pool.clone(), queues, channel, opened_at, is_ended, unsettled: Mutex::default() })
+        open.ensure(&channel, &Target::Pool(pool.clone())).await?;
+        for source in sources.iter().filter(|source| source.is_named) {
+            open.ensure(&channel, &Target::Named(source.queue.clone())).await?;
+        }
+        let (opened_at, is_ended, sources) = (Instant::now(), AtomicBool::new(false), sources.to_vec());
+        Ok(Self { number, pool: pool.clone(), sources, channel, opened_at, is_ended, unsettled: Mutex::default() })
     }
 
     pub(super) fn number(&self) -> i64 {
@@ -85,27 +88,27 @@ impl Session {
     /// What waits must go on waiting in the broker, so consumers are opened for exactly what is wanted, and closed.
     pub(super) async fn take(&self, max: usize, holder: &Arc<dyn Holder>, reply: &mut oneshot::Sender<Reply>) -> Reply {
         loop {
-            let waiting = try_join_all(Class::ALL.map(|class| self.waiting(class))).await?;
+            let waiting = try_join_all(self.sources.iter().map(|source| self.waiting(&source.queue))).await?;
             // More room than that a consumer cannot be given.
             let mut left = max.min(u16::MAX.into());
             let mut wanted = Vec::new();
-            for (class, waiting) in Class::ALL.into_iter().zip(waiting) {
+            for (source, waiting) in self.sources.iter().zip(waiting) {
                 let some = usize::try_from(waiting).unwrap_or(usize::MAX).min(left);
                 left -= some;
-                wanted.push((class, some));
+                wanted.push((source, some));
             }
             wanted.retain(|(_, some)| *some > 0);
             let patience = if wanted.is_empty() {
-                // The first of any class is the signal.
-                wanted.extend(Class::ALL.map(|class| (class, 1)));
+                // The first of any queue is the signal.
+                wanted.extend(self.sources.iter().map(|source| (source, 1)));
                 None
             } else {
                 Some(STRAGGLERS)
             };
             let mut taken = self.consume(&wanted, patience, reply).await?;
-            taken.sort_by_key(|(class, received)| (*class, received.delivery_tag));
+            taken.sort_by_key(|(source, received)| (source.class, received.delivery_tag));
             let taken: Vec<_> =
-                taken.into_iter().map(|(class, received)| self.delivery(class, received, holder)).collect();
+                taken.into_iter().map(|(source, received)| self.delivery(source, received, holder)).collect();
             let taken = self.at_most(max, taken);
             if !taken.is_empty() || reply.is_closed() {
                 return Ok(taken);
@@ -121,37 +124,32 @@ impl Session {
         taken
     }
 
-    fn queue(&self, class: Class) -> ShortString {
-        self.queues[class as usize].clone()
-    }
-
-    async fn waiting(&self, class: Class) -> Result<u64> {
-        let name = self.queue(class);
+    async fn waiting(&self, name: &ShortString) -> Result<u64> {
         let gone = || Error::new(ErrorKind::Unavailable, format_args!("the queue {name} has been deleted"));
         queues::waiting(&self.channel, name.clone()).await?.ok_or_else(gone)
     }
 
     /// Opens a consumer for each of `wanted`, with room for as many, and closes them when all came, when nothing more
     /// came for as long as `patience`, or when nobody wants the `reply` any more. Without patience, the first is enough.
-    async fn consume(
+    async fn consume<'a>(
         &self,
-        wanted: &[(Class, usize)],
+        wanted: &[(&'a Source, usize)],
         patience: Option<Duration>,
         reply: &mut oneshot::Sender<Reply>,
-    ) -> Result<Vec<(Class, Received)>> {
-        let opened = wanted.iter().map(async |(class, some)| {
+    ) -> Result<Vec<(&'a Source, Received)>> {
+        let opened = wanted.iter().map(async |(source, some)| {
             let room = u16::try_from(*some).unwrap_or(u16::MAX);
             let options = BasicConsumeOptions::default();
             // Said in one breath: the room is that of the consumer opened next.
             let room = self.channel.basic_qos(room, BasicQosOptions::default());
-            let consumer = self.channel.basic_consume(self.queue(*class), "".into(), options, FieldTable::default());
+            let consumer = self.channel.basic_consume(source.queue.clone(), "".into(), options, FieldTable::default());
             let ((), consumer) = futures::future::try_join(room, consumer).await?;
-            Ok::<_, lapin::Error>((*class, consumer))
+            Ok::<_, lapin::Error>((*source, consumer))
         });
         let consumers = answer("take jobs", try_join_all(opened)).await?;
         let tags: Vec<_> = consumers.iter().map(|(_, consumer)| consumer.tag()).collect();
-        let deliveries = consumers.into_iter().map(|(class, consumer)| {
-            let deliveries = consumer.map(move |received| Some((class, received)));
+        let deliveries = consumers.into_iter().map(|(source, consumer)| {
+            let deliveries = consumer.map(move |received| Some((source, received)));
             deliveries.chain(stream::iter([None]))
         });
         let mut deliveries = stream::select_all(deliveries.map(|stream| stream.boxed()));
@@ -168,7 +166,7 @@ impl Session {
             tokio::select! {
                 biased;
                 next = deliveries.next() => match next.flatten() {
-                    Some((class, received)) => taken.push((class, self.came(received)?)),
+                    Some((source, received)) => taken.push((source, self.came(received)?)),
                     None => return Err(Error::new(ErrorKind::Unavailable, "the broker stopped delivering")),
                 },
                 () = late => break,
@@ -179,8 +177,8 @@ impl Session {
         answer("stop taking jobs", try_join_all(closed)).await?;
         // What came before the server closed them is theirs.
         while let Some(next) = deliveries.next().await {
-            if let Some((class, received)) = next {
-                taken.push((class, self.came(received)?));
+            if let Some((source, received)) = next {
+                taken.push((source, self.came(received)?));
             }
         }
         Ok(taken)
@@ -192,11 +190,11 @@ impl Session {
         Ok(received)
     }
 
-    fn delivery(&self, class: Class, received: Received, holder: &Arc<dyn Holder>) -> Delivery {
+    fn delivery(&self, source: &Source, received: Received, holder: &Arc<dyn Holder>) -> Delivery {
         let tag = Tag { message: self.number, delivery: i64::try_from(received.delivery_tag).unwrap_or(i64::MAX) };
-        let queue = received.routing_key.as_str();
         let body = Bytes::from(received.data);
-        let (job, unreadable) = message::read(queue, &self.pool, class, &received.properties, body);
+        let (job, unreadable) =
+            message::read(source.queue.as_str(), &self.pool, source.class, &received.properties, body);
         let holder = Arc::clone(holder);
         match unreadable {
             None => Delivery::new(job, received.redelivered, tag, holder),

@@ -36,7 +36,7 @@ impl RabbitMqUrl {
     }
 
     /// What the queues' names begin with.
-    pub(super) fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
 
@@ -108,12 +108,12 @@ fn checked_prefix(prefix: &str) -> Result<String, String> {
     Ok(prefix.to_owned())
 }
 
-/// `text` without what may be a password: all between the scheme and the last `@`.
+/// `text` without what may be a password: all between the scheme and the last `@`, or the end where there is none.
 fn masked(text: &str) -> String {
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
     match text.rsplit_once('@') {
         Some((_, rest)) => format!("{scheme}://***@{rest}"),
-        None => text.to_owned(),
+        None => format!("{scheme}://***"),
     }
 }
 

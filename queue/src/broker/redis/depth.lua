@@ -1,5 +1,6 @@
 #!lua flags=no-writes
 -- Counts each stream: what waits, what is held, and the id that the first of what waits had when it was published.
+-- Of what was given back, a later one may be older; looking for it would read inputs: too much for a reading.
 local depths = {}
 for stream = 1, 6 do
   local key = KEYS[stream]

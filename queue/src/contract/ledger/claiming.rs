@@ -28,6 +28,40 @@ pub async fn a_live_lease_holds_off_other_claims(fixture: &dyn Fixture) {
     assert_eq!(claim_as(&*another, "other", &job, false).await, Claim::Ended(State::Succeeded));
 }
 
+pub async fn a_claim_made_again_is_given_the_same_lease(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    let job = Job { max_attempts: 2, ..job(fixture, "job") };
+    let worker = WorkerId::new("worker");
+    // The job is unknown, then leased by one that vanished; the last may not even be charged for it.
+    for (redelivered, alone) in [(false, false), (true, true), (true, true)] {
+        let requests = vec![ClaimRequest::new(job.clone(), redelivered)];
+        let first = ledger.claim(&worker, requests.clone(), LEASE).await.unwrap();
+        assert!(matches!(&first[..], [Claim::Go { alone: found, .. }] if *found == alone), "{first:?}");
+        let record = get(&*ledger, &job).await;
+        fixture.advance(LEASE * 3 / 5).await;
+        assert_eq!(ledger.claim(&worker, requests, LEASE).await.unwrap(), first);
+        assert_eq!(get(&*ledger, &job).await, record);
+        // It holds for as long from then on.
+        fixture.advance(LEASE * 3 / 5).await;
+        assert!(due(&*ledger).await.is_empty());
+        assert_eq!(claim_as(&*ledger, "worker", &job, false).await, Claim::Held);
+    }
+}
+
+pub async fn a_claim_made_again_takes_nothing_from_another(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    let job = job(fixture, "job");
+    accept(&*ledger, std::slice::from_ref(&job)).await;
+    let (worker, requests) = (WorkerId::new("worker"), vec![ClaimRequest::new(job.clone(), false)]);
+    ledger.claim(&worker, requests.clone(), LEASE).await.unwrap();
+    let lease = granted(claim_as(&*ledger, "other", &job, true).await);
+    assert_eq!(ledger.claim(&worker, requests.clone(), LEASE).await.unwrap(), [Claim::Held]);
+    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Finished::Recorded(State::Retry));
+    assert_eq!(ledger.claim(&worker, requests.clone(), LEASE).await.unwrap(), [Claim::Held]);
+    ledger.cancel(&job.id).await.unwrap();
+    assert_eq!(ledger.claim(&worker, requests, LEASE).await.unwrap(), [Claim::Ended(State::Cancelled)]);
+}
+
 pub async fn a_redelivered_job_is_taken_over_and_run_alone(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");

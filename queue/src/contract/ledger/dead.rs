@@ -347,9 +347,9 @@ pub async fn an_ended_job_is_forgotten_on_request_and_its_blobs_are_named(fixtur
     let [input, result] = [("input/job/1", "ab"), ("output/job/1", "cd")].map(|(key, digest)| blob(key, digest));
     let job = Job { input: Input { media_type: "x/y".to_owned(), body: input.clone() }, ..job(fixture, "job") };
     accept(&*ledger, std::slice::from_ref(&job)).await;
-    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Open(State::Queued));
+    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Kept(State::Queued));
     let lease = claim(&*ledger, &job).await;
-    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Open(State::Leased));
+    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Kept(State::Leased));
     assert!(ledger.begin(&lease).await.unwrap());
     finish(&*ledger, &lease, Outcome::Succeeded(Output { media_type: "x/y".to_owned(), body: result.clone() })).await;
     let Forgotten::Forgotten(blobs) = ledger.forget(&job.id).await.unwrap() else { panic!("it has ended") };
@@ -357,6 +357,12 @@ pub async fn an_ended_job_is_forgotten_on_request_and_its_blobs_are_named(fixtur
     assert_eq!(named, ["input/job/1", "output/job/1"].map(str::to_owned).into());
     assert_eq!((ledger.get(&job.id).await.unwrap(), ledger.input(&job.id).await.unwrap()), (None, None));
     assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Unknown);
+    // A message of a job that was cancelled still waits.
+    let cancelled = Job { id: "cancelled".parse().unwrap(), ..job.clone() };
+    accept(&*ledger, std::slice::from_ref(&cancelled)).await;
+    ledger.cancel(&cancelled.id).await.unwrap();
+    assert_eq!(ledger.forget(&cancelled.id).await.unwrap(), Forgotten::Kept(State::Cancelled));
+    assert_eq!(claim_as(&*ledger, "worker", &cancelled, false).await, Claim::Ended(State::Cancelled));
     // The id is free, and nothing of the former job clings to it.
     let dead = ended(fixture, &*ledger, "dead", State::Dead).await;
     ledger.forget(&dead.id).await.unwrap();

@@ -13,6 +13,7 @@ pub async fn a_job_whose_publication_nobody_confirmed_is_due_with_its_input(fixt
     let ledger = open(fixture).await;
     let mut submitted = job(fixture, "job");
     submitted.trace_parent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+    submitted.origin = Some(crate::Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() });
     submitted.deadline_at = Some(fixture.now() + Duration::from_secs(600));
     submitted.input.body = Body::Inline(Bytes::from_static(&[0xff, 0x00, 0xfe]));
     let mut by_reference = job(fixture, "big");

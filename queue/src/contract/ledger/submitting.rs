@@ -93,7 +93,7 @@ pub async fn answers_come_in_the_order_of_the_questions(fixture: &dyn Fixture) {
     assert!(matches!(&answers[..], [Submitted::New, Submitted::Known { .. }, Submitted::New]), "{answers:?}");
 
     ledger.cancel(&b.id).await.unwrap();
-    let requests = [&a, &b, &c].map(|job| ClaimRequest { job: job.clone(), redelivered: false });
+    let requests = [&a, &b, &c].map(|job| ClaimRequest::new(job.clone(), false));
     let claims = ledger.claim(&WorkerId::new("worker"), requests.to_vec(), LEASE).await.unwrap();
     let [Claim::Go { lease: first, .. }, Claim::Ended(State::Cancelled), Claim::Go { lease: third, .. }] = &claims[..]
     else {

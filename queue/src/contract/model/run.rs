@@ -217,8 +217,11 @@ impl Run {
         let (message, count) = (*message, *count);
         let job = self.world.messages[message].job;
         let expected = self.world.claim(job, delivery.redelivered, self.fixture.now());
-        let request = ClaimRequest { job: delivery.job.clone(), redelivered: delivery.redelivered };
-        let answers = self.backend.ledger.claim(&WorkerId::new("worker"), vec![request], LEASE).await.unwrap();
+        let request = ClaimRequest::new(delivery.job.clone(), delivery.redelivered);
+        let (worker, requests) = (WorkerId::new("worker"), vec![request]);
+        let answers = self.backend.ledger.claim(&worker, requests.clone(), LEASE).await.unwrap();
+        // As after a lost answer: it changes nothing.
+        assert_eq!(self.backend.ledger.claim(&worker, requests, LEASE).await.unwrap(), answers);
         self.held[index].is_claimed = true;
         match answers.into_iter().next().unwrap() {
             Claim::Go { lease, alone } => {

@@ -19,6 +19,8 @@ struct Row {
     begun: bool,
     deadline_at: Option<i64>,
     due_at: Option<i64>,
+    /// The request that was granted last.
+    claim: Option<Vec<u8>>,
 }
 
 /// Claims one job for `worker`.
@@ -39,6 +41,13 @@ pub(super) fn claim(
     let (mut lost, mut attempts) = (row.lost, row.attempts);
     match rows::state(row.state)? {
         State::Queued => {}
+        State::Leased if row.claim.as_deref() == Some(request.token()) => {
+            // The same request again: its answer was lost.
+            let mut update = write.prepare("UPDATE jobs SET due_at = ?1 WHERE job = ?2")?;
+            update.execute(params![write.milliseconds_after(lease), row.row_id]).map_err(sqlite("claim"))?;
+            let held = Lease { id: id.clone(), fence: row.fence, attempt: attempts };
+            return Ok(Claim::Go { lease: held, alone: lost > 0 });
+        }
         State::Leased => {
             let is_live = row.due_at.is_some_and(|until| until > now);
             if is_live && !request.redelivered {
@@ -74,7 +83,7 @@ pub(super) fn claim(
     let alone = lost > 0;
     let mut update = write.prepare(
         "UPDATE jobs SET state = ?1, attempts = ?2, fence = ?3, lost = ?4, begun = ?5, due_at = ?6, started_at = ?7, \
-         worker = ?8 WHERE job = ?9",
+         worker = ?8, claim = ?9 WHERE job = ?10",
     )?;
     update
         .execute(params![
@@ -86,6 +95,7 @@ pub(super) fn claim(
             write.milliseconds_after(lease),
             now,
             worker.as_str(),
+            request.token(),
             row.row_id
         ])
         .map_err(sqlite("claim"))?;
@@ -101,7 +111,8 @@ pub(super) fn begin(write: &mut Write<'_>, lease: &Lease) -> Result<bool> {
 
 fn find(write: &Write<'_>, id: &JobId) -> Result<Option<Row>> {
     let mut select = write.prepare(
-        "SELECT job, state, attempts, max_attempts, fence, lost, begun, deadline_at, due_at FROM jobs WHERE id = ?1",
+        "SELECT job, state, attempts, max_attempts, fence, lost, begun, deadline_at, due_at, claim \
+         FROM jobs WHERE id = ?1",
     )?;
     let read = |row: &rusqlite::Row<'_>| {
         Ok(Row {
@@ -114,6 +125,7 @@ fn find(write: &Write<'_>, id: &JobId) -> Result<Option<Row>> {
             begun: row.get(6)?,
             deadline_at: row.get(7)?,
             due_at: row.get(8)?,
+            claim: row.get(9)?,
         })
     };
     select.query_row([id.as_str()], read).optional().map_err(sqlite("claim"))

@@ -7,6 +7,24 @@ use crate::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, Pu
 use crate::store::{BodyColumns, Write, read_blob, sqlite};
 use crate::{Input, JobId, Result};
 
+/// What lists the jobs of a state, or those of one pool. Saying twice which states is what lets SQLite use the index of
+/// them, and each way has its own.
+fn sql_of_page(is_of_pool: bool) -> String {
+    let condition = if is_of_pool { "pool = ?2" } else { "?2 IS NULL" };
+    format!(
+        "SELECT id, pool, class, state, attempts, max_attempts, created_at, deadline_at, started_at, finished_at, \
+         worker, error_type, error_message, NULL, NULL, NULL FROM jobs \
+         WHERE state IN (4, 7) AND state = ?1 AND {condition} AND (finished_at, id) < (?3, ?4) \
+         ORDER BY finished_at DESC, id DESC LIMIT ?5"
+    )
+}
+
+/// The same of which to forget.
+fn sql_of_some(is_of_pool: bool) -> String {
+    let condition = if is_of_pool { "pool = ?2" } else { "?2 IS NULL" };
+    format!("SELECT job FROM jobs WHERE state IN (4, 7) AND state = ?1 AND {condition} LIMIT ?3")
+}
+
 /// Some dead jobs, those that ended last first.
 pub(super) fn page(
     file: &Connection,
@@ -15,17 +33,10 @@ pub(super) fn page(
     limit: usize,
 ) -> Result<DeadPage> {
     let reading = sqlite("list dead jobs");
-    // Saying twice which states is what lets SQLite use the index of them.
-    let mut select = file
-        .prepare_cached(
-            "SELECT id, pool, class, state, attempts, max_attempts, created_at, deadline_at, started_at, finished_at, \
-             worker, error_type, error_message, NULL, NULL, NULL FROM jobs \
-             WHERE state IN (4, 7) AND state = ?1 AND (?2 IS NULL OR pool = ?2) \
-             AND (?3 IS NULL OR (finished_at, id) < (?3, ?4)) ORDER BY finished_at DESC, id DESC LIMIT ?5",
-        )
-        .map_err(&reading)?;
     let pool = filter.pool.as_ref().map(|pool| pool.as_str());
-    let (at, id) = (after.map(|after| after.finished_at.as_millisecond()), after.map(|after| after.id.as_str()));
+    let mut select = file.prepare_cached(&sql_of_page(pool.is_some())).map_err(&reading)?;
+    // Nothing ends at the end of time: from there on is everything.
+    let (at, id) = after.map_or((i64::MAX, ""), |after| (after.finished_at.as_millisecond(), after.id.as_str()));
     // One more tells whether there is a next page.
     let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut rows = select.query(params![rows::code(filter.state), pool, at, id, one_more]).map_err(&reading)?;
@@ -68,8 +79,8 @@ pub(super) fn requeue(write: &mut Write<'_>, id: &JobId, input: Option<&Input>) 
 /// Deletes an ended job.
 pub(super) fn forget(write: &mut Write<'_>, id: &JobId) -> Result<Forgotten> {
     let Some((row_id, state)) = find(write, id)? else { return Ok(Forgotten::Unknown) };
-    if !state.has_ended() {
-        return Ok(Forgotten::Open(state));
+    if !state.has_ended() || state == State::Cancelled {
+        return Ok(Forgotten::Kept(state));
     }
     upkeep::delete(write, &[row_id]).map(Forgotten::Forgotten)
 }
@@ -77,9 +88,8 @@ pub(super) fn forget(write: &mut Write<'_>, id: &JobId) -> Result<Forgotten> {
 /// Deletes dead jobs.
 pub(super) fn purge(write: &mut Write<'_>, filter: &DeadFilter, limit: usize) -> Result<Purged> {
     let purging = sqlite("purge dead jobs");
-    let mut select = write
-        .prepare("SELECT job FROM jobs WHERE state IN (4, 7) AND state = ?1 AND (?2 IS NULL OR pool = ?2) LIMIT ?3")?;
     let pool = filter.pool.as_ref().map(|pool| pool.as_str());
+    let mut select = write.prepare(&sql_of_some(pool.is_some()))?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found = select.query_map(params![rows::code(filter.state), pool, limit], |row| row.get(0)).map_err(&purging)?;
     let found: Vec<i64> = found.collect::<rusqlite::Result<_>>().map_err(&purging)?;
@@ -93,4 +103,36 @@ fn find(write: &Write<'_>, id: &JobId) -> Result<Option<(i64, State)>> {
         .optional()
         .map_err(sqlite("read a job"))?;
     found.map(|(row_id, code)| Ok((row_id, rows::state(code)?))).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Clock;
+    use crate::store::{Store, StoreOptions};
+
+    #[tokio::test]
+    async fn a_page_begins_where_it_is_asked_to_and_sorts_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = StoreOptions { folder: folder.path().to_owned(), max_size_bytes: None };
+        let store = Store::open(&options, Clock::default()).unwrap();
+        let plan = async |sql: String| {
+            let explain = move |file: &Connection| {
+                let mut steps = file.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).map_err(sqlite("explain"))?;
+                let unbound = vec![rusqlite::types::Null; steps.parameter_count()];
+                let steps = steps
+                    .query_map(rusqlite::params_from_iter(unbound), |row| row.get::<_, String>(3))
+                    .map_err(sqlite("explain"))?;
+                steps.collect::<rusqlite::Result<Vec<_>>>().map_err(sqlite("explain"))
+            };
+            store.read(explain).await.unwrap()
+        };
+        let position = "(finished_at,id)<(?,?)";
+        let all = format!("SEARCH jobs USING INDEX jobs_dead (state=? AND {position})");
+        assert_eq!(plan(sql_of_page(false)).await, [all]);
+        let of_pool = format!("SEARCH jobs USING INDEX jobs_dead_of_pool (pool=? AND state=? AND {position})");
+        assert_eq!(plan(sql_of_page(true)).await, [of_pool]);
+        assert!(plan(sql_of_some(false)).await[0].contains("INDEX jobs_dead (state=?)"));
+        assert!(plan(sql_of_some(true)).await[0].contains("INDEX jobs_dead_of_pool (pool=? AND state=?)"));
+    }
 }

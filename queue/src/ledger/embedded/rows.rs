@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::ledger::{JobRecord, State};
-use crate::store::{corrupt, read_body, sqlite};
+use crate::store::{corrupt, read_body, read_origin, sqlite};
 use crate::{Body, Class, Input, Job, JobError, JobId, Output, Result, WorkerId};
 
 /// A state as the file keeps it: its place in [`State::ALL`].
@@ -82,7 +82,7 @@ pub(super) fn job(file: &Connection, row_id: i64) -> Result<Job> {
     let mut select = file
         .prepare_cached(
             "SELECT id, pool, class, created_at, deadline_at, max_attempts, retention, trace_parent, media_type, body, \
-             blob FROM jobs JOIN inputs USING (job) WHERE job = ?1",
+             blob, origin FROM jobs JOIN inputs USING (job) WHERE job = ?1",
         )
         .map_err(&reading)?;
     let mut rows = select.query([row_id]).map_err(&reading)?;
@@ -100,6 +100,7 @@ pub(super) fn job(file: &Connection, row_id: i64) -> Result<Job> {
         retention: Duration::from_millis(row.get(6).map_err(&reading)?),
         trace_parent: row.get(7).map_err(&reading)?,
         input: Input { media_type: row.get(8).map_err(&reading)?, body: read_body(row, 9)? },
+        origin: read_origin(row, 11)?,
     })
 }
 
@@ -126,7 +127,7 @@ pub(super) fn has_input(file: &Connection, row_id: i64, input: &Input) -> Result
     let Some((media_type, body)) = stored else { return Ok(false) };
     let same_bytes = match (&body?, &input.body) {
         (Body::Inline(ours), Body::Inline(theirs)) => ours == theirs,
-        (Body::Reference(ours), Body::Reference(theirs)) => ours.sha256 == theirs.sha256,
+        (Body::Reference(ours), Body::Reference(theirs)) => ours.identity() == theirs.identity(),
         _ => false,
     };
     Ok(same_bytes && media_type == input.media_type)

@@ -8,7 +8,7 @@ use rusqlite::params;
 use super::rows;
 use crate::clock::milliseconds_of;
 use crate::ledger::{Publication, State, Submitted};
-use crate::store::{BodyColumns, Write, sqlite};
+use crate::store::{BodyColumns, Write, origin_column, sqlite};
 use crate::{Job, Result};
 
 /// How long after a submission (or after it was given out as due) a job that nobody has confirmed is due.
@@ -38,7 +38,7 @@ pub(super) fn open(write: &mut Write<'_>, job: &Job, due_at: Option<i64>) -> Res
     let opening = sqlite("open a record");
     let mut insert = write.prepare(
         "INSERT INTO jobs (id, pool, class, state, max_attempts, created_at, deadline_at, due_at, retention, \
-         trace_parent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING",
+         trace_parent, origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING",
     )?;
     let row = params![
         job.id.as_str(),
@@ -51,6 +51,7 @@ pub(super) fn open(write: &mut Write<'_>, job: &Job, due_at: Option<i64>) -> Res
         due_at,
         milliseconds_of(job.retention),
         job.trace_parent,
+        origin_column(job.origin.as_ref()),
     ];
     if insert.execute(row).map_err(&opening)? == 0 {
         return Ok(false);

@@ -1,5 +1,6 @@
 -- Lists failed or dead jobs, the last to end first. ARGV: 3 the list, 4 how many at most, and to go on from a position:
--- 5 when its job ended, 6 that job's id. Answers whether there are more, then per job: id, fields and values in turn.
+-- 5 when its job ended, 6 that job's id. Answers whether there are more, then per job: id, when it ended,
+-- fields and values in turn.
 local list, limit = PREFIX .. ARGV[3], tonumber(ARGV[4])
 
 -- By bytes, as a sorted set orders members of one score; `<` would go by the server's locale.
@@ -23,6 +24,6 @@ for _, id in ipairs(redis.call('ZREVRANGEBYSCORE', list, top, '-inf', 'LIMIT', 0
 end
 local jobs = {}
 for at = 1, math.min(#ids, limit) do
-    jobs[at] = { ids[at], redis.call('HGETALL', job_key(ids[at])) }
+    jobs[at] = { ids[at], redis.call('ZSCORE', list, ids[at]), redis.call('HGETALL', job_key(ids[at])) }
 end
 return { #ids > limit and 1 or 0, jobs }

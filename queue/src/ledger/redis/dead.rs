@@ -1,11 +1,13 @@
 //! Jobs that ended badly: listed, queued again, forgotten.
 
+use jiff::Timestamp;
+
 use super::rows::{self, Fields};
 use super::scripts::{self, Call, PIECE_ITEMS};
-use crate::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, Purged, Requeued, State};
+use crate::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, Purged, Requeued, State};
 use crate::redis::Redis;
 use crate::store::BodyColumns;
-use crate::{Input, JobId, Result};
+use crate::{Error, ErrorKind, Input, JobId, Result};
 
 /// The sorted set that lists the jobs of a filter; `None` where there are none by definition.
 fn list_of(filter: &DeadFilter) -> Option<String> {
@@ -29,14 +31,35 @@ pub(super) async fn page(
     if let Some(DeadPosition { finished_at, id }) = after {
         call = call.with_number(finished_at.as_millisecond()).with(id.as_str());
     }
-    let (more, rows): (bool, Vec<(String, Fields)>) = call.run("list dead jobs", &scripts::DEAD).await?;
-    let mut jobs = Vec::with_capacity(rows.len());
-    for (id, fields) in rows {
-        jobs.extend(rows::record(&id.parse()?, (fields, None))?);
+    let (more, rows): (bool, Vec<(String, i64, Fields)>) = call.run("list dead jobs", &scripts::DEAD).await?;
+    let (mut jobs, mut next) = (Vec::with_capacity(rows.len()), None);
+    // One that cannot be read, or whose record somebody deleted by hand, must not hide those that ended before it.
+    let unreadable = |error: Error| tracing::error!(%error, "a dead job cannot be read and is not listed");
+    for (id, finished_at, fields) in rows {
+        match row(&id, finished_at, fields) {
+            Ok((position, record)) => {
+                next = Some(position);
+                match record {
+                    Ok(record) => jobs.extend(record),
+                    Err(error) => unreadable(error),
+                }
+            }
+            Err(error) => unreadable(error),
+        }
     }
-    let position = |finished_at, id: &JobId| DeadPosition { finished_at, id: id.clone() };
-    let next = jobs.last().filter(|_| more).and_then(|last| Some(position(last.finished_at?, &last.id)));
-    Ok(DeadPage { jobs, next })
+    if more && next.is_none() {
+        return Err(Error::new(ErrorKind::Corrupt, "redis lists dead jobs under names that are no ids"));
+    }
+    Ok(DeadPage { jobs, next: next.filter(|_| more) })
+}
+
+/// A job's place in the list, and what its hash holds.
+fn row(id: &str, finished_at: i64, fields: Fields) -> Result<(DeadPosition, Result<Option<JobRecord>>)> {
+    let id: JobId = id.parse()?;
+    let record = rows::record(&id, (fields, None));
+    let of_list = |error| Error::caused(ErrorKind::Corrupt, format_args!("redis lists job {id} at a time"), error);
+    let finished_at = Timestamp::from_millisecond(finished_at).map_err(of_list)?;
+    Ok((DeadPosition { finished_at, id }, record))
 }
 
 /// Puts a dead or failed job back into the queue.
@@ -67,8 +90,8 @@ pub(super) async fn forget(redis: &Redis, id: &JobId) -> Result<Forgotten> {
         return Ok(Forgotten::Unknown);
     }
     Ok(match rows::state(code)? {
-        state if state.has_ended() => Forgotten::Forgotten(rows::blobs_of_the_forgotten(&blobs)),
-        open => Forgotten::Open(open),
+        kept if !kept.has_ended() || kept == State::Cancelled => Forgotten::Kept(kept),
+        _ => Forgotten::Forgotten(rows::blobs_of_the_forgotten(&blobs)),
     })
 }
 

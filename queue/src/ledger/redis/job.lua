@@ -17,7 +17,7 @@ local function attempts_key(id) return PREFIX .. 'attempts:' .. id end
 -- The narrow part of a job's record as one table; nil where there is none.
 local function find(id)
     local found = redis.call('HMGET', job_key(id), 'pool', 'state', 'attempts', 'max_attempts', 'fence', 'lost', 'begun',
-        'deadline_at', 'retention', 'error_type')
+        'deadline_at', 'retention', 'error_type', 'claim')
     if not found[1] then return nil end
     return {
         id = id,
@@ -31,6 +31,7 @@ local function find(id)
         deadline_at = tonumber(found[8] or nil),
         retention = tonumber(found[9]),
         has_error = found[10] ~= false,
+        claim = found[11],
     }
 end
 

@@ -1,5 +1,5 @@
--- Writes a new record in state `queued` from twelve arguments, the first of which is ARGV[at].
-local OPEN_FIELDS = 12
+-- Writes a new record in state `queued` from thirteen arguments, the first of which is ARGV[at].
+local OPEN_FIELDS = 13
 local function open(at)
     local id, pool, body = ARGV[at], ARGV[at + 1], ARGV[at + 11]
     local fields = { 'pool', pool, 'class', ARGV[at + 2], 'state', QUEUED, 'attempts', 0, 'max_attempts', ARGV[at + 3],
@@ -14,6 +14,7 @@ local function open(at)
     optional('deadline_at', ARGV[at + 5])
     optional('trace_parent', ARGV[at + 7])
     optional('blob', ARGV[at + 10])
+    optional('origin', ARGV[at + 12])
     redis.call('HSET', job_key(id), unpack(fields))
     if ARGV[at + 10] == '' then redis.call('SET', input_key(id), body) end
     count(pool, 'queued', 1)

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::ledger::{Attempt, JobRecord, State};
-use crate::{BlobRef, Body, Class, Error, ErrorKind, Input, Job, JobError, JobId, Output, Result, WorkerId};
+use crate::{BlobRef, Body, Class, Error, ErrorKind, Input, Job, JobError, JobId, Origin, Output, Result, WorkerId};
 
 /// Fields of a hash, by name.
 pub(super) type Fields = HashMap<String, Vec<u8>>;
@@ -30,7 +30,7 @@ pub(super) fn digest(input: &Input) -> [u8; 32] {
         }
         Body::Reference(blob) => {
             digest.update([1]);
-            digest.update(blob.sha256.as_bytes());
+            digest.update(blob.identity().as_bytes());
         }
     }
     digest.finalize().into()
@@ -121,6 +121,7 @@ pub(super) fn job(id: &JobId, (fields, input): Row) -> Result<Job> {
         max_attempts: row.required("max_attempts")?,
         retention: Duration::from_millis(row.required("retention")?),
         trace_parent: row.text("trace_parent")?,
+        origin: row.origin()?,
     })
 }
 
@@ -172,6 +173,11 @@ impl Reader<'_> {
     fn class(&self) -> Result<Class> {
         let place: usize = self.required("class")?;
         Class::ALL.get(place).copied().ok_or_else(|| self.corrupt("class", place.to_string().as_bytes()))
+    }
+
+    fn origin(&self) -> Result<Option<Origin>> {
+        let read = |text: String| serde_json::from_str(&text).map_err(|_| self.corrupt("origin", text.as_bytes()));
+        self.text("origin")?.map(read).transpose()
     }
 
     fn body(&self, reference: &'static str, bytes: Option<Vec<u8>>) -> Result<Body> {

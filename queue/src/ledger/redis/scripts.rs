@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use redis::{FromRedisValue, Script};
 
 use crate::redis::Redis;
-use crate::store::BodyColumns;
+use crate::store::{BodyColumns, origin_column};
 use crate::{Job, Result};
 
 use super::rows;
@@ -27,11 +27,11 @@ pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| script(&[include_st
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("renew.lua")]));
 pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("finish.lua")]));
 pub(super) static CANCEL: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("cancel.lua")]));
-pub(super) static GET: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("get.lua")]));
+pub(super) static GET: LazyLock<Script> = LazyLock::new(|| script_that_reads(&[include_str!("get.lua")]));
 pub(super) static DUE: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("due.lua")]));
 pub(super) static PURGE: LazyLock<Script> = LazyLock::new(|| script(&[FORGET_JOB, include_str!("purge.lua")]));
-pub(super) static INPUT: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("input.lua")]));
-pub(super) static DEAD: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("dead.lua")]));
+pub(super) static INPUT: LazyLock<Script> = LazyLock::new(|| script_that_reads(&[include_str!("input.lua")]));
+pub(super) static DEAD: LazyLock<Script> = LazyLock::new(|| script_that_reads(&[include_str!("dead.lua")]));
 pub(super) static REQUEUE: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("requeue.lua")]));
 pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| script(&[FORGET_JOB, include_str!("forget.lua")]));
 pub(super) static PURGE_DEAD: LazyLock<Script> =
@@ -40,6 +40,11 @@ pub(super) static PURGE_DEAD: LazyLock<Script> =
 /// A script that runs when memory is full too, or what is there could not be worked off to make room.
 fn script(parts: &[&str]) -> Script {
     Script::new(&[&["#!lua flags=allow-oom", SHARED], parts].concat().join("\n"))
+}
+
+/// A script that runs whatever keeps the server from taking writes.
+fn script_that_reads(parts: &[&str]) -> Script {
+    Script::new(&[&["#!lua flags=no-writes", SHARED], parts].concat().join("\n"))
 }
 
 /// A script whose first write fails when memory is full; then it has changed nothing.
@@ -78,7 +83,7 @@ impl<'a> Call<'a> {
         self.add(number.into().to_string());
     }
 
-    /// Adds the twelve arguments that open a record.
+    /// Adds the thirteen arguments that open a record.
     pub(super) fn add_job(&mut self, job: &Job) {
         let BodyColumns { body, blob } = BodyColumns::of(&job.input.body);
         self.add(job.id.as_str());
@@ -93,6 +98,7 @@ impl<'a> Call<'a> {
         self.add(&job.input.media_type);
         self.add(blob.unwrap_or_default());
         self.add(body.unwrap_or_default());
+        self.add(origin_column(job.origin.as_ref()).unwrap_or_default());
     }
 
     /// Runs `script` with them.

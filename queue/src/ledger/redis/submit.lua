@@ -1,4 +1,4 @@
--- Opens records. ARGV: 3 milliseconds until an unconfirmed publication is due, then twelve per job.
+-- Opens records. ARGV: 3 milliseconds until an unconfirmed publication is due, then thirteen per job.
 -- Answers per job: 0 new; 1 another pool or input; 2 known, the fence of the publication that is missing, the record.
 local answers = {}
 for at = 4, #ARGV, OPEN_FIELDS do

@@ -4,7 +4,7 @@ use super::*;
 use crate::contract::{Fixture, LEASE, RedisFixture, job, soon};
 use crate::ledger::State;
 use crate::redis::private::PrivateRedis;
-use crate::{Clock, Output, Severity};
+use crate::{Clock, JobError, Output, Severity};
 
 fn ledger_at(server: &PrivateRedis, clock: &Clock) -> RedisLedger {
     let url = format!("redis://{}", server.address()).parse().unwrap();
@@ -12,7 +12,7 @@ fn ledger_at(server: &PrivateRedis, clock: &Clock) -> RedisLedger {
 }
 
 async fn claim(ledger: &RedisLedger, job: &Job) -> Lease {
-    let request = ClaimRequest { job: job.clone(), redelivered: false };
+    let request = ClaimRequest::new(job.clone(), false);
     match ledger.claim(&WorkerId::new("worker"), vec![request], LEASE).await.unwrap().remove(0) {
         Claim::Go { lease, .. } => lease,
         other => panic!("not granted: {other:?}"),
@@ -100,6 +100,57 @@ async fn a_full_server_takes_no_jobs_until_others_are_worked_off_and_forgotten()
     assert_eq!(soon(submitted).await, [Submitted::New]);
 }
 
+/// Lets a job fail for good.
+async fn fail(ledger: &RedisLedger, job: &Job) {
+    let error = JobError { kind: "bad_input".to_owned(), message: "no digit".to_owned() };
+    let finishes = vec![Finish { lease: claim(ledger, job).await, outcome: Outcome::Failed(error) }];
+    assert_eq!(ledger.finish(finishes).await.unwrap(), [Finished::Recorded(State::Failed)]);
+}
+
+fn failed() -> DeadFilter {
+    DeadFilter { pool: None, state: State::Failed }
+}
+
+#[tokio::test]
+async fn what_is_there_can_be_read_while_the_server_takes_no_writes() {
+    let fixture = RedisFixture::start();
+    let server = PrivateRedis::started(&[]);
+    let ledger = ledger_at(&server, &Clock::default());
+    let [known, new] = ["known", "new"].map(|id| job(&fixture, id));
+    fail(&ledger, &known).await;
+    server.ask::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    assert_eq!(ledger.submit(&[new]).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(ledger.get(&known.id).await.unwrap().unwrap().state, State::Failed);
+    assert_eq!(ledger.input(&known.id).await.unwrap(), Some(known.input));
+    assert_eq!(ledger.dead(&failed(), None, 10).await.unwrap().jobs[0].id, known.id);
+}
+
+#[tokio::test]
+async fn dead_jobs_that_cannot_be_read_do_not_hide_the_others() {
+    let fixture = RedisFixture::start();
+    let (ledger, redis) = (fixture.open().await.ledger, fixture.redis());
+    let ledger_here = RedisLedger::new(fixture.redis());
+    for id in ["a", "b", "c", "d", "e", "f"] {
+        fail(&ledger_here, &job(&fixture, id)).await;
+        fixture.advance(Duration::from_secs(1)).await;
+    }
+    // The last page but one is of these alone.
+    let mut garble = redis::cmd("HSET");
+    garble.arg(redis.key("job:c")).arg("class").arg("first");
+    redis.run::<()>("garble", &garble).await.unwrap();
+    let mut delete = redis::cmd("DEL");
+    delete.arg(redis.key("job:d"));
+    redis.run::<()>("delete", &delete).await.unwrap();
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = ledger.dead(&failed(), after.as_ref(), 2).await.unwrap();
+        found.extend(page.jobs.into_iter().map(|job| job.id.to_string()));
+        let Some(next) = page.next else { break };
+        after = Some(next);
+    }
+    assert_eq!(found, ["f", "e", "b", "a"]);
+}
+
 #[tokio::test]
 async fn a_server_that_writes_nothing_to_disk_is_a_severe_risk() {
     let sound = PrivateRedis::started(&["--appendfsync", "always"]);
@@ -117,7 +168,7 @@ async fn batches_larger_than_a_script_takes_are_answered_in_order() {
     let jobs = crate::contract::jobs(&fixture, PIECE_ITEMS * 2 + 3);
     assert_eq!(ledger.submit(&jobs[1..]).await.unwrap(), vec![Submitted::New; jobs.len() - 1]);
     // The first is not known yet.
-    let requests = jobs.iter().map(|job| ClaimRequest { job: job.clone(), redelivered: false }).collect();
+    let requests = jobs.iter().map(|job| ClaimRequest::new(job.clone(), false)).collect();
     let claims = ledger.claim(&WorkerId::new("worker"), requests, LEASE).await.unwrap();
     let lease = |claim: Claim| match claim {
         Claim::Go { lease, .. } => lease,

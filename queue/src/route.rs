@@ -1,0 +1,122 @@
+//! Names on the broker that are a pool's, beside those made from its name.
+
+use std::collections::BTreeMap;
+
+use crate::PoolName;
+
+/// Where a pool's jobs may come from and its results may go. Only brokers with topics or queues of any name have such:
+/// Kafka and RabbitMQ.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Route {
+    /// Topics (Kafka) or queues (RabbitMQ) whose messages are jobs of the pool too, of class standard.
+    pub jobs_from: Vec<String>,
+    /// The topic or queue that gets an event for each job that ends.
+    pub results_to: Option<String>,
+}
+
+/// The routes of all pools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routes(BTreeMap<PoolName, Route>);
+
+/// A name that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {name:?} {why}")]
+pub struct RouteError {
+    /// Where it stands in the configuration: `pools.POOL.jobs_from` or `pools.POOL.results_to`.
+    pub key: String,
+    /// The name.
+    pub name: String,
+    /// The rule that it breaks.
+    pub why: String,
+}
+
+impl Routes {
+    /// Refuses a name that two pools take jobs from, since they would be either's, and results that come back as jobs of
+    /// the pool that they are of, since these have no end.
+    pub fn new(routes: BTreeMap<PoolName, Route>) -> Result<Self, RouteError> {
+        let routes = Self(routes);
+        let mut takers: BTreeMap<&str, &PoolName> = BTreeMap::new();
+        for (key, name) in routes.names() {
+            if name.is_empty() || name.len() > 249 || name.chars().any(char::is_control) {
+                let why = "is not the name of a topic or queue, of 1 to 249 bytes".to_owned();
+                return Err(RouteError { key, name: name.to_owned(), why });
+            }
+        }
+        for (pool, route) in &routes.0 {
+            for name in &route.jobs_from {
+                if let Some(taker) = takers.insert(name, pool) {
+                    let why = format!("is there already, in pools.{taker}.jobs_from");
+                    return Err(RouteError { key: format!("pools.{pool}.jobs_from"), name: name.clone(), why });
+                }
+            }
+        }
+        let next = |pool: &PoolName| takers.get(routes.results_to(pool)?).copied();
+        for (pool, route) in &routes.0 {
+            // Longer than there are pools no way is without coming round.
+            let way = std::iter::successors(next(pool), |pool| next(pool)).take(routes.0.len());
+            if let Some(name) = route.results_to.as_ref().filter(|_| way.into_iter().any(|other| other == pool)) {
+                let why = "leads back to the pool: its results would be its jobs".to_owned();
+                return Err(RouteError { key: format!("pools.{pool}.results_to"), name: name.clone(), why });
+            }
+        }
+        Ok(routes)
+    }
+
+    /// Where else the jobs of `pool` come from.
+    pub(crate) fn jobs_from(&self, pool: &PoolName) -> &[String] {
+        self.0.get(pool).map_or(&[], |route| &route.jobs_from)
+    }
+
+    /// Where the results of `pool` go.
+    pub(crate) fn results_to(&self, pool: &PoolName) -> Option<&str> {
+        self.0.get(pool)?.results_to.as_deref()
+    }
+
+    /// Each name, and the key it stands under.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (String, &str)> {
+        self.0.iter().flat_map(|(pool, route)| {
+            let from = route.jobs_from.iter().map(move |name| (format!("pools.{pool}.jobs_from"), name.as_str()));
+            from.chain(route.results_to.iter().map(move |name| (format!("pools.{pool}.results_to"), name.as_str())))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(of: &[(&str, &[&str], Option<&str>)]) -> Result<Routes, RouteError> {
+        let route = |(pool, from, to): &(&str, &[&str], Option<&str>)| {
+            let jobs_from = from.iter().map(|name| (*name).to_owned()).collect();
+            (pool.parse().unwrap(), Route { jobs_from, results_to: to.map(str::to_owned) })
+        };
+        Routes::new(of.iter().map(route).collect())
+    }
+
+    #[test]
+    fn what_two_pools_would_take_and_what_has_no_end_is_refused() {
+        routes(&[("a", &["shots", "scans"], Some("results")), ("b", &[], Some("results"))]).unwrap();
+        routes(&[("a", &["shots"], Some("faces")), ("b", &["faces"], Some("names")), ("c", &["names"], None)]).unwrap();
+        for (of, why) in [
+            (
+                &[("a", &["x"][..], None), ("b", &["x"], None)][..],
+                "pools.b.jobs_from: \"x\" is there already, in pools.a.",
+            ),
+            (&[("a", &["x"], Some("x"))], "pools.a.results_to: \"x\" leads back"),
+            (&[("a", &["x"], Some("y")), ("b", &["y"], Some("x"))], "pools.a.results_to: \"y\" leads back"),
+            (&[("a", &["x", "x"], None)], "pools.a.jobs_from: \"x\" is there already"),
+            (&[("a", &[""], None)], "is not the name of a topic or queue"),
+        ] {
+            let error = routes(of).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pool_without_a_route_has_its_own_names_alone() {
+        let routes = routes(&[("a", &["shots"], None)]).unwrap();
+        let pool = "b".parse().unwrap();
+        assert_eq!((routes.jobs_from(&pool), routes.results_to(&pool)), (&[][..], None));
+        assert_eq!(routes.jobs_from(&"a".parse().unwrap()), ["shots"]);
+    }
+}
