@@ -160,7 +160,8 @@ fn print(risks: &[Risk], json: bool, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out, "{rows}")?;
     let severe = risks.iter().filter(|risk| risk.severity == Severity::Severe).count();
-    writeln!(out, "{} risks, {severe} of them severe", risks.len())
+    let risks = if risks.len() == 1 { "1 risk".to_owned() } else { format!("{} risks", risks.len()) };
+    writeln!(out, "{risks}, {severe} of them severe")
 }
 
 #[cfg(test)]

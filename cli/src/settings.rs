@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use gateway::GatewaySettings;
-use queue::{BackendUrl, BackendUrls, Blobs, PoolName, Route, RouteError, Routes};
+use queue::{BackendUrl, BackendUrls, Blobs, PoolName, Route, RouteErrors, Routes};
 use scaler::{PoolScale, ScalerSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
@@ -127,7 +127,7 @@ impl Settings {
         BackendUrls::new(self.broker.parse()?, self.ledger.as_ref().map(|url| url.parse()).transpose()?)
     }
 
-    fn routes(&self) -> Result<Routes, RouteError> {
+    fn routes(&self) -> Result<Routes, RouteErrors> {
         let route = |(pool, of_pool): (&String, &PoolSettings)| {
             let (jobs_from, results_to) = (of_pool.jobs_from.clone(), of_pool.results_to.clone());
             // One that is no pool's name is a fault of its own.
@@ -160,7 +160,8 @@ impl Config for Settings {
             match self.urls() {
                 Err(error) => faults.add("ledger", error),
                 Ok(urls) => {
-                    if let Err(error) = self.routes().and_then(|routes| urls.with_routes(routes)) {
+                    let refused = self.routes().and_then(|routes| urls.with_routes(routes)).err();
+                    for error in refused.into_iter().flat_map(|errors| errors.0) {
                         faults.refuse(&error.key, format_args!("{:?}", error.name), &error.why);
                     }
                 }

@@ -1,4 +1,5 @@
-//! `GET /v1/jobs/{id}`, `/v1/jobs?pool=…&source=…&id=…`, `…/result`, `…/input`, `POST /v1/jobs/{id}/cancel`: what becomes of a job.
+//! `GET /v1/jobs/{id}`, `/v1/jobs?pool=…&source=…&id=…`, `…/result`, `…/input`, `POST /v1/jobs/{id}/cancel`: what becomes
+//! of a job.
 
 use std::sync::Arc;
 use std::time::Duration;

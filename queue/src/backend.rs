@@ -21,7 +21,7 @@ use crate::roster::embedded::EmbeddedRoster;
 #[cfg(feature = "redis")]
 use crate::roster::redis::RedisRoster;
 use crate::store::{Store, StoreOptions};
-use crate::{Broker, Clock, Error, ErrorKind, Ledger, Result, Risk, Roster, RouteError, Routes};
+use crate::{Broker, Clock, Error, ErrorKind, Ledger, Result, Risk, Roster, RouteError, RouteErrors, Routes};
 
 /// Where jobs wait and are accounted for: broker, ledger and roster.
 #[derive(Clone)]
@@ -105,34 +105,13 @@ impl BackendUrls {
     }
 
     /// With names on the broker beside those made from the pools' names. Refused where the broker has no such.
-    pub fn with_routes(self, routes: Routes) -> Result<Self, RouteError> {
-        for (key, name) in routes.names() {
-            let refused = |why| Err(RouteError { key: key.clone(), name: name.to_owned(), why });
-            match &self.broker {
-                #[cfg(feature = "kafka")]
-                BackendUrl::Kafka(url) => {
-                    if let Err(why) = url.check_topic(name) {
-                        return refused(why);
-                    }
-                    if is_own(url.prefix(), name) {
-                        return refused(format!("is among the names of the pools' own topics, {}.*", url.prefix()));
-                    }
-                }
-                #[cfg(feature = "rabbitmq")]
-                BackendUrl::RabbitMq(url) => {
-                    if is_own(url.prefix(), name) {
-                        return refused(format!("is among the names of the pools' own queues, {}.*", url.prefix()));
-                    }
-                }
-                #[allow(unreachable_patterns, reason = "reachable with a broker that has such names")]
-                broker => {
-                    let why =
-                        format!("names a topic or queue, and the broker {broker} has none: Kafka and RabbitMQ do");
-                    return refused(why);
-                }
-            }
-        }
-        Ok(Self { routes, ..self })
+    pub fn with_routes(self, routes: Routes) -> Result<Self, RouteErrors> {
+        let wrong = |(key, name): (String, &str)| {
+            let why = self.broker.check_route(name).err()?;
+            Some(RouteError { key, name: name.to_owned(), why })
+        };
+        let errors = routes.names().filter_map(wrong).collect();
+        RouteErrors::none_or(errors, Self { routes, ..self })
     }
 
     /// Where jobs wait.
@@ -192,12 +171,6 @@ impl From<Backend> for Existing {
     }
 }
 
-/// Whether a name begins as those do that are made from the pools' names.
-#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
-fn is_own(prefix: &str, name: &str) -> bool {
-    name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'))
-}
-
 impl Backend {
     /// Opens broker, ledger and roster. Must be called within a tokio runtime, where their background tasks live.
     ///
@@ -248,6 +221,31 @@ impl Backend {
 }
 
 impl BackendUrl {
+    /// Whether a topic or queue that is no pool's own may be called so; else why not.
+    fn check_route(&self, name: &str) -> Result<(), String> {
+        let prefix = self.prefix_of_pools()?;
+        #[cfg(feature = "kafka")]
+        if let Self::Kafka(url) = self {
+            url.check_topic(name)?;
+        }
+        if name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')) {
+            return Err(format!("is among the names that are made from the pools' own, {prefix}.*"));
+        }
+        Ok(())
+    }
+
+    /// What the names begin with that are made from the pools' own, where others may stand beside them; else why not.
+    fn prefix_of_pools(&self) -> Result<&str, String> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(url) => Ok(url.prefix()),
+            #[cfg(feature = "rabbitmq")]
+            Self::RabbitMq(url) => Ok(url.prefix()),
+            #[allow(unreachable_patterns, reason = "reachable with a broker that has none")]
+            broker => Err(format!("names a topic or queue, and the broker {broker} has none: Kafka and RabbitMQ do")),
+        }
+    }
+
     fn is_ledger(&self) -> bool {
         match self {
             Self::Embedded { .. } => true,

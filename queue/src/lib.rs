@@ -38,5 +38,5 @@ pub use ledger::{
 };
 pub use risk::{PoolExpectation, Risk, Severity};
 pub use roster::{Roster, WorkerId, WorkerRecord, WorkerState};
-pub use route::{Route, RouteError, Routes};
+pub use route::{Route, RouteError, RouteErrors, Routes};
 pub use upkeep::Upkeep;

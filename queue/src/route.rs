@@ -30,23 +30,35 @@ pub struct RouteError {
     pub why: String,
 }
 
+/// Every name that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(RouteError::to_string).collect::<Vec<_>>().join("; "))]
+pub struct RouteErrors(pub Vec<RouteError>);
+
+impl RouteErrors {
+    pub(crate) fn none_or<T>(errors: Vec<RouteError>, value: T) -> Result<T, Self> {
+        if errors.is_empty() { Ok(value) } else { Err(Self(errors)) }
+    }
+}
+
 impl Routes {
     /// Refuses a name that two pools take jobs from, since they would be either's, and results that come back as jobs of
     /// the pool that they are of, since these have no end.
-    pub fn new(routes: BTreeMap<PoolName, Route>) -> Result<Self, RouteError> {
+    pub fn new(routes: BTreeMap<PoolName, Route>) -> Result<Self, RouteErrors> {
         let routes = Self(routes);
+        let mut errors = Vec::new();
         let mut takers: BTreeMap<&str, &PoolName> = BTreeMap::new();
         for (key, name) in routes.names() {
             if name.is_empty() || name.len() > 249 || name.chars().any(char::is_control) {
                 let why = "is not the name of a topic or queue, of 1 to 249 bytes".to_owned();
-                return Err(RouteError { key, name: name.to_owned(), why });
+                errors.push(RouteError { key, name: name.to_owned(), why });
             }
         }
         for (pool, route) in &routes.0 {
             for name in &route.jobs_from {
                 if let Some(taker) = takers.insert(name, pool) {
                     let why = format!("is there already, in pools.{taker}.jobs_from");
-                    return Err(RouteError { key: format!("pools.{pool}.jobs_from"), name: name.clone(), why });
+                    errors.push(RouteError { key: format!("pools.{pool}.jobs_from"), name: name.clone(), why });
                 }
             }
         }
@@ -56,10 +68,10 @@ impl Routes {
             let way = std::iter::successors(next(pool), |pool| next(pool)).take(routes.0.len());
             if let Some(name) = route.results_to.as_ref().filter(|_| way.into_iter().any(|other| other == pool)) {
                 let why = "leads back to the pool: its results would be its jobs".to_owned();
-                return Err(RouteError { key: format!("pools.{pool}.results_to"), name: name.clone(), why });
+                errors.push(RouteError { key: format!("pools.{pool}.results_to"), name: name.clone(), why });
             }
         }
-        Ok(routes)
+        RouteErrors::none_or(errors, routes)
     }
 
     /// Where else the jobs of `pool` come from.
@@ -85,7 +97,7 @@ impl Routes {
 mod tests {
     use super::*;
 
-    fn routes(of: &[(&str, &[&str], Option<&str>)]) -> Result<Routes, RouteError> {
+    fn routes(of: &[(&str, &[&str], Option<&str>)]) -> Result<Routes, RouteErrors> {
         let route = |(pool, from, to): &(&str, &[&str], Option<&str>)| {
             let jobs_from = from.iter().map(|name| (*name).to_owned()).collect();
             (pool.parse().unwrap(), Route { jobs_from, results_to: to.map(str::to_owned) })
@@ -106,6 +118,7 @@ mod tests {
             (&[("a", &["x"], Some("y")), ("b", &["y"], Some("x"))], "pools.a.results_to: \"y\" leads back"),
             (&[("a", &["x", "x"], None)], "pools.a.jobs_from: \"x\" is there already"),
             (&[("a", &[""], None)], "is not the name of a topic or queue"),
+            (&[("a", &["", "x"], Some("x"))], "bytes; pools.a.results_to: \"x\" leads back"),
         ] {
             let error = routes(of).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

@@ -133,8 +133,12 @@ fn a_broker_without_topics_refuses_a_route_by_its_key() {
     for (broker, name, why) in [
         ("embedded:data", "shots", "has none: Kafka and RabbitMQ do"),
         ("redis://127.0.0.1", "shots", "has none: Kafka and RabbitMQ do"),
-        ("kafka://127.0.0.1:9092", "millrace.b.standard", "is among the names of the pools' own topics, millrace.*"),
-        ("rabbitmq://127.0.0.1?prefix=x", "x.b", "is among the names of the pools' own queues, x.*"),
+        (
+            "kafka://127.0.0.1:9092",
+            "millrace.b.standard",
+            "is among the names that are made from the pools' own, millrace.*",
+        ),
+        ("rabbitmq://127.0.0.1?prefix=x", "x.b", "is among the names that are made from the pools' own, x.*"),
         ("kafka://127.0.0.1:9092", "big shots", "is not the name of a Kafka topic"),
     ] {
         let urls = BackendUrls::new(broker.parse().unwrap(), Some("embedded:data".parse().unwrap())).unwrap();

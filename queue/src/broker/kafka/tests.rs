@@ -33,6 +33,20 @@ async fn depth(process: &Backend) -> Depth {
     process.broker.gauge().await.unwrap().depth(&pool()).await.unwrap()
 }
 
+async fn waiting_and_held(process: &Backend) -> (u64, Option<u64>) {
+    let depth = depth(process).await;
+    (depth.waiting(), depth.in_flight)
+}
+
+/// As many, in however many pieces they come.
+async fn receive_exactly(consumer: &dyn Consumer, count: usize) -> Vec<Delivery> {
+    let mut received = Vec::new();
+    while received.len() < count {
+        received.extend(receive(consumer, count - received.len()).await);
+    }
+    received
+}
+
 async fn receive(consumer: &dyn Consumer, max: usize) -> Vec<Delivery> {
     soon(consumer.receive(max)).await.unwrap()
 }
@@ -324,10 +338,7 @@ async fn what_is_settled_after_its_consumer_has_joined_anew_settles_nothing_else
     let process = fixture.open().await;
     let consumer = consumer(&process).await;
     publish(&process, &jobs(&fixture, 3)).await;
-    let mut former = Vec::new();
-    while former.len() < 2 {
-        former.extend(receive(&*consumer, 2 - former.len()).await);
-    }
+    let mut former = receive_exactly(&*consumer, 2).await;
     let last = former.pop().unwrap();
     done(&*consumer, former).await;
 
@@ -342,11 +353,9 @@ async fn what_is_settled_after_its_consumer_has_joined_anew_settles_nothing_else
     let ids: Vec<_> = next.iter().map(|delivery| delivery.job.id.to_string()).collect();
     assert_eq!(ids, ["job-1", "job-2"]);
     done(&*consumer, vec![last]).await;
-    let found = depth(&process).await;
-    assert_eq!((found.waiting(), found.in_flight), (0, Some(2)));
+    assert_eq!(waiting_and_held(&process).await, (0, Some(2)));
     done(&*consumer, next).await;
-    let found = depth(&process).await;
-    assert_eq!((found.waiting(), found.in_flight), (0, Some(0)));
+    assert_eq!(waiting_and_held(&process).await, (0, Some(0)));
 }
 
 #[tokio::test]
@@ -355,21 +364,13 @@ async fn what_is_settled_of_a_former_log_settles_nothing_of_the_next() {
     let process = fixture.open().await;
     let consumer = consumer(&process).await;
     publish(&process, &jobs(&fixture, 2)).await;
-    let mut former = Vec::new();
-    while former.len() < 2 {
-        former.extend(receive(&*consumer, 2 - former.len()).await);
-    }
+    let former = receive_exactly(&*consumer, 2).await;
     fixture.consumers_meet(Event::LogsBegunAnew).await;
-    let mut next = Vec::new();
-    while next.len() < 2 {
-        next.extend(receive(&*consumer, 2 - next.len()).await);
-    }
+    let next = receive_exactly(&*consumer, 2).await;
     done(&*consumer, former).await;
-    let found = depth(&process).await;
-    assert_eq!((found.waiting(), found.in_flight), (0, Some(2)));
+    assert_eq!(waiting_and_held(&process).await, (0, Some(2)));
     done(&*consumer, next).await;
-    let found = depth(&process).await;
-    assert_eq!((found.waiting(), found.in_flight), (0, Some(0)));
+    assert_eq!(waiting_and_held(&process).await, (0, Some(0)));
 }
 
 #[tokio::test]

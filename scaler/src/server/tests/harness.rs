@@ -1,0 +1,274 @@
+//! A scaler on a free port, its broker, ledger and roster told what to say, and a client as KEDA has it.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use proto::externalscaler::external_scaler_client::ExternalScalerClient;
+use queue::ledger::{DueJob, Publication};
+use queue::{
+    BlobRef, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, Depth, Error, ErrorKind, Finish, Finished,
+    Forgotten, Input, Job, JobId, JobRecord, Lease, OpenJobs, Purged, Requeued, Result, Risk, Submitted, WorkerId,
+    WorkerRecord, WorkerState,
+};
+use service::Period;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+use super::super::*;
+
+/// What the broker, the ledger and the roster say, until told otherwise.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Mood {
+    #[default]
+    Answer,
+    Fail,
+    Hang,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Numbers {
+    pub(super) waiting: u64,
+    pub(super) in_flight: Option<u64>,
+    pub(super) queued: u64,
+    pub(super) leased: u64,
+    pub(super) retry: u64,
+    pub(super) workers: Vec<WorkerState>,
+    pub(super) mood: Mood,
+}
+
+/// A broker, a ledger and a roster, each pool with its own numbers and mood.
+#[derive(Default)]
+pub(super) struct Fake {
+    pub(super) numbers: Mutex<HashMap<String, Numbers>>,
+    pub(super) asked: Notify,
+}
+
+impl Fake {
+    pub(super) fn set(&self, pool: &str, numbers: Numbers) {
+        self.numbers.lock().unwrap().insert(pool.to_owned(), numbers);
+    }
+
+    pub(super) async fn answer(&self, pool: &PoolName) -> Result<Numbers> {
+        let numbers = self.numbers.lock().unwrap().get(pool.as_str()).cloned().unwrap_or_default();
+        self.asked.notify_one();
+        match numbers.mood {
+            Mood::Answer => Ok(numbers),
+            Mood::Fail => Err(away()),
+            Mood::Hang => std::future::pending().await,
+        }
+    }
+}
+
+pub(super) fn away() -> Error {
+    Error::new(ErrorKind::Unavailable, "amqp://user:hunter2@broker is away")
+}
+
+#[async_trait]
+impl Gauge for Fake {
+    async fn depth(&self, pool: &PoolName) -> Result<Depth> {
+        let numbers = self.answer(pool).await?;
+        Ok(Depth {
+            waiting_by_class: [0, numbers.waiting, 0],
+            in_flight: numbers.in_flight,
+            oldest_waiting_at: None,
+            max_consumers: None,
+        })
+    }
+}
+
+#[async_trait]
+impl Roster for Fake {
+    async fn beat(&self, _: &WorkerRecord, _: Duration) -> Result<()> {
+        Err(away())
+    }
+
+    async fn leave(&self, _: &WorkerId) -> Result<()> {
+        Err(away())
+    }
+
+    async fn workers(&self, pool: &PoolName) -> Result<Vec<WorkerRecord>> {
+        let states = self.answer(pool).await?.workers.into_iter().enumerate();
+        let worker = |(index, state): (usize, WorkerState)| WorkerRecord {
+            id: WorkerId::new(index.to_string()),
+            pool: pool.clone(),
+            state,
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            batch_items: 0.0,
+            batch_seconds: 0.0,
+            cold_start_seconds: 0.0,
+        };
+        Ok(states.map(worker).collect())
+    }
+}
+
+/// Of the ledger the scaler reads `open_jobs` alone; a call of anything else fails its test.
+#[async_trait]
+impl Ledger for Fake {
+    async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs> {
+        let numbers = self.answer(pool).await?;
+        Ok(OpenJobs { queued: numbers.queued, leased: numbers.leased, retry: numbers.retry })
+    }
+
+    async fn submit(&self, _: &[Job]) -> Result<Vec<Submitted>> {
+        Err(away())
+    }
+
+    async fn published(&self, _: &[Publication]) -> Result<()> {
+        Err(away())
+    }
+
+    async fn claim(&self, _: &WorkerId, _: Vec<ClaimRequest>, _: Duration) -> Result<Vec<Claim>> {
+        Err(away())
+    }
+
+    async fn begin(&self, _: &Lease) -> Result<bool> {
+        Err(away())
+    }
+
+    async fn renew(&self, _: &[Lease], _: Duration) -> Result<Vec<bool>> {
+        Err(away())
+    }
+
+    async fn finish(&self, _: Vec<Finish>) -> Result<Vec<Finished>> {
+        Err(away())
+    }
+
+    async fn input(&self, _: &JobId) -> Result<Option<Input>> {
+        Err(away())
+    }
+
+    async fn dead(&self, _: &DeadFilter, _: Option<&DeadPosition>, _: usize) -> Result<DeadPage> {
+        Err(away())
+    }
+
+    async fn requeue(&self, _: &JobId, _: Option<Input>) -> Result<Requeued> {
+        Err(away())
+    }
+
+    async fn forget(&self, _: &JobId) -> Result<Forgotten> {
+        Err(away())
+    }
+
+    async fn purge_dead(&self, _: &DeadFilter, _: usize) -> Result<Purged> {
+        Err(away())
+    }
+
+    async fn risks(&self) -> Result<Vec<Risk>> {
+        Err(away())
+    }
+
+    async fn cancel(&self, _: &JobId) -> Result<Option<JobRecord>> {
+        Err(away())
+    }
+
+    async fn get(&self, _: &JobId) -> Result<Option<JobRecord>> {
+        Err(away())
+    }
+
+    async fn watch(&self, _: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>> {
+        Err(away())
+    }
+
+    async fn due(&self, _: usize) -> Result<Vec<DueJob>> {
+        Err(away())
+    }
+
+    async fn purge(&self, _: usize) -> Result<Option<Vec<BlobRef>>> {
+        Err(away())
+    }
+}
+
+/// A scaler on a free port with two pools, and a client as KEDA has it.
+pub(super) struct Running {
+    pub(super) fake: Arc<Fake>,
+    pub(super) client: ExternalScalerClient<Channel>,
+    pub(super) health: Health,
+    pub(super) stop: CancellationToken,
+    pub(super) served: JoinHandle<Result<(), RunError>>,
+}
+
+pub(super) fn quick() -> ScalerSettings {
+    ScalerSettings { sample_interval: Period::millis(5), ..ScalerSettings::default() }
+}
+
+pub(super) fn pools() -> BTreeMap<PoolName, PoolScale> {
+    let scale = PoolScale { target: 2.5, activation: 0.0, ..PoolScale::default() };
+    BTreeMap::from([("digits".parse().unwrap(), scale.clone()), ("letters".parse().unwrap(), scale)])
+}
+
+pub(super) fn sources(fake: &Arc<Fake>) -> Sources {
+    Sources::new(fake.clone(), fake.clone(), fake.clone())
+}
+
+pub(super) async fn running(settings: ScalerSettings, numbers: Numbers) -> Running {
+    let fake = Arc::new(Fake::default());
+    fake.set("digits", numbers);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (health, stop) = (Health::new(), CancellationToken::new());
+    let served = tokio::spawn(run(listener, settings, pools(), sources(&fake), health.clone(), stop.clone()));
+    let client = ExternalScalerClient::connect(address).await.unwrap();
+    Running { fake, client, health, stop, served }
+}
+
+pub(super) fn object(pairs: &[(&str, &str)]) -> ScaledObjectRef {
+    let metadata = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    ScaledObjectRef { name: "digits".to_owned(), namespace: "default".to_owned(), scaler_metadata: metadata }
+}
+
+pub(super) fn digits() -> ScaledObjectRef {
+    object(&[("scalerAddress", "millrace-scaler:9090"), ("pool", "digits")])
+}
+
+pub(super) fn metrics_of(object: ScaledObjectRef, name: &str) -> GetMetricsRequest {
+    GetMetricsRequest { scaled_object_ref: Some(object), metric_name: name.to_owned() }
+}
+
+impl Running {
+    pub(super) async fn spec(&mut self, object: ScaledObjectRef) -> MetricSpec {
+        let specs = self.client.get_metric_spec(object).await.unwrap().into_inner().metric_specs;
+        assert_eq!(specs.len(), 1);
+        specs.into_iter().next().unwrap()
+    }
+
+    pub(super) async fn value(&mut self) -> Result<MetricValue, Status> {
+        let response = self.client.get_metrics(metrics_of(digits(), "millrace-digits")).await?;
+        let values = response.into_inner().metric_values;
+        assert_eq!(values.len(), 1);
+        Ok(values.into_iter().next().unwrap())
+    }
+
+    pub(super) async fn active(&mut self) -> Result<bool, Status> {
+        Ok(self.client.is_active(digits()).await?.into_inner().result)
+    }
+
+    /// Asks after every reading until the answer is so.
+    pub(super) async fn until(
+        &mut self,
+        good: impl Fn(&Result<MetricValue, Status>) -> bool,
+    ) -> Result<MetricValue, Status> {
+        let asking = async {
+            loop {
+                let answer = self.value().await;
+                if good(&answer) {
+                    return answer;
+                }
+                self.fake.asked.notified().await;
+            }
+        };
+        timeout(Duration::from_secs(30), asking).await.expect("the answer never came")
+    }
+
+    pub(super) async fn finish(self) {
+        self.stop.cancel();
+        drop(self.client);
+        self.served.await.unwrap().unwrap();
+    }
+}
+
+pub(super) fn five() -> Numbers {
+    Numbers { waiting: 1, in_flight: Some(2), leased: 1, retry: 2, ..Numbers::default() }
+}
