@@ -17,6 +17,7 @@ pub mod replicas;
 mod sampler;
 mod server;
 mod settings;
+pub mod simulation;
 mod trigger;
 
 pub use reading::Reading;
