@@ -3,10 +3,11 @@
 mod advice;
 
 use std::io::{self, Write};
+use std::iter;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use queue::{BackendUrls, Existing, PoolExpectation, Result, Risk, Roster, Severity, WorkerRecord};
+use queue::{BackendUrls, Existing, PoolExpectation, PoolName, Result, Risk, Roster, Severity, WorkerRecord};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -85,15 +86,20 @@ async fn expectations(
     ledger: &str,
 ) -> (Vec<PoolExpectation>, Vec<Risk>) {
     let (mut pools, mut risks) = (Vec::new(), Vec::new());
-    for (name, of_pool) in &settings.pools {
-        let Ok(pool) = name.parse::<queue::PoolName>() else { continue };
-        let workers = match roster {
-            Some(roster) => ask("roster", ledger, roster.workers(&pool)).await.unwrap_or_else(|risk| {
-                risks.push(*risk);
-                Vec::new()
-            }),
-            None => Vec::new(),
-        };
+    let named: Vec<_> =
+        settings.pools.iter().filter_map(|(name, of_pool)| Some((name.parse().ok()?, of_pool))).collect();
+    let names: Vec<PoolName> = named.iter().map(|(pool, _): &(PoolName, _)| pool.clone()).collect();
+    let workers = match roster {
+        Some(roster) => ask("roster", ledger, roster.workers(&names)).await.unwrap_or_else(|risk| {
+            risks.push(*risk);
+            Vec::new()
+        }),
+        None => Vec::new(),
+    };
+    // Of a roster that does not answer, as if there were no workers.
+    let workers = workers.into_iter().chain(iter::repeat(Vec::new()));
+    for ((pool, of_pool), workers) in named.into_iter().zip(workers) {
+        let name = pool.as_str();
         let batch = slowest_batch(&workers);
         risks.extend(batch.and_then(|batch| advice::of_batch_time(name, of_pool, batch)));
         pools.push(PoolExpectation {

@@ -22,8 +22,9 @@ pub trait Roster: Send + Sync {
     /// Strikes a worker out. Striking out an unknown one changes nothing.
     async fn leave(&self, id: &WorkerId) -> Result<()>;
 
-    /// The workers of a pool that are alive, by id.
-    async fn workers(&self, pool: &PoolName) -> Result<Vec<WorkerRecord>>;
+    /// The workers alive of each of `pools`: one list per pool, in order, each sorted by id. One round trip for any
+    /// number of pools, and those without workers cost next to nothing. A pool that is named twice is answered twice.
+    async fn workers(&self, pools: &[PoolName]) -> Result<Vec<Vec<WorkerRecord>>>;
 }
 
 /// Names a worker process: unique over all starts.
@@ -49,6 +50,17 @@ impl fmt::Display for WorkerId {
 }
 
 /// What a worker says of itself.
+///
+/// The seconds of a batch are the time for which the worker was busy with it: until the batch had run, from the later
+/// of two moments: the batch before it had run on the same model instance, or the first of its items was received. So
+/// decoding, and whatever else the device waits for, is in it as far as it holds the device up. Waiting for jobs is
+/// not, nor is the writing of results.
+///
+/// The averages tell what the batches were like, which are small while there is little to do. The curve
+/// (`batch_base_seconds`, `batch_item_seconds`, `batch_limit_items`) tells what the worker could do: in full batches,
+/// at most `limit / (base + limit × item)` items per second. It speaks of the worker as a whole. Several model
+/// instances count as one that takes the batches of all at once: of k instances that take t each for up to m items,
+/// k × m items take t. Instances that are in each other's way take longer when all are at work; the curve follows then.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerRecord {
     /// Its name.
@@ -59,10 +71,17 @@ pub struct WorkerRecord {
     pub state: WorkerState,
     /// When it started.
     pub started_at: Timestamp,
-    /// Items per batch, measured (an average of the recent ones); 0 before the first.
+    /// Items per batch of one instance, measured (an average of the recent ones); 0 before the first.
     pub batch_items: f64,
-    /// Seconds per batch, measured likewise; 0 before the first.
+    /// Seconds per batch of one instance, measured likewise; 0 before the first.
     pub batch_seconds: f64,
+    /// What a batch takes whatever its size, in seconds, measured: a batch of n items takes this and n times
+    /// `batch_item_seconds`. Both are 0 before the first batch, and never after it.
+    pub batch_base_seconds: f64,
+    /// What each item adds to it, in seconds, measured.
+    pub batch_item_seconds: f64,
+    /// The most items that run at once: those of a full batch, times the instances. 0: not known.
+    pub batch_limit_items: u32,
     /// Seconds from the start of the process until it was ready; 0 while it loads.
     pub cold_start_seconds: f64,
 }

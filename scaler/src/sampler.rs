@@ -86,10 +86,12 @@ async fn read(pool: &PoolName, sources: &Sources, within: Duration) -> Result<Re
     let taken_at = Instant::now();
     let before = bounded("ledger", pool, within, sources.ledger.open_jobs(pool)).await?;
     let depth = bounded("gauge", pool, within, sources.gauge.depth(pool)).await?;
+    let asked = std::slice::from_ref(pool);
     let (after, workers) = tokio::try_join!(
         bounded("ledger", pool, within, sources.ledger.open_jobs(pool)),
-        bounded("roster", pool, within, sources.roster.workers(pool)),
+        bounded("roster", pool, within, sources.roster.workers(asked)),
     )?;
+    let workers = workers.concat();
     Ok(Reading {
         taken_at,
         waiting: depth.waiting(),

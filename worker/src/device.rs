@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use queue::{JobError, Ledger};
@@ -72,6 +72,7 @@ impl Device {
     }
 
     fn serve(&self, mut instance: Box<dyn Instance>) {
+        let mut free_since = Instant::now();
         while let Some(batch) = self.batcher.next(self.max_batch_items) {
             // Held until its batch has run: two suspects never run at the same time.
             let mut suspect = None;
@@ -83,9 +84,13 @@ impl Device {
             tracing::debug!(pool = %self.pool, items = items.len(), "a batch begins");
             let began = Instant::now();
             run(instance.as_mut(), &items, &mut results);
-            let seconds = began.elapsed().as_secs_f64();
-            metrics::batch_ran(&self.pool, items.len(), seconds);
-            self.presence.batch(items.len(), seconds);
+            let ended = Instant::now();
+            metrics::batch_ran(&self.pool, items.len(), ended.duration_since(began).as_secs_f64());
+            // A suspect waits for the ledger besides: it tells nothing of what other batches take.
+            if suspect.is_none() {
+                self.presence.batch(items.len(), busy(&held, free_since, ended));
+            }
+            free_since = ended;
             // The next jobs may come while these are presented and written.
             self.window.ran(held.len());
             drop(suspect);
@@ -156,6 +161,12 @@ impl Device {
         // The outbox lives until every device has ended; if it does not, the deliveries come again by themselves.
         drop(self.leaving.send(leaving));
     }
+}
+
+/// For how long this worker was busy with a batch that ended now, as [`queue::WorkerRecord`] has it.
+fn busy(batch: &[Held], free_since: Instant, ended: Instant) -> Duration {
+    let received = batch.iter().map(|held| held.received).min();
+    ended.saturating_duration_since(received.map_or(free_since, |received| received.max(free_since)))
 }
 
 /// Runs items, in order. When a batch fails, its halves are run by themselves, down to the item at fault.

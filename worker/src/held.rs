@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use queue::{Delivery, JobError, Lease, Output};
@@ -13,6 +14,9 @@ use crate::model::Item;
 pub(crate) struct Held {
     pub(crate) delivery: Delivery,
     pub(crate) lease: Lease,
+    /// When it was received; if the ledger had to be asked again for its claim, when it was last asked: waiting for a
+    /// ledger that is away is no work.
+    pub(crate) received: Instant,
     /// It must not share a batch: a former holder vanished with it.
     pub(crate) alone: bool,
     pub(crate) lost: Lost,

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Bytes;
 use queue::{Blobs, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobError, Ledger, Settlement, WorkerId};
@@ -61,7 +61,7 @@ impl Intake {
     }
 
     async fn claim(self: Arc<Self>, deliveries: Vec<Delivery>, stop: CancellationToken) {
-        let claims = match self.claims(&deliveries, &stop).await {
+        let (claims, received) = match self.claims(&deliveries, &stop).await {
             Ok(claims) => claims,
             Err(error) => {
                 tracing::warn!(%error, jobs = deliveries.len(), "cannot claim jobs; giving them back");
@@ -76,7 +76,7 @@ impl Intake {
                 Claim::Go { lease, alone } => {
                     let lost = self.leases.keep(&lease);
                     let unreadable = delivery.unreadable.take();
-                    let held = Held { delivery, lease, alone, lost };
+                    let held = Held { delivery, lease, received, alone, lost };
                     match unreadable {
                         Some(reason) => self.set_aside(held, reason),
                         None => self.prepare(held).await,
@@ -102,9 +102,15 @@ impl Intake {
         }
     }
 
-    /// The ledger's answers, in order. An answer that is lost may have granted leases, and jobs given back then would
-    /// look as if their worker had vanished; so the same requests are made for as long as those leases would hold.
-    async fn claims(&self, deliveries: &[Delivery], stop: &CancellationToken) -> Result<Vec<Claim>, Error> {
+    /// The ledger's answers, in order, and when it was asked what it answered. An answer that is lost may have granted
+    /// leases, and jobs given back then would look as if their worker had vanished; so the same requests are made for
+    /// as long as those leases would hold.
+    async fn claims(
+        &self,
+        deliveries: &[Delivery],
+        stop: &CancellationToken,
+    ) -> Result<(Vec<Claim>, StdInstant), Error> {
+        let mut asked = StdInstant::now();
         let mut requests = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             let mut job = delivery.job.clone();
@@ -115,7 +121,7 @@ impl Intake {
         let (start, mut is_repeated) = (Instant::now(), false);
         loop {
             let error = match self.ledger.claim(&self.worker, requests.clone(), self.leases.duration()).await {
-                Ok(claims) => return Ok(claims),
+                Ok(claims) => return Ok((claims, asked)),
                 Err(error) => error,
             };
             let may_be_claimed = error.kind() == ErrorKind::Unavailable && start.elapsed() < self.leases.duration();
@@ -128,6 +134,7 @@ impl Intake {
                 stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
             }
             is_repeated = true;
+            asked = StdInstant::now();
         }
     }
 

@@ -1,12 +1,13 @@
 //! What this worker tells the roster of itself.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use queue::{Roster, WorkerId, WorkerRecord, WorkerState};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::curve::{Curve, Line};
 use crate::leases::Leases;
 
 /// How often the roster hears from a worker, and how long after the last time it is struck out.
@@ -20,12 +21,29 @@ const NEWEST_WEIGHT: f64 = 0.1;
 pub(crate) struct Presence {
     roster: Arc<dyn Roster>,
     leases: Arc<Leases>,
-    record: Mutex<WorkerRecord>,
+    instances: usize,
+    known: Mutex<Known>,
+}
+
+/// What is known of this worker by now.
+struct Known {
+    record: WorkerRecord,
+    /// Of one instance: they are alike, and each batch tells of all.
+    curve: Curve,
 }
 
 impl Presence {
-    pub(crate) fn new(roster: Arc<dyn Roster>, leases: Arc<Leases>, record: WorkerRecord) -> Self {
-        Self { roster, leases, record: Mutex::new(record) }
+    /// `record` is what is known before the model is loaded; each of the `instances` runs batches of `max_batch_items`.
+    pub(crate) fn new(
+        roster: Arc<dyn Roster>,
+        leases: Arc<Leases>,
+        mut record: WorkerRecord,
+        max_batch_items: usize,
+        instances: usize,
+    ) -> Self {
+        record.batch_limit_items = u32::try_from(max_batch_items.saturating_mul(instances)).unwrap_or(u32::MAX);
+        let known = Mutex::new(Known { record, curve: Curve::new(max_batch_items) });
+        Self { roster, leases, instances, known }
     }
 
     /// Tells the roster at every beat, for ever.
@@ -52,13 +70,19 @@ impl Presence {
         seconds
     }
 
-    /// A batch has run.
-    pub(crate) fn batch(&self, items: usize, seconds: f64) {
-        self.change(|record| {
-            let weight = if record.batch_seconds == 0.0 { 1.0 } else { NEWEST_WEIGHT };
-            record.batch_items += weight * (items as f64 - record.batch_items);
-            record.batch_seconds += weight * (seconds - record.batch_seconds);
-        });
+    /// A batch has run on one of the instances, which kept the worker busy for so long.
+    pub(crate) fn batch(&self, items: usize, busy: Duration) {
+        let (seconds, instances) = (busy.as_secs_f64(), self.instances as f64);
+        let mut known = self.lock();
+        let Known { record, curve } = &mut *known;
+        curve.batch(items, busy);
+        // Batches of n items on each of k instances are k × n items in the time of one batch.
+        let Line { base_seconds, item_seconds } = curve.line();
+        record.batch_base_seconds = base_seconds;
+        record.batch_item_seconds = item_seconds / instances;
+        let weight = if record.batch_seconds == 0.0 { 1.0 } else { NEWEST_WEIGHT };
+        record.batch_items += weight * (items as f64 - record.batch_items);
+        record.batch_seconds += weight * (seconds - record.batch_seconds);
     }
 
     /// Strikes this worker out.
@@ -83,6 +107,10 @@ impl Presence {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut WorkerRecord) -> T) -> T {
-        change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.lock().record)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -96,9 +96,14 @@ pub async fn run(worker: Worker, stop: CancellationToken) -> Result<(), WorkerEr
         started_at: Timestamp::now(),
         batch_items: 0.0,
         batch_seconds: 0.0,
+        batch_base_seconds: 0.0,
+        batch_item_seconds: 0.0,
+        batch_limit_items: 0,
         cold_start_seconds: 0.0,
     };
-    let presence = Arc::new(Presence::new(Arc::clone(&worker.backend.roster), Arc::clone(&leases), record));
+    let (roster, instances) = (Arc::clone(&worker.backend.roster), worker.settings.instances.get());
+    let max_batch_items = max_batch_items(&worker.settings, worker.model.as_ref());
+    let presence = Arc::new(Presence::new(roster, Arc::clone(&leases), record, max_batch_items, instances));
     let health = worker.health.clone();
     health.not_ready(CONDITION, "loading");
     let outcome = tokio::select! {
@@ -113,6 +118,10 @@ pub async fn run(worker: Worker, stop: CancellationToken) -> Result<(), WorkerEr
     outcome
 }
 
+fn max_batch_items(settings: &WorkerSettings, model: &dyn Model) -> usize {
+    settings.max_batch_items.map_or(usize::MAX, usize::from).min(model.max_batch_items()).max(1)
+}
+
 async fn work(
     worker: Worker,
     presence: &Arc<Presence>,
@@ -120,7 +129,7 @@ async fn work(
     stop: &CancellationToken,
 ) -> Result<(), WorkerError> {
     let Worker { id, pool, settings, model, backend, blobs, health, started } = worker;
-    let max_batch_items = settings.max_batch_items.map_or(usize::MAX, usize::from).min(model.max_batch_items()).max(1);
+    let max_batch_items = max_batch_items(&settings, model.as_ref());
     let instances = settings.instances.get();
     let threads = settings.prepare_threads.map_or(0, usize::from);
     let cpu = ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("millrace-cpu-{number}"));

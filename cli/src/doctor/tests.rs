@@ -130,6 +130,9 @@ async fn a_batch_that_takes_longer_than_a_worker_has_to_drain_is_found() {
             started_at: Timestamp::now(),
             batch_items: 8.0,
             batch_seconds,
+            batch_base_seconds: 0.1,
+            batch_item_seconds: 0.1,
+            batch_limit_items: 8,
             cold_start_seconds: 1.0,
         };
         backend.roster.beat(&worker, Duration::from_secs(60)).await.unwrap();

@@ -1,5 +1,6 @@
 //! What every roster promises.
 
+use std::slice;
 use std::time::Duration;
 
 use super::{Fixture, pool};
@@ -19,6 +20,7 @@ macro_rules! roster_contract {
             a_worker_that_leaves_is_gone_at_once
             striking_out_an_unknown_worker_changes_nothing
             workers_are_listed_by_id_and_by_pool
+            any_number_of_pools_is_read_at_once_and_answered_in_order
         }
     };
 }
@@ -33,12 +35,20 @@ fn worker(fixture: &dyn Fixture, id: &str) -> WorkerRecord {
         started_at: fixture.now(),
         batch_items: 7.25,
         batch_seconds: 0.012_345,
+        batch_base_seconds: 0.1 + 0.2,
+        batch_item_seconds: 1.0e-9,
+        batch_limit_items: u32::MAX,
         cold_start_seconds: 3.5,
     }
 }
 
+async fn of(roster: &dyn Roster, pool: &PoolName) -> Vec<WorkerRecord> {
+    let [workers] = <[_; 1]>::try_from(roster.workers(slice::from_ref(pool)).await.unwrap()).unwrap();
+    workers
+}
+
 async fn names(roster: &dyn Roster, pool: &PoolName) -> Vec<String> {
-    roster.workers(pool).await.unwrap().into_iter().map(|worker| worker.id.to_string()).collect()
+    of(roster, pool).await.into_iter().map(|worker| worker.id.to_string()).collect()
 }
 
 pub async fn a_worker_is_seen_by_other_processes_with_every_field_intact(fixture: &dyn Fixture) {
@@ -46,7 +56,7 @@ pub async fn a_worker_is_seen_by_other_processes_with_every_field_intact(fixture
     for state in [WorkerState::Loading, WorkerState::Idle, WorkerState::Busy, WorkerState::Draining] {
         let worker = WorkerRecord { state, ..worker(fixture, "host/17/größe") };
         one.roster.beat(&worker, ALIVE).await.unwrap();
-        assert_eq!(another.roster.workers(&pool()).await.unwrap(), [worker]);
+        assert_eq!(of(&*another.roster, &pool()).await, [worker]);
     }
 }
 
@@ -57,8 +67,8 @@ pub async fn the_last_beat_of_a_worker_is_what_is_known_of_it(fixture: &dyn Fixt
     process.roster.beat(&first, ALIVE).await.unwrap();
     let last = WorkerRecord { state: WorkerState::Busy, batch_items: 8.0, pool: other.clone(), ..first };
     process.roster.beat(&last, ALIVE).await.unwrap();
-    assert!(process.roster.workers(&pool()).await.unwrap().is_empty());
-    assert_eq!(process.roster.workers(&other).await.unwrap(), [last]);
+    assert!(of(&*process.roster, &pool()).await.is_empty());
+    assert_eq!(of(&*process.roster, &other).await, [last]);
 }
 
 pub async fn a_worker_is_alive_for_as_long_as_it_said(fixture: &dyn Fixture) {
@@ -109,4 +119,26 @@ pub async fn workers_are_listed_by_id_and_by_pool(fixture: &dyn Fixture) {
     assert_eq!(names(&*process.roster, &pool()).await, ["a", "b", "c"]);
     assert_eq!(names(&*process.roster, &other).await, ["d"]);
     assert!(names(&*process.roster, &"nobody".parse().unwrap()).await.is_empty());
+}
+
+pub async fn any_number_of_pools_is_read_at_once_and_answered_in_order(fixture: &dyn Fixture) {
+    let process = fixture.open().await;
+    let numbered = |number: usize| format!("pool-{number}").parse::<PoolName>().unwrap();
+    let mut expected = vec![Vec::new(); 10_000];
+    for (number, ids) in [(0, &["b", "a"][..]), (4_321, &["d"]), (9_999, &["f", "e", "g"])] {
+        for id in ids {
+            let worker = WorkerRecord { pool: numbered(number), ..worker(fixture, id) };
+            process.roster.beat(&worker, ALIVE).await.unwrap();
+            expected[number].push(worker);
+        }
+        expected[number].sort_by(|one, other| one.id.cmp(&other.id));
+    }
+    process.roster.beat(&worker(fixture, "not asked for"), ALIVE).await.unwrap();
+    let pools: Vec<PoolName> = (0..expected.len()).map(numbered).collect();
+    assert_eq!(process.roster.workers(&pools).await.unwrap(), expected);
+
+    let twice = [numbered(9_999), numbered(1), numbered(9_999)];
+    let of_twice = [&expected[9_999], &expected[1], &expected[9_999]].map(Clone::clone);
+    assert_eq!(process.roster.workers(&twice).await.unwrap(), of_twice);
+    assert!(process.roster.workers(&[]).await.unwrap().is_empty());
 }

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use jiff::Timestamp;
 use redis::Script;
 
@@ -19,6 +20,9 @@ use crate::{Error, ErrorKind, PoolName, Result};
 static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/beat.lua")));
 static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/leave.lua")));
 static WORKERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/workers.lua")));
+
+/// The most pools that one script reads: the server does nothing else meanwhile.
+const POOLS_PER_SCRIPT: usize = 500;
 
 pub(crate) struct RedisRoster {
     redis: Redis,
@@ -58,6 +62,9 @@ impl Roster for RedisRoster {
             // Rust writes a number so that reading it gives the very same one.
             ("batch_items", worker.batch_items.to_string()),
             ("batch_seconds", worker.batch_seconds.to_string()),
+            ("batch_base_seconds", worker.batch_base_seconds.to_string()),
+            ("batch_item_seconds", worker.batch_item_seconds.to_string()),
+            ("batch_limit_items", worker.batch_limit_items.to_string()),
             ("cold_start_seconds", worker.cold_start_seconds.to_string()),
         ];
         arguments.extend(fields.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
@@ -70,12 +77,33 @@ impl Roster for RedisRoster {
         self.redis.script("leave", &LEAVE, &[self.worker_key(id)], arguments).await
     }
 
-    async fn workers(&self, pool: &PoolName) -> Result<Vec<WorkerRecord>> {
+    async fn workers(&self, pools: &[PoolName]) -> Result<Vec<Vec<WorkerRecord>>> {
+        // All are sent before the first is answered.
+        let pieces = try_join_all(pools.chunks(POOLS_PER_SCRIPT).map(|piece| self.workers_of(piece))).await?;
+        Ok(pieces.into_iter().flatten().collect())
+    }
+}
+
+impl RedisRoster {
+    /// [`Roster::workers`], of so many pools that the script holds up nobody.
+    async fn workers_of(&self, pools: &[PoolName]) -> Result<Vec<Vec<WorkerRecord>>> {
+        let keys: Vec<_> = pools.iter().map(|pool| self.pool_key(pool)).collect();
         let arguments = [self.prefix(), self.offset()].map(String::into_bytes).to_vec();
-        let found: Vec<(String, HashMap<String, String>)> =
-            self.redis.script("read the roster", &WORKERS, &[self.pool_key(pool)], arguments).await?;
-        let mut workers = found.iter().map(|(id, fields)| record(id, pool, fields)).collect::<Result<Vec<_>>>()?;
-        workers.sort_by(|one, other| one.id.cmp(&other.id));
+        let found: Vec<(usize, String, HashMap<String, String>)> =
+            self.redis.script("read the roster", &WORKERS, &keys, arguments).await?;
+        let mut workers = vec![Vec::new(); pools.len()];
+        for (number, id, fields) in found {
+            // Lua counts from 1.
+            let place = number.wrapping_sub(1);
+            let (Some(pool), Some(of_pool)) = (pools.get(place), workers.get_mut(place)) else {
+                let message = format!("redis names pool {number} of {} as that of worker {id:?}", pools.len());
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            };
+            of_pool.push(record(&id, pool, &fields)?);
+        }
+        for of_pool in &mut workers {
+            of_pool.sort_by(|one, other| one.id.cmp(&other.id));
+        }
         Ok(workers)
     }
 }
@@ -90,7 +118,12 @@ fn record(id: &str, pool: &PoolName, fields: &HashMap<String, String>) -> Result
         text.parse().ok()
     }
     let started_at = number(text("started_at")).and_then(|started| Timestamp::from_millisecond(started).ok());
-    let measured = |name: &str| number(text(name)).ok_or_else(|| corrupt(name));
+    /// 0 where a worker says nothing of it: one of another version.
+    fn or_zero<T: FromStr + Default>(text: &str) -> Option<T> {
+        if text.is_empty() { Some(T::default()) } else { number(text) }
+    }
+    let measured = |name: &str| or_zero(text(name)).ok_or_else(|| corrupt(name));
+    let batch_limit_items = or_zero(text("batch_limit_items"));
     Ok(WorkerRecord {
         id: WorkerId::new(id),
         pool: pool.clone(),
@@ -98,6 +131,49 @@ fn record(id: &str, pool: &PoolName, fields: &HashMap<String, String>) -> Result
         started_at: started_at.ok_or_else(|| corrupt("started_at"))?,
         batch_items: measured("batch_items")?,
         batch_seconds: measured("batch_seconds")?,
+        batch_base_seconds: measured("batch_base_seconds")?,
+        batch_item_seconds: measured("batch_item_seconds")?,
+        batch_limit_items: batch_limit_items.ok_or_else(|| corrupt("batch_limit_items"))?,
         cold_start_seconds: measured("cold_start_seconds")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::cmd;
+
+    use super::*;
+    use crate::contract::{Fixture, RedisFixture};
+
+    #[tokio::test]
+    async fn what_a_worker_of_another_version_does_not_say_is_read_as_0_and_what_is_no_number_is_corrupt() {
+        let fixture = RedisFixture::start();
+        let (redis, pool) = (fixture.redis(), "pool".parse::<PoolName>().unwrap());
+        let roster = RedisRoster::new(redis.clone());
+        let worker = WorkerRecord {
+            id: WorkerId::new("old"),
+            pool: pool.clone(),
+            state: WorkerState::Busy,
+            started_at: fixture.now(),
+            batch_items: 8.0,
+            batch_seconds: 0.5,
+            batch_base_seconds: 0.25,
+            batch_item_seconds: 0.03125,
+            batch_limit_items: 16,
+            cold_start_seconds: 3.0,
+        };
+        roster.beat(&worker, Duration::from_secs(60)).await.unwrap();
+        let key = redis.key("worker:old");
+        let mut forget = cmd("HDEL");
+        forget.arg(&key).arg(&["batch_base_seconds", "batch_item_seconds", "batch_limit_items"]);
+        redis.run::<()>("forget", &forget).await.unwrap();
+        let silent =
+            WorkerRecord { batch_base_seconds: 0.0, batch_item_seconds: 0.0, batch_limit_items: 0, ..worker.clone() };
+        assert_eq!(roster.workers(std::slice::from_ref(&pool)).await.unwrap(), [[silent]]);
+
+        redis.run::<()>("garble", cmd("HSET").arg(&key).arg("batch_limit_items").arg("many")).await.unwrap();
+        let error = roster.workers(std::slice::from_ref(&pool)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains(r#""many" as batch_limit_items of worker "old""#), "{error}");
+    }
 }

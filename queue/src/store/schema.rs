@@ -9,7 +9,7 @@ use super::writer::BUSY_TIMEOUT;
 use crate::{Error, ErrorKind, Result};
 
 /// Grows with every change of the tables.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Marks the file as ours ("Mill" in ASCII), so that a stranger's database is not taken for an empty one.
 const APPLICATION_ID: i64 = 0x4d69_6c6c;
@@ -91,7 +91,10 @@ fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<(
             creating.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
         }
         // A new file takes the same steps as an old one, so that both end alike.
-        creating.execute_batch(TO_2).map_err(&opening)?;
+        if version < 2 {
+            creating.execute_batch(TO_2).map_err(&opening)?;
+        }
+        creating.execute_batch(TO_3).map_err(&opening)?;
         creating.pragma_update(None, "user_version", VERSION).map_err(&opening)?;
         creating.commit().map_err(&opening)?;
     }
@@ -183,7 +186,7 @@ CREATE TABLE workers (
 
 /// From version 1 to 2: what waits is counted by index too, failed attempts are remembered, dead jobs are listed, and a
 /// job remembers the event that asked for it.
-const TO_2: &str = "
+pub(super) const TO_2: &str = "
 ALTER TABLE payloads ADD COLUMN origin TEXT;
 ALTER TABLE jobs ADD COLUMN origin TEXT;
 -- The request whose claim was granted last: made again, it is given the same lease.
@@ -204,4 +207,11 @@ CREATE TABLE attempts (
     error_message TEXT NOT NULL,
     PRIMARY KEY (job, sequence)
 ) WITHOUT ROWID;
+";
+
+/// From version 2 to 3: a worker says what it can do in full batches. 0 stands for what it has not said.
+const TO_3: &str = "
+ALTER TABLE workers ADD COLUMN batch_base_seconds REAL NOT NULL DEFAULT 0;
+ALTER TABLE workers ADD COLUMN batch_item_seconds REAL NOT NULL DEFAULT 0;
+ALTER TABLE workers ADD COLUMN batch_limit_items INTEGER NOT NULL DEFAULT 0;
 ";

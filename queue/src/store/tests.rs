@@ -203,6 +203,29 @@ fn a_file_of_the_first_version_keeps_its_jobs_and_gets_the_tables_of_this_one() 
 }
 
 #[test]
+fn a_file_of_the_second_version_keeps_its_workers_who_have_not_said_what_they_can_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("millrace.db");
+    let second = Connection::open(&file).unwrap();
+    second.execute_batch(schema::TABLES).unwrap();
+    second.execute_batch(schema::TO_2).unwrap();
+    second
+        .execute_batch(
+            "PRAGMA application_id = 1298754668; PRAGMA user_version = 2;
+             INSERT INTO workers VALUES ('old', 'pool', 'idle', 1, 1, 8.0, 0.5, 3.0)",
+        )
+        .unwrap();
+    drop(second);
+    drop(open(folder.path(), None).unwrap());
+    let select = "SELECT id, batch_seconds, cold_start_seconds, batch_base_seconds, batch_item_seconds, \
+                  batch_limit_items FROM workers";
+    let read =
+        |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?));
+    let kept: (String, f64, f64, f64, f64, u32) = Connection::open(&file).unwrap().query_row(select, [], read).unwrap();
+    assert_eq!(kept, ("old".to_owned(), 0.5, 3.0, 0.0, 0.0, 0));
+}
+
+#[test]
 fn a_look_before_the_first_use_makes_and_converts_nothing() {
     let folder = tempfile::Builder::new().prefix("50%?#").tempdir().unwrap();
     let missing = folder.path().join("deep").join("data");

@@ -17,15 +17,14 @@ async fn a_job_for_an_empty_pool_starts_a_worker_and_the_pool_returns_to_zero() 
     let system = System::new(YAML).unwrap();
     let up = system.up().await.unwrap();
     let backend = system.backend().await.unwrap();
-    let pool = "echo".parse().unwrap();
-    assert!(backend.roster.workers(&pool).await.unwrap().is_empty());
+    let pools = ["echo".parse().unwrap()];
+    assert!(backend.roster.workers(&pools).await.unwrap().concat().is_empty());
 
     let id = up.accepted("echo", "text/plain", b"wake up".to_vec()).await.unwrap();
     let accepted = Instant::now();
-    until(
-        "a worker process has started",
-        async || Ok((!backend.roster.workers(&pool).await?.is_empty()).then_some(())),
-    )
+    until("a worker process has started", async || {
+        Ok((!backend.roster.workers(&pools).await?.concat().is_empty()).then_some(()))
+    })
     .await
     .unwrap();
     assert!(accepted.elapsed() < Duration::from_secs(2), "{:?}", accepted.elapsed());
@@ -33,9 +32,11 @@ async fn a_job_for_an_empty_pool_starts_a_worker_and_the_pool_returns_to_zero() 
     assert_eq!(up.ended(&id).await.unwrap()["state"], "succeeded");
 
     let (line, _) = up.process.says_after(0, "→ 0 workers").await.unwrap();
-    until("no worker process is left", async || Ok(backend.roster.workers(&pool).await?.is_empty().then_some(())))
-        .await
-        .unwrap();
+    until("no worker process is left", async || {
+        Ok(backend.roster.workers(&pools).await?.concat().is_empty().then_some(()))
+    })
+    .await
+    .unwrap();
 
     // A burst: as many workers as the backlog asks for, the limit at most.
     let mut ids = Vec::new();
@@ -59,11 +60,13 @@ async fn workers_end_when_the_process_that_started_them_is_killed() {
     let system = System::new(YAML).unwrap();
     let up = system.up().await.unwrap();
     let backend = system.backend().await.unwrap();
-    let pool = "echo".parse().unwrap();
+    let pools = ["echo".parse().unwrap()];
     up.accepted("echo", "text/plain", b"wake up".to_vec()).await.unwrap();
     up.process.says(" ready ").await.unwrap();
     up.process.kill().await.unwrap();
-    until("the worker has left the roster", async || Ok(backend.roster.workers(&pool).await?.is_empty().then_some(())))
-        .await
-        .unwrap();
+    until("the worker has left the roster", async || {
+        Ok(backend.roster.workers(&pools).await?.concat().is_empty().then_some(()))
+    })
+    .await
+    .unwrap();
 }

@@ -89,18 +89,25 @@ impl Roster for Fake {
         Err(away())
     }
 
-    async fn workers(&self, pool: &PoolName) -> Result<Vec<WorkerRecord>> {
-        let states = self.answer(pool).await?.workers.into_iter().enumerate();
-        let worker = |(index, state): (usize, WorkerState)| WorkerRecord {
-            id: WorkerId::new(index.to_string()),
-            pool: pool.clone(),
-            state,
-            started_at: jiff::Timestamp::UNIX_EPOCH,
-            batch_items: 0.0,
-            batch_seconds: 0.0,
-            cold_start_seconds: 0.0,
-        };
-        Ok(states.map(worker).collect())
+    async fn workers(&self, pools: &[PoolName]) -> Result<Vec<Vec<WorkerRecord>>> {
+        let mut workers = Vec::new();
+        for pool in pools {
+            let states = self.answer(pool).await?.workers.into_iter().enumerate();
+            let worker = |(index, state): (usize, WorkerState)| WorkerRecord {
+                id: WorkerId::new(index.to_string()),
+                pool: pool.clone(),
+                state,
+                started_at: jiff::Timestamp::UNIX_EPOCH,
+                batch_items: 0.0,
+                batch_seconds: 0.0,
+                batch_base_seconds: 0.0,
+                batch_item_seconds: 0.0,
+                batch_limit_items: 0,
+                cold_start_seconds: 0.0,
+            };
+            workers.push(states.map(worker).collect());
+        }
+        Ok(workers)
     }
 }
 
