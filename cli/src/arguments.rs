@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use service::Sources;
 
 use crate::dead::DeadArgs;
+use crate::explain::ExplainArgs;
+use crate::simulate::SimulateArgs;
 use crate::submit::SubmitArgs;
 
 /// Turn a queue into a GPU fleet.
@@ -26,6 +28,8 @@ pub(crate) enum Command {
     Up {
         #[command(flatten)]
         configuration: Configuration,
+        #[command(flatten)]
+        admin: Admin,
     },
     /// Run the gateway: HTTP in, jobs out
     Gateway {
@@ -54,6 +58,7 @@ pub(crate) enum Command {
     },
     /// Submit files as jobs, wait for them, show the results
     Submit(SubmitArgs),
+    Explain(ExplainArgs),
     /// See, try again or forget the jobs that ended badly
     Dead(DeadArgs),
     /// Say what about broker, ledger and configuration may lose or delay jobs; fails if any of it is severe
@@ -64,6 +69,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what policies would make of a load, in virtual time
+    Simulate(SimulateArgs),
     /// Check or show the configuration
     Config {
         #[command(subcommand)]
@@ -91,7 +98,7 @@ pub(crate) struct Configuration {
 /// Where an orchestrator asks how the process is.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Admin {
-    /// Serve /livez, /readyz and /metrics at this address
+    /// Serve /livez, /readyz and /metrics at this address; a scaler /explain/POOL too
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) admin: Option<SocketAddr>,
 }

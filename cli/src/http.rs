@@ -1,12 +1,17 @@
-//! A gateway, as commands of this program speak to it.
+//! Other processes of this program, as its commands speak to them.
 
 use anyhow::{Context, bail};
 
 /// Refuses a gateway that this program could not talk to.
 pub(crate) fn gateway_url(text: &str) -> anyhow::Result<String> {
-    let url = reqwest::Url::parse(text).with_context(|| format!("--gateway: {text:?} is not a URL"))?;
+    plain_url("--gateway", text)
+}
+
+/// Refuses an address, given as `flag`, that this program could not talk to.
+pub(crate) fn plain_url(flag: &str, text: &str) -> anyhow::Result<String> {
+    let url = reqwest::Url::parse(text).with_context(|| format!("{flag}: {text:?} is not a URL"))?;
     if url.scheme() != "http" || url.query().is_some() || url.fragment().is_some() {
-        bail!("--gateway: {text:?} is not a plain http:// URL such as http://127.0.0.1:8080");
+        bail!("{flag}: {text:?} is not a plain http:// URL such as http://127.0.0.1:8080");
     }
     Ok(text.trim_end_matches('/').to_owned())
 }

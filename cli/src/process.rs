@@ -6,20 +6,27 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
+use axum::Router;
+use scaler::Journal;
 use service::{Health, Telemetry, config, stop};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Arguments, Command, ConfigCommand, Configuration, ModelCommand};
 use crate::services::{self, Opened};
 use crate::settings::Settings;
-use crate::{dead, demo, doctor, submit, up};
+use crate::{dead, demo, doctor, explain, simulate, submit, up};
 
 /// Runs the program until it is told to stop. `started` is when the process was.
 pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
     match arguments.command {
-        Command::Up { configuration } => {
+        Command::Up { configuration, admin } => {
             let (settings, stop) = start(&configuration)?;
-            up::up(&settings, &configuration, stop).await?;
+            let (journal, health) = (Journal::default(), Health::new());
+            for part in ["gateway", "scaler"] {
+                health.not_ready(part, "starting");
+            }
+            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?), &stop).await?;
+            up::up(&settings, &configuration, journal, health, stop).await?;
         }
         Command::Gateway { configuration } => {
             let (settings, stop) = start(&configuration)?;
@@ -35,8 +42,10 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             let opened = Opened::open(&settings).await?;
             say(format_args!("scaler grpc://{}", listener.local_addr()?));
             let health = Health::new();
-            serve_admin(admin.admin, &health, &stop).await?;
-            services::scaler(&settings, &opened, listener, health, stop).await?;
+            health.not_ready("scaler", "starting");
+            let journal = Journal::default();
+            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?), &stop).await?;
+            services::scaler(&settings, &opened, listener, journal, health, stop).await?;
         }
         Command::Worker { configuration, pool, admin, follow_parent } => {
             let (settings, stop) = start(&configuration)?;
@@ -46,12 +55,14 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             let (of_pool, model) = services::pool_of_worker(&settings, &pool)?;
             let opened = Opened::open(&settings).await?;
             let health = Health::new();
-            serve_admin(admin.admin, &health, &stop).await?;
+            serve_admin(admin.admin, &health, Router::new(), &stop).await?;
             services::worker(of_pool, model, &opened, pool.parse()?, health, started, stop).await?;
         }
         Command::Submit(arguments) => return submit::submit(arguments).await,
+        Command::Explain(arguments) => return explain::explain(arguments).await,
         Command::Dead(arguments) => return dead::dead(arguments).await,
         Command::Doctor { configuration, json } => return doctor::doctor(&load(&configuration)?, json).await,
+        Command::Simulate(arguments) => simulate::simulate(&arguments, &mut std::io::stdout())?,
         Command::Config { command } => configuration(command)?,
         Command::Model { command: ModelCommand::Demo { model, folder, weights, labels, seed } } => {
             demo::write(model, &folder, weights.as_deref(), labels.as_deref(), seed)?;
@@ -92,14 +103,19 @@ pub(crate) fn say(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Serves health and metrics in the background, where they are wanted.
-async fn serve_admin(address: Option<SocketAddr>, health: &Health, stop: &CancellationToken) -> anyhow::Result<()> {
+/// Serves health, metrics and `more` in the background, where they are wanted.
+async fn serve_admin(
+    address: Option<SocketAddr>,
+    health: &Health,
+    more: Router,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let Some(address) = address else { return Ok(()) };
     let listener = services::bind("--admin", &address.to_string()).await?;
     say(format_args!("admin http://{}", listener.local_addr()?));
     let (health, stop) = (health.clone(), stop.clone());
     tokio::spawn(async move {
-        if let Err(error) = health.serve(listener, stop).await {
+        if let Err(error) = health.serve(more, listener, stop).await {
             tracing::error!(%error, "health and metrics are not served any more");
         }
     });

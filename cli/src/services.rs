@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use gateway::Gateway;
 use queue::{Backend, Blobs, JobId, PoolName, Upkeep, WorkerId};
-use scaler::Sources;
+use scaler::{Journal, Sources};
 use service::Health;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +77,7 @@ pub(crate) async fn scaler(
     settings: &Settings,
     opened: &Opened,
     listener: TcpListener,
+    journal: Journal,
     health: Health,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -90,7 +91,7 @@ pub(crate) async fn scaler(
         ledger: Arc::clone(&backend.ledger),
         roster: Arc::clone(&backend.roster),
     };
-    Ok(scaler::run(listener, settings.scaler.clone(), pools, sources, health, stop).await?)
+    Ok(scaler::run(listener, settings.scaler.clone(), pools, sources, journal, health, stop).await?)
 }
 
 /// The model of a pool: its manifest read and its file found, but no weights loaded.

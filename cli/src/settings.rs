@@ -123,6 +123,11 @@ impl Settings {
         Ok(self.urls()?.with_routes(self.routes()?)?)
     }
 
+    /// The names of the pools.
+    pub(crate) fn pool_names(&self) -> anyhow::Result<Vec<PoolName>> {
+        Ok(self.pools.keys().map(|name| name.parse()).collect::<queue::Result<_>>()?)
+    }
+
     fn urls(&self) -> queue::Result<BackendUrls> {
         BackendUrls::new(self.broker.parse()?, self.ledger.as_ref().map(|url| url.parse()).transpose()?)
     }
@@ -169,6 +174,7 @@ impl Config for Settings {
         }
         self.gateway.check("gateway", faults);
         self.scaler.check("scaler", faults);
+        self.scaler.namespaces.check_pools("scaler.namespaces", |pool| self.pools.contains_key(pool), faults);
         check_address("gateway.listen", &self.gateway.listen, faults);
         check_address("scaler.listen", &self.scaler.listen, faults);
         if self.gateway.listen == self.scaler.listen && !self.scaler.listen.ends_with(":0") {

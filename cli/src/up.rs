@@ -5,8 +5,9 @@ mod fleet;
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use proto::externalscaler::external_scaler_client::ExternalScalerClient;
+use scaler::Journal;
 use service::Health;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,8 +26,19 @@ use fleet::Fleet;
 pub(crate) async fn up(
     settings: &Settings,
     configuration: &Configuration,
+    journal: Journal,
+    health: Health,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    // Here the autoscaler is the only client; a scaler that asks less of its clients than configured would be a surprise.
+    if settings.scaler.tls.is_some() {
+        bail!("scaler.tls: is for `millrace scaler`; `up` asks its own scaler in plain text");
+    }
+    if !settings.scaler.namespaces.is_open() {
+        bail!(
+            "scaler.namespaces: is for `millrace scaler`; `up` asks its own scaler for every pool, from no namespace"
+        );
+    }
     // A model that no worker could load is better known now than by workers that end again and again.
     for (pool, of_pool) in &settings.pools {
         services::open_model(pool, of_pool)?;
@@ -57,11 +69,10 @@ pub(crate) async fn up(
             Ok(())
         });
     }
-    let health = Health::new();
     let (settings_of, opened_of, health_of, stop_of) = (settings.clone(), opened.clone(), health.clone(), stop.clone());
     running.spawn(async move { services::gateway(&settings_of, pools, &opened_of, http, health_of, stop_of).await });
     let (settings_of, stop_of) = (settings.clone(), stop.clone());
-    running.spawn(async move { services::scaler(&settings_of, &opened, grpc, health, stop_of).await });
+    running.spawn(async move { services::scaler(&settings_of, &opened, grpc, journal, health, stop_of).await });
 
     let mut outcome = Ok(());
     while let Some(ended) = running.join_next().await {

@@ -16,7 +16,7 @@
 //! | order | by class, then first in, first out | by class, then first in, first out, both among the partitions of one consumer | by class, then first in, first out | by class, then what was given back, then first in, first out |
 //! | in-flight deliveries are counted | yes | yes, up to 100 ms late under load; a killed consumer's until another has its partitions | no | yes |
 //! | the oldest waiting delivery is known | yes | no | no | yes, but of what was given back, the one that was given back first |
-//! | what waits is always counted | yes | yes | a quorum queue without a leader counts as empty | yes |
+//! | what waits is always counted | yes | yes | a quorum queue without a leader counts as empty; where more than 128 queues are not there, one that is made counts some readings later | yes |
 //! | any consumer can take what waits | yes | the one that has its partition: `max_consumers` says how many can work | yes | yes |
 //! | while a consumer comes, leaves or is killed, the others | go on | go on with the partitions they have, but one that comes may have none until the time of one that was killed is up; with `group.protocol=consumer` nobody waits for that | go on | go on |
 //! | what is needed | nothing | Kafka | RabbitMQ, 3.10 at least | Redis or Valkey, 7.0 at least, `maxmemory-policy noeviction` |
@@ -106,11 +106,20 @@ pub struct Ending {
     pub trace_parent: Option<String>,
 }
 
-/// Reads a pool's backlog without taking anything.
+/// Reads the backlogs of pools without taking anything.
 #[async_trait]
 pub trait Gauge: Send + Sync {
-    /// How much of `pool` is in the broker. A pool that nobody has published to is empty, not an error.
-    async fn depth(&self, pool: &PoolName) -> Result<Depth>;
+    /// How much of each pool is in the broker; one answer per pool, in order. A pool that nobody has published to is
+    /// empty, not an error; one that cannot be read keeps no other from being read, but for Kafka, where a partition that has
+    /// lost its leader fails the reading of all of them.
+    ///
+    /// Costs few round trips, however many pools there are: one reading of all is far cheaper than one of each.
+    async fn depths(&self, pools: &[PoolName]) -> Vec<Result<Depth>>;
+}
+
+/// The answers of a gauge that could read no pool, or all of them.
+pub(crate) fn of_all(pools: &[PoolName], read: Result<Vec<Result<Depth>>>) -> Vec<Result<Depth>> {
+    read.unwrap_or_else(|error| pools.iter().map(|_| Err(error.again())).collect())
 }
 
 /// What becomes of a delivery.

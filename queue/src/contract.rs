@@ -151,6 +151,7 @@ mod tests {
             include_str!("contract/ledger/suspecting.rs"),
             include_str!("contract/ledger/ending.rs"),
             include_str!("contract/ledger/watching.rs"),
+            include_str!("contract/ledger/arriving.rs"),
             include_str!("contract/ledger/counting.rs"),
             include_str!("contract/ledger/dead.rs"),
         ];

@@ -48,6 +48,11 @@ impl Error {
         Self { kind, message: format!("{message}: {source}"), source: Some(source) }
     }
 
+    /// The same error, for one more who asked.
+    pub(crate) fn again(&self) -> Self {
+        Self { kind: self.kind, message: self.message.clone(), source: None }
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind

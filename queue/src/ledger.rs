@@ -85,8 +85,17 @@ pub trait Ledger: Send + Sync {
     /// later.
     async fn due(&self, limit: usize) -> Result<Vec<DueJob>>;
 
-    /// How many jobs of a pool have not ended.
-    async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs>;
+    /// How many jobs of each pool are open, and how many have ended; one answer per pool, in order. Costs a round trip,
+    /// however many pools and jobs there are. A pool that the ledger knows no job of has none.
+    async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>>;
+
+    /// Names pools that may have got work, from when this returns: a job was submitted, requeued, or given out to be
+    /// published again, by whatever process. Told within milliseconds; a pool may be named without cause, and once for
+    /// many jobs.
+    ///
+    /// An error says that nothing can be heard for now. The stream goes on by itself and does not end, but what happens
+    /// meanwhile is never told: who listens must also look, after an error and now and then.
+    async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>>;
 
     /// Forgets up to `limit` ended jobs whose retention is over; the blobs they referred to are the caller's to delete.
     /// `None` in place of a list: nothing was over.
@@ -341,14 +350,19 @@ pub enum Finished {
     LeaseLost,
 }
 
-/// How many jobs of a pool have not ended, by what they wait for. Their sum is what is still to be done, except for what
-/// only the broker knows of: messages of producers that do not write to the ledger, until they are first claimed.
+/// How many jobs of a pool are open, by what they wait for, and how many have ended. The sum of the open ones is what is
+/// still to be done, except for what only the broker knows of: messages of producers that do not write to the ledger, until
+/// they are first claimed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OpenJobs {
+pub struct JobCounts {
     /// They are in the broker, for all that the ledger knows, whether it counts them as waiting or handed out.
     pub queued: u64,
     /// A worker holds them. A lease that has run out counts until another takes over: its work is still to be done.
     pub leased: u64,
     /// They wait for their retry, or were given out by [`Ledger::due`] and are not known to be in the broker yet.
     pub retry: u64,
+    /// How many have ever ended, in whatever state: written with the ending itself, and never less, whatever is forgotten
+    /// since. A job that is requeued and ends again counts again. Counted since the ledger began, or since it was first
+    /// used by a version that counts them: for what happens between two looks, and for no more.
+    pub ended: u64,
 }

@@ -33,8 +33,8 @@ pub use clock::Clock;
 pub use error::{Error, ErrorKind, Result};
 pub use job::{Body, Class, Input, Job, JobError, JobId, Origin, Output, PoolName};
 pub use ledger::{
-    Attempt, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobRecord,
-    Lease, Ledger, OpenJobs, Outcome, Publication, Purged, Requeued, State, Submitted,
+    Attempt, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts,
+    JobRecord, Lease, Ledger, Outcome, Publication, Purged, Requeued, State, Submitted,
 };
 pub use risk::{PoolExpectation, Risk, Severity};
 pub use roster::{Roster, WorkerId, WorkerRecord, WorkerState};

@@ -86,7 +86,7 @@ async fn check(folder: &Path, confirmed: &HashSet<JobId>) {
     let consumer = backend.broker.consumer(&pool()).await.unwrap();
     let mut received: BTreeMap<JobId, usize> = BTreeMap::new();
     let mut held = Vec::new();
-    while gauge.depth(&pool()).await.unwrap().waiting() > 0 {
+    while gauge.depths(&[pool()]).await.remove(0).unwrap().waiting() > 0 {
         for delivery in consumer.receive(1_000).await.unwrap() {
             assert_eq!(delivery.job.input.body, Body::Inline(delivery.job.id.to_string().repeat(40).into()));
             assert!(!delivery.redelivered);

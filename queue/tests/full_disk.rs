@@ -63,7 +63,10 @@ async fn a_full_disk_refuses_whole_batches_and_works_again_when_there_is_room() 
     }
     assert_eq!(producer.publish(&refused).await.unwrap_err().kind(), ErrorKind::Full);
     let pool = refused[0].pool.clone();
-    assert_eq!(backend.broker.gauge().await.unwrap().depth(&pool).await.unwrap().waiting(), 0);
+    assert_eq!(
+        backend.broker.gauge().await.unwrap().depths(std::slice::from_ref(&pool)).await.remove(0).unwrap().waiting(),
+        0
+    );
     assert_eq!(integrity(folder.path()), "ok");
 
     clock.advance(Duration::from_secs(2));

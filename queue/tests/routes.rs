@@ -65,7 +65,7 @@ fn ending(id: &str) -> Ending {
 async fn depth(gauge: &dyn Gauge, name: &str) -> Depth {
     let reading = async {
         loop {
-            match gauge.depth(&pool(name)).await {
+            match gauge.depths(&[pool(name)]).await.remove(0) {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {}
                 read => return read.unwrap(),
             }

@@ -1,25 +1,242 @@
-//! From a reading to what KEDA is told. Pure arithmetic.
-//!
-//! One mode, `backlog`: the metric is the backlog, the target is jobs per worker.
+//! From what has been seen of a pool to what KEDA is told. Pure arithmetic: the same history, the same answer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+pub mod backlog;
+pub mod forecast;
+pub mod latency;
+pub mod rate;
+pub mod schedule;
+
+use backlog::{Backlog, Counted};
+use latency::{Latency, Needs};
+use rate::{Arrivals, Rate};
+use schedule::Schedule;
 
 use crate::Reading;
+use crate::history::History;
 
-/// What is said of a pool at one moment.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Demand {
-    /// The metric: finite, at least 0.
-    pub value: f64,
-    /// Whether there is a reason to have a worker at all.
-    pub active: bool,
+/// The rule by which a pool is scaled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scaling {
+    /// What is counted.
+    pub mode: Mode,
+    /// A backlog above this is a reason to start the first worker.
+    pub activation: f64,
+    /// The fewest workers.
+    pub min: u32,
+    /// The most workers; `None`: any number.
+    pub max: Option<u32>,
+    /// More workers than can find something to take are asked for all the same.
+    pub allows_idle_consumers: bool,
+    /// The fewest workers at certain times.
+    pub schedule: Schedule,
+    /// A ratio this near to 1 changes nothing with the HPA (`--horizontal-pod-autoscaler-tolerance`).
+    pub tolerance: f64,
 }
 
-/// What a reading says, where a backlog above `activation` is a reason to start the first worker.
+impl Scaling {
+    /// The fewest workers now.
+    fn floor(&self, now: Timestamp) -> u32 {
+        self.min.max(self.schedule.floor(now))
+    }
+}
+
+/// What is counted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mode {
+    /// Jobs that are there.
+    Backlog(Backlog),
+    /// Workers that keep jobs within an objective.
+    Latency(Latency),
+    /// Jobs that arrive.
+    Rate(Rate),
+}
+
+impl Mode {
+    /// Its name in a trigger.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Backlog(_) => "backlog",
+            Self::Latency(_) => "latency",
+            Self::Rate(_) => "rate",
+        }
+    }
+
+    /// The metric for each worker: it never changes, since KEDA asks again only when a ScaledObject does.
+    pub fn target(&self) -> f64 {
+        match self {
+            Self::Backlog(backlog) => backlog.per_worker,
+            Self::Latency(_) => 1.0,
+            Self::Rate(rate) => rate.per_worker,
+        }
+    }
+
+    /// For so long a pool must have been seen before its past can tell that fewer would do.
+    fn needs_history_of(&self) -> Duration {
+        match self {
+            Self::Backlog(_) => Duration::ZERO,
+            Self::Latency(latency) => latency.stable_window.max(latency.scale_down_delay),
+            Self::Rate(rate) => rate.window,
+        }
+    }
+}
+
+/// What is said of a pool at one moment, and why.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decision {
+    /// The metric: finite, at least 0.
+    pub value: f64,
+    /// The metric for each worker, at least a thousandth.
+    pub target: f64,
+    /// Whether there is a reason to have a worker at all.
+    pub active: bool,
+    /// What that reason is.
+    pub active_because: &'static str,
+    /// How the number came about.
+    pub reckoning: Reckoning,
+    /// What was done to the number of workers afterwards, in this order.
+    pub clamps: Vec<Clamp>,
+}
+
+/// How the number of workers came about.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(tag = "mode", rename_all = "lowercase")]
+pub enum Reckoning {
+    /// What was counted.
+    Backlog(Counted),
+    /// What is needed.
+    Latency(Needs),
+    /// What arrives.
+    Rate(Arrivals),
+}
+
+/// A rule that changed the number of workers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Clamp {
+    /// Its name.
+    pub rule: &'static str,
+    /// The number before it.
+    pub from: f64,
+    /// And after it.
+    pub to: f64,
+}
+
+/// What the last reading says. `None`: there is none.
+pub fn decide(history: &History, scaling: &Scaling, now: Timestamp) -> Option<Decision> {
+    let reading = history.latest()?;
+    let (reckoning, value) = match &scaling.mode {
+        Mode::Backlog(backlog) => {
+            let counted = backlog.counted(reading);
+            (Reckoning::Backlog(counted), counted.total() as f64)
+        }
+        Mode::Latency(latency) => {
+            let needs = latency.needs(history);
+            (Reckoning::Latency(needs), needs.wanted)
+        }
+        Mode::Rate(rate) => {
+            let arrivals = rate.arrivals(history);
+            (Reckoning::Rate(arrivals), arrivals.value)
+        }
+    };
+    let work = match reckoning {
+        Reckoning::Backlog(counted) => counted.total(),
+        _ => reading.backlog(),
+    };
+    let floor = scaling.floor(now);
+    let (active, active_because) = active(reading, work, scaling.activation, floor);
+    let target = scaling.mode.target();
+    let mut workers = Workers { number: value / target, clamps: Vec::new() };
+    workers.clamp(history, reading, scaling, floor);
+    if active && matches!(scaling.mode, Mode::Latency(_)) {
+        workers.at_least("active", 1.0);
+    }
+    // Where nothing was clamped the value is what was counted, to the last digit.
+    let value = if workers.clamps.is_empty() { value } else { workers.number * target };
+    Some(Decision { value, target, active, active_because, reckoning, clamps: workers.clamps })
+}
+
+/// Whether there is a reason to have a worker at all, as [`decide`] says it, without the rest.
+pub fn is_active(reading: &Reading, scaling: &Scaling, now: Timestamp) -> bool {
+    let work = match &scaling.mode {
+        Mode::Backlog(backlog) => backlog.counted(reading).total(),
+        _ => reading.backlog(),
+    };
+    active(reading, work, scaling.activation, scaling.floor(now)).0
+}
+
+/// Whether there is a reason to have a worker at all, and which.
 ///
 /// A lease is a reason to stay whatever the activation, since its worker must not be stopped; so is a worker that
 /// loads, since it was asked for and would be asked for again.
-pub fn demand(reading: &Reading, activation: f64) -> Demand {
-    let value = reading.backlog() as f64;
-    Demand { value, active: value > activation || reading.leased > 0 || reading.loading > 0 }
+fn active(reading: &Reading, work: u64, activation: f64, floor: u32) -> (bool, &'static str) {
+    let reasons = [
+        (work as f64 > activation, "there is work"),
+        (reading.leased > 0 || reading.in_flight > 0, "a worker holds jobs"),
+        (reading.fleet.loading > 0, "a worker is loading"),
+        (floor > 0, "the fewest workers are more than none"),
+    ];
+    let reason = reasons.iter().find(|(holds, _)| *holds).map(|(_, reason)| *reason);
+    (reason.is_some(), reason.unwrap_or("there is nothing to do"))
+}
+
+/// A number of workers on its way through the rules.
+struct Workers {
+    number: f64,
+    clamps: Vec<Clamp>,
+}
+
+impl Workers {
+    fn clamp(&mut self, history: &History, reading: &Reading, scaling: &Scaling, floor: u32) {
+        // A scaler that has just started knows no past that would let workers go.
+        if history.span() < scaling.mode.needs_history_of() {
+            self.at_least("short_history", reading.fleet.staying() as f64);
+        }
+        // Before the limits: a rise that they leave no room for is not made.
+        if matches!(scaling.mode, Mode::Latency(_)) {
+            self.past_the_dead_band(reading.fleet.staying() as f64, scaling.tolerance);
+        }
+        if let Some(most) = reading.max_consumers
+            && !scaling.allows_idle_consumers
+        {
+            // Work that is there needs a worker, however few could share it.
+            self.at_most("max_consumers", most.max(1) as f64);
+        }
+        if let Some(most) = scaling.max {
+            self.at_most("maxWorkers", f64::from(most));
+        }
+        self.at_least(if floor > scaling.min { "schedule" } else { "minWorkers" }, f64::from(floor));
+    }
+
+    fn at_least(&mut self, rule: &'static str, least: f64) {
+        if self.number < least {
+            self.becomes(rule, least);
+        }
+    }
+
+    fn at_most(&mut self, rule: &'static str, most: f64) {
+        if self.number > most {
+            self.becomes(rule, most);
+        }
+    }
+
+    /// Makes a rise that the HPA would take for nothing just large enough for it. A fall within the band is left alone: more
+    /// than is needed is dear, fewer are too few.
+    fn past_the_dead_band(&mut self, present: f64, tolerance: f64) {
+        // The HPA sees three decimals.
+        let past = present * (1.0 + tolerance) + 0.01;
+        if self.number > present && tolerance > 0.0 {
+            self.at_least("tolerance", past);
+        }
+    }
+
+    fn becomes(&mut self, rule: &'static str, to: f64) {
+        self.clamps.push(Clamp { rule, from: self.number, to });
+        self.number = to;
+    }
 }
 
 /// A target for clients that know integers only (KEDA up to 2.16): rounded up, since a smaller one asks for more workers
@@ -34,49 +251,4 @@ pub fn whole_value(value: f64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::Instant;
-
-    use super::*;
-
-    fn idle() -> Reading {
-        Reading {
-            taken_at: Instant::now(),
-            waiting: 0,
-            in_flight: 0,
-            queued: 0,
-            leased: 0,
-            retry: 0,
-            workers: 0,
-            loading: 0,
-        }
-    }
-
-    /// C10, C11.
-    #[test]
-    fn a_pool_is_active_with_a_backlog_above_its_activation_or_a_lease_or_a_worker_that_loads() {
-        assert_eq!(demand(&idle(), 0.0), Demand { value: 0.0, active: false });
-        assert!(demand(&Reading { waiting: 1, ..idle() }, 0.0).active);
-        assert!(demand(&Reading { retry: 1, ..idle() }, 0.0).active);
-        assert!(!demand(&Reading { waiting: 5, ..idle() }, 5.0).active);
-        assert!(demand(&Reading { waiting: 6, ..idle() }, 5.0).active);
-        assert!(demand(&Reading { leased: 1, ..idle() }, 5.0).active);
-        assert!(demand(&Reading { loading: 1, workers: 1, ..idle() }, 5.0).active);
-        assert!(!demand(&Reading { workers: 1, ..idle() }, 0.0).active);
-    }
-
-    /// C4, C5.
-    #[test]
-    fn integers_are_rounded_up() {
-        assert_eq!([0.001, 1.0, 1.2, 10.0].map(whole_target), [1, 1, 2, 10]);
-        assert_eq!([0.0, 0.001, 1.0, 1.2].map(whole_value), [0, 1, 1, 2]);
-    }
-
-    /// C5.
-    #[test]
-    fn the_largest_numbers_there_are_make_a_finite_value() {
-        let most = Reading { waiting: u64::MAX, in_flight: u64::MAX, leased: u64::MAX, retry: u64::MAX, ..idle() };
-        let demand = demand(&most, 0.0);
-        assert!(demand.value.is_finite() && whole_value(demand.value) > 0);
-    }
-}
+mod tests;

@@ -19,6 +19,18 @@ pub(crate) struct Push {
 }
 
 impl Push {
+    /// When to ask again, though nothing has changed. `None`: then there is no need to.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.repeat.map(|(due, _)| due)
+    }
+
+    /// Nothing is known now: what was due is due later, and the state, if it was never said, as soon as it is known.
+    pub(crate) fn wait(&mut self, now: Instant) -> Option<bool> {
+        let pause = self.repeat.map(|(_, pause)| pause).or(self.said.is_none().then_some(FIRST_REPEAT));
+        self.repeat = pause.map(|pause| (now + pause, pause));
+        None
+    }
+
     /// What to send now, if anything.
     pub(crate) fn next(&mut self, now: Instant, active: bool, workers: u64) -> Option<bool> {
         let first = self.said.is_none();
@@ -63,5 +75,16 @@ mod tests {
         let later = start + Duration::from_secs(1000);
         assert_eq!(push.next(later, true, 1), None);
         assert_eq!(push.next(later + SLOWEST_REPEAT, true, 0), None);
+    }
+    /// C12.
+    #[test]
+    fn a_state_that_could_not_be_said_at_first_is_said_once_it_is_known() {
+        let (mut push, start) = (Push::default(), Instant::now());
+        assert_eq!(push.wait(start), None);
+        let due = push.due().unwrap();
+        assert_eq!(push.wait(due), None);
+        assert!(push.due().unwrap() > due);
+        assert_eq!(push.next(push.due().unwrap(), false, 1), Some(false));
+        assert_eq!((push.wait(due), push.due()), (None, None));
     }
 }

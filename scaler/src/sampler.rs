@@ -1,136 +1,306 @@
-//! Reads every pool at its own rhythm.
+//! Reads all pools in the background: what it costs grows with brokers and pools, not with who asks.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::{PoolName, WorkerState};
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use queue::{Depth, Gauge, JobCounts, Ledger, PoolName, Roster, WorkerRecord};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::reading::{Failure, Reading, Sample};
-use crate::{ScalerSettings, Sources, metrics};
+use crate::history::History;
+use crate::metrics::PoolMetrics;
+use crate::reading::{Failure, Reading, Unknown};
+use crate::{ScalerSettings, metrics};
 
-/// The last sample of every pool, and the tasks that take them; dropped, they stop.
+/// So many pools are asked for in one call; all of them at the same time, so that a turn lasts no longer for there being many.
+const PIECE_POOLS: usize = 500;
+
+/// How long to wait before the ledger is asked again to tell of arrivals, when it could not be asked at all.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where the numbers come from.
+#[derive(Clone)]
+pub struct Sources {
+    /// What is in the broker.
+    pub gauge: Arc<dyn Gauge>,
+    /// What is with the ledger.
+    pub ledger: Arc<dyn Ledger>,
+    /// Which workers are alive.
+    pub roster: Arc<dyn Roster>,
+}
+
+/// What is known of a pool.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// The readings that succeeded.
+    pub(crate) history: History,
+    /// Why the reading after the last of those failed, if it did.
+    pub(crate) failure: Option<Failure>,
+}
+
+impl Seen {
+    /// The history, unless its last reading is missing or older than `max_age`: an answer from nothing would be 0, and 0
+    /// stops workers.
+    pub(crate) fn fresh(&self, now: Duration, max_age: Duration) -> Result<&History, Unknown> {
+        let unknown = |age| Unknown { age, failure: self.failure.clone() };
+        let reading = self.history.latest().ok_or_else(|| unknown(None))?;
+        let age = now.saturating_sub(reading.taken_at);
+        if age > max_age { Err(unknown(Some((age, max_age)))) } else { Ok(&self.history) }
+    }
+
+    /// Adds a reading; whether those who wait for changes should hear of it.
+    fn add(&mut self, reading: Reading) -> bool {
+        let latest = self.history.latest();
+        if latest.is_some_and(|latest| latest.taken_at >= reading.taken_at) {
+            // A look that began earlier has come in later.
+            return false;
+        }
+        let changed = self.failure.is_some() || !latest.is_some_and(|latest| latest.is_as_active_as(&reading));
+        self.history.add(reading);
+        self.failure = None;
+        changed
+    }
+
+    /// Whether there is a reason to look again at once when something is said to have arrived.
+    fn is_idle(&self) -> bool {
+        self.history.latest().is_none_or(|reading| reading.backlog() == 0)
+    }
+}
+
+/// What is known of every pool, and the tasks that read it; dropped, they stop.
 pub(crate) struct Sampler {
-    samples: BTreeMap<PoolName, watch::Receiver<Sample>>,
+    pools: Arc<BTreeMap<PoolName, Watched>>,
+    clock: Clock,
     _tasks: JoinSet<()>,
 }
 
+/// The clock of the readings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    /// The time.
+    pub(crate) fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+struct Watched {
+    seen: watch::Sender<Seen>,
+    metrics: PoolMetrics,
+}
+
+/// One look at the backends, shared by the tasks that look.
+#[derive(Clone)]
+struct Reader {
+    pools: Arc<BTreeMap<PoolName, Watched>>,
+    sources: Sources,
+    clock: Clock,
+    within: Duration,
+}
+
 impl Sampler {
-    /// Starts a task per pool, so that a backend which hangs for one pool holds up no other.
+    /// Starts to read all pools at the interval of the settings, and those that are idle as soon as something arrives.
     pub(crate) fn start(
         pools: impl IntoIterator<Item = PoolName>,
         sources: &Sources,
         settings: &ScalerSettings,
     ) -> Self {
-        let mut samples = BTreeMap::new();
+        let watched = |pool: PoolName| {
+            let metrics = PoolMetrics::new(&pool);
+            (pool, Watched { seen: watch::Sender::new(Seen::default()), metrics })
+        };
+        let pools: Arc<BTreeMap<_, _>> = Arc::new(pools.into_iter().map(watched).collect());
+        let clock = Clock(Instant::now());
+        let within = settings.read_timeout.get();
+        let reader = Reader { pools: Arc::clone(&pools), sources: sources.clone(), clock, within };
         let mut tasks = JoinSet::new();
-        for pool in pools {
-            let (sender, receiver) = watch::channel(Sample::default());
-            samples.insert(pool.clone(), receiver);
-            let (every, within) = (settings.sample_interval.get(), settings.read_timeout.get());
-            tasks.spawn(sample_for_ever(pool, sources.clone(), every, within, sender));
-        }
-        Self { samples, _tasks: tasks }
+        tasks.spawn(reader.clone().look_for_ever(settings.sample_interval.get()));
+        tasks.spawn(reader.listen_for_ever());
+        Self { pools, clock, _tasks: tasks }
     }
 
-    /// The samples of a pool, as they are taken.
-    pub(crate) fn samples(&self, pool: &PoolName) -> Option<watch::Receiver<Sample>> {
-        self.samples.get(pool).cloned()
+    /// What is known of a pool, as it changes.
+    pub(crate) fn seen(&self, pool: &PoolName) -> Option<watch::Receiver<Seen>> {
+        self.pools.get(pool).map(|watched| watched.seen.subscribe())
+    }
+
+    /// The clock of the readings.
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 }
 
-async fn sample_for_ever(
-    pool: PoolName,
-    sources: Sources,
-    every: Duration,
-    within: Duration,
-    sender: watch::Sender<Sample>,
-) {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let started = Instant::now();
-        let outcome = read(&pool, &sources, within).await;
-        let label = || ::metrics::Label::new("pool", pool.as_str().to_owned());
-        ::metrics::histogram!(metrics::SAMPLE_SECONDS, vec![label()]).record(started.elapsed().as_secs_f64());
-        match outcome {
-            Ok(reading) => {
-                ::metrics::gauge!(metrics::BACKLOG, vec![label()]).set(reading.backlog() as f64);
-                ::metrics::gauge!(metrics::LEASED, vec![label()]).set(reading.leased as f64);
-                ::metrics::gauge!(metrics::WORKERS, vec![label()]).set(reading.workers as f64);
-                if sender.borrow().failure.is_some() {
-                    tracing::info!(%pool, "the pool can be read again");
+impl Reader {
+    /// Reads all pools again and again.
+    async fn look_for_ever(self, every: Duration) {
+        let names: Vec<PoolName> = self.pools.keys().cloned().collect();
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let started = Instant::now();
+            stream::iter(names.chunks(PIECE_POOLS)).for_each_concurrent(None, |piece| self.read(piece)).await;
+            ::metrics::histogram!(metrics::SAMPLE_SECONDS).record(started.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Reads a pool that was idle as soon as the ledger says that it may have got work.
+    async fn listen_for_ever(self) {
+        loop {
+            match self.sources.ledger.arrivals().await {
+                Ok(arrivals) => {
+                    let mut arrivals = arrivals.ready_chunks(PIECE_POOLS);
+                    while let Some(told) = arrivals.next().await {
+                        self.read(&self.idle(told)).await;
+                    }
                 }
-                sender.send_replace(Sample { reading: Some(reading), failure: None });
+                Err(error) => {
+                    tracing::debug!(%error, "the ledger cannot tell of arrivals: pools are read in turn alone")
+                }
+            }
+            sleep(LISTEN_AGAIN).await;
+        }
+    }
+
+    /// The pools of which something is told, and that are idle as far as is known. After an error anything may have
+    /// happened, which the next turn will see.
+    fn idle(&self, told: Vec<queue::Result<PoolName>>) -> Vec<PoolName> {
+        let mut idle: Vec<PoolName> = Vec::new();
+        for told in told {
+            match told {
+                Ok(pool) if self.pools.get(&pool).is_some_and(|watched| watched.seen.borrow().is_idle()) => {
+                    idle.push(pool)
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "arrivals are not told of for now"),
+            }
+        }
+        idle.sort();
+        idle.dedup();
+        idle
+    }
+
+    /// Reads some pools, and says what came of it.
+    async fn read(&self, pools: &[PoolName]) {
+        if pools.is_empty() {
+            return;
+        }
+        let taken_at = self.clock.now();
+        let read = self.ask(pools).await;
+        let now = Timestamp::now();
+        let mut answers = read.map(Vec::into_iter);
+        let (mut lost, mut again) = (Vec::new(), Vec::new());
+        for pool in pools {
+            let answer = match &mut answers {
+                // One answer per pool: a backend that gives fewer is at fault.
+                Ok(answers) => answers.next().unwrap_or_else(|| Err(Failure::new("gauge", "gave no answer"))),
+                Err(failure) => Err(failure.clone()),
+            };
+            let Some(watched) = self.pools.get(pool) else { continue };
+            let answer = answer.map(|raw| Reading::new(taken_at, now, &raw.depth, raw.counts, &raw.workers));
+            match watched.hear(answer) {
+                Heard::Lost(failure) => lost.push((pool, failure)),
+                Heard::Again => again.push(pool),
+                Heard::AsBefore => {}
+            }
+        }
+        // One line however many pools: what is wrong with one is often wrong with all of them.
+        if let Some((pool, Failure { source, reason })) = lost.first() {
+            tracing::warn!(%pool, pools = lost.len(), source, reason, "pools cannot be read");
+        }
+        if let Some(pool) = again.first() {
+            tracing::info!(%pool, pools = again.len(), "pools can be read again");
+        }
+    }
+
+    /// One reading: the ledger, the broker, and the ledger again; see [`Reading::new`].
+    async fn ask(&self, pools: &[PoolName]) -> Result<Vec<Result<Raw, Failure>>, Failure> {
+        let Sources { gauge, ledger, roster } = &self.sources;
+        let before = self.bounded("ledger", ledger.counts(pools)).await?;
+        let depths = self.bounded("gauge", async { Ok(gauge.depths(pools).await) }).await?;
+        let (after, workers) = tokio::try_join!(
+            self.bounded("ledger", ledger.counts(pools)),
+            self.bounded("roster", roster.workers(pools)),
+        )?;
+        let counts = before.into_iter().zip(after);
+        let all = depths.into_iter().zip(counts).zip(workers);
+        let raw = |((depth, (before, after)), workers): ((queue::Result<Depth>, _), _)| {
+            let depth = depth.map_err(|error| failed("gauge", &error))?;
+            Ok(Raw { depth, counts: [before, after], workers })
+        };
+        Ok(all.map(raw).collect())
+    }
+
+    async fn bounded<T>(
+        &self,
+        source: &'static str,
+        read: impl Future<Output = queue::Result<T>>,
+    ) -> Result<T, Failure> {
+        match timeout(self.within, read).await {
+            Ok(read) => read.map_err(|error| failed(source, &error)),
+            Err(_) => {
+                let within = service::Period::new(self.within);
+                Err(Failure::new(source, format!("did not answer within {within}")))
+            }
+        }
+    }
+}
+
+/// What the backends say of a pool.
+struct Raw {
+    depth: Depth,
+    counts: [JobCounts; 2],
+    workers: Vec<WorkerRecord>,
+}
+
+/// The error's text may hold an address or worse: it is for the log, not for who asks.
+fn failed(source: &'static str, error: &queue::Error) -> Failure {
+    tracing::debug!(source, error = error as &dyn std::error::Error, "pools cannot be read");
+    Failure::new(
+        source,
+        match error.kind() {
+            queue::ErrorKind::Unavailable => "is unavailable".to_owned(),
+            kind => format!("cannot be read ({kind:?})"),
+        },
+    )
+}
+
+/// What an answer means to who reads the log.
+enum Heard {
+    /// The first failure after a reading.
+    Lost(Failure),
+    /// The first reading after a failure.
+    Again,
+    AsBefore,
+}
+
+impl Watched {
+    fn hear(&self, answer: Result<Reading, Failure>) -> Heard {
+        let had_failed = self.seen.borrow().failure.is_some();
+        match answer {
+            Ok(reading) => {
+                self.metrics.tell(&reading);
+                self.seen.send_if_modified(|seen| seen.add(reading));
+                if had_failed { Heard::Again } else { Heard::AsBefore }
             }
             Err(failure) => {
-                let source = ::metrics::Label::new("source", failure.source);
-                ::metrics::counter!(metrics::SAMPLE_FAILURES, vec![label(), source]).increment(1);
-                sender.send_modify(|sample| sample.failure = Some(failure));
+                self.metrics.failed(&failure);
+                self.seen.send_if_modified(|seen| seen.failure.replace(failure.clone()).is_none());
+                if had_failed { Heard::AsBefore } else { Heard::Lost(failure) }
             }
         }
     }
-}
-
-/// One reading: the ledger, the broker, and the ledger again.
-///
-/// A job moves from the ledger (a retry) to the broker, and from the broker to the ledger (an attempt that failed). Of
-/// the two looks at the ledger the larger one counts, so a job that moves meanwhile is counted twice rather than never:
-/// too many workers for a moment, never too few.
-async fn read(pool: &PoolName, sources: &Sources, within: Duration) -> Result<Reading, Failure> {
-    let taken_at = Instant::now();
-    let before = bounded("ledger", pool, within, sources.ledger.open_jobs(pool)).await?;
-    let depth = bounded("gauge", pool, within, sources.gauge.depth(pool)).await?;
-    let asked = std::slice::from_ref(pool);
-    let (after, workers) = tokio::try_join!(
-        bounded("ledger", pool, within, sources.ledger.open_jobs(pool)),
-        bounded("roster", pool, within, sources.roster.workers(asked)),
-    )?;
-    let workers = workers.concat();
-    Ok(Reading {
-        taken_at,
-        waiting: depth.waiting(),
-        in_flight: depth.in_flight.unwrap_or(0),
-        queued: before.queued.max(after.queued),
-        leased: before.leased.max(after.leased),
-        retry: before.retry.max(after.retry),
-        workers: workers.len() as u64,
-        loading: workers.iter().filter(|worker| worker.state == WorkerState::Loading).count() as u64,
-    })
-}
-
-async fn bounded<T>(
-    source: &'static str,
-    pool: &PoolName,
-    within: Duration,
-    read: impl Future<Output = queue::Result<T>>,
-) -> Result<T, Failure> {
-    let reason = match timeout(within, read).await {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => {
-            // The text may hold an address or worse: it is for the log, not for who asks.
-            tracing::warn!(%pool, source, error = &error as &dyn std::error::Error, "a pool cannot be read");
-            match error.kind() {
-                queue::ErrorKind::Unavailable => "is unavailable".to_owned(),
-                kind => format!("cannot be read ({kind:?})"),
-            }
-        }
-        Err(_) => {
-            tracing::warn!(%pool, source, timeout_seconds = within.as_secs_f64(), "a pool is not read in time");
-            format!("did not answer within {}", service::Period::new(within))
-        }
-    };
-    Err(Failure { source, reason })
 }
 
 impl Sources {
     /// The same broker, ledger and roster for every pool.
-    pub fn new(gauge: Arc<dyn queue::Gauge>, ledger: Arc<dyn queue::Ledger>, roster: Arc<dyn queue::Roster>) -> Self {
+    pub fn new(gauge: Arc<dyn Gauge>, ledger: Arc<dyn Ledger>, roster: Arc<dyn Roster>) -> Self {
         Self { gauge, ledger, roster }
     }
 }

@@ -2,48 +2,46 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{FutureExt, Stream};
+use jiff::Timestamp;
 use proto::externalscaler::external_scaler_server::{ExternalScaler, ExternalScalerServer};
 use proto::externalscaler::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
     ScaledObjectRef,
 };
-use queue::{Gauge, Ledger, PoolName, Roster};
-use service::Health;
+use queue::PoolName;
+use service::{Faults, Health};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::explain::Journal;
+use crate::listen::{accept, first_word};
+use crate::metrics::OpenStream;
+use crate::policy::{self, Decision};
 use crate::push::Push;
-use crate::reading::Reading;
-use crate::sampler::Sampler;
-use crate::trigger::{Trigger, TriggerError};
-use crate::{PoolScale, ScalerSettings, metric_name, metrics, policy};
+use crate::sampler::{Sampler, Sources};
+use crate::tls::Tls;
+use crate::trigger::Trigger;
+use crate::{POOL_KEY, PoolScale, ScalerSettings, metric_name, metrics};
 
 /// One connection carries the streams of every ScaledObject of a cluster.
 const MOST_STREAMS: u32 = 100_000;
 
+/// A ScaledObject's metadata travels in the message: nothing that comes in headers is long.
+const MOST_HEADER_BYTES: u32 = 16 * 1024;
+
+/// How long a client may take until it can be spoken to.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
 /// After this long a connection that has not ended by itself is cut.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// Where the numbers come from.
-#[derive(Clone)]
-pub struct Sources {
-    /// What is in the broker.
-    pub gauge: Arc<dyn Gauge>,
-    /// What is with the ledger.
-    pub ledger: Arc<dyn Ledger>,
-    /// Which workers are alive.
-    pub roster: Arc<dyn Roster>,
-}
 
 /// Why the scaler cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +49,9 @@ pub enum RunError {
     /// The listening socket failed.
     #[error("the scaler's socket failed")]
     Serve(#[source] tonic::transport::Error),
+    /// The files for TLS are of no use.
+    #[error("{0}")]
+    Tls(Faults),
 }
 
 /// Serves KEDA on `listener` until `stop`; then ends its streams, answers what has been asked, and returns.
@@ -62,21 +63,35 @@ pub async fn run(
     settings: ScalerSettings,
     pools: BTreeMap<PoolName, PoolScale>,
     sources: Sources,
+    journal: Journal,
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let tls = match settings.tls.clone() {
+        Some(tls) => Some(Tls::open(tls).await.map_err(RunError::Tls)?),
+        None => None,
+    };
     let sampler = Sampler::start(pools.keys().cloned(), &sources, &settings);
     let keepalive = settings.keepalive_interval.get();
-    let scaler = Scaler { settings, pools, sampler, stop: stop.clone() };
-    let serving = Server::builder()
+    let scaler = Scaler { settings, pools, sampler, journal, stop: stop.clone() };
+    // No connection has an age: KEDA waits before it opens its streams again.
+    let router = Server::builder()
         .http2_keepalive_interval(Some(keepalive))
         .http2_keepalive_timeout(Some(keepalive))
         .max_concurrent_streams(Some(MOST_STREAMS))
-        .add_service(ExternalScalerServer::new(scaler))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.clone().cancelled_owned(),
-        );
+        .http2_max_header_list_size(Some(MOST_HEADER_BYTES))
+        .add_service(ExternalScalerServer::new(scaler));
+    let stopped = stop.clone().cancelled_owned();
+    let serving = match tls {
+        None => {
+            let connections = accept(listener, stop.clone(), HANDSHAKE, first_word);
+            router.serve_with_incoming_shutdown(connections, stopped).left_future()
+        }
+        Some(tls) => {
+            let connections = accept(listener, stop.clone(), HANDSHAKE, move |socket| tls.handshake(socket));
+            router.serve_with_incoming_shutdown(connections, stopped).right_future()
+        }
+    };
     health.ready("scaler");
     tracing::info!("the scaler is ready");
     let cut = async {
@@ -99,36 +114,42 @@ struct Scaler {
     settings: ScalerSettings,
     pools: BTreeMap<PoolName, PoolScale>,
     sampler: Sampler,
+    journal: Journal,
     stop: CancellationToken,
 }
 
 impl Scaler {
     fn trigger(&self, object: &ScaledObjectRef) -> Result<Trigger, Status> {
-        Trigger::read(&object.scaler_metadata, &self.pools).map_err(|error| match error {
-            TriggerError::Invalid(_) => Status::invalid_argument(error.to_string()),
-            TriggerError::UnknownPool(_) => Status::not_found(error.to_string()),
-        })
+        let pool = object.scaler_metadata.get(POOL_KEY).map_or("", |pool| pool.trim());
+        self.settings.namespaces.check(&object.namespace, pool)?;
+        Trigger::read(&object.scaler_metadata, &self.pools).map_err(|error| Status::invalid_argument(error.to_string()))
     }
 
-    /// The last reading, if it may be spoken of. Waits only where there has not been a first one yet.
-    async fn reading(&self, pool: &PoolName) -> Result<Reading, Status> {
-        let mut samples = self.sampler.samples(pool).ok_or_else(|| Status::not_found(format!("pool: {pool}")))?;
-        let heard = samples.wait_for(|sample| sample.reading.is_some() || sample.failure.is_some());
-        // Whatever comes of the wait, the sample itself says what is known.
+    /// What the last reading says, if it may be spoken of. Waits only where there has not been a first one yet.
+    async fn decide(&self, object: &ScaledObjectRef, trigger: &Trigger) -> Result<Decision, Status> {
+        let pool = &trigger.pool;
+        let mut seen = self.sampler.seen(pool).ok_or_else(|| Status::internal(format!("pool {pool} is not read")))?;
+        let heard = seen.wait_for(|seen| seen.history.latest().is_some() || seen.failure.is_some());
+        // Whatever comes of the wait, what has been seen says what is known.
         let _ = timeout(self.settings.answer_timeout.get(), heard).await;
-        let sample = samples.borrow();
-        match sample.fresh(Instant::now(), self.settings.max_reading_age.get()) {
-            Ok(reading) => Ok(reading.clone()),
-            Err(unknown) => Err(Status::unavailable(format!("pool {pool}: {unknown}"))),
-        }
+        let unavailable = |why: &dyn std::fmt::Display| Status::unavailable(format!("pool {pool}: {why}"));
+        let seen = seen.borrow();
+        let fresh = seen.fresh(self.sampler.clock().now(), self.settings.max_reading_age.get());
+        let history = fresh.map_err(|unknown| unavailable(&unknown))?;
+        let decision = policy::decide(history, &trigger.scaling, Timestamp::now());
+        let decision = decision.ok_or_else(|| unavailable(&"there is no reading yet"))?;
+        metrics::decided(pool, &decision);
+        let object = format!("{}/{}", object.namespace, object.name);
+        self.journal.write(pool, object, &trigger.scaling, history, decision.clone());
+        Ok(decision)
     }
 
     fn spec(&self, object: &ScaledObjectRef) -> Result<GetMetricSpecResponse, Status> {
         let trigger = self.trigger(object)?;
         let spec = MetricSpec {
             metric_name: metric_name(&trigger.pool),
-            target_size: policy::whole_target(trigger.target),
-            target_size_float: trigger.target,
+            target_size: policy::whole_target(trigger.scaling.mode.target()),
+            target_size_float: trigger.scaling.mode.target(),
         };
         Ok(GetMetricSpecResponse { metric_specs: vec![spec] })
     }
@@ -141,44 +162,48 @@ impl Scaler {
             let asked: String = request.metric_name.chars().take(80).collect();
             return Err(Status::not_found(format!("metricName: {asked:?} is not {metric_name:?}")));
         }
-        let demand = policy::demand(&self.reading(&trigger.pool).await?, trigger.activation);
+        let decision = self.decide(&object, &trigger).await?;
         let value = MetricValue {
             metric_name,
-            metric_value: policy::whole_value(demand.value),
-            metric_value_float: demand.value,
+            metric_value: policy::whole_value(decision.value),
+            metric_value_float: decision.value,
         };
         Ok(GetMetricsResponse { metric_values: vec![value] })
     }
 
     async fn active(&self, object: &ScaledObjectRef) -> Result<IsActiveResponse, Status> {
         let trigger = self.trigger(object)?;
-        let demand = policy::demand(&self.reading(&trigger.pool).await?, trigger.activation);
-        Ok(IsActiveResponse { result: demand.active })
+        Ok(IsActiveResponse { result: self.decide(object, &trigger).await?.active })
     }
 
     /// Sends what a push stream has to say until the client leaves or the process stops; then the stream ends with OK.
     fn push(&self, object: &ScaledObjectRef) -> Result<ReceiverStream<Result<IsActiveResponse, Status>>, Status> {
         let trigger = self.trigger(object)?;
-        let mut samples = self.sampler.samples(&trigger.pool).ok_or_else(|| Status::not_found("pool"))?;
-        samples.mark_changed();
+        let pool = &trigger.pool;
+        let mut seen = self.sampler.seen(pool).ok_or_else(|| Status::internal(format!("pool {pool} is not read")))?;
+        seen.mark_changed();
         let (sender, receiver) = mpsc::channel(1);
         let (stop, max_age) = (self.stop.clone(), self.settings.max_reading_age.get());
+        let clock = self.sampler.clock();
+        let open = OpenStream::of("StreamIsActive");
         tokio::spawn(async move {
+            let _open = open;
             let mut push = Push::default();
             loop {
+                let repeat = push.due();
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = sender.closed() => return,
-                    changed = samples.changed() => if changed.is_err() { return },
+                    changed = seen.changed() => if changed.is_err() { return },
+                    () = sleep_until(repeat.unwrap_or_else(Instant::now)), if repeat.is_some() => {}
                 }
-                let now = Instant::now();
-                let message = match samples.borrow_and_update().fresh(now, max_age) {
-                    Ok(reading) => {
-                        let active = policy::demand(reading, trigger.activation).active;
-                        push.next(now, active, reading.workers)
-                    }
+                let message = match seen.borrow_and_update().fresh(clock.now(), max_age) {
+                    Ok(history) => history.latest().and_then(|reading| {
+                        let active = policy::is_active(reading, &trigger.scaling, Timestamp::now());
+                        push.next(Instant::now(), active, reading.fleet.present())
+                    }),
                     // Nothing is known, so nothing is said.
-                    Err(_) => None,
+                    Err(_) => push.wait(Instant::now()),
                 };
                 if let Some(result) = message {
                     tokio::select! {
@@ -236,8 +261,12 @@ impl ExternalScaler for Scaler {
     ) -> Result<Response<Self::StreamMetricSpecStream>, Status> {
         let stop = self.stop.clone();
         let stream = self.spec(request.get_ref()).map(|spec| {
+            let open = OpenStream::of("StreamMetricSpec");
             let first = futures::stream::iter([Ok(spec)]);
-            let rest = futures::stream::once(async move { stop.cancelled_owned().await });
+            let rest = futures::stream::once(async move {
+                let _open = open;
+                stop.cancelled_owned().await;
+            });
             Box::pin(futures::StreamExt::chain(first, futures::StreamExt::filter_map(rest, async |()| None))) as _
         });
         answer("StreamMetricSpec", stream)

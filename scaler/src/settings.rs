@@ -1,12 +1,15 @@
 //! What the scaler must be told.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::{Faults, Period};
 
+use crate::policy::Scaling;
 use crate::replicas::{Behavior, Policy, Rules, Select, Step};
+use crate::{Tenancy, TlsSettings, trigger};
 
 /// The scaler's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +27,10 @@ pub struct ScalerSettings {
     pub answer_timeout: Period,
     /// How often a silent connection is asked whether it is alive; it is closed when it does not say so for as long.
     pub keepalive_interval: Period,
+    /// TLS; plain HTTP/2 unless given.
+    pub tls: Option<TlsSettings>,
+    /// The pools that each namespace may ask for.
+    pub namespaces: Tenancy,
 }
 
 impl Default for ScalerSettings {
@@ -35,6 +42,8 @@ impl Default for ScalerSettings {
             max_reading_age: Period::seconds(10),
             answer_timeout: Period::seconds(2),
             keepalive_interval: Period::seconds(20),
+            tls: None,
+            namespaces: Tenancy::default(),
         }
     }
 }
@@ -58,23 +67,21 @@ impl ScalerSettings {
             let rule = format!("is not at least sample_interval + 3 × read_timeout, {round}");
             faults.refuse(format_args!("{key}.max_reading_age"), self.max_reading_age, rule);
         }
+        if let Some(tls) = &self.tls {
+            tls.check(&format!("{key}.tls"), faults);
+        }
     }
 }
 
 /// How a pool is scaled.
 ///
-/// KEDA is answered with `target` and `activation` alone; the rest is what a ScaledObject and its HPA say in a cluster,
-/// and is used where this program does their work itself.
+/// KEDA is answered as `trigger` says; the rest is what a ScaledObject and its HPA say in a cluster, and is used where this
+/// program does their work itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolScale {
-    /// Jobs of backlog per worker.
-    // A metric has three decimals on its way: a smaller target would arrive as 0.
-    #[schemars(range(min = 0.001))]
-    pub target: f64,
-    /// A backlog above this starts the first worker.
-    #[schemars(range(min = 0.0))]
-    pub activation: f64,
+    /// What holds where a trigger's metadata does not say it, under the same keys; `pool` aside.
+    pub trigger: BTreeMap<String, String>,
     /// The fewest workers.
     pub min: u32,
     /// The most workers.
@@ -103,8 +110,7 @@ impl Default for PoolScale {
     /// KEDA's and the HPA's own defaults, but for `max`, which is 100 with KEDA: GPUs cost money.
     fn default() -> Self {
         Self {
-            target: 10.0,
-            activation: 0.0,
+            trigger: BTreeMap::new(),
             min: 0,
             max: 10,
             cooldown: Period::seconds(300),
@@ -122,6 +128,12 @@ impl Default for PoolScale {
 impl PoolScale {
     /// Adds what is wrong with these settings, which stand under `key`.
     pub fn check(&self, key: &str, faults: &mut Faults) {
+        for name in self.trigger.keys().filter(|name| !trigger::is_known(name)) {
+            faults.add(format_args!("{key}.trigger.{name}"), "is no key of a trigger");
+        }
+        if let Err(error) = Scaling::of_metadata(&self.trigger) {
+            faults.add(format_args!("{key}.trigger.{}", error.key), error.message);
+        }
         if self.min > self.max {
             faults.refuse(format_args!("{key}.min"), self.min, format_args!("is more than max, {}", self.max));
         }
@@ -182,10 +194,14 @@ mod tests {
         let mut faults = Faults::default();
         let settings = ScalerSettings { max_reading_age: Period::seconds(1), ..ScalerSettings::default() };
         settings.check("scaler", &mut faults);
-        let scale = PoolScale { min: 3, max: 2, polling_interval: Period::seconds(0), ..PoolScale::default() };
+        let trigger = [("mode", "latency"), ("colour", "red")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let polling_interval = Period::seconds(0);
+        let scale = PoolScale { trigger: trigger.into(), min: 3, max: 2, polling_interval, ..PoolScale::default() };
         scale.check("pools.a.scale", &mut faults);
         let expected = [
             "scaler.max_reading_age: 1s is not at least sample_interval + 3 × read_timeout, 6s500ms",
+            "pools.a.scale.trigger.colour: is no key of a trigger",
+            "pools.a.scale.trigger.latency: is missing, and mode latency needs it",
             "pools.a.scale.min: 3 is more than max, 2",
             "pools.a.scale.polling_interval: 0s is not more than 0s",
         ];

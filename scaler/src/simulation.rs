@@ -1,5 +1,18 @@
 //! What a policy would have made of a load, in virtual time: the scaler's own policies and [`crate::replicas`], with
 //! workers that load and batch as measured.
+//!
+//! ```text
+//! scenario → trace (from a seed, or a reader) ┐
+//!          → decider (a policy, KEDA, the HPA) ├→ pool → comparison → report, plot
+//!          → worker, objective                 ┘
+//! ```
 
+pub mod comparison;
+pub mod decider;
+pub mod oracle;
+pub mod plot;
 pub mod pool;
+pub mod reader;
+pub mod report;
+pub mod scenario;
 pub mod trace;

@@ -59,9 +59,10 @@ impl Health {
             .with_state(self.clone())
     }
 
-    /// Serves [`Health::router`] on a socket of its own until `stop`, for a process that serves no HTTP otherwise.
-    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned()).await
+    /// Serves [`Health::router`], and `more` beside it, on a socket of its own until `stop`, for a process that serves no
+    /// HTTP otherwise.
+    pub async fn serve(&self, more: Router, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+        axum::serve(listener, self.router().merge(more)).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<String>>> {
@@ -85,6 +86,7 @@ async fn metrics() -> Response {
 mod tests {
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tower::ServiceExt;
 
     use super::*;
@@ -123,6 +125,28 @@ mod tests {
         let health = Health::new();
         health.not_ready("model", "loading weights");
         assert_eq!(get(&health, "/livez").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_process_may_say_more_on_the_same_socket() {
+        let (health, stop) = (Health::new(), CancellationToken::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let more = Router::new().route("/more", axum::routing::get(async || "more"));
+        let serving = tokio::spawn({
+            let (health, stop) = (health.clone(), stop.clone());
+            async move { health.serve(more, listener, stop).await }
+        });
+        for path in ["/more", "/livez"] {
+            let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n");
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {answer}");
+        }
+        stop.cancel();
+        serving.await.unwrap().unwrap();
     }
 
     #[tokio::test]

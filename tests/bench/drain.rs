@@ -67,10 +67,10 @@ pub(crate) async fn drained_per_second(backend: &Backend, pool: &PoolName) -> an
     let (mut filled, mut first) = (None, None);
     loop {
         looks.tick().await;
-        let depth = gauge.depth(pool).await?;
+        let depth = gauge.depths(std::slice::from_ref(pool)).await.remove(0)?;
         let in_flight = match depth.in_flight {
             Some(in_flight) => in_flight,
-            None => backend.ledger.open_jobs(pool).await?.leased,
+            None => backend.ledger.counts(std::slice::from_ref(pool)).await?.first().map_or(0, |counts| counts.leased),
         };
         let left = depth.waiting() + in_flight;
         let (now, filled) = (Instant::now(), *filled.get_or_insert(left));

@@ -1,20 +1,22 @@
 //! Measures the system on this machine, each figure beside a limit or a peer measured in the same run.
 //!
-//! Usage: `millrace-bench [submits|latency|drain|digits|embedded|rabbitmq|kafka|redis]...`: these measurements of these
+//! Usage: `millrace-bench [submits|latency|drain|digits|curve|scaler|embedded|rabbitmq|kafka|redis]...`: these measurements of these
 //! brokers; all of them unless named. A broker that is not named is left out, and said to be, where no
 //! `MILLRACE_TEST_..._URL` names its server (`scripts/servers.sh run` starts them). The load generator, and the servers
 //! if they are here, share the machine's cores with what it measures.
 
+mod curve;
 mod digits;
 mod drain;
 mod http;
 mod latency;
+mod scaler;
 mod submits;
 
 use anyhow::bail;
 use millrace_tests::BrokerKind;
 
-const MEASUREMENTS: [&str; 4] = ["submits", "latency", "drain", "digits"];
+const MEASUREMENTS: [&str; 6] = ["submits", "latency", "drain", "digits", "curve", "scaler"];
 
 /// What an answer of each broker means.
 const DURABLE: &str = "\
@@ -56,9 +58,15 @@ async fn main() -> anyhow::Result<()> {
         if wanted("drain", &MEASUREMENTS) {
             drain::run(kind).await?;
         }
+        if wanted("scaler", &MEASUREMENTS) {
+            scaler::run(kind).await?;
+        }
         // The same on every broker.
         if kind == BrokerKind::Embedded && wanted("digits", &MEASUREMENTS) {
             digits::run().await?;
+        }
+        if kind == BrokerKind::Embedded && wanted("curve", &MEASUREMENTS) {
+            curve::run().await?;
         }
     }
     Ok(())

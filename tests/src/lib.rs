@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 mod broker;
 mod process;
+mod scaler;
 mod server;
 mod system;
 mod until;
 
 pub use broker::{BrokerKind, BrokerUrls};
-pub use process::Process;
+pub use process::{Process, program};
+pub use scaler::Scaler;
 pub use server::PrivateServer;
 pub use system::{Gateway, System};
 pub use until::until;

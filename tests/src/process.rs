@@ -113,7 +113,7 @@ async fn collect(pipe: impl AsyncRead + Unpin, written: Arc<Mutex<Vec<String>>>,
 }
 
 /// The program under test: built beside the tests, or named by `MILLRACE_PROGRAM`.
-fn program() -> anyhow::Result<PathBuf> {
+pub fn program() -> anyhow::Result<PathBuf> {
     if let Some(program) = std::env::var_os("MILLRACE_PROGRAM") {
         return Ok(program.into());
     }

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct System {
     folder: TempDir,
     urls: Option<BrokerUrls>,
-    client: Client,
+    pub(crate) client: Client,
 }
 
 /// A running gateway.

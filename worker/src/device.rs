@@ -86,8 +86,8 @@ impl Device {
             run(instance.as_mut(), &items, &mut results);
             let ended = Instant::now();
             metrics::batch_ran(&self.pool, items.len(), ended.duration_since(began).as_secs_f64());
-            // A suspect waits for the ledger besides: it tells nothing of what other batches take.
-            if suspect.is_none() {
+            // A suspect waits for the ledger besides, and what fails fast is no fast batch: they tell nothing of what others take.
+            if suspect.is_none() && results.iter().all(Result::is_ok) {
                 self.presence.batch(items.len(), busy(&held, free_since, ended));
             }
             free_since = ended;

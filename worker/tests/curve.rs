@@ -208,7 +208,7 @@ async fn a_worker_that_loads_tells_that_it_has_measured_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn from_batches_of_every_size_a_worker_knows_what_its_model_takes() {
     let bench = Bench::new().await;
-    let delay = Duration::from_millis(100);
+    let delay = Duration::from_millis(300);
     let worker = bench.start(Echo { delay, max_items: 8 }, WorkerSettings::default());
     for count in [1, 9, 2, 7, 16, 1, 3, 8, 1, 5, 1, 9, 2, 8] {
         let jobs = bench.submit(count).await;
@@ -218,7 +218,7 @@ async fn from_batches_of_every_size_a_worker_knows_what_its_model_takes() {
     let told = bench.told(|worker| worker.state == WorkerState::Idle && worker.batch_base_seconds > 0.0).await;
     let delay = delay.as_secs_f64();
     let full = told.batch_base_seconds + 8.0 * told.batch_item_seconds;
-    assert!(full >= delay && full < 2.5 * delay, "{told:?}");
+    assert!(full >= delay && full < 5.0 * delay, "{told:?}");
     assert!(told.batch_base_seconds > 0.5 * delay, "{told:?}");
     assert!(told.batch_items < 6.0 && told.batch_seconds >= delay, "{told:?}");
     // What it could do is more than what it did.
@@ -229,7 +229,7 @@ async fn from_batches_of_every_size_a_worker_knows_what_its_model_takes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn under_full_load_a_worker_with_two_instances_counts_for_both() {
     let bench = Bench::new().await;
-    let delay = Duration::from_millis(200);
+    let delay = Duration::from_millis(500);
     let jobs = bench.submit(80).await;
     let settings = WorkerSettings { instances: 2.try_into().unwrap(), ..WorkerSettings::default() };
     let (slow, load, _batches) = Slow::waiting(Echo { delay, max_items: 4 }, Duration::ZERO);
@@ -238,9 +238,9 @@ async fn under_full_load_a_worker_with_two_instances_counts_for_both() {
     bench.succeeded(&jobs).await;
     let told = bench.told(|worker| worker.batch_seconds > 0.0 && worker.state == WorkerState::Idle).await;
     assert_eq!(told.batch_limit_items, 8);
-    // One instance gives 20 items per second at most.
+    // One instance gives 8 items per second at most.
     let throughput = throughput(&told);
-    assert!(throughput > 24.0 && throughput < 42.0, "{throughput}: {told:?}");
+    assert!(throughput > 9.0 && throughput < 17.0, "{throughput}: {told:?}");
     assert!(told.batch_items <= 4.0, "{told:?}");
     bench.stopped(worker).await;
 }

@@ -92,11 +92,11 @@ impl Bench {
     async fn stopped(&self, worker: JoinHandle<Result<(), WorkerError>>) {
         self.stop.cancel();
         timeout(PATIENCE, worker).await.unwrap().unwrap().unwrap();
-        assert_eq!(self.sound.ledger.open_jobs(&pool()).await.unwrap().leased, 0);
+        assert_eq!(self.sound.ledger.counts(&[pool()]).await.unwrap()[0].leased, 0);
     }
 
     async fn in_broker(&self) -> u64 {
-        let depth = self.sound.broker.gauge().await.unwrap().depth(&pool()).await.unwrap();
+        let depth = self.sound.broker.gauge().await.unwrap().depths(&[pool()]).await.remove(0).unwrap();
         depth.waiting() + depth.in_flight.unwrap()
     }
 }

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use gateway::{Admission, Refusal, RefusalKind, TENSORS_MEDIA_TYPE};
 use queue::{
     BlobRef, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Error, ErrorKind, Finish, Finished,
-    Forgotten, Input, Job, JobId, JobRecord, Lease, Ledger, OpenJobs, PoolName, Producer, Publication, Purged,
+    Forgotten, Input, Job, JobCounts, JobId, JobRecord, Lease, Ledger, PoolName, Producer, Publication, Purged,
     Requeued, Result, Risk, Submitted, WorkerId,
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -133,8 +133,12 @@ impl Ledger for Told {
         self.ledger.due(limit).await
     }
 
-    async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs> {
-        self.ledger.open_jobs(pool).await
+    async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>> {
+        self.ledger.counts(pools).await
+    }
+
+    async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>> {
+        self.ledger.arrivals().await
     }
 
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {

@@ -154,7 +154,7 @@ impl Running {
 
     /// How many jobs wait for a worker.
     pub(crate) async fn waiting(&self) -> u64 {
-        self.broker.gauge().await.unwrap().depth(&pool_name()).await.unwrap().waiting()
+        self.broker.gauge().await.unwrap().depths(&[pool_name()]).await.remove(0).unwrap().waiting()
     }
 
     /// The inputs in the blob store.

@@ -1,7 +1,7 @@
 //! Bad input: each has its problem, and leaves nothing behind.
 
 use gateway::GatewaySettings;
-use queue::OpenJobs;
+use queue::JobCounts;
 use reqwest::Method;
 use service::Period;
 
@@ -9,7 +9,7 @@ use crate::harness::{MAX_BODY_BYTES, Running, pool_name, problem, problem_name, 
 
 async fn assert_nothing_was_stored(gateway: &Running) {
     assert_eq!(gateway.waiting().await, 0);
-    assert_eq!(gateway.ledger.open_jobs(&pool_name()).await.unwrap(), OpenJobs::default());
+    assert_eq!(gateway.ledger.counts(&[pool_name()]).await.unwrap(), [JobCounts::default()]);
     assert_eq!(gateway.blob_count(), 0);
 }
 

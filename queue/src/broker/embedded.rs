@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Announcer, Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag};
+use super::{Announcer, Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag, of_all};
 use crate::clock::milliseconds_of;
 use crate::store::{
     Bell, BodyColumns, Durability, Store, Write, corrupt, origin_column, read_body, read_origin, sqlite,
@@ -284,32 +284,40 @@ struct EmbeddedGauge {
 
 #[async_trait]
 impl Gauge for EmbeddedGauge {
-    async fn depth(&self, pool: &PoolName) -> Result<Depth> {
-        let pool = pool.clone();
-        self.store
-            .read(move |file| {
-                let reading = sqlite("read the depth");
-                let pool = pool.as_str();
-                let mut depth = Depth::default();
-                // Without min() beside it, and class by class, the count reads no more than its index.
-                let count = "SELECT count(*) FROM messages WHERE pool = ?1 AND class = ?2 AND consumer IS NULL";
-                let mut count = file.prepare_cached(count).map_err(&reading)?;
-                let oldest = "SELECT published_at FROM messages WHERE pool = ?1 AND class = ?2 AND consumer IS NULL \
-                              ORDER BY seq LIMIT 1";
-                let mut oldest = file.prepare_cached(oldest).map_err(&reading)?;
-                for (class, waiting) in depth.waiting_by_class.iter_mut().enumerate() {
-                    *waiting = count.query_row((pool, class), |row| row.get(0)).map_err(&reading)?;
-                    let at: Option<i64> =
-                        oldest.query_row((pool, class), |row| row.get(0)).optional().map_err(&reading)?;
-                    let at = at.and_then(|at| Timestamp::from_millisecond(at).ok());
-                    depth.oldest_waiting_at = [depth.oldest_waiting_at, at].into_iter().flatten().min();
-                }
-                let in_flight = "SELECT count(*) FROM messages WHERE pool = :pool AND consumer IS NOT NULL";
-                let mut in_flight = file.prepare_cached(in_flight).map_err(&reading)?;
-                let held = in_flight.query_row(named_params! {":pool": pool}, |row| row.get(0)).map_err(&reading)?;
-                depth.in_flight = Some(held);
-                Ok(depth)
-            })
-            .await
+    async fn depths(&self, pools: &[PoolName]) -> Vec<Result<Depth>> {
+        let asked = pools.to_vec();
+        of_all(pools, self.store.read(move |file| depths(file, &asked)).await)
     }
+}
+
+/// The depths of pools, all of one moment.
+fn depths(file: &Connection, pools: &[PoolName]) -> Result<Vec<Result<Depth>>> {
+    let reading = sqlite("read the depths");
+    // Without min() beside it, and class by class, a count reads no more than its index.
+    let mut count = file
+        .prepare_cached(
+            "SELECT (SELECT count(*) FROM messages WHERE pool = ?1 AND class = 0 AND consumer IS NULL), \
+             (SELECT count(*) FROM messages WHERE pool = ?1 AND class = 1 AND consumer IS NULL), \
+             (SELECT count(*) FROM messages WHERE pool = ?1 AND class = 2 AND consumer IS NULL), \
+             (SELECT count(*) FROM messages WHERE pool = ?1 AND consumer IS NOT NULL)",
+        )
+        .map_err(&reading)?;
+    let oldest = "SELECT published_at FROM messages WHERE pool = ?1 AND class = ?2 AND consumer IS NULL \
+                  ORDER BY seq LIMIT 1";
+    let mut oldest = file.prepare_cached(oldest).map_err(&reading)?;
+    let mut depth_of = |pool: &PoolName| {
+        let read = |row: &Row<'_>| {
+            let waiting_by_class = [row.get(0)?, row.get(1)?, row.get(2)?];
+            Ok(Depth { waiting_by_class, in_flight: Some(row.get(3)?), ..Depth::default() })
+        };
+        let mut depth = count.query_row([pool.as_str()], read).map_err(&reading)?;
+        for (class, _) in depth.waiting_by_class.iter().enumerate().filter(|(_, waiting)| **waiting > 0) {
+            let at: Option<i64> =
+                oldest.query_row((pool.as_str(), class), |row| row.get(0)).optional().map_err(&reading)?;
+            let at = at.and_then(|at| Timestamp::from_millisecond(at).ok());
+            depth.oldest_waiting_at = [depth.oldest_waiting_at, at].into_iter().flatten().min();
+        }
+        Ok(Ok(depth))
+    };
+    pools.iter().map(&mut depth_of).collect()
 }

@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use super::{Announcer, Broker, Consumer, Gauge, Producer};
 use crate::{PoolExpectation, PoolName, Result, Risk, Routes};
 
+mod admin;
 mod announcer;
 mod assigning;
 mod cluster;

@@ -8,6 +8,7 @@ mod announcer;
 mod consumer;
 mod error;
 mod gauge;
+mod known;
 mod link;
 mod message;
 mod producer;
@@ -38,13 +39,16 @@ pub(crate) struct RabbitMqBroker {
     /// settling, has another connection.
     publishing: Arc<Link>,
     consuming: Arc<Link>,
+    /// Channels come and go with every queue that is not there, and use the connection up.
+    reading: Arc<Link>,
     routes: Routes,
 }
 
 impl RabbitMqBroker {
     pub(crate) fn open(url: &RabbitMqUrl, routes: &Routes) -> Result<Self> {
-        let (publishing, consuming) = (Link::new(url, "publishing")?, Link::new(url, "consuming")?);
-        Ok(Self { publishing, consuming, routes: routes.clone() })
+        let link = |purpose| Link::new(url, purpose);
+        let (publishing, consuming, reading) = (link("publishing")?, link("consuming")?, link("reading")?);
+        Ok(Self { publishing, consuming, reading, routes: routes.clone() })
     }
 }
 
@@ -63,7 +67,7 @@ impl Broker for RabbitMqBroker {
     }
 
     async fn gauge(&self) -> Result<Arc<dyn Gauge>> {
-        Ok(Arc::new(RabbitMqGauge::new(&self.consuming, &self.routes)))
+        Ok(Arc::new(RabbitMqGauge::new(&self.reading, &self.routes)))
     }
 
     async fn announcer(&self, pool: &PoolName) -> Result<Option<Arc<dyn Announcer>>> {
@@ -74,10 +78,9 @@ impl Broker for RabbitMqBroker {
 
     async fn risks(&self, pools: &[PoolExpectation]) -> Result<Vec<Risk>> {
         // That it answers is found out too.
-        let gauge = RabbitMqGauge::new(&self.consuming, &self.routes);
-        for pool in pools {
-            gauge.depth(&pool.pool).await?;
-        }
+        let gauge = RabbitMqGauge::new(&self.reading, &self.routes);
+        let names: Vec<PoolName> = pools.iter().map(|pool| pool.pool.clone()).collect();
+        gauge.depths(&names).await.into_iter().collect::<Result<Vec<_>>>()?;
         let named = pools.iter().flat_map(|pool| self.routes.jobs_from(&pool.pool)).map(String::as_str);
         Ok(risks::not_told(self.consuming.prefix(), &named.collect::<Vec<_>>(), pools))
     }

@@ -14,6 +14,7 @@
 //! batch would need a beat per entry, and what it finds would not come before what waits.
 
 mod entry;
+mod gauge;
 mod keeper;
 mod streams;
 #[cfg(test)]
@@ -24,9 +25,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
+use self::gauge::RedisGauge;
 use self::keeper::{Keeper, Message};
-use self::streams::{Scripts, Streams};
-use super::{Announcer, Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag};
+use self::streams::Scripts;
+use super::{Announcer, Broker, Consumer, Delivery, Gauge, Holder, Producer, Settlement, Tag};
 use crate::redis::Redis;
 use crate::{Body, Error, ErrorKind, Job, PoolExpectation, PoolName, Result, Risk};
 
@@ -60,7 +62,7 @@ impl Broker for RedisBroker {
     }
 
     async fn gauge(&self) -> Result<Arc<dyn Gauge>> {
-        Ok(Arc::new(RedisGauge { redis: self.redis.clone(), script: streams::depth() }))
+        Ok(Arc::new(RedisGauge::new(&self.redis)))
     }
 
     async fn announcer(&self, _pool: &PoolName) -> Result<Option<Arc<dyn Announcer>>> {
@@ -143,34 +145,10 @@ impl Holder for ConsumerOf {
     }
 }
 
-struct RedisGauge {
-    redis: Redis,
-    script: redis::Script,
-}
-
-#[async_trait]
-impl Gauge for RedisGauge {
-    async fn depth(&self, pool: &PoolName) -> Result<Depth> {
-        let streams = Streams::of(&self.redis, pool);
-        let counted: Vec<(i64, i64, String)> =
-            self.redis.script("read the depth", &self.script, streams.all(), Vec::new()).await?;
-        let mut depth = Depth { in_flight: Some(0), ..Depth::default() };
-        for (index, (waiting, held, first_id)) in counted.into_iter().enumerate() {
-            // Below 0 where somebody deleted entries that are held.
-            let count = |number: i64| u64::try_from(number).unwrap_or(0);
-            depth.waiting_by_class[index / 2] += count(waiting);
-            depth.in_flight = depth.in_flight.map(|held_so_far| held_so_far + count(held));
-            let published_at = entry::published_at(&first_id);
-            depth.oldest_waiting_at = [depth.oldest_waiting_at, published_at].into_iter().flatten().min();
-        }
-        Ok(depth)
-    }
-}
-
 /// As if no consumer of the pool had said anything for long.
 #[cfg(test)]
 pub(crate) async fn give_up_on_consumers(redis: &Redis, pool: &PoolName) -> Result<()> {
-    let (streams, scripts) = (Streams::of(redis, pool), Scripts::new());
+    let (streams, scripts) = (streams::Streams::of(redis, pool), Scripts::new());
     let mut forget = redis::cmd("DEL");
     forget.arg(&streams.keys[streams::COUNT..]);
     redis.run::<()>("forget who lives", &forget).await?;

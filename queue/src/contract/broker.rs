@@ -41,6 +41,8 @@ macro_rules! broker_contract {
             a_reading_of_the_depth_changes_nothing
             a_pool_that_nobody_published_to_is_empty
             pools_are_separate
+            depths_of_many_pools_come_in_one_call_in_order
+            a_gauge_sees_a_pool_come_to_life
         }
     };
 }
@@ -54,7 +56,7 @@ async fn publish(process: &Backend, jobs: &[Job]) {
 }
 
 async fn depth(process: &Backend) -> Depth {
-    process.broker.gauge().await.unwrap().depth(&pool()).await.unwrap()
+    process.broker.gauge().await.unwrap().depths(&[pool()]).await.remove(0).unwrap()
 }
 
 async fn settle_all(consumer: &dyn Consumer, deliveries: Vec<Delivery>, how: Settlement) {
@@ -435,8 +437,59 @@ pub async fn pools_are_separate(fixture: &dyn Fixture) {
     let other: PoolName = "bert".parse().unwrap();
     publish(&process, &[job(fixture, "ours"), Job { pool: other.clone(), ..job(fixture, "theirs") }]).await;
     assert_eq!(ids(&receive(&*consumer(&process).await, 10).await), ["ours"]);
-    assert_eq!(process.broker.gauge().await.unwrap().depth(&other).await.unwrap().waiting(), 1);
+    assert_eq!(
+        process.broker.gauge().await.unwrap().depths(std::slice::from_ref(&other)).await.remove(0).unwrap().waiting(),
+        1
+    );
     let theirs = process.broker.consumer(&other).await.unwrap();
     let received = receive(&*theirs, 10).await;
     assert_eq!((ids(&received), &received[0].job.pool), (vec!["theirs"], &other));
+}
+
+pub async fn depths_of_many_pools_come_in_one_call_in_order(fixture: &dyn Fixture) {
+    const POOLS: usize = 40;
+    let process = fixture.open().await;
+    let pools: Vec<PoolName> = (0..POOLS).map(|number| format!("pool-{number}").parse().unwrap()).collect();
+    // Every fourth pool has jobs: one, two, three and so on.
+    let of = |number: usize| if number % 4 == 1 { number / 4 + 1 } else { 0 };
+    let mut published = Vec::new();
+    for (number, pool) in pools.iter().enumerate() {
+        for copy in 0..of(number) {
+            let class = Class::ALL[copy % 3];
+            published.push(Job { pool: pool.clone(), class, ..job(fixture, &format!("job-{number}-{copy}")) });
+        }
+    }
+    publish(&process, &published).await;
+    let gauge = process.broker.gauge().await.unwrap();
+    let asked: Vec<_> = pools.iter().rev().chain([&pools[1]]).cloned().collect();
+    // The first reading finds out what is there; the second goes by what it has found out.
+    for _ in 0..2 {
+        let found: Vec<Depth> = gauge.depths(&asked).await.into_iter().map(|depth| depth.unwrap()).collect();
+        assert_eq!(found.len(), POOLS + 1);
+        for (number, depth) in (0..POOLS).rev().chain([1]).zip(&found) {
+            let by_class = [0, 1, 2].map(|class| (of(number) as u64 + 2 - class) / 3);
+            assert_eq!(depth.waiting_by_class, by_class, "pool-{number}");
+            assert!(depth.in_flight.is_none_or(|held| held == 0));
+        }
+    }
+    assert!(gauge.depths(&[]).await.is_empty());
+}
+
+pub async fn a_gauge_sees_a_pool_come_to_life(fixture: &dyn Fixture) {
+    let (one, another) = (fixture.open().await, fixture.open().await);
+    let pools = [pool(), "bert".parse().unwrap(), "gpt-2".parse().unwrap(), "t5".parse().unwrap()];
+    let gauge = another.broker.gauge().await.unwrap();
+    let waiting = async || {
+        let depths = gauge.depths(&pools).await.into_iter();
+        depths.map(|depth| depth.unwrap().waiting()).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        assert_eq!(waiting().await, [0, 0, 0, 0]);
+    }
+    publish(&one, &jobs(fixture, 3)).await;
+    assert_eq!(waiting().await, [3, 0, 0, 0]);
+    publish(&one, &[Job { pool: pools[3].clone(), ..job(fixture, "other") }]).await;
+    for _ in 0..2 {
+        assert_eq!(waiting().await, [3, 0, 0, 1]);
+    }
 }

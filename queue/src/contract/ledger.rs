@@ -1,5 +1,6 @@
 //! What every ledger promises.
 
+mod arriving;
 mod claiming;
 mod counting;
 mod dead;
@@ -16,11 +17,12 @@ use futures::{StreamExt, poll};
 
 use super::{Fixture, LEASE, PUBLISH_TIMEOUT, job, jobs, pool, soon};
 use crate::{
-    Attempt, BlobRef, Body, Claim, ClaimRequest, DeadFilter, DueJob, Finish, Finished, Forgotten, Input, Job, JobError,
-    JobId, JobRecord, Lease, Ledger, OpenJobs, Outcome, Output, PoolName, Publication, Purged, Requeued, State,
-    Submitted, WorkerId,
+    Attempt, BlobRef, Body, Claim, ClaimRequest, DeadFilter, DueJob, Finish, Finished, Forgotten, Input, Job,
+    JobCounts, JobError, JobId, JobRecord, Lease, Ledger, Outcome, Output, PoolName, Publication, Purged, Requeued,
+    State, Submitted, WorkerId,
 };
 
+pub use self::arriving::*;
 pub use self::claiming::*;
 pub use self::counting::*;
 pub use self::dead::*;
@@ -85,8 +87,15 @@ macro_rules! ledger_contract {
             many_watchers_each_see_their_own_job_end
             a_watch_that_was_dropped_disturbs_nobody
             a_watch_does_not_outlive_its_process
-            open_jobs_counts_what_has_not_ended
-            open_jobs_counts_what_was_given_out_until_it_is_published
+            arrivals_names_the_pools_of_new_jobs_whoever_submits_them
+            arrivals_names_the_pool_of_a_requeued_job
+            arrivals_names_the_pool_of_a_job_that_is_due
+            arrivals_come_without_waiting_for_the_next_look
+            counts_are_of_what_is_open_and_of_what_has_ended
+            what_was_given_out_counts_as_retry_until_it_is_published
+            whatever_way_a_job_ends_it_is_counted_once_each_time
+            what_is_forgotten_stays_counted_as_ended
+            counts_of_a_thousand_pools_come_in_one_call_in_order
             purge_forgets_what_is_over_and_names_its_blobs
             purge_forgets_no_more_than_its_limit
             every_failed_attempt_is_remembered
@@ -144,6 +153,13 @@ async fn finish(ledger: &dyn Ledger, lease: &Lease, outcome: Outcome) -> Finishe
 
 async fn get(ledger: &dyn Ledger, job: &Job) -> JobRecord {
     ledger.get(&job.id).await.unwrap().unwrap()
+}
+
+/// How many jobs of [`pool`] are open and have ended.
+async fn counts(ledger: &dyn Ledger) -> JobCounts {
+    let counts = ledger.counts(&[pool()]).await.unwrap();
+    assert_eq!(counts.len(), 1);
+    counts[0]
 }
 
 async fn due(ledger: &dyn Ledger) -> Vec<DueJob> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Call, Faulty};
+use crate::broker::of_all;
 use crate::{
     Announcer, Broker, Consumer, Delivery, Depth, Ending, Gauge, Job, PoolExpectation, PoolName, Producer, Result,
     Risk, Settlement,
@@ -71,7 +72,8 @@ impl Consumer for Role<dyn Consumer> {
 
 #[async_trait]
 impl Gauge for Role<dyn Gauge> {
-    async fn depth(&self, pool: &PoolName) -> Result<Depth> {
-        self.faulty.call(Call::Depth, self.inner.depth(pool)).await
+    async fn depths(&self, pools: &[PoolName]) -> Vec<Result<Depth>> {
+        let read = async { Ok(self.inner.depths(pools).await) };
+        of_all(pools, self.faulty.call(Call::Depths, read).await)
     }
 }

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use super::{Call, Faulty};
 use crate::{
     BlobRef, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, Input, Job,
-    JobId, JobRecord, Lease, Ledger, OpenJobs, PoolName, Publication, Purged, Requeued, Result, Risk, Submitted,
+    JobCounts, JobId, JobRecord, Lease, Ledger, PoolName, Publication, Purged, Requeued, Result, Risk, Submitted,
     WorkerId,
 };
 
@@ -60,8 +60,12 @@ impl Ledger for FaultyLedger {
         self.faulty.call(Call::Due, self.ledger.due(limit)).await
     }
 
-    async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs> {
-        self.faulty.call(Call::OpenJobs, self.ledger.open_jobs(pool)).await
+    async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>> {
+        self.faulty.call(Call::Counts, self.ledger.counts(pools)).await
+    }
+
+    async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>> {
+        self.faulty.call(Call::Arrivals, self.ledger.arrivals()).await
     }
 
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {

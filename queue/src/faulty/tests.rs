@@ -7,7 +7,7 @@ use futures::poll;
 use crate::contract::{EmbeddedFixture, Fixture, LEASE, job, pool, soon};
 use crate::faulty::{Call, Fault, Faulty};
 use crate::{
-    Backend, Blobs, Body, Claim, ClaimRequest, Depth, ErrorKind, Finish, Finished, Job, Lease, OpenJobs, Outcome,
+    Backend, Blobs, Body, Claim, ClaimRequest, Depth, ErrorKind, Finish, Finished, Job, JobCounts, Lease, Outcome,
     Output, Publication, Settlement, State, Submitted, Upkeep, WorkerId,
 };
 
@@ -32,7 +32,7 @@ async fn work_off(backend: &Backend) -> usize {
     let consumer = backend.broker.consumer(&pool()).await.unwrap();
     let gauge = backend.broker.gauge().await.unwrap();
     let mut ran = 0;
-    while gauge.depth(&pool()).await.unwrap().waiting() > 0 {
+    while gauge.depths(&[pool()]).await.remove(0).unwrap().waiting() > 0 {
         for delivery in soon(consumer.receive(10)).await.unwrap() {
             if let Claim::Go { lease, .. } = claim(backend, &delivery.job, delivery.redelivered).await {
                 backend.ledger.finish(vec![success(&lease)]).await.unwrap();
@@ -41,7 +41,7 @@ async fn work_off(backend: &Backend) -> usize {
             consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap();
         }
     }
-    assert_eq!(gauge.depth(&pool()).await.unwrap(), Depth { in_flight: Some(0), ..Depth::default() });
+    assert_eq!(gauge.depths(&[pool()]).await.remove(0).unwrap(), Depth { in_flight: Some(0), ..Depth::default() });
     ran
 }
 
@@ -168,8 +168,8 @@ async fn a_due_job_whose_publication_failed_is_counted_and_published_later() {
         faulty.order(call, fault, 1);
         upkeep.publish_due().await.unwrap_err();
         let lost = fault == Fault::LoseAnswer;
-        let expected = OpenJobs { queued: u64::from(lost), leased: 0, retry: u64::from(!lost) };
-        assert_eq!(backend.ledger.open_jobs(&pool()).await.unwrap(), expected);
+        let expected = JobCounts { queued: u64::from(lost), retry: u64::from(!lost), ..JobCounts::default() };
+        assert_eq!(backend.ledger.counts(&[pool()]).await.unwrap(), [expected]);
     }
     assert_eq!(upkeep.publish_due().await.unwrap(), 0);
     assert_eq!(work_off(&backend).await, 1);

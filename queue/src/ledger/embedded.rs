@@ -1,6 +1,8 @@
 //! The ledger in the data file.
 
+mod arrivals;
 mod claim;
+mod counts;
 mod dead;
 mod endings;
 mod finish;
@@ -19,8 +21,8 @@ use rusqlite::{Connection, params};
 
 use self::endings::{Ending, Endings};
 use super::{
-    Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobRecord, Lease,
-    Ledger, OpenJobs, Publication, Purged, Requeued, State, Submitted,
+    Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts, JobRecord,
+    Lease, Ledger, Publication, Purged, Requeued, State, Submitted,
 };
 use crate::store::{Durability, Store, Write, sqlite};
 use crate::{BlobRef, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
@@ -41,9 +43,7 @@ impl EmbeddedLedger {
 impl Ledger for EmbeddedLedger {
     async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>> {
         let jobs = jobs.to_vec();
-        self.store
-            .write(Durability::Power, move |write| jobs.iter().map(|job| submit::submit(write, job)).collect())
-            .await
+        self.store.write(Durability::Power, move |write| submit::submit_all(write, &jobs)).await
     }
 
     async fn published(&self, publications: &[Publication]) -> Result<()> {
@@ -138,9 +138,13 @@ impl Ledger for EmbeddedLedger {
         self.store.write(Durability::Power, move |write| upkeep::take_due(write, limit)).await
     }
 
-    async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs> {
-        let pool = pool.clone();
-        self.store.read(move |file| upkeep::open_jobs(file, &pool)).await
+    async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>> {
+        let pools = pools.to_vec();
+        self.store.read(move |file| counts::counts(file, &pools)).await
+    }
+
+    async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>> {
+        arrivals::follow(&self.store).await
     }
 
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {

@@ -12,14 +12,18 @@
 //! | `input:ID`, `output:ID` | string | the bytes, where they are not in the blob store |
 //! | `due` | sorted set | jobs by when somebody must publish them (again), leases that run out included |
 //! | `over` | sorted set | ended jobs by when their retention is over |
-//! | `open:POOL` | hash | how many jobs wait for what |
+//! | `open:POOL` | hash | how many jobs wait for what, and how many have ended |
 //! | `attempts:ID` | list | the failed attempts at a job, as JSON |
 //! | `dead`, `failed`, `dead:POOL`, `failed:POOL` | sorted set | jobs that ended badly by when, over all pools and of one |
 //! | `ended` | channel | ids of jobs that have just ended, separated by spaces |
+//! | `arrived` | channel | pools that may just have got work, separated by spaces |
 //!
 //! Every change is a script, so it happens as a whole, in one round trip, by the server's clock. When the server's memory
 //! is full only [`Ledger::submit`] fails: what is there can be worked off, which takes a little more than `maxmemory`.
 
+mod arrivals;
+mod channel;
+mod counts;
 mod dead;
 mod endings;
 mod rows;
@@ -38,8 +42,8 @@ use self::endings::{Ending, Endings};
 use self::rows::{Fields, Row};
 use self::scripts::{Call, PIECE_BYTES, PIECE_ITEMS, pieces};
 use super::{
-    Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobRecord, Lease,
-    Ledger, OpenJobs, Outcome, Publication, Purged, Requeued, Submitted,
+    Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts, JobRecord,
+    Lease, Ledger, Outcome, Publication, Purged, Requeued, Submitted,
 };
 use crate::clock::milliseconds_of;
 use crate::redis::{Redis, backoff};
@@ -249,12 +253,12 @@ impl Ledger for RedisLedger {
         Ok(answers.into_iter().map(due).filter_map(readable).collect())
     }
 
-    async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs> {
-        let mut command = redis::cmd("HMGET");
-        command.arg(self.redis.key(&format!("open:{pool}"))).arg("queued").arg("leased").arg("retry");
-        let [queued, leased, retry]: [Option<u64>; 3] = self.redis.run("count open jobs", &command).await?;
-        let [queued, leased, retry] = [queued, leased, retry].map(Option::unwrap_or_default);
-        Ok(OpenJobs { queued, leased, retry })
+    async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>> {
+        counts::counts(&self.redis, pools).await
+    }
+
+    async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>> {
+        arrivals::follow(&self.redis).await
     }
 
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {

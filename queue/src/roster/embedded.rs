@@ -79,8 +79,11 @@ impl Roster for EmbeddedRoster {
                 let mut rows = select.query(params![now, names]).map_err(&reading)?;
                 let mut found: HashMap<String, Vec<WorkerRecord>> = HashMap::new();
                 while let Some(row) = rows.next().map_err(&reading)? {
-                    let worker = record(row)?;
-                    found.entry(worker.pool.to_string()).or_default().push(worker);
+                    // One that cannot be read must not keep the scaler from all others.
+                    match record(row) {
+                        Ok(worker) => found.entry(worker.pool.to_string()).or_default().push(worker),
+                        Err(error) => tracing::warn!(%error, "a worker cannot be read and does not count"),
+                    }
                 }
                 Ok(pools.iter().map(|pool| found.get(pool.as_str()).cloned().unwrap_or_default()).collect())
             })

@@ -21,11 +21,13 @@ pub(crate) enum Bell {
     Published,
     /// A job has ended.
     Ended,
+    /// A pool may have got work.
+    Arrived,
 }
 
 impl Bell {
-    pub(crate) const COUNT: usize = 2;
-    const FILES: [&str; Self::COUNT] = ["published", "ended"];
+    pub(crate) const COUNT: usize = 3;
+    const FILES: [&str; Self::COUNT] = ["published", "ended", "arrived"];
 }
 
 /// How often a listener looks by itself: when bells work, and when this machine cannot watch files.
@@ -44,10 +46,10 @@ impl Bells {
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let file = |name| File::options().create(true).write(true).truncate(false).open(folder.join(name));
-        let files = Arc::new([file(Bell::FILES[0])?, file(Bell::FILES[1])?]);
-        let (published, published_heard) = watch::channel(());
-        let (ended, ended_heard) = watch::channel(());
-        let senders = [published, ended];
+        let [published, ended, arrived] = Bell::FILES;
+        let files = Arc::new([file(published)?, file(ended)?, file(arrived)?]);
+        let senders = [(); Bell::COUNT].map(|()| watch::Sender::new(()));
+        let heard = senders.each_ref().map(watch::Sender::subscribe);
         let watching = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
             Ok(event) if matches!(event.kind, EventKind::Access(_)) => {}
             Ok(event) if !event.need_rescan() => {
@@ -65,7 +67,7 @@ impl Bells {
             .inspect_err(|error| tracing::warn!(%error, "cannot watch the data folder: looking every 20 ms instead"))
             .ok();
         let look_every = if watcher.is_some() { LOOK_EVERY } else { LOOK_EVERY_UNWATCHED };
-        Ok(Self { files, heard: [published_heard, ended_heard], look_every, _watcher: watcher })
+        Ok(Self { files, heard, look_every, _watcher: watcher })
     }
 
     pub(super) fn ringer(&self) -> Ringer {

@@ -9,7 +9,7 @@ use super::writer::BUSY_TIMEOUT;
 use crate::{Error, ErrorKind, Result};
 
 /// Grows with every change of the tables.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// Marks the file as ours ("Mill" in ASCII), so that a stranger's database is not taken for an empty one.
 const APPLICATION_ID: i64 = 0x4d69_6c6c;
@@ -78,12 +78,6 @@ fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<(
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(&opening)?;
     connection.pragma_update(None, "cache_size", -32_000).map_err(&opening)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(&opening)?;
-    if let Some(bytes) = max_size_bytes {
-        let page_bytes =
-            connection.pragma_query_value(None, "page_size", |row| row.get::<_, u64>(0)).map_err(&opening)?;
-        let pages = i64::try_from(bytes / page_bytes.max(1)).unwrap_or(i64::MAX).max(1);
-        connection.pragma_update(None, "max_page_count", pages).map_err(&opening)?;
-    }
     if version < VERSION {
         let creating = connection.transaction().map_err(&opening)?;
         if version < 1 {
@@ -94,9 +88,19 @@ fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<(
         if version < 2 {
             creating.execute_batch(TO_2).map_err(&opening)?;
         }
-        creating.execute_batch(TO_3).map_err(&opening)?;
+        if version < 3 {
+            creating.execute_batch(TO_3).map_err(&opening)?;
+        }
+        creating.execute_batch(TO_4).map_err(&opening)?;
         creating.pragma_update(None, "user_version", VERSION).map_err(&opening)?;
         creating.commit().map_err(&opening)?;
+    }
+    // After the conversion, for which a file that is full has to have room.
+    if let Some(bytes) = max_size_bytes {
+        let page_bytes =
+            connection.pragma_query_value(None, "page_size", |row| row.get::<_, u64>(0)).map_err(&opening)?;
+        let pages = i64::try_from(bytes / page_bytes.max(1)).unwrap_or(i64::MAX).max(1);
+        connection.pragma_update(None, "max_page_count", pages).map_err(&opening)?;
     }
     Ok(())
 }
@@ -210,8 +214,56 @@ CREATE TABLE attempts (
 ";
 
 /// From version 2 to 3: a worker says what it can do in full batches. 0 stands for what it has not said.
-const TO_3: &str = "
+pub(super) const TO_3: &str = "
 ALTER TABLE workers ADD COLUMN batch_base_seconds REAL NOT NULL DEFAULT 0;
 ALTER TABLE workers ADD COLUMN batch_item_seconds REAL NOT NULL DEFAULT 0;
 ALTER TABLE workers ADD COLUMN batch_limit_items INTEGER NOT NULL DEFAULT 0;
+";
+
+/// From version 3 to 4: the jobs of a pool are counted as they change, so that a reading costs the same however many there
+/// are. Triggers do it, so that no statement can forget to.
+const TO_4: &str = "
+-- `given_out` is of those that were given out as due and are not known to be published. `ended` never falls. `arrival`
+-- grows over all pools: it is the number of the last time that the pool may have got work.
+CREATE TABLE pools (
+    pool TEXT PRIMARY KEY,
+    queued INTEGER NOT NULL DEFAULT 0,
+    leased INTEGER NOT NULL DEFAULT 0,
+    retry INTEGER NOT NULL DEFAULT 0,
+    given_out INTEGER NOT NULL DEFAULT 0,
+    ended INTEGER NOT NULL DEFAULT 0,
+    arrival INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX pools_arrival ON pools (arrival);
+INSERT INTO pools (pool, queued, leased, retry, given_out, ended)
+SELECT pool, sum(state = 0), sum(state = 1), sum(state = 2), sum(state = 0 AND due_at IS NOT NULL AND fence > 0),
+    sum(state > 2) FROM jobs GROUP BY pool;
+CREATE TRIGGER jobs_added AFTER INSERT ON jobs BEGIN
+    INSERT INTO pools (pool) VALUES (new.pool) ON CONFLICT (pool) DO NOTHING;
+    UPDATE pools SET queued = queued + (new.state = 0), leased = leased + (new.state = 1),
+        retry = retry + (new.state = 2),
+        given_out = given_out + (new.state = 0 AND new.due_at IS NOT NULL AND new.fence > 0),
+        ended = ended + (new.state > 2)
+    WHERE pool = new.pool;
+END;
+CREATE TRIGGER jobs_changed AFTER UPDATE OF state, due_at, fence ON jobs
+WHEN old.state <> new.state OR (old.state = 0 AND (old.due_at IS NOT NULL AND old.fence > 0)
+    <> (new.due_at IS NOT NULL AND new.fence > 0))
+BEGIN
+    UPDATE pools SET queued = queued + (new.state = 0) - (old.state = 0),
+        leased = leased + (new.state = 1) - (old.state = 1), retry = retry + (new.state = 2) - (old.state = 2),
+        given_out = given_out + (new.state = 0 AND new.due_at IS NOT NULL AND new.fence > 0)
+            - (old.state = 0 AND old.due_at IS NOT NULL AND old.fence > 0),
+        ended = ended + (new.state > 2 AND old.state <= 2)
+    WHERE pool = new.pool;
+END;
+-- Only what has ended is ever deleted; the count of what is open must hold all the same.
+CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs WHEN old.state <= 2 BEGIN
+    UPDATE pools SET queued = queued - (old.state = 0), leased = leased - (old.state = 1),
+        retry = retry - (old.state = 2),
+        given_out = given_out - (old.state = 0 AND old.due_at IS NOT NULL AND old.fence > 0)
+    WHERE pool = old.pool;
+END;
+DROP INDEX jobs_open;
+DROP INDEX jobs_given_out;
 ";

@@ -5,6 +5,8 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use super::trace::Trace;
+use crate::history::History;
+use crate::reading::{Batch, Fleet, Measured, Reading};
 use crate::replicas::{Failure, Observation, Replicas, Rules};
 
 /// What a worker is like.
@@ -21,20 +23,23 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// How long its batches take.
+    pub fn curve(&self) -> Batch {
+        Batch {
+            base_seconds: self.batch_base.as_secs_f64(),
+            item_seconds: self.batch_item.as_secs_f64(),
+            limit_items: f64::from(self.batch_limit.max(1)),
+        }
+    }
+
     /// How long a batch of so many items takes.
     pub fn batch(&self, items: f64) -> Duration {
         self.batch_base + self.batch_item.mul_f64(items)
     }
-
-    /// Items per second in full batches: the most that one worker can do.
-    pub fn throughput(&self) -> f64 {
-        let items = f64::from(self.batch_limit);
-        items / self.batch(items).as_secs_f64()
-    }
 }
 
 /// What a policy sees of a pool: what the scaler's sampler reads.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct View {
     /// When.
     pub now: Duration,
@@ -52,12 +57,33 @@ pub struct View {
     pub ready: u32,
     /// Workers that load.
     pub loading: u32,
-    /// Items of the recent batches, on average; 0 before the first.
-    pub batch_items: f64,
-    /// Seconds of the recent batches, on average; 0 before the first.
-    pub batch_seconds: f64,
-    /// How long the last worker took to load, in seconds; 0 before the first.
-    pub cold_start_seconds: f64,
+    /// Workers that end with the batch they run.
+    pub draining: u32,
+    /// For how long those that load have done so, in all.
+    pub loading_for: Duration,
+    /// What the workers have measured so far.
+    pub measured: Measured,
+}
+
+impl View {
+    /// The same as the scaler's sampler says it.
+    pub fn reading(&self) -> Reading {
+        Reading {
+            taken_at: self.now,
+            waiting: [0, self.waiting, 0],
+            leased: self.leased,
+            ended: self.ended,
+            oldest: (self.waiting > 0).then_some(self.oldest),
+            fleet: Fleet {
+                ready: self.ready.into(),
+                loading: self.loading.into(),
+                draining: self.draining.into(),
+                loading_for: self.loading_for,
+                measured: self.measured,
+            },
+            ..Reading::default()
+        }
+    }
 }
 
 /// Decides how many workers there are.
@@ -74,32 +100,44 @@ pub trait Decider {
     }
 }
 
+/// How often the scaler reads the pool.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A scaler's answers, through KEDA and the HPA.
 pub struct Scaled<F> {
     replicas: Replicas,
+    history: History,
+    next_sample: Duration,
     answer: F,
 }
 
-impl<F: FnMut(&View) -> Observation> Scaled<F> {
+impl<F: FnMut(&History) -> Result<Observation, Failure>> Scaled<F> {
     /// A pool that begins with no worker, scaled by what `answer` says.
     pub fn new(rules: Rules, answer: F) -> Self {
-        Self { replicas: Replicas::new(rules, 0, Duration::ZERO), answer }
+        let replicas = Replicas::new(rules, 0, Duration::ZERO);
+        Self { replicas, history: History::default(), next_sample: Duration::ZERO, answer }
     }
 }
 
-impl<F: FnMut(&View) -> Observation> Decider for Scaled<F> {
+impl<F: FnMut(&History) -> Result<Observation, Failure>> Decider for Scaled<F> {
     fn due(&self) -> Duration {
-        self.replicas.due()
+        self.next_sample.min(self.replicas.due())
     }
 
     fn decide(&mut self, view: &View) -> u32 {
-        let answer: Result<Observation, Failure> = Ok((self.answer)(view));
+        self.history.add(view.reading());
+        self.next_sample = view.now + SAMPLE_INTERVAL;
+        if view.now < self.replicas.due() {
+            return self.replicas.count();
+        }
+        let answer = (self.answer)(&self.history);
         self.replicas.observe(view.now, answer)
     }
 
     fn woken(&mut self, view: &View) -> u32 {
-        let active = (self.answer)(view).active;
-        self.replicas.pushed(view.now, active)
+        self.history.add(view.reading());
+        let is_active = (self.answer)(&self.history).is_ok_and(|seen| seen.active);
+        self.replicas.pushed(view.now, is_active)
     }
 }
 
@@ -130,9 +168,6 @@ impl Outcome {
 /// How often the series has a point.
 const SERIES_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How much the newest batch counts in the average of the recent ones, as with a real worker.
-const AVERAGING: f64 = 0.2;
-
 /// A pool that has not come to rest by then never does.
 const LONGEST_TAIL: Duration = Duration::from_secs(24 * 3600);
 
@@ -146,6 +181,10 @@ pub fn run(trace: &Trace, worker: Worker, objective: Duration, decider: &mut imp
         let next = [arrives, happens, Some(decides)].into_iter().flatten().min().unwrap_or(decides);
         let over = arrives.is_none() && pool.is_at_rest();
         if over || next > trace.length + LONGEST_TAIL {
+            // Whoever is still there has cost something too.
+            for running in &pool.running {
+                pool.outcome.worker_time += pool.now - running.started;
+            }
             return pool.outcome;
         }
         pool.watch_until(next);
@@ -206,9 +245,7 @@ struct Pool<'a> {
     running: Vec<Running>,
     events: BinaryHeap<Reverse<(Duration, Event)>>,
     started: u32,
-    batch_items: f64,
-    batch_seconds: f64,
-    cold_start_seconds: f64,
+    measured: Measured,
     next_point: Duration,
     outcome: Outcome,
 }
@@ -225,9 +262,8 @@ impl<'a> Pool<'a> {
             running: Vec::new(),
             events: BinaryHeap::new(),
             started: 0,
-            batch_items: 0.0,
-            batch_seconds: 0.0,
-            cold_start_seconds: 0.0,
+            // The pool has run before: what its workers measured is known.
+            measured: Measured { batch: Some(worker.curve()), cold_start: Some(worker.cold_start) },
             next_point: Duration::ZERO,
             outcome: Outcome {
                 latencies: Vec::with_capacity(trace.jobs.len()),
@@ -250,6 +286,12 @@ impl<'a> Pool<'a> {
             u32::try_from(present.count()).unwrap_or(u32::MAX)
         };
         let loading = count(|state| matches!(state, State::Loading));
+        let draining = self.running.iter().filter(|running| running.is_leaving).count();
+        let of_loading = |running: &Running| match running.state {
+            State::Loading if !running.is_leaving => self.now.saturating_sub(running.started),
+            _ => Duration::ZERO,
+        };
+        let loading_for = self.running.iter().map(of_loading);
         let leased: usize = self.running.iter().map(|running| running.state.held()).sum();
         View {
             now: self.now,
@@ -260,9 +302,9 @@ impl<'a> Pool<'a> {
             ended: self.outcome.latencies.len() as u64,
             ready: count(|_| true) - loading,
             loading,
-            batch_items: self.batch_items,
-            batch_seconds: self.batch_seconds,
-            cold_start_seconds: self.cold_start_seconds,
+            draining: draining as u32,
+            loading_for: loading_for.sum(),
+            measured: self.measured,
         }
     }
 
@@ -298,8 +340,7 @@ impl<'a> Pool<'a> {
                     self.outcome.within += u64::from(self.now <= job.by);
                 }
             }
-            State::Loading => self.cold_start_seconds = self.worker.cold_start.as_secs_f64(),
-            State::Idle => {}
+            State::Loading | State::Idle => {}
         }
         if running.is_leaving {
             self.stop(place);
@@ -319,10 +360,6 @@ impl<'a> Pool<'a> {
             let batch: Vec<Waiting> = self.waiting.drain(..count).collect();
             let items: f64 = batch.iter().map(|job| job.work).sum();
             let takes = self.worker.batch(items);
-            let (newest, seconds) = (count as f64, takes.as_secs_f64());
-            let weight = if self.batch_items == 0.0 { 1.0 } else { AVERAGING };
-            self.batch_items += weight * (newest - self.batch_items);
-            self.batch_seconds += weight * (seconds - self.batch_seconds);
             running.state = State::Busy(batch);
             self.events.push(Reverse((self.now + takes, Event::Ended(running.number))));
         }
@@ -440,9 +477,10 @@ mod tests {
     #[test]
     fn a_scaler_that_counts_the_backlog_takes_a_pool_up_and_back_to_nothing() {
         let trace = Pattern::Burst { rate: 200.0, from: SECOND * 60, until: SECOND * 660 }.trace(SECOND * 1200, 1);
-        let backlog = |view: &View| {
-            let value = (view.waiting + view.leased) as f64;
-            Observation { active: value > 0.0 || view.loading > 0, value, target: 40.0 }
+        let backlog = |history: &History| {
+            let reading = history.latest().unwrap();
+            let value = reading.backlog() as f64;
+            Ok(Observation { active: value > 0.0 || reading.fleet.loading > 0, value, target: 40.0 })
         };
         let rules = Rules { max: 20, ..Rules::default() };
         let outcome = run(&trace, worker(), SECOND * 5, &mut Scaled::new(rules, backlog));

@@ -6,6 +6,12 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Exp, Pareto};
 
+/// The longest trace: a year.
+pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// More jobs than that do not fit into the memory of a small machine.
+pub const MOST_JOBS: usize = 20_000_000;
+
 /// Arrivals, the earliest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {

@@ -28,7 +28,8 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("millrace-tests", &["millrace-cli", "millrace-proto", "millrace-queue", "millrace-service", "millrace-worker"]),
 ];
 
-/// Drivers, and the one crate that may know each.
+/// Drivers, and the one crate that may know each. The scenarios may know protobuf too: they read what crosses the wire
+/// with types of their own.
 const DRIVERS: [(&str, &str); 10] = [
     ("lapin", "millrace-queue"),
     ("rdkafka", "millrace-queue"),
@@ -64,7 +65,9 @@ fn arrows_between_crates_point_one_way() {
 fn each_driver_is_known_to_one_crate() {
     for (driver, home) in DRIVERS {
         for (name, dependencies) in dependencies() {
-            assert!(name == home || !dependencies.contains(driver), "{name} must not know {driver}");
+            let reads_the_wire = name == "millrace-tests" && home == "millrace-proto";
+            let may = name == home || reads_the_wire;
+            assert!(may || !dependencies.contains(driver), "{name} must not know {driver}");
         }
     }
 }

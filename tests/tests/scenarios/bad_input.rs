@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use millrace_tests::{Gateway, Process, System, repository};
-use queue::OpenJobs;
+use queue::JobCounts;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -73,9 +73,9 @@ async fn a_bad_request_is_a_problem_that_names_the_field_and_leaves_nothing_behi
     let gauge = backend.broker.gauge().await.unwrap();
     for pool in ["echo", "digits"] {
         let pool = pool.parse().unwrap();
-        assert_eq!(gauge.depth(&pool).await.unwrap().waiting(), 0);
-        let open = backend.ledger.open_jobs(&pool).await.unwrap();
-        assert_eq!(open, OpenJobs::default(), "{pool:?}");
+        assert_eq!(gauge.depths(std::slice::from_ref(&pool)).await.remove(0).unwrap().waiting(), 0);
+        let counts = backend.ledger.counts(std::slice::from_ref(&pool)).await.unwrap();
+        assert_eq!(counts, [JobCounts { ended: counts[0].ended, ..JobCounts::default() }], "{pool:?}");
     }
     assert_eq!(files_below(&system.folder().join("data/blobs")), 0);
 }
@@ -105,7 +105,7 @@ async fn a_full_disk_refuses_new_jobs_and_loses_none() {
     assert!(!accepted.is_empty());
     // Every job that was accepted is whole, in the ledger and in the broker.
     let backend = system.backend().await.unwrap();
-    let depth = backend.broker.gauge().await.unwrap().depth(&"echo".parse().unwrap()).await.unwrap();
+    let depth = backend.broker.gauge().await.unwrap().depths(&["echo".parse().unwrap()]).await.remove(0).unwrap();
     assert_eq!(depth.waiting(), accepted.len() as u64);
     for id in &accepted {
         let response = gateway.request(Method::GET, &format!("/v1/jobs/{id}")).send().await.unwrap();
@@ -122,12 +122,15 @@ async fn refuses(system: &System, arguments: &[&str]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_configuration_is_refused_with_all_its_faults() {
-    let yaml = "{gatewayy: {}, pools: {echo: {model: 'echo:soon', scale: {target: -1, min: 5, max: 2}}}}";
+    let yaml = "{gatewayy: {}, pools: {echo: {model: 'echo:soon', scale: {trigger: {value: '-1'}, min: 5, max: 2}}}}";
     let system = System::new(yaml).unwrap();
     let output = refuses(&system, &["up", "--config", "millrace.yaml"]).await;
-    for fault in
-        ["gatewayy: unknown key", "pools.echo.model: ", "pools.echo.scale.target: -1", "pools.echo.scale.min: 5"]
-    {
+    for fault in [
+        "gatewayy: unknown key",
+        "pools.echo.model: ",
+        "pools.echo.scale.trigger.value: \"-1\"",
+        "pools.echo.scale.min: 5",
+    ] {
         assert!(output.contains(fault), "{fault:?} is not in:\n{output}");
     }
     let output = refuses(&system, &["gateway", "--config", "nosuch.yaml"]).await;

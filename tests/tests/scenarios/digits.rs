@@ -13,7 +13,7 @@ fn models() -> PathBuf {
 
 fn system() -> System {
     let model = models().join("digits/1");
-    let scale = "{target: 50, max: 2, cooldown: 5s, polling_interval: 1s, sync_interval: 1s}";
+    let scale = "{trigger: {value: \"50\"}, max: 2, cooldown: 5s, polling_interval: 1s, sync_interval: 1s}";
     System::new(&format!("pools: {{digits: {{model: '{}', threads: 1, scale: {scale}}}}}", model.display())).unwrap()
 }
 

@@ -44,7 +44,7 @@ async fn sigterm_in_mid_batch_finishes_the_batch_and_gives_the_rest_back() {
     let given_back = states.iter().filter(|state| **state == (State::Queued, 0)).count();
     assert!(finished > before && finished <= 8, "{before}: {states:?}\n{output}");
     assert_eq!(finished + given_back, 12, "{states:?}\n{output}");
-    let depth = backend.broker.gauge().await.unwrap().depth(&pool).await.unwrap();
+    let depth = backend.broker.gauge().await.unwrap().depths(std::slice::from_ref(&pool)).await.remove(0).unwrap();
     assert_eq!((depth.waiting(), depth.in_flight), (given_back as u64, Some(0)));
     assert!(backend.roster.workers(std::slice::from_ref(&pool)).await.unwrap().concat().is_empty());
 

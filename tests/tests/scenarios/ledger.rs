@@ -121,8 +121,8 @@ async fn lose_nothing(kind: BrokerKind) {
         endings
     };
     let Ok(endings) = timeout(PATIENCE, collecting).await else {
-        let open = backend.ledger.open_jobs(&pool).await;
-        let depth = gauge.depth(&pool).await;
+        let open = backend.ledger.counts(std::slice::from_ref(&pool)).await;
+        let depth = gauge.depths(std::slice::from_ref(&pool)).await.remove(0);
         panic!("not all jobs have ended after {PATIENCE:?}: {open:?}, {depth:?}");
     };
     let drained_seconds = began.elapsed().as_secs_f64();
@@ -172,9 +172,11 @@ async fn lose_nothing(kind: BrokerKind) {
     assert_eq!(recovered_at.is_some(), server.is_some(), "no job was taken from the restarted server");
     // Deliveries are settled after the results are written, and some worker was killed in between.
     let _worker = system.worker("echo").await.unwrap();
-    until("nothing waits in the broker", async || Ok((gauge.depth(&pool).await?.waiting() == 0).then_some(())))
-        .await
-        .unwrap();
+    until("nothing waits in the broker", async || {
+        Ok((gauge.depths(std::slice::from_ref(&pool)).await.remove(0)?.waiting() == 0).then_some(()))
+    })
+    .await
+    .unwrap();
 }
 
 fn id(number: usize) -> JobId {

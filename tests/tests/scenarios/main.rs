@@ -9,6 +9,7 @@ mod big_input;
 #[cfg(feature = "torch")]
 mod digits;
 mod drain;
+mod keda;
 mod killer;
 mod ledger;
 #[cfg(feature = "torch")]

@@ -9,7 +9,7 @@ pools:
   echo:
     model: 'echo:100ms:4'
     scale:
-      {target: 10, max: 3, cooldown: 2s, polling_interval: 1s, sync_interval: 1s, stabilization_window: 2s}
+      {trigger: {value: '10'}, max: 3, cooldown: 2s, polling_interval: 1s, sync_interval: 1s, stabilization_window: 2s}
 ";
 
 #[tokio::test(flavor = "multi_thread")]

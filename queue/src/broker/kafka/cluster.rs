@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::FutureProducer;
 use tokio::sync::oneshot;
 
+use super::admin::is_not_there;
 use super::context::{Context, lock};
 use super::error::{failed, kind_of};
 use super::url::KafkaUrl;
@@ -152,7 +153,7 @@ impl Cluster {
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(0) };
         match found.error().map(Code::from) {
             None => Ok(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)),
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable) => Ok(0),
+            Some(code) if is_not_there(code) => Ok(0),
             Some(code) => Err(failed(&action, KafkaError::MetadataFetch(code))),
         }
     }

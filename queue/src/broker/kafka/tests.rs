@@ -30,7 +30,7 @@ async fn consumer(process: &Backend) -> Arc<dyn Consumer> {
 }
 
 async fn depth(process: &Backend) -> Depth {
-    process.broker.gauge().await.unwrap().depth(&pool()).await.unwrap()
+    process.broker.gauge().await.unwrap().depths(&[pool()]).await.remove(0).unwrap()
 }
 
 async fn waiting_and_held(process: &Backend) -> (u64, Option<u64>) {
@@ -316,11 +316,14 @@ async fn a_server_out_of_reach_is_unavailable_and_nothing_hangs() {
     let process = fixture.open().await;
     let (producer, gauge) = (process.broker.producer().await.unwrap(), process.broker.gauge().await.unwrap());
     let consumer = consumer(&process).await;
-    let (jobs, pool) = (jobs(&fixture, 1), pool());
+    let (jobs, pools) = (jobs(&fixture, 1), [pool(), "bert".parse().unwrap()]);
     let (published, read, received) =
-        tokio::join!(soon(producer.publish(&jobs)), soon(gauge.depth(&pool)), soon(consumer.receive(1)));
+        tokio::join!(soon(producer.publish(&jobs)), soon(gauge.depths(&pools)), soon(consumer.receive(1)));
     refused(published, ErrorKind::Unavailable, "127.0.0.1:1");
-    refused(read, ErrorKind::Unavailable, "127.0.0.1:1");
+    assert_eq!(read.len(), 2);
+    for read in read {
+        refused(read, ErrorKind::Unavailable, "127.0.0.1:1");
+    }
     refused(received, ErrorKind::Unavailable, "127.0.0.1:1");
 }
 

@@ -29,6 +29,16 @@ pub(super) fn failed(doing: impl Display, error: lapin::Error) -> Error {
     Error::caused(kind_of(&error), format_args!("cannot {doing}"), error)
 }
 
+/// The server has closed the channel over what was asked; another question may be answered.
+pub(super) fn is_of_one_queue(error: &Error) -> bool {
+    let driver = std::error::Error::source(error).and_then(|source| source.downcast_ref::<lapin::Error>());
+    let said = driver.and_then(|driver| match driver.kind() {
+        lapin::ErrorKind::ProtocolError(said) => Some(said),
+        _ => None,
+    });
+    said.is_some_and(|said| matches!(said.kind(), AMQPErrorKind::Soft(_)))
+}
+
 fn kind_of(error: &lapin::Error) -> ErrorKind {
     use lapin::ErrorKind as Driver;
     match error.kind() {

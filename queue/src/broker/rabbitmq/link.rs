@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(super) struct Open {
     declared: Mutex<HashSet<Target>>,
     /// The server takes nothing at present: it is short of memory or disk.
     blocked: watch::Receiver<bool>,
+    /// How many channels were opened on it.
+    channels: AtomicU16,
 }
 
 impl Link {
@@ -73,7 +76,12 @@ impl Link {
     pub(super) async fn open(&self) -> Result<Arc<Open>> {
         let mut state = self.state.lock().await;
         if let Some(open) = state.open.as_ref().filter(|open| open.connection.status().connected()) {
-            return Ok(Arc::clone(open));
+            if !open.is_used_up() {
+                return Ok(Arc::clone(open));
+            }
+            tracing::debug!(url = %self.url, purpose = self.purpose, "opening another connection for further channels");
+            // It is closed when the last of its channels is.
+            state.open = None;
         }
         if let Some(failure) = &state.failure
             && Instant::now() < failure.retry_at
@@ -140,12 +148,24 @@ impl Link {
             }
         });
         let prefix = self.prefix().to_owned();
-        Ok(Arc::new(Open { connection, prefix, declared: Mutex::default(), blocked }))
+        let (declared, channels) = (Mutex::default(), AtomicU16::new(0));
+        Ok(Arc::new(Open { connection, prefix, declared, blocked, channels }))
     }
 }
 
 impl Open {
+    /// The driver numbers channels up to the most that the server allows and then begins again; but a number whose channel
+    /// the server has closed fails for ever. So no number is used twice: half of them leaves room for who opens meanwhile.
+    fn is_used_up(&self) -> bool {
+        let most = match self.connection.configuration().channel_max() {
+            0 => u16::MAX,
+            most => most,
+        };
+        self.channels.load(Ordering::Relaxed) >= (most / 2).max(1)
+    }
+
     async fn channel(&self) -> Result<Channel> {
+        self.channels.fetch_add(1, Ordering::Relaxed);
         answer("open a channel", self.connection.create_channel()).await
     }
 

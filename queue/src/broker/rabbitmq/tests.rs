@@ -129,7 +129,7 @@ async fn a_server_that_is_killed_comes_back_with_every_job_to_handles_that_were_
     let gauge = process.broker.gauge().await.unwrap();
     producer.publish(&contract::jobs(&fixture, 100)).await.unwrap();
     let held = soon(consumer.receive(10)).await.unwrap();
-    assert_eq!(gauge.depth(&pool()).await.unwrap().waiting(), 90);
+    assert_eq!(gauge.depths(&[pool()]).await.remove(0).unwrap().waiting(), 90);
 
     let mut server = tokio::task::spawn_blocking(move || {
         server.kill();
@@ -139,7 +139,7 @@ async fn a_server_that_is_killed_comes_back_with_every_job_to_handles_that_were_
     .unwrap();
     let late = [contract::job(&fixture, "late")];
     assert_eq!(soon(producer.publish(&late)).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(soon(gauge.depth(&pool())).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(soon(gauge.depths(&[pool()])).await.remove(0).unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(soon(consumer.receive(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
     done(&*consumer, held).await;
 
@@ -167,7 +167,7 @@ async fn a_server_that_is_killed_comes_back_with_every_job_to_handles_that_were_
         }
     };
     soon(drained).await;
-    assert_eq!(soon(gauge.depth(&pool())).await.unwrap().waiting(), 0);
+    assert_eq!(soon(gauge.depths(&[pool()])).await.remove(0).unwrap().waiting(), 0);
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn a_job_too_big_is_refused_and_takes_no_other_along() {
     assert!(error.to_string().contains("65536"), "{error}");
     published.unwrap();
     let gauge = process.broker.gauge().await.unwrap();
-    assert_eq!(gauge.depth(&pool()).await.unwrap().waiting(), 50);
+    assert_eq!(gauge.depths(&[pool()]).await.remove(0).unwrap().waiting(), 50);
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn a_media_type_that_no_message_can_hold_is_refused_before_anything_is_sen
     let error = process.broker.producer().await.unwrap().publish(&jobs).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("job job-1: the media type"), "{error}");
-    assert_eq!(process.broker.gauge().await.unwrap().depth(&pool()).await.unwrap().waiting(), 0);
+    assert_eq!(process.broker.gauge().await.unwrap().depths(&[pool()]).await.remove(0).unwrap().waiting(), 0);
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn wrong_credentials_are_refused_without_showing_the_password() {
     let (host, port) = fixture.url().address();
     let url: RabbitMqUrl = format!("rabbitmq://guest:s3cret@{host}:{port}").parse().unwrap();
     let broker = RabbitMqBroker::open(&url, &Routes::default()).unwrap();
-    let error = soon(broker.gauge().await.unwrap().depth(&pool())).await.unwrap_err();
+    let error = soon(broker.gauge().await.unwrap().depths(&[pool()])).await.remove(0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(error.to_string().contains("ACCESS_REFUSED"), "{error}");
     assert!(!error.to_string().contains("s3cret"), "{error}");
@@ -265,7 +265,7 @@ async fn a_server_that_cannot_be_reached_is_not_hammered() {
     let gauge = RabbitMqBroker::open(&url, &Routes::default()).unwrap().gauge().await.unwrap();
     let since = Instant::now();
     for _ in 0..100 {
-        assert_eq!(soon(gauge.depth(&pool())).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(soon(gauge.depths(&[pool()])).await.remove(0).unwrap_err().kind(), ErrorKind::Unavailable);
     }
     // The shortest pause is 100 ms.
     let allowed = 1 + since.elapsed().as_millis() / 100;
@@ -278,7 +278,7 @@ async fn a_server_that_says_nothing_is_unavailable_in_time() {
     let port = silent.local_addr().unwrap().port();
     let broker =
         RabbitMqBroker::open(&format!("rabbitmq://127.0.0.1:{port}").parse().unwrap(), &Routes::default()).unwrap();
-    let error = soon(broker.gauge().await.unwrap().depth(&pool())).await.unwrap_err();
+    let error = soon(broker.gauge().await.unwrap().depths(&[pool()])).await.remove(0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
@@ -350,6 +350,55 @@ async fn a_queue_that_is_deleted_is_declared_again_by_who_publishes_and_by_who_t
         }
     });
     assert!(taken.await[0].job.id.as_str().starts_with("again-"));
+}
+
+#[tokio::test]
+async fn a_queue_that_cannot_be_asked_for_keeps_no_other_from_being_read() {
+    let fixture = shared();
+    let process = fixture.open().await;
+    let elsewhere: crate::PoolName = "bert".parse().unwrap();
+    let producer = process.broker.producer().await.unwrap();
+    let theirs = Job { pool: elsewhere.clone(), ..contract::job(&fixture, "theirs") };
+    producer.publish(&[theirs]).await.unwrap();
+    let gauge = process.broker.gauge().await.unwrap();
+    // Another's, and only its connection may ask for it.
+    let (_connection, channel) = channel(fixture.url()).await;
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue(&fixture), exclusive, FieldTable::default()).await.unwrap();
+    let pools = [pool(), elsewhere];
+    for _ in 0..2 {
+        let mut depths = soon(gauge.depths(&pools)).await;
+        assert_eq!(depths.remove(1).unwrap().waiting(), 1);
+        let error = depths.remove(0).unwrap_err();
+        assert!(error.to_string().contains(queue(&fixture).as_str()), "{error}");
+    }
+    channel.queue_delete(queue(&fixture), QueueDeleteOptions::default()).await.unwrap();
+    producer.publish(&contract::jobs(&fixture, 3)).await.unwrap();
+    for (left, deletes) in [([3, 1], true), ([0, 1], false)] {
+        let depths = soon(gauge.depths(&pools)).await;
+        let waiting: Vec<_> = depths.into_iter().map(|depth| depth.unwrap().waiting()).collect();
+        assert_eq!(waiting, left);
+        // Of a queue that is deleted between two readings nothing waits.
+        if deletes {
+            channel.queue_delete(queue(&fixture), QueueDeleteOptions::default()).await.unwrap();
+        }
+    }
+}
+
+/// The server closes a channel over each queue that is not there, and the driver never opens one of its number again.
+#[tokio::test]
+async fn any_number_of_queues_that_are_not_there_is_read() {
+    let server = tokio::task::spawn_blocking(|| Server::start("channel_max = 64", "")).await.unwrap();
+    let fixture = RabbitMqFixture::of(server.url());
+    let process = fixture.open().await;
+    process.broker.producer().await.unwrap().publish(&contract::jobs(&fixture, 2)).await.unwrap();
+    let mut pools: Vec<crate::PoolName> = (0..100).map(|number| format!("pool-{number}").parse().unwrap()).collect();
+    pools.push(pool());
+    let gauge = process.broker.gauge().await.unwrap();
+    for _ in 0..3 {
+        let depths = soon(gauge.depths(&pools)).await.into_iter().map(|depth| depth.unwrap().waiting());
+        assert_eq!(depths.collect::<Vec<_>>(), [vec![0; 100], vec![2]].concat());
+    }
 }
 
 fn passive() -> QueueDeclareOptions {

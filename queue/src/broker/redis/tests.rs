@@ -139,7 +139,7 @@ async fn a_consumer_goes_on_when_its_streams_are_deleted() {
     let consumer = process.broker.consumer(&pool()).await.unwrap();
     let mut receiving = consumer.receive(1);
     assert!(futures::poll!(&mut receiving).is_pending());
-    let streams = Streams::of(&redis, &pool());
+    let streams = streams::Streams::of(&redis, &pool());
     let mut deleting = cmd("DEL");
     deleting.arg(&streams.keys);
     // Both the streams and who lives are there once the consumer has looked.
@@ -179,4 +179,20 @@ async fn what_waits_can_be_taken_and_settled_when_memory_is_full() {
         consumer.settle(received.into_iter().map(|delivery| (delivery, Settlement::Done)).collect()).await.unwrap();
     }
     producer.publish(&[big(published)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_that_cannot_be_read_keeps_no_other_from_being_read() {
+    let fixture = RedisFixture::start();
+    let (process, redis) = (fixture.open().await, fixture.redis());
+    process.broker.producer().await.unwrap().publish(&jobs(&fixture, 2)).await.unwrap();
+    let mut spoil = cmd("SET");
+    spoil.arg(redis.key("stream:bert:standard")).arg("no stream");
+    redis.run::<()>("spoil", &spoil).await.unwrap();
+    let gauge = process.broker.gauge().await.unwrap();
+    let mut depths = gauge.depths(&["bert".parse().unwrap(), pool()]).await;
+    assert_eq!(depths.remove(1).unwrap().waiting(), 2);
+    let error = depths.remove(0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("bert") && error.to_string().contains("WRONGTYPE"), "{error}");
 }

@@ -11,8 +11,8 @@ use super::super::{Fixture, LEASE, PUBLISH_TIMEOUT, job, pool, soon};
 use super::action::{Action, Care, Ending, Terms};
 use super::world::{Claimed, Entry, FAILED, Known, Place, World};
 use crate::{
-    Backend, Body, Claim, ClaimRequest, Consumer, Delivery, Finish, Finished, Job, JobError, JobRecord, Lease,
-    OpenJobs, Outcome, Output, Publication, Requeued, Settlement, State, Submitted, WorkerId,
+    Backend, Body, Claim, ClaimRequest, Consumer, Delivery, Finish, Finished, Job, JobCounts, JobError, JobRecord,
+    Lease, Outcome, Output, Publication, Requeued, Settlement, State, Submitted, WorkerId,
 };
 
 pub(super) struct Run {
@@ -317,10 +317,10 @@ impl Run {
 
     pub(super) async fn check(&mut self) {
         self.flush().await;
-        let depth = self.backend.broker.gauge().await.unwrap().depth(&pool()).await.unwrap();
+        let depth = self.backend.broker.gauge().await.unwrap().depths(&[pool()]).await.remove(0).unwrap();
         assert_eq!((depth.waiting_by_class, depth.in_flight), (self.world.waiting_by_class(), Some(self.world.held())));
-        let open = self.backend.ledger.open_jobs(&pool()).await.unwrap();
-        assert_eq!(open, self.world.open_jobs());
+        let open = self.backend.ledger.counts(&[pool()]).await.unwrap()[0];
+        assert_eq!(open, self.world.counts());
         for (number, known) in self.world.jobs.iter().enumerate() {
             assert!(self.world.is_accounted_for(number), "{} is open and in no backlog", known.job.id);
             let record = self.backend.ledger.get(&known.job.id).await.unwrap();
@@ -369,7 +369,8 @@ impl Run {
         self.check().await;
         assert_eq!(self.ended.len(), self.world.jobs.len());
         assert_eq!(self.world.held(), 0);
-        assert_eq!(self.backend.ledger.open_jobs(&pool()).await.unwrap(), OpenJobs::default());
+        let open = JobCounts { ended: 0, ..self.backend.ledger.counts(&[pool()]).await.unwrap()[0] };
+        assert_eq!(open, JobCounts::default());
         assert!(self.backend.ledger.due(1).await.unwrap().is_empty());
     }
 }

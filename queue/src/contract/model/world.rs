@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::super::{LEASE, PUBLISH_TIMEOUT};
 use super::action::Ending;
-use crate::{Job, JobRecord, OpenJobs, Requeued, State};
+use crate::{Job, JobCounts, JobRecord, Requeued, State};
 
 /// The type of error of an attempt that a worker says has failed.
 pub(super) const FAILED: &str = "model_error";
@@ -36,6 +36,8 @@ pub(super) struct Entry {
     /// Number and type of error of each failed attempt that counted.
     pub(super) history: Vec<(u32, &'static str)>,
     pub(super) output: Option<String>,
+    /// How many times.
+    pub(super) ended: u64,
 }
 
 pub(super) struct Message {
@@ -103,14 +105,15 @@ impl World {
         self.messages.iter().filter(|message| message.place == Place::Held).count() as u64
     }
 
-    pub(super) fn open_jobs(&self) -> OpenJobs {
-        let mut open = OpenJobs::default();
+    pub(super) fn counts(&self) -> JobCounts {
+        let mut counts = JobCounts::default();
         for entry in self.jobs.iter().filter_map(|known| known.entry.as_ref()) {
-            open.queued += u64::from(entry.state == State::Queued && !entry.was_given_out());
-            open.leased += u64::from(entry.state == State::Leased);
-            open.retry += u64::from(entry.state == State::Retry || entry.was_given_out());
+            counts.queued += u64::from(entry.state == State::Queued && !entry.was_given_out());
+            counts.leased += u64::from(entry.state == State::Leased);
+            counts.retry += u64::from(entry.state == State::Retry || entry.was_given_out());
+            counts.ended += entry.ended;
         }
-        open
+        counts
     }
 
     /// Whether an accepted job is either over or in the backlog, by itself.
@@ -265,6 +268,7 @@ impl Entry {
             deadline_at: job.deadline_at,
             history: Vec::new(),
             output: None,
+            ended: 0,
         }
     }
 
@@ -290,5 +294,6 @@ impl Entry {
     fn end(&mut self, state: State) {
         self.state = state;
         self.due_at = None;
+        self.ended += 1;
     }
 }

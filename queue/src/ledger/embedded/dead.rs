@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{rows, upkeep};
+use super::{arrivals, rows, upkeep};
 use crate::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, Purged, Requeued, State};
 use crate::store::{BodyColumns, Write, read_blob, sqlite};
 use crate::{Input, JobId, Result};
@@ -63,9 +63,11 @@ pub(super) fn requeue(write: &mut Write<'_>, id: &JobId, input: Option<&Input>) 
     }
     let mut update = write.prepare(
         "UPDATE jobs SET state = ?1, attempts = 0, fence = fence + 1, begun = 0, due_at = ?2, finished_at = NULL, \
-         purge_at = NULL, deadline_at = NULL WHERE job = ?3",
+         purge_at = NULL, deadline_at = NULL WHERE job = ?3 RETURNING pool",
     )?;
-    update.execute(params![rows::code(State::Queued), write.now_milliseconds(), row_id]).map_err(&requeueing)?;
+    let row = params![rows::code(State::Queued), write.now_milliseconds(), row_id];
+    let pool: String = update.query_row(row, |row| row.get(0)).map_err(&requeueing)?;
+    arrivals::note(write, std::iter::once(pool.as_str()))?;
     let Some(input) = input else { return Ok(Requeued::Queued { replaced: None }) };
     let mut former = write.prepare("SELECT blob FROM inputs WHERE job = ?1")?;
     let mut former = former.query([row_id]).map_err(&requeueing)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::rows;
+use super::{arrivals, rows};
 use crate::clock::milliseconds_of;
 use crate::ledger::{Publication, State, Submitted};
 use crate::store::{BodyColumns, Write, origin_column, sqlite};
@@ -14,8 +14,15 @@ use crate::{Job, Result};
 /// How long after a submission (or after it was given out as due) a job that nobody has confirmed is due.
 pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Opens the record of one job, or finds the one that is there.
-pub(super) fn submit(write: &mut Write<'_>, job: &Job) -> Result<Submitted> {
+/// Opens the records of jobs, or finds those that are there.
+pub(super) fn submit_all(write: &mut Write<'_>, jobs: &[Job]) -> Result<Vec<Submitted>> {
+    let submitted = jobs.iter().map(|job| submit(write, job)).collect::<Result<Vec<_>>>()?;
+    let new = jobs.iter().zip(&submitted).filter(|(_, submitted)| matches!(submitted, Submitted::New));
+    arrivals::note(write, new.map(|(job, _)| job.pool.as_str()))?;
+    Ok(submitted)
+}
+
+fn submit(write: &mut Write<'_>, job: &Job) -> Result<Submitted> {
     let due_at = write.milliseconds_after(PUBLISH_TIMEOUT);
     if open(write, job, Some(due_at))? {
         return Ok(Submitted::New);

@@ -1,12 +1,12 @@
-//! What is due, open and over.
+//! What is due and over.
 
 use rusqlite::Connection;
 use rusqlite::params;
 
-use super::{history, rows, submit};
-use crate::ledger::{DueJob, OpenJobs, Publication, State};
+use super::{arrivals, history, rows, submit};
+use crate::ledger::{DueJob, Publication, State};
 use crate::store::{Bell, Write, read_blob, sqlite};
-use crate::{BlobRef, PoolName, Result};
+use crate::{BlobRef, Result};
 
 /// How many endings are kept: watchers that fall further behind look for themselves.
 const ENDINGS_KEPT: i64 = 100_000;
@@ -46,31 +46,8 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
         let publication = Publication { id: job.id.clone(), fence };
         due.push(DueJob { job, publication });
     }
+    arrivals::note(write, due.iter().map(|due| due.job.pool.as_str()))?;
     Ok(due)
-}
-
-pub(super) fn open_jobs(file: &Connection, pool: &PoolName) -> Result<OpenJobs> {
-    let counting = sqlite("count open jobs");
-    let mut select = file
-        .prepare_cached("SELECT state, count(*) FROM jobs WHERE pool = ?1 AND state IN (0, 1, 2) GROUP BY state")
-        .map_err(&counting)?;
-    let mut rows = select.query([pool.as_str()]).map_err(&counting)?;
-    let mut open = OpenJobs::default();
-    while let Some(row) = rows.next().map_err(&counting)? {
-        let count: u64 = row.get(1).map_err(&counting)?;
-        match rows::state(row.get(0).map_err(&counting)?)? {
-            State::Leased => open.leased = count,
-            State::Retry => open.retry = count,
-            _ => open.queued = count,
-        }
-    }
-    // Given out as due, their publication not confirmed yet.
-    let given_out = "SELECT count(*) FROM jobs WHERE pool = ?1 AND state = 0 AND due_at IS NOT NULL AND fence > 0";
-    let mut given_out = file.prepare_cached(given_out).map_err(&counting)?;
-    let given_out: u64 = given_out.query_row([pool.as_str()], |row| row.get(0)).map_err(&counting)?;
-    open.retry += given_out;
-    open.queued = open.queued.saturating_sub(given_out);
-    Ok(open)
 }
 
 pub(super) fn is_over(file: &Connection, now: i64) -> Result<bool> {

@@ -12,6 +12,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, AR
         if #answers > 0 and bytes > tonumber(ARGV[4]) then break end
         count(job.pool, waits_for(job), -1)
         count(job.pool, 'retry', 1)
+        arrive(job.pool)
         if job.state == LEASED then lose_holder(job) end
         redis.call('HSET', job_key(id), 'state', QUEUED, 'fence', job.fence + 1, 'lost', job.lost,
             'attempts', job.attempts)

@@ -45,7 +45,7 @@ local function record(id)
     return redis.call('HGETALL', job_key(id)), redis.call('GET', output_key(id))
 end
 
--- What an open job waits for, as `open_jobs` counts it.
+-- What an open job waits for, as `counts` counts it.
 local function waits_for(job)
     if job.state == LEASED then return 'leased' end
     if job.state == RETRY then return 'retry' end
@@ -61,6 +61,10 @@ local function count(pool, what, by)
     counts[pool] = changes
     changes[what] = (changes[what] or 0) + by
 end
+
+-- So are the pools that may have got work told.
+local arrived = {}
+local function arrive(pool) arrived[pool] = true end
 
 -- The lists of jobs that ended badly, by when: over all pools and of one.
 local LISTS = { [FAILED] = 'failed', [DEAD] = 'dead' }
@@ -109,6 +113,7 @@ local function end_job(job, what, state, error_type, error_message)
     redis.call('ZADD', OVER, now + job.retention, job.id)
     list(job, state)
     count(job.pool, what, -1)
+    count(job.pool, 'ended', 1)
     ended[#ended + 1] = job.id
 end
 
@@ -119,4 +124,7 @@ local function done()
         end
     end
     if #ended > 0 then redis.call('PUBLISH', PREFIX .. 'ended', table.concat(ended, ' ')) end
+    local pools = {}
+    for pool in pairs(arrived) do pools[#pools + 1] = pool end
+    if #pools > 0 then redis.call('PUBLISH', PREFIX .. 'arrived', table.concat(pools, ' ')) end
 end

@@ -22,5 +22,6 @@ redis.call('ZREM', OVER, job.id)
 unlist(job)
 redis.call('ZADD', DUE, now, job.id)
 count(job.pool, 'retry', 1)
+arrive(job.pool)
 done()
 return { job.state, replaced }

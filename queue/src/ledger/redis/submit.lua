@@ -7,6 +7,7 @@ for at = 4, #ARGV, OPEN_FIELDS do
     local answer
     if not known[1] then
         open(at)
+        arrive(ARGV[at + 1])
         redis.call('ZADD', DUE, now + ARGV[3], id)
         answer = { 0, false, {}, false }
     elseif known[1] ~= ARGV[at + 1] or known[2] ~= ARGV[at + 8] then

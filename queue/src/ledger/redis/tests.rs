@@ -44,8 +44,8 @@ async fn what_is_written_survives_the_death_of_the_server() {
     let ledger = ledger_at(&server, &clock);
     assert_eq!(ledger.get(&done.id).await.unwrap().unwrap().state, State::Succeeded);
     assert_eq!(ledger.renew(std::slice::from_ref(&lease), LEASE).await.unwrap(), [true]);
-    let open = ledger.open_jobs(&queued.pool).await.unwrap();
-    assert_eq!(open, OpenJobs { queued: 1, leased: 1, retry: 0 });
+    let open = ledger.counts(std::slice::from_ref(&queued.pool)).await.unwrap()[0];
+    assert_eq!(open, JobCounts { queued: 1, leased: 1, retry: 0, ended: 1 });
     clock.advance(PUBLISH_TIMEOUT * 2);
     let due: Vec<_> = ledger.due(10).await.unwrap().into_iter().map(|due| due.job).collect();
     assert!(due.len() == 2 && due.contains(&queued) && due.contains(&leased), "{due:?}");
@@ -79,8 +79,8 @@ async fn a_full_server_takes_no_jobs_until_others_are_worked_off_and_forgotten()
     assert_eq!(ledger.get(&refused.id).await.unwrap(), None);
     let count = u64::try_from(accepted.len()).unwrap();
     assert!(count > 10);
-    let open = ledger.open_jobs(&refused.pool).await.unwrap();
-    assert_eq!(open, OpenJobs { queued: count, leased: 0, retry: 0 });
+    let open = ledger.counts(std::slice::from_ref(&refused.pool)).await.unwrap()[0];
+    assert_eq!(open, JobCounts { queued: count, ..JobCounts::default() });
 
     for job in &accepted {
         finish(&ledger, claim(&ledger, job).await).await;
@@ -179,6 +179,6 @@ async fn batches_larger_than_a_script_takes_are_answered_in_order() {
     assert_eq!(ledger.renew(&leases, LEASE).await.unwrap(), vec![true; jobs.len()]);
     let finishes = leases.into_iter().map(|lease| Finish { lease, outcome: Outcome::Released }).collect();
     assert_eq!(ledger.finish(finishes).await.unwrap(), vec![Finished::Recorded(State::Queued); jobs.len()]);
-    let open = ledger.open_jobs(&jobs[0].pool).await.unwrap();
+    let open = ledger.counts(std::slice::from_ref(&jobs[0].pool)).await.unwrap()[0];
     assert_eq!(open.queued, u64::try_from(jobs.len()).unwrap());
 }

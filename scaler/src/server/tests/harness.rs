@@ -1,7 +1,7 @@
 //! A scaler on a free port, its broker, ledger and roster told what to say, and a client as KEDA has it.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -9,8 +9,8 @@ use proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use queue::ledger::{DueJob, Publication};
 use queue::{
     BlobRef, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, Depth, Error, ErrorKind, Finish, Finished,
-    Forgotten, Input, Job, JobId, JobRecord, Lease, OpenJobs, Purged, Requeued, Result, Risk, Submitted, WorkerId,
-    WorkerRecord, WorkerState,
+    Forgotten, Gauge, Input, Job, JobCounts, JobId, JobRecord, Lease, Ledger, Purged, Requeued, Result, Risk, Roster,
+    Submitted, WorkerId, WorkerRecord, WorkerState,
 };
 use service::Period;
 use tokio::sync::Notify;
@@ -68,14 +68,17 @@ pub(super) fn away() -> Error {
 
 #[async_trait]
 impl Gauge for Fake {
-    async fn depth(&self, pool: &PoolName) -> Result<Depth> {
-        let numbers = self.answer(pool).await?;
-        Ok(Depth {
-            waiting_by_class: [0, numbers.waiting, 0],
-            in_flight: numbers.in_flight,
-            oldest_waiting_at: None,
-            max_consumers: None,
-        })
+    async fn depths(&self, pools: &[PoolName]) -> Vec<Result<Depth>> {
+        let mut depths = Vec::with_capacity(pools.len());
+        for pool in pools {
+            depths.push(self.answer(pool).await.map(|numbers| Depth {
+                waiting_by_class: [0, numbers.waiting, 0],
+                in_flight: numbers.in_flight,
+                oldest_waiting_at: None,
+                max_consumers: None,
+            }));
+        }
+        depths
     }
 }
 
@@ -111,12 +114,20 @@ impl Roster for Fake {
     }
 }
 
-/// Of the ledger the scaler reads `open_jobs` alone; a call of anything else fails its test.
+/// Of the ledger the scaler reads `counts` alone; a call of anything else fails its test.
 #[async_trait]
 impl Ledger for Fake {
-    async fn open_jobs(&self, pool: &PoolName) -> Result<OpenJobs> {
-        let numbers = self.answer(pool).await?;
-        Ok(OpenJobs { queued: numbers.queued, leased: numbers.leased, retry: numbers.retry })
+    async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>> {
+        let mut counts = Vec::with_capacity(pools.len());
+        for pool in pools {
+            let Numbers { queued, leased, retry, .. } = self.answer(pool).await?;
+            counts.push(JobCounts { queued, leased, retry, ended: 0 });
+        }
+        Ok(counts)
+    }
+
+    async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>> {
+        Err(away())
     }
 
     async fn submit(&self, _: &[Job]) -> Result<Vec<Submitted>> {
@@ -202,7 +213,8 @@ pub(super) fn quick() -> ScalerSettings {
 }
 
 pub(super) fn pools() -> BTreeMap<PoolName, PoolScale> {
-    let scale = PoolScale { target: 2.5, activation: 0.0, ..PoolScale::default() };
+    let trigger = [("value".to_owned(), "2.5".to_owned())].into();
+    let scale = PoolScale { trigger, ..PoolScale::default() };
     BTreeMap::from([("digits".parse().unwrap(), scale.clone()), ("letters".parse().unwrap(), scale)])
 }
 
@@ -216,7 +228,15 @@ pub(super) async fn running(settings: ScalerSettings, numbers: Numbers) -> Runni
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (health, stop) = (Health::new(), CancellationToken::new());
-    let served = tokio::spawn(run(listener, settings, pools(), sources(&fake), health.clone(), stop.clone()));
+    let served = tokio::spawn(run(
+        listener,
+        settings,
+        pools(),
+        sources(&fake),
+        Journal::default(),
+        health.clone(),
+        stop.clone(),
+    ));
     let client = ExternalScalerClient::connect(address).await.unwrap();
     Running { fake, client, health, stop, served }
 }

@@ -1,0 +1,57 @@
+//! `millrace simulate`: what policies would have made of a load, in virtual time.
+
+mod report;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use scaler::simulation::comparison::{Comparison, compare};
+use scaler::simulation::plot;
+use scaler::simulation::scenario::Scenario;
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// Objective, worker, traces and policies (YAML); deploy/simulation has examples. Files that it names are found
+    /// from its folder
+    #[arg(value_name = "SCENARIO")]
+    scenario: PathBuf,
+    /// Draw each trace into this folder: arrivals, backlog, workers and age of the oldest job, as TRACE.svg
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Print one JSON object per trace and policy instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs every policy of the scenario under every trace, prints what came of it, and draws it where that is asked for.
+pub(crate) fn simulate(arguments: &SimulateArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let file = &arguments.scenario;
+    let of_scenario = |faults: service::Faults| anyhow!("{} has faults\n{faults}", file.display());
+    let scenario = Scenario::read(file).map_err(of_scenario)?;
+    let traces = scenario.load_traces(file.parent().unwrap_or(Path::new("."))).map_err(of_scenario)?;
+    let comparisons = compare(&scenario, &traces)?;
+    if arguments.json {
+        report::print_lines(&comparisons, out)?;
+    } else {
+        report::print_tables(&comparisons, &scenario.worker, out)?;
+    }
+    if let Some(folder) = &arguments.out {
+        draw(&comparisons, folder)?;
+    }
+    Ok(())
+}
+
+fn draw(comparisons: &[Comparison<'_>], folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    for comparison in comparisons {
+        let file = folder.join(format!("{}.svg", comparison.name));
+        let picture = plot::svg(comparison).with_context(|| format!("trace {}", comparison.name))?;
+        std::fs::write(&file, picture).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! What has been seen of a pool lately.
+//!
+//! Rates come from what ledger and broker count, never from calls: jobs that have ever arrived are those that have ended
+//! and those that are there. Two scalers that look at one pool see the same, whoever asks them, and how often.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::reading::{Measured, Reading};
+
+/// For so long every point is kept, at most one a second; older ones less densely.
+const FINE: Duration = Duration::from_secs(60);
+const FINE_SPACING: Duration = Duration::from_secs(1);
+const COARSE_SPACING: Duration = Duration::from_secs(5);
+
+/// Older points are forgotten: no window is longer.
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(20 * 60);
+
+/// The readings of one pool, thinned out.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    latest: Option<Reading>,
+    /// The earliest first; the last one is the latest reading's.
+    points: VecDeque<Point>,
+    measured: Measured,
+}
+
+/// What is kept of a reading.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// When.
+    pub at: Duration,
+    /// The work that was there.
+    pub backlog: u64,
+    /// Jobs that had ever ended.
+    pub ended: u64,
+    /// Workers that took jobs, or would.
+    pub workers: u64,
+}
+
+impl Point {
+    /// Jobs that had ever arrived, counted from any fixed number.
+    pub fn arrived(&self) -> u64 {
+        self.backlog.saturating_add(self.ended)
+    }
+
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        Self { at: other.at, ..*self } == *other
+    }
+}
+
+impl History {
+    /// Adds a reading, which is later than those before it.
+    pub fn add(&mut self, reading: Reading) {
+        let point = Point {
+            at: reading.taken_at,
+            backlog: reading.backlog(),
+            ended: reading.ended,
+            workers: reading.fleet.staying(),
+        };
+        // A pool at zero has no worker that could say; what the last ones measured still holds.
+        let Measured { batch, cold_start } = reading.fleet.measured;
+        self.measured =
+            Measured { batch: batch.or(self.measured.batch), cold_start: cold_start.or(self.measured.cold_start) };
+        self.latest = Some(reading);
+        if let [.., before, last] = self.points.make_contiguous()
+            && (last.at.saturating_sub(before.at) < FINE_SPACING
+                || (before.says_the_same_as(last) && last.says_the_same_as(&point)))
+        {
+            *last = point;
+        } else {
+            self.points.push_back(point);
+        }
+        self.thin_out(point.at);
+    }
+
+    /// Drops what is too old, and of what is old the points that lie close together.
+    fn thin_out(&mut self, now: Duration) {
+        // The last one that is too old still says what held when the window began.
+        while self.points.get(1).is_some_and(|second| now.saturating_sub(second.at) > LONGEST_WINDOW) {
+            self.points.pop_front();
+        }
+        // One point at a time leaves the fine part, so only those beside it can have come too close.
+        let old = self.points.partition_point(|point| now.saturating_sub(point.at) > FINE);
+        if let Some(place) = old.checked_sub(2)
+            && place > 0
+            && let (Some(before), Some(after)) = (self.points.get(place - 1), self.points.get(place + 1))
+            && after.at.saturating_sub(before.at) < COARSE_SPACING
+        {
+            self.points.remove(place);
+        }
+    }
+
+    /// The latest reading.
+    pub fn latest(&self) -> Option<&Reading> {
+        self.latest.as_ref()
+    }
+
+    /// What workers have measured, as far as any has said so.
+    pub fn measured(&self) -> Measured {
+        self.measured
+    }
+
+    /// The points, the earliest first.
+    pub fn points(&self) -> impl DoubleEndedIterator<Item = &Point> {
+        self.points.iter()
+    }
+
+    /// For how long the pool has been seen.
+    pub fn span(&self) -> Duration {
+        match (self.points.front(), self.points.back()) {
+            (Some(first), Some(last)) => last.at.saturating_sub(first.at),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Jobs per second that are known to have arrived in the window that ends at a moment. What was not seen of it counts as
+    /// silent: the first jobs after a start are no rate to be trusted.
+    pub fn arrivals_per_second(&self, window: Duration, until: Duration) -> f64 {
+        let (Some(first), Some(last)) = (self.points.front(), self.points.back()) else { return 0.0 };
+        let (from, until) = (until.saturating_sub(window).max(first.at), until.min(last.at));
+        let seconds = window.as_secs_f64();
+        let is_seen = until > from && seconds > 0.0;
+        if is_seen { (self.arrived_by(until) - self.arrived_by(from)).max(0.0) / seconds } else { 0.0 }
+    }
+
+    /// Jobs that had arrived at a moment between the first point and the last, on the line between the two beside it.
+    fn arrived_by(&self, at: Duration) -> f64 {
+        let next = self.points.partition_point(|point| point.at < at);
+        let Some(after) = self.points.get(next).or(self.points.back()) else { return 0.0 };
+        let Some(before) = next.checked_sub(1).and_then(|place| self.points.get(place)) else {
+            return after.arrived() as f64;
+        };
+        let between = after.at.saturating_sub(before.at).as_secs_f64();
+        let share = if between > 0.0 { at.saturating_sub(before.at).as_secs_f64() / between } else { 1.0 };
+        let (before, after) = (before.arrived() as f64, after.arrived() as f64);
+        before + share.min(1.0) * (after - before)
+    }
+}

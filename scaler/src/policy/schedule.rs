@@ -1,0 +1,128 @@
+//! Floors by the calendar: at least so many workers at certain times.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use cronexpr::Crontab;
+use jiff::{SignedDuration, Timestamp};
+use service::Period;
+
+/// A number of workers that there are at least, from each time that a crontab names and for so long.
+#[derive(Debug, Clone)]
+pub struct Floor {
+    text: String,
+    begins: Crontab,
+    lasts: Duration,
+    /// How many.
+    pub workers: u32,
+}
+
+impl PartialEq for Floor {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// Several of them; where they overlap the highest holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Schedule(pub Vec<Floor>);
+
+/// How one is written.
+const FORM: &str = "minute hour day month weekday timezone for duration = workers, \
+                    such as \"0 8 * * 1-5 Europe/Berlin for 10h = 4\"";
+
+impl FromStr for Schedule {
+    type Err = String;
+
+    /// Reads floors separated by semicolons.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
+        Ok(Self(parts.map(str::parse).collect::<Result<_, _>>()?))
+    }
+}
+
+impl FromStr for Floor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let of_form = || format!("is not {FORM}");
+        let (when, workers) = text.rsplit_once('=').ok_or_else(of_form)?;
+        let (begins, lasts) = when.rsplit_once(" for ").ok_or_else(of_form)?;
+        let workers =
+            workers.trim().parse().map_err(|_| format!("has no whole number of workers: it {}", of_form()))?;
+        let lasts: Period = lasts.trim().parse().map_err(|why| format!("has no duration ({why}): it {}", of_form()))?;
+        if lasts.is_zero() {
+            return Err(format!("lasts no time: it {}", of_form()));
+        }
+        // The library's message spans several lines; it points at the place.
+        let begins = cronexpr::parse_crontab(begins.trim())
+            .map_err(|_| format!("has no crontab with a time zone: it {}", of_form()))?;
+        Ok(Self { text: text.to_owned(), begins, lasts: lasts.get(), workers })
+    }
+}
+
+impl Floor {
+    /// Whether it holds now: it began no longer ago than it lasts.
+    pub fn holds(&self, now: Timestamp) -> bool {
+        let Ok(lasts) = SignedDuration::try_from(self.lasts) else { return false };
+        let Ok(since) = now.checked_sub(lasts) else { return false };
+        self.begins.find_next(since).is_ok_and(|begin| begin.timestamp() <= now)
+    }
+}
+
+impl Schedule {
+    /// The highest floor that holds now; 0 without one.
+    pub fn floor(&self, now: Timestamp) -> u32 {
+        self.0.iter().filter(|floor| floor.holds(now)).map(|floor| floor.workers).max().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Floor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_holds_from_its_time_for_as_long_as_it_lasts() {
+        let schedule: Schedule = "0 8 * * 1-5 Europe/Berlin for 10h = 4; 0 12 * * * UTC for 30m = 9".parse().unwrap();
+        // A Monday; Berlin is an hour ahead of UTC in winter.
+        for (at, floor) in [
+            ("2026-01-05T06:59:59Z", 0),
+            ("2026-01-05T07:00:00Z", 4),
+            ("2026-01-05T12:00:00Z", 9),
+            ("2026-01-05T12:29:59Z", 9),
+            ("2026-01-05T12:30:00Z", 4),
+            ("2026-01-05T16:59:59Z", 4),
+            ("2026-01-05T17:00:00Z", 0),
+            ("2026-01-04T08:00:00Z", 0),
+            // In summer it is two hours ahead.
+            ("2026-07-06T06:00:00Z", 4),
+        ] {
+            assert_eq!(schedule.floor(at.parse().unwrap()), floor, "{at}");
+        }
+        assert_eq!(Schedule::default().floor(Timestamp::UNIX_EPOCH), 0);
+    }
+
+    #[test]
+    fn a_floor_that_cannot_be_read_is_refused_with_the_form_it_should_have() {
+        for (text, why) in [
+            ("soon", "is not minute"),
+            ("0 8 * * * UTC for 10h", "is not minute"),
+            ("0 8 * * * UTC = 4", "is not minute"),
+            ("0 8 * * * UTC for 10h = many", "has no whole number of workers"),
+            ("0 8 * * * UTC for ever = 4", "has no duration"),
+            ("0 8 * * * UTC for 0s = 4", "lasts no time"),
+            ("0 25 * * * UTC for 1h = 4", "has no crontab"),
+            ("0 8 * * * Mars/Olympus for 1h = 4", "has no crontab"),
+        ] {
+            let error = text.parse::<Schedule>().unwrap_err();
+            assert!(error.starts_with(why) && error.contains("Europe/Berlin for 10h = 4"), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::reading::{Batch, Fleet, Measured};
+use crate::replicas::{Observation, Replicas, Rules};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn scaling(pairs: &[(&str, &str)]) -> Scaling {
+    let metadata = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Scaling::of_metadata(&metadata).unwrap()
+}
+
+fn latency() -> Scaling {
+    scaling(&[("mode", "latency"), ("latency", "5s")])
+}
+
+/// 100 jobs per second in full batches of half a second.
+fn measured() -> Measured {
+    let batch = Batch { base_seconds: 0.1, item_seconds: 0.008, limit_items: 50.0 };
+    Measured { batch: Some(batch), cold_start: Some(SECOND * 60) }
+}
+
+fn fleet(ready: u64, loading: u64) -> Fleet {
+    Fleet { ready, loading, measured: measured(), ..Fleet::default() }
+}
+
+/// A pool in which jobs have arrived at a rate for five minutes, and ended as they came.
+fn steady(rate: u64, workers: u64, backlog: u64) -> History {
+    let mut history = History::default();
+    for second in 0..=300 {
+        history.add(Reading {
+            taken_at: SECOND * second,
+            waiting: [0, backlog, 0],
+            ended: rate * u64::from(second),
+            fleet: fleet(workers, 0),
+            ..Reading::default()
+        });
+    }
+    history
+}
+
+fn one(reading: Reading) -> History {
+    let mut history = History::default();
+    history.add(reading);
+    history
+}
+
+fn decided(history: &History, scaling: &Scaling) -> Decision {
+    decide(history, scaling, Timestamp::UNIX_EPOCH).unwrap()
+}
+
+fn wanted(history: &History, scaling: &Scaling) -> f64 {
+    let decision = decided(history, scaling);
+    decision.value / decision.target
+}
+
+#[test]
+fn nothing_is_said_before_the_first_reading() {
+    assert_eq!(decide(&History::default(), &latency(), Timestamp::UNIX_EPOCH), None);
+}
+
+/// C10, C11.
+#[test]
+fn a_pool_is_active_with_a_backlog_above_its_activation_or_a_lease_or_a_worker_that_loads() {
+    let active = |reading: Reading, activation: &str| {
+        decided(&one(reading), &scaling(&[("activationValue", activation)])).active
+    };
+    let idle = Reading::default;
+    assert!(!active(idle(), "0"));
+    assert!(active(Reading { waiting: [0, 1, 0], ..idle() }, "0"));
+    assert!(active(Reading { retry: 1, ..idle() }, "0"));
+    assert!(!active(Reading { waiting: [0, 5, 0], ..idle() }, "5"));
+    assert!(active(Reading { waiting: [0, 6, 0], ..idle() }, "5"));
+    assert!(active(Reading { leased: 1, ..idle() }, "5"));
+    assert!(active(Reading { in_flight: 1, ..idle() }, "5"));
+    assert!(active(Reading { fleet: fleet(0, 1), ..idle() }, "5"));
+    assert!(!active(Reading { fleet: fleet(1, 0), ..idle() }, "0"));
+}
+
+/// C4, C5.
+#[test]
+fn integers_are_rounded_up() {
+    assert_eq!([0.001, 1.0, 1.2, 10.0].map(whole_target), [1, 1, 2, 10]);
+    assert_eq!([0.0, 0.001, 1.0, 1.2].map(whole_value), [0, 1, 1, 2]);
+}
+
+/// C5.
+#[test]
+fn the_largest_numbers_there_are_make_a_finite_value() {
+    let most = Reading {
+        waiting: [u64::MAX; 3],
+        in_flight: u64::MAX,
+        leased: u64::MAX,
+        retry: u64::MAX,
+        ended: u64::MAX,
+        fleet: fleet(u64::MAX / 2, 3),
+        ..Reading::default()
+    };
+    for scaling in [scaling(&[]), latency(), scaling(&[("mode", "rate"), ("jobsPerSecond", "0.001")])] {
+        let decision = decided(&one(most.clone()), &scaling);
+        assert!(decision.value.is_finite() && whole_value(decision.value) > 0, "{decision:?}");
+    }
+}
+
+#[test]
+fn a_steady_load_is_served_by_as_many_as_its_rate_needs() {
+    for (rate, workers) in [(50, 1), (150, 2), (950, 10)] {
+        let decision = decided(&steady(rate, workers, 20), &latency());
+        assert_eq!(decision.value.ceil(), workers as f64, "{decision:?}");
+        let Reckoning::Latency(needs) = decision.reckoning else { panic!("another mode") };
+        assert!((needs.arrivals / rate as f64 - 1.0).abs() < 0.01, "{needs:?}");
+        assert_eq!((needs.growth, decision.clamps), (0.0, vec![]));
+    }
+}
+
+#[test]
+fn a_backlog_asks_for_workers_that_work_it_off_and_those_that_load_count() {
+    // 30,000 jobs: five minutes of one worker, of which a fifth is done while others load.
+    let without = wanted(&steady(0, 1, 30_000), &latency());
+    assert!(without > 7.0, "{without}");
+    let mut loading = steady(0, 1, 30_000);
+    loading.add(Reading {
+        taken_at: SECOND * 301,
+        waiting: [0, 30_000, 0],
+        fleet: Fleet { loading_for: SECOND * 90, ..fleet(1, 7) },
+        ..Reading::default()
+    });
+    let with = wanted(&loading, &latency());
+    assert_eq!(with, 8.0, "with seven on their way, {without} without");
+}
+
+#[test]
+fn a_pool_that_was_never_measured_gets_one_worker_to_measure_it() {
+    let reading = Reading { waiting: [0, 100_000, 0], ..Reading::default() };
+    assert_eq!(wanted(&one(reading), &latency()), 1.0);
+}
+
+#[test]
+fn workers_are_not_let_go_before_the_past_can_tell_that_fewer_would_do() {
+    let reading = Reading { fleet: fleet(7, 1), ..Reading::default() };
+    let decision = decided(&one(reading.clone()), &latency());
+    assert_eq!(decision.value, 8.0);
+    assert_eq!(decision.clamps[0].rule, "short_history");
+    // An idle pool that has been seen for long enough.
+    let mut seen = one(reading.clone());
+    seen.add(Reading { taken_at: SECOND * 121, ..reading });
+    assert_eq!(decided(&seen, &latency()).value, 1.0, "a worker loads");
+}
+
+#[test]
+fn the_first_jobs_after_a_start_are_no_rate() {
+    let mut history = History::default();
+    for half in 0..4_u32 {
+        let fleet = fleet(1, 0);
+        let taken_at = SECOND * half / 2;
+        history.add(Reading { taken_at, waiting: [0, 10 * u64::from(half.min(1)), 0], fleet, ..Reading::default() });
+    }
+    for scaling in [latency(), scaling(&[("mode", "rate"), ("jobsPerSecond", "100")])] {
+        assert!(wanted(&history, &scaling) <= 1.0, "{:?}", decided(&history, &scaling));
+    }
+}
+
+#[test]
+fn a_rise_that_a_limit_leaves_no_room_for_is_not_made() {
+    let history = steady(3_000, 19, 20);
+    let most = |pairs: &[(&str, &str)]| {
+        let pairs = [&[("mode", "latency"), ("latency", "5s")], pairs].concat();
+        decided(&history, &scaling(&pairs)).value
+    };
+    assert_eq!(most(&[("maxWorkers", "20")]), 20.0);
+    assert!(most(&[]) >= 30.0);
+}
+
+#[test]
+fn what_is_pushed_is_what_is_answered() {
+    for reading in [
+        Reading::default(),
+        Reading { waiting: [1, 0, 0], ..Reading::default() },
+        Reading { leased: 1, ..Reading::default() },
+        Reading { fleet: fleet(0, 1), ..Reading::default() },
+    ] {
+        for scaling in [latency(), scaling(&[("classes", "batch")]), scaling(&[("minWorkers", "1")])] {
+            let pushed = is_active(&reading, &scaling, Timestamp::UNIX_EPOCH);
+            assert_eq!(pushed, decided(&one(reading.clone()), &scaling).active, "{reading:?} {scaling:?}");
+        }
+    }
+}
+
+#[test]
+fn more_workers_than_can_find_something_to_take_are_not_asked_for_unless_allowed() {
+    let reading = Reading { waiting: [0, 100, 0], max_consumers: Some(4), ..Reading::default() };
+    let of = |pairs: &[(&str, &str)]| wanted(&one(reading.clone()), &scaling(pairs));
+    assert_eq!(of(&[("value", "10")]), 4.0);
+    assert_eq!(of(&[("value", "10"), ("allowIdleConsumers", "true")]), 10.0);
+    // Fewer than there are partitions are not rounded.
+    assert_eq!(of(&[("value", "30")]), 100.0 / 30.0);
+}
+
+#[test]
+fn the_fewest_and_the_most_hold_whatever_is_counted_and_by_the_calendar() {
+    let reading = Reading { waiting: [0, 100, 0], ..Reading::default() };
+    assert_eq!(wanted(&one(reading), &scaling(&[("value", "1"), ("maxWorkers", "8")])), 8.0);
+    let idle = decided(&one(Reading::default()), &scaling(&[("value", "5"), ("minWorkers", "2")]));
+    assert_eq!((idle.value, idle.active, idle.clamps[0].rule), (10.0, true, "minWorkers"));
+    // The epoch was a Thursday, at midnight.
+    let floor = scaling(&[("value", "5"), ("schedule", "0 0 * * 4 UTC for 1h = 3")]);
+    let then = decided(&one(Reading::default()), &floor);
+    assert_eq!((then.value, then.active, then.clamps[0].rule), (15.0, true, "schedule"));
+    let later = decide(&one(Reading::default()), &floor, "1970-01-01T01:00:00Z".parse().unwrap()).unwrap();
+    assert_eq!((later.value, later.active), (0.0, false));
+}
+
+#[test]
+fn a_rise_that_the_hpa_would_take_for_nothing_is_made_just_large_enough() {
+    let decision = decided(&steady(1_050, 10, 20), &latency());
+    assert!(decision.value > 11.0 && decision.value < 11.1, "{decision:?}");
+    let clamp = decision.clamps.last().unwrap();
+    assert_eq!(clamp.rule, "tolerance");
+    assert!((10.0..=11.0).contains(&clamp.from));
+    let without = scaling(&[("mode", "latency"), ("latency", "5s"), ("tolerance", "0")]);
+    assert_eq!(decided(&steady(1_050, 10, 20), &without).value.ceil(), 11.0);
+}
+
+#[test]
+fn the_rate_counts_what_arrives_and_what_is_there() {
+    let rate = scaling(&[("mode", "rate"), ("jobsPerSecond", "50"), ("stableWindow", "1m")]);
+    let decision = decided(&steady(200, 4, 600), &rate);
+    assert_eq!(decision.target, 50.0);
+    assert!((decision.value - 210.0).abs() < 0.1, "{decision:?}");
+}
+
+#[test]
+fn a_forecast_is_shown_with_its_error_and_used_only_when_told() {
+    let mut history = History::default();
+    // One job per second more every second.
+    for second in 0..=600_u32 {
+        let arrived = u64::from(second) * u64::from(second) / 2;
+        let fleet = fleet(10, 0);
+        history.add(Reading { taken_at: SECOND * second, ended: arrived, fleet, ..Reading::default() });
+    }
+    let of = |scaling: &Scaling| {
+        let Reckoning::Latency(needs) = decided(&history, scaling).reckoning else { panic!("another mode") };
+        needs
+    };
+    let shadow = of(&latency());
+    let forecast = shadow.forecast.unwrap();
+    assert!((forecast.arrivals - 660.0).abs() < 30.0, "{forecast:?}");
+    assert!(forecast.mean_absolute_error > 0.0 && forecast.mean_absolute_error < 60.0, "{forecast:?}");
+    assert!(shadow.arrivals < 605.0, "{shadow:?}");
+    let on = of(&scaling(&[("mode", "latency"), ("latency", "5s"), ("forecast", "on")]));
+    assert_eq!(on.arrivals, forecast.arrivals);
+}
+
+/// A scaling rule of each mode.
+fn rules() -> impl Strategy<Value = Scaling> {
+    prop_oneof![
+        (1..200_u32).prop_map(|value| scaling(&[("value", &value.to_string())])),
+        (1..30_u32, 2..20_u32).prop_map(|(objective, panic)| {
+            let (objective, panic) = (format!("{objective}s"), format!("{panic}s"));
+            scaling(&[("mode", "latency"), ("latency", &objective), ("panicWindow", &panic)])
+        }),
+        (1..200_u32).prop_map(|rate| scaling(&[("mode", "rate"), ("jobsPerSecond", &rate.to_string())])),
+    ]
+}
+
+/// Readings a second apart or more: what arrives, what is done, what is there.
+fn histories() -> impl Strategy<Value = Vec<Reading>> {
+    let step = (1..20_u64, 0..400_u64, 0..400_u64, 0..6_u64, 0..3_u64, 0..3_u64);
+    prop::collection::vec(step, 1..60).prop_map(|steps| {
+        let (mut at, mut backlog, mut ended) = (0, 0_u64, 0);
+        steps
+            .into_iter()
+            .map(|(seconds, arrived, done, ready, loading, retry)| {
+                at += seconds;
+                let done = done.min(backlog + arrived);
+                backlog = backlog + arrived - done;
+                ended += done;
+                let leased = backlog.min(ready * 3);
+                Reading {
+                    taken_at: Duration::from_secs(at),
+                    waiting: [0, backlog - leased, 0],
+                    leased,
+                    retry,
+                    ended,
+                    fleet: Fleet { loading_for: SECOND * 5 * loading as u32, ..fleet(ready, loading) },
+                    ..Reading::default()
+                }
+            })
+            .collect()
+    })
+}
+
+fn seen(readings: &[Reading]) -> History {
+    let mut history = History::default();
+    readings.iter().for_each(|reading| history.add(reading.clone()));
+    history
+}
+
+proptest! {
+    #[test]
+    fn a_larger_backlog_never_asks_for_fewer_workers(
+        readings in histories(), scaling in rules(), more in 1..100_000_u64,
+    ) {
+        let before = wanted(&seen(&readings), &scaling);
+        let mut larger = readings;
+        larger.last_mut().unwrap().waiting[1] += more;
+        let after = wanted(&seen(&larger), &scaling);
+        prop_assert!(after >= before, "{after} is less than {before}");
+    }
+
+    #[test]
+    fn a_pool_with_work_or_a_worker_that_loads_is_never_told_to_go_to_nothing(
+        readings in histories(), scaling in rules(),
+    ) {
+        let history = seen(&readings);
+        let last = readings.last().unwrap();
+        let decision = decided(&history, &scaling);
+        prop_assert!(decision.value.is_finite() && decision.value >= 0.0);
+        let has_reason = last.backlog() > 0 || last.fleet.loading > 0;
+        prop_assert_eq!(decision.active, has_reason);
+        let rules = Rules { cooldown: Duration::ZERO, ..Rules::default() };
+        let mut replicas = Replicas::new(rules, 1, Duration::ZERO);
+        let seen = Observation { active: decision.active, value: decision.value, target: decision.target };
+        for _ in 0..10 {
+            let now = replicas.due();
+            let count = replicas.observe(now, Ok(seen));
+            prop_assert!(count > 0 || !has_reason);
+        }
+    }
+
+    #[test]
+    fn who_has_seen_the_same_says_the_same_and_reading_changes_nothing(readings in histories(), scaling in rules()) {
+        let (one, other) = (seen(&readings), seen(&readings));
+        let first = decided(&one, &scaling);
+        for _ in 0..3 {
+            prop_assert_eq!(&decided(&one, &scaling), &first);
+        }
+        prop_assert_eq!(&decided(&other, &scaling), &first);
+    }
+
+    #[test]
+    fn replicas_that_look_at_different_moments_agree_within_a_worker_on_a_steady_load(
+        rate in 1..2_000_u64, offset in 0..1_000_u64,
+    ) {
+        let looks = |offset: u64| {
+            let mut history = History::default();
+            for tick in 0..600_u64 {
+                let at = Duration::from_millis(tick * 500 + offset);
+                let ended = rate * at.as_millis() as u64 / 1_000;
+                history.add(Reading { taken_at: at, ended, fleet: fleet(rate.div_ceil(100), 0), ..Reading::default() });
+            }
+            wanted(&history, &scaling(&[("mode", "latency"), ("latency", "5s"), ("tolerance", "0")]))
+        };
+        prop_assert!((looks(0) - looks(offset)).abs() <= 1.0);
+    }
+}

@@ -1,0 +1,196 @@
+//! Every policy under every trace.
+
+use std::time::Duration;
+
+use rayon::prelude::*;
+
+use super::decider::decider;
+use super::oracle::{self, Oracle};
+use super::pool::{self, Decider, Outcome, View};
+use super::report::Figures;
+use super::scenario::{Objective, PolicySettings, Scenario};
+use super::trace::Trace;
+use crate::TriggerError;
+
+/// The name of the run that knew the trace beforehand: what the others' costs are compared with.
+pub const ORACLE: &str = "oracle";
+
+/// What each policy made of one trace.
+#[derive(Debug, Clone)]
+pub struct Comparison<'a> {
+    /// The trace's name.
+    pub name: &'a str,
+    /// The trace.
+    pub trace: &'a Trace,
+    /// What jobs were promised.
+    pub objective: Objective,
+    /// What it costs at least, whatever is known: every item done in full batches, and one start.
+    pub bound: Duration,
+    /// The runs: the oracle's, if there is one, and then in the order of the scenario.
+    pub runs: Vec<Run>,
+}
+
+/// What one policy made of one trace.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The policy's name.
+    pub policy: String,
+    /// The figures.
+    pub figures: Figures,
+    /// The pool from time to time.
+    pub series: Vec<View>,
+}
+
+impl Comparison<'_> {
+    /// What the oracle paid, if there is one.
+    pub fn oracle_time(&self) -> Option<Duration> {
+        self.runs.iter().find(|run| run.policy == ORACLE).map(|run| run.figures.worker_time)
+    }
+}
+
+impl Run {
+    /// What a policy of this name made of a trace.
+    pub fn new(policy: &str, trace: &Trace, objective: Objective, outcome: Outcome) -> Self {
+        let figures = Figures::new(trace, objective, &outcome);
+        let mut series = outcome.series;
+        // A pool that is at rest after its last job is watched no more, though the trace may go on.
+        if let Some(last) = series.last().filter(|last| last.now < trace.length).copied() {
+            let rest = View { waiting: 0, leased: 0, oldest: Duration::ZERO, ready: 0, loading: 0, ..last };
+            series.extend([rest, View { now: trace.length, ..rest }]);
+        }
+        Self { policy: policy.to_owned(), figures, series }
+    }
+}
+
+/// Runs every policy of the scenario under every trace, and the oracle where the scenario wants it, on all cores. The same
+/// scenario and traces make the same runs.
+pub fn compare<'a>(scenario: &Scenario, traces: &'a [(String, Trace)]) -> Result<Vec<Comparison<'a>>, TriggerError> {
+    let (worker, objective) = (scenario.worker.worker(), scenario.objective);
+    let policies = || scenario.policies.iter().map(|(name, policy)| Some((name, policy)));
+    let oracle = scenario.oracle.then_some(None);
+    let pairs: Vec<_> = traces
+        .iter()
+        // The oracle takes longest, so it begins first.
+        .flat_map(|(_, trace)| oracle.into_iter().chain(policies()).map(move |policy| (trace, policy)))
+        .collect();
+    let run = |(trace, policy): &(&'a Trace, Option<(&String, &PolicySettings)>)| -> Result<Option<Run>, TriggerError> {
+        let Some((name, policy)) = policy else {
+            let oracle = Oracle::new(trace, worker, objective.latency.get(), objective.percentile / 100.0);
+            return Ok(oracle.outcome().map(|outcome| Run::new(ORACLE, trace, objective, outcome)));
+        };
+        let inner = decider(&policy.metadata, policy.scaled_object.rules())?;
+        let mut ending = Ending { inner, over: trace.length, jobs: trace.jobs.len() as u64 };
+        let outcome = pool::run(trace, worker, objective.latency.get(), &mut ending);
+        Ok(Some(Run::new(name, trace, objective, outcome)))
+    };
+    let runs: Result<Vec<Option<Run>>, TriggerError> = pairs.par_iter().map(run).collect();
+    let mut runs = runs?.into_iter();
+    let of_trace = |(name, trace): &'a (String, Trace)| Comparison {
+        name,
+        trace,
+        objective,
+        bound: oracle::bound(trace, worker),
+        runs: runs.by_ref().take(scenario.policies.len() + usize::from(scenario.oracle)).flatten().collect(),
+    };
+    Ok(traces.iter().map(of_trace).collect())
+}
+
+/// How long after its trace a run is given up on whose jobs have not all ended.
+const PATIENCE: Duration = Duration::from_secs(20 * 3600);
+
+/// A policy until the trace is over and every job has ended, or none is waited for any more. Then the workers are
+/// stopped, so that a policy that keeps some for ever has a cost, and all policies pay for the same time.
+struct Ending {
+    inner: Box<dyn Decider>,
+    over: Duration,
+    jobs: u64,
+}
+
+impl Decider for Ending {
+    fn due(&self) -> Duration {
+        self.inner.due()
+    }
+
+    fn decide(&mut self, view: &View) -> u32 {
+        let wanted = self.inner.decide(view);
+        let is_over = view.now >= self.over && view.ended == self.jobs;
+        let is_given_up = view.now >= self.over + PATIENCE;
+        if is_over || is_given_up { 0 } else { wanted }
+    }
+
+    fn woken(&mut self, view: &View) -> u32 {
+        self.inner.woken(view)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulation::scenario::Source;
+    use crate::simulation::scenario::source::Burst;
+
+    /// What is read as a scenario, without its file.
+    fn scenario(policies: &str) -> Scenario {
+        let text = format!(
+            r#"{{"objective": {{"latency": "5s"}}, "oracle": false,
+            "worker": {{"cold_start": "10s", "batch_base": "100ms", "batch_item": "0s", "batch_limit": 1}},
+            "traces": {{"steady": {{"poisson": {{"rate": 2}}, "length": "10m"}}}},
+            "policies": {{{policies}}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn runs(policies: &str) -> Vec<Run> {
+        let scenario = scenario(policies);
+        let traces = scenario.load_traces(std::path::Path::new(".")).unwrap();
+        let mut comparisons = compare(&scenario, &traces).unwrap();
+        assert_eq!((comparisons.len(), comparisons[0].name), (1, "steady"));
+        comparisons.remove(0).runs
+    }
+
+    #[test]
+    fn every_policy_runs_under_its_name_and_its_own_rules() {
+        let runs = runs(
+            r#""slow": {"metadata": {"value": "50"}, "scaled_object": {"maxReplicaCount": 1}},
+            "fast": {"metadata": {"value": "1"}}"#,
+        );
+        assert_eq!(runs.iter().map(|run| run.policy.as_str()).collect::<Vec<_>>(), ["slow", "fast"]);
+        let [slow, fast] = [&runs[0].figures, &runs[1].figures];
+        assert_eq!((slow.peak_workers, slow.starts, slow.unfinished), (1, 1, 0));
+        assert!(fast.peak_workers > 1 && fast.worker_time > slow.worker_time);
+        assert!(fast.attainment >= slow.attainment);
+    }
+
+    #[test]
+    fn a_pool_that_is_at_rest_early_is_seen_so_until_its_trace_is_over() {
+        let mut scenario = scenario(r#""usual": {"metadata": {}}"#);
+        let seconds = service::Period::seconds;
+        let burst = Some(Burst { rate: 5.0, from: seconds(60), until: seconds(120) });
+        let source = Source { burst, length: Some(seconds(3600)), ..Source::default() };
+        scenario.traces.insert("steady".to_owned(), source);
+        let traces = scenario.load_traces(std::path::Path::new(".")).unwrap();
+        let runs = compare(&scenario, &traces).unwrap().remove(0).runs;
+        let last = runs[0].series.last().unwrap();
+        assert_eq!((last.now, last.ready, last.waiting), (Duration::from_secs(3600), 0, 0));
+        assert_eq!(last.ended, runs[0].figures.jobs);
+    }
+
+    #[test]
+    fn a_policy_that_keeps_a_worker_for_ever_pays_for_it_until_the_trace_is_over() {
+        let object = r#"{"minReplicaCount": 2, "maxReplicaCount": 2}"#;
+        let runs = runs(&format!(r#""kept": {{"metadata": {{}}, "scaled_object": {object}}}"#));
+        // Two for ten minutes, and until the HPA's next turn.
+        let paid = runs[0].figures.worker_time.as_secs();
+        assert!((1100..=1240).contains(&paid), "{paid}");
+    }
+
+    #[test]
+    fn a_run_that_cannot_keep_up_is_given_up_on_with_its_cost_and_its_unfinished_jobs() {
+        let mut scenario = scenario(r#""one": {"metadata": {}, "scaled_object": {"maxReplicaCount": 1}}"#);
+        scenario.worker.batch_base = service::Period::seconds(3600);
+        let traces = scenario.load_traces(std::path::Path::new(".")).unwrap();
+        let figures = compare(&scenario, &traces).unwrap().remove(0).runs.remove(0).figures;
+        assert!(figures.unfinished > 1000 && figures.jobs - figures.unfinished >= 20, "{figures:?}");
+        assert!(figures.worker_time > PATIENCE);
+    }
+}

@@ -1,0 +1,91 @@
+//! Which policy a trigger's metadata asks for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::pool::{Decider, Scaled};
+use crate::TriggerError;
+use crate::history::History;
+use crate::policy::{self, Scaling};
+use crate::replicas::{Failure, Observation, Rules};
+
+/// The scaler as this metadata asks for it, behind KEDA and an HPA with these rules.
+///
+/// Every key that no policy has is borne, as KEDA sends the whole map. To a schedule a trace begins at midnight of a Monday,
+/// UTC.
+pub fn decider(metadata: &BTreeMap<String, String>, rules: Rules) -> Result<Box<dyn Decider>, TriggerError> {
+    let scaling = Scaling::of_metadata(metadata)?;
+    let answer = move |history: &History| {
+        let now = history.latest().map_or(Duration::ZERO, |reading| reading.taken_at);
+        let decision = policy::decide(history, &scaling, clock(now));
+        let seen = |decision: policy::Decision| Observation {
+            active: decision.active,
+            value: decision.value,
+            target: decision.target,
+        };
+        decision.map(seen).ok_or(Failure::Metrics { target: scaling.mode.target() })
+    };
+    Ok(Box::new(Scaled::new(rules, answer)))
+}
+
+/// The time of day that a time of the trace stands for.
+fn clock(at: Duration) -> Timestamp {
+    // 1970-01-05, the first Monday that the clock knows.
+    const MONDAY_SECONDS: u64 = 4 * 24 * 3600;
+    let seconds = i64::try_from(MONDAY_SECONDS.saturating_add(at.as_secs())).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulation::pool::View;
+
+    fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn backlog(now: Duration, waiting: u64, ready: u32) -> View {
+        View { now, waiting, arrived: waiting, ready, ..View::default() }
+    }
+
+    #[test]
+    fn a_backlog_makes_as_many_workers_as_the_value_says_under_each_of_its_names() {
+        for name in ["value", "lagThreshold", "queueLength"] {
+            let pairs = [("pool", "digits"), ("scalerAddress", "a:1"), (name, "20")];
+            let mut decider = decider(&metadata(&pairs), Rules::default()).unwrap();
+            let mut workers = 0;
+            while decider.due() <= Duration::from_secs(60) {
+                workers = decider.decide(&backlog(decider.due(), 100, workers));
+            }
+            assert_eq!(workers, 5, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_backlog_that_is_not_above_the_activation_starts_nothing() {
+        for name in ["activationValue", "activationLagThreshold"] {
+            let mut decider = decider(&metadata(&[(name, "100")]), Rules::default()).unwrap();
+            assert_eq!(decider.decide(&backlog(Duration::ZERO, 100, 0)), 0);
+            assert_eq!(decider.decide(&backlog(decider.due(), 100, 0)), 0);
+            assert_eq!(decider.woken(&backlog(decider.due(), 101, 0)), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_mode_can_be_simulated_and_what_is_wrong_is_named() {
+        for pairs in [
+            &[("mode", "latency"), ("latency", "5s")][..],
+            &[("mode", "rate"), ("jobsPerSecond", "5")],
+            &[("schedule", "0 0 * * 1 UTC for 1h = 2")],
+        ] {
+            let mut decider = decider(&metadata(pairs), Rules::default()).unwrap();
+            let workers = decider.decide(&backlog(Duration::ZERO, 10, 0));
+            assert!(workers >= 1, "{pairs:?}");
+        }
+        let error = decider(&metadata(&[("lagThreshold", "0")]), Rules::default()).err().unwrap();
+        assert_eq!(error.to_string(), "lagThreshold: \"0\" is not a number of at least 0.001");
+    }
+}

@@ -1,0 +1,77 @@
+//! What is wrong with the files is said by key and file.
+
+use rcgen::{CertificateParams, KeyPair};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A folder with a certificate, its key, and settings that name them.
+fn files() -> (TempDir, TlsSettings) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let settings = TlsSettings {
+        certificate: path("tls.crt"),
+        key: path("tls.key"),
+        client_ca: Some(path("ca.crt")),
+        reload_interval: Period::millis(5),
+    };
+    write(&settings);
+    (folder, settings)
+}
+
+fn write(settings: &TlsSettings) {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(&settings.certificate, certificate.pem()).unwrap();
+    std::fs::write(&settings.key, key.serialize_pem()).unwrap();
+    std::fs::write(settings.client_ca.as_ref().unwrap(), certificate.pem()).unwrap();
+}
+
+async fn faults_of(settings: &TlsSettings) -> String {
+    Tls::open(settings.clone()).await.err().expect("it was opened").to_string()
+}
+
+#[tokio::test]
+async fn a_file_that_is_missing_or_not_pem_is_named_with_its_key() {
+    let (_folder, settings) = files();
+    assert!(Tls::open(settings.clone()).await.is_ok());
+    let (certificate, key) = (settings.certificate.clone(), settings.key.clone());
+    let client_ca = settings.client_ca.clone().unwrap();
+    std::fs::remove_file(&certificate).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    let missing = |name: &str, path: &Path| {
+        format!("scaler.tls.{name}: {path:?} cannot be read: No such file or directory (os error 2)")
+    };
+    assert_eq!(faults_of(&settings).await, [missing("certificate", &certificate), missing("key", &key)].join("\n"));
+
+    for path in [&certificate, &key, &client_ca] {
+        std::fs::write(path, "password").unwrap();
+    }
+    let expected = [
+        format!("scaler.tls.certificate: {certificate:?} holds no certificate in PEM"),
+        format!("scaler.tls.key: {key:?} holds no private key in PEM that can be used"),
+        format!("scaler.tls.client_ca: {client_ca:?} holds no certificate in PEM"),
+    ];
+    assert_eq!(faults_of(&settings).await, expected.join("\n"));
+}
+
+#[tokio::test]
+async fn a_key_that_does_not_fit_its_certificate_is_named() {
+    let (_folder, settings) = files();
+    std::fs::write(&settings.key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let (key, certificate) = (&settings.key, &settings.certificate);
+    let expected = format!("scaler.tls.key: {key:?} does not fit the certificate in {certificate:?}");
+    assert_eq!(faults_of(&settings).await, expected);
+}
+
+#[tokio::test]
+async fn renewed_files_are_taken_and_broken_ones_are_not() {
+    let (_folder, settings) = files();
+    let mut tls = Tls::open(settings.clone()).await.unwrap();
+    let first = Arc::clone(&tls.current.borrow_and_update());
+    // Broken from here to the next write: whatever was seen between, nothing is taken.
+    std::fs::write(&settings.key, "cut off").unwrap();
+    write(&settings);
+    tls.current.changed().await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &tls.current.borrow()));
+}

@@ -1,0 +1,43 @@
+//! Why an answer was given.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_answers_are_explained_with_what_was_seen_and_the_rule() {
+    let (system, scaler, mut keda) = running().await;
+    let (status, nobody) = scaler.admin("/explain/echo").await.unwrap();
+    assert_eq!((status.as_u16(), nobody.as_str()), (200, r#"{"pool":"echo","decisions":[]}"#));
+    let (status, unknown) = scaler.admin("/explain/nosuch").await.unwrap();
+    assert_eq!((status.as_u16(), unknown.trim()), (404, "pool: \"nosuch\" is not a pool of this scaler"));
+
+    let backend = system.backend().await.unwrap();
+    publish(&backend, "echo", 7).await;
+    keda.until_value(&object("echo"), 7.0).await;
+    let fast = with("echo", &[("mode", "latency"), ("latency", "2s"), ("maxWorkers", "3")]);
+    assert_eq!(keda.value(&fast).await.unwrap().metric_value, 1);
+
+    let (_, text) = scaler.admin("/explain/echo").await.unwrap();
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let of_backlog = told["decisions"].as_array().unwrap().iter().rev().nth(1).unwrap();
+    assert_eq!(of_backlog["object"], "default/echo-workers");
+    assert_eq!(of_backlog["seen"]["waiting"]["standard"], 7);
+    assert_eq!(of_backlog["decision"]["value"], 7.0);
+    assert_eq!(of_backlog["decision"]["target"], 2.5);
+    assert_eq!(of_backlog["decision"]["active_because"], "there is work");
+    let of_latency = told["decisions"].as_array().unwrap().last().unwrap();
+    assert_eq!(of_latency["rule"]["mode"], "latency");
+    assert_eq!(of_latency["rule"]["max_workers"], 3);
+    assert_eq!(of_latency["rule"]["seconds"]["objective"], 2.0);
+    assert_eq!(of_latency["decision"]["reckoning"]["wanted"], 1.0);
+
+    let arguments = ["explain", "echo", "--admin", scaler.admin_url()];
+    let (status, output) = Process::start(system.folder(), &arguments).unwrap().ended().await.unwrap();
+    assert!(status.success(), "{output}");
+    for part in [
+        "default/echo-workers: 2.80 workers, active: there is work",
+        "value:  7 = waiting 7 + held 0 + retry 0",
+        "no batch measured yet",
+    ] {
+        assert!(output.contains(part), "{part:?} is not in:\n{output}");
+    }
+}
