@@ -88,4 +88,24 @@ mod tests {
         let error = decider(&metadata(&[("lagThreshold", "0")]), Rules::default()).err().unwrap();
         assert_eq!(error.to_string(), "lagThreshold: \"0\" is not a number of at least 0.001");
     }
+
+    #[test]
+    fn under_a_constant_load_the_number_of_workers_comes_to_rest() {
+        use crate::simulation::pool::{Worker, run};
+        use crate::simulation::trace::Pattern;
+
+        const MINUTE: Duration = Duration::from_secs(60);
+        let (batch_base, batch_item) = (Duration::from_millis(20), Duration::from_millis(10));
+        let worker = Worker { cold_start: MINUTE, batch_base, batch_item, batch_limit: 8 };
+        for (rate, seed) in [(20.0, 1), (60.0, 2), (130.0, 3), (300.0, 4)] {
+            let trace = Pattern::Poisson { rate }.trace(MINUTE * 60, seed);
+            let pairs = [("mode", "latency"), ("latency", "5s")];
+            let mut decider = decider(&metadata(&pairs), Rules { max: 50, ..Rules::default() }).unwrap();
+            let outcome = run(&trace, worker, Duration::from_secs(5), &mut *decider);
+            let settled = outcome.series.iter().filter(|view| (MINUTE * 20..MINUTE * 60).contains(&view.now));
+            let counts: Vec<u32> = settled.map(|view| view.ready + view.loading).collect();
+            let changes = counts.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert!(changes <= 2, "{changes} changes in 40 minutes at {rate}/s: {counts:?}");
+        }
+    }
 }

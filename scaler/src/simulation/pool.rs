@@ -172,7 +172,7 @@ const SERIES_INTERVAL: Duration = Duration::from_secs(5);
 const LONGEST_TAIL: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs a trace until every job has ended and no worker is left, and at most a day longer than the trace.
-pub fn run(trace: &Trace, worker: Worker, objective: Duration, decider: &mut impl Decider) -> Outcome {
+pub fn run(trace: &Trace, worker: Worker, objective: Duration, decider: &mut dyn Decider) -> Outcome {
     let mut pool = Pool::new(trace, worker, objective);
     loop {
         let arrives = trace.jobs.get(pool.arrived).map(|job| job.at);
