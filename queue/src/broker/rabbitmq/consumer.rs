@@ -186,7 +186,16 @@ impl Taker {
         while !reply.is_closed() {
             let session = self.open().await?;
             let error = match session.take(max, &holder, reply).await {
-                Ok(taken) => return Ok(taken),
+                Ok(taken) if !taken.is_empty() || reply.is_closed() => return Ok(taken),
+                Ok(_) => {
+                    // A server before 4.0 that sees a queue deleted and declared in one breath has its consumers go on at
+                    // the new one, but forgets their state, and with it what it gives them. Only a channel's end brings
+                    // that back, and nothing tells that it is so. An idle channel costs little to replace.
+                    if session.holds_nothing() {
+                        self.end(&session);
+                    }
+                    continue;
+                }
                 Err(error) => error,
             };
             self.end(&session);

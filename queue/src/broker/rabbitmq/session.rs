@@ -25,6 +25,9 @@ use crate::{Error, ErrorKind, PoolName, Result};
 /// What waited may have gone to another consumer meanwhile, so what does not come within this time is not waited for.
 const STRAGGLERS: Duration = Duration::from_millis(50);
 
+/// How long to trust that the first job of an empty queue will be delivered.
+const TRUST: Duration = Duration::from_secs(10);
+
 /// What a consumer is answered.
 pub(super) type Reply = Result<Vec<Delivery>>;
 
@@ -77,13 +80,18 @@ impl Session {
         !self.is_ended.load(Ordering::Relaxed) && self.channel.status().connected()
     }
 
+    /// Whether every delivery of its has been settled.
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.unsettled().tags.is_empty()
+    }
+
     /// From here on nothing is said on its channel but that it closes; `false` if it is closed already.
     pub(super) fn end(&self) -> bool {
         !self.is_ended.swap(true, Ordering::Relaxed) && self.channel.status().connected()
     }
 
-    /// Waits until something is there, or nobody wants the `reply` any more, and takes at most `max`, the most urgent
-    /// class first.
+    /// Waits until something is there and takes at most `max`, the most urgent class first. Takes nothing when nothing
+    /// came for as long as waiting can be trusted, or when nobody wants the `reply` any more.
     ///
     /// What waits must go on waiting in the broker, so consumers are opened for exactly what is wanted, and closed.
     pub(super) async fn take(&self, max: usize, holder: &Arc<dyn Holder>, reply: &mut oneshot::Sender<Reply>) -> Reply {
@@ -98,19 +106,19 @@ impl Session {
                 wanted.push((source, some));
             }
             wanted.retain(|(_, some)| *some > 0);
-            let patience = if wanted.is_empty() {
+            let is_empty = wanted.is_empty();
+            let mut taken = if is_empty {
                 // The first of any queue is the signal.
                 wanted.extend(self.sources.iter().map(|source| (source, 1)));
-                None
+                self.consume(&wanted, 1, TRUST, reply).await?
             } else {
-                Some(STRAGGLERS)
+                self.consume(&wanted, wanted.iter().map(|(_, some)| some).sum(), STRAGGLERS, reply).await?
             };
-            let mut taken = self.consume(&wanted, patience, reply).await?;
             taken.sort_by_key(|(source, received)| (source.class, received.delivery_tag));
             let taken: Vec<_> =
                 taken.into_iter().map(|(source, received)| self.delivery(source, received, holder)).collect();
             let taken = self.at_most(max, taken);
-            if !taken.is_empty() || reply.is_closed() {
+            if !taken.is_empty() || is_empty || reply.is_closed() {
                 return Ok(taken);
             }
         }
@@ -129,12 +137,13 @@ impl Session {
         queues::waiting(&self.channel, name.clone()).await?.ok_or_else(gone)
     }
 
-    /// Opens a consumer for each of `wanted`, with room for as many, and closes them when all came, when nothing more
-    /// came for as long as `patience`, or when nobody wants the `reply` any more. Without patience, the first is enough.
+    /// Opens a consumer for each of `wanted`, with room for as many, and closes them when `enough` came, when nothing more
+    /// came for as long as `patience`, or when nobody wants the `reply` any more.
     async fn consume<'a>(
         &self,
         wanted: &[(&'a Source, usize)],
-        patience: Option<Duration>,
+        enough: usize,
+        patience: Duration,
         reply: &mut oneshot::Sender<Reply>,
     ) -> Result<Vec<(&'a Source, Received)>> {
         let opened = wanted.iter().map(async |(source, some)| {
@@ -154,22 +163,15 @@ impl Session {
         });
         let mut deliveries = stream::select_all(deliveries.map(|stream| stream.boxed()));
 
-        let all: usize = if patience.is_some() { wanted.iter().map(|(_, some)| some).sum() } else { 1 };
-        let mut taken = Vec::with_capacity(all);
-        while taken.len() < all {
-            let late = async {
-                match patience {
-                    Some(patience) => tokio::time::sleep(patience).await,
-                    None => std::future::pending().await,
-                }
-            };
+        let mut taken = Vec::with_capacity(enough);
+        while taken.len() < enough {
             tokio::select! {
                 biased;
                 next = deliveries.next() => match next.flatten() {
                     Some((source, received)) => taken.push((source, self.came(received)?)),
                     None => return Err(Error::new(ErrorKind::Unavailable, "the broker stopped delivering")),
                 },
-                () = late => break,
+                () = tokio::time::sleep(patience) => break,
                 () = reply.closed() => break,
             }
         }

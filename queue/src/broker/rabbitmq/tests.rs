@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::protocol::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection};
 
 use self::server::Server;
@@ -36,7 +36,7 @@ async fn channel(url: &RabbitMqUrl) -> (Connection, Channel) {
 }
 
 /// A queue of [`pool`] and [`Class::Standard`].
-fn queue(fixture: &RabbitMqFixture) -> lapin::types::ShortString {
+fn queue(fixture: &RabbitMqFixture) -> ShortString {
     format!("{}.{}.standard", fixture.prefix(), pool()).into()
 }
 
@@ -324,14 +324,7 @@ async fn a_queue_that_is_deleted_is_declared_again_by_who_publishes_and_by_who_t
 
     // Nobody publishes when this one goes, so the consumer that waits at it must notice by itself.
     let mut receiving = consumer.receive(1);
-    let waits = async {
-        while channel.queue_declare(queue(&fixture), passive(), FieldTable::default()).await.unwrap().consumer_count()
-            == 0
-        {
-            assert!(futures::poll!(&mut receiving).is_pending());
-        }
-    };
-    soon(waits).await;
+    soon(consumed(&channel, queue(&fixture), &mut receiving)).await;
     delete().await;
     assert!(futures::poll!(&mut receiving).is_pending());
     // What a channel sends to a queue just when it goes or comes the server may confirm and forget: so more than one.
@@ -350,6 +343,36 @@ async fn a_queue_that_is_deleted_is_declared_again_by_who_publishes_and_by_who_t
         }
     });
     assert!(taken.await[0].job.id.as_str().starts_with("again-"));
+}
+
+/// Servers before 4.0 let the consumer of a queue that comes back at once go on at the new one, under a state that they
+/// then forget: what that consumer is given nobody sees.
+#[tokio::test]
+async fn a_consumer_is_not_lost_when_its_queue_is_deleted_and_declared_in_one_breath() {
+    let fixture = shared();
+    let process = fixture.open().await;
+    let producer = process.broker.producer().await.unwrap();
+    producer.publish(&[contract::job(&fixture, "first")]).await.unwrap();
+    let consumer = process.broker.consumer(&pool()).await.unwrap();
+    done(&*consumer, soon(consumer.receive(1)).await.unwrap()).await;
+
+    let (_connection, channel) = channel(fixture.url()).await;
+    let mut receiving = consumer.receive(1);
+    soon(consumed(&channel, queue(&fixture), &mut receiving)).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(i32::MAX));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let deleted = channel.queue_delete(queue(&fixture), QueueDeleteOptions::default());
+    let declared = channel.queue_declare(queue(&fixture), durable, arguments);
+    let (deleted, declared) = futures::join!(deleted, declared);
+    deleted.unwrap();
+    declared.unwrap();
+    // Of a process that knows nothing of the former queue, whose jobs are therefore not forgotten.
+    let producer = fixture.open().await.broker.producer().await.unwrap();
+    producer.publish(&[contract::job(&fixture, "second")]).await.unwrap();
+    let taken = soon(receiving).await.unwrap();
+    assert_eq!(taken[0].job.id.as_str(), "second");
 }
 
 #[tokio::test]
@@ -398,6 +421,19 @@ async fn any_number_of_queues_that_are_not_there_is_read() {
     for _ in 0..3 {
         let depths = soon(gauge.depths(&pools)).await.into_iter().map(|depth| depth.unwrap().waiting());
         assert_eq!(depths.collect::<Vec<_>>(), [vec![0; 100], vec![2]].concat());
+    }
+}
+
+/// Polls what is `receiving`, which gets nothing yet, until the server knows a consumer of `queue`.
+async fn consumed(
+    channel: &Channel,
+    queue: ShortString,
+    receiving: &mut (impl Future<Output: std::fmt::Debug> + Unpin),
+) {
+    let consumers =
+        async || channel.queue_declare(queue.clone(), passive(), FieldTable::default()).await.unwrap().consumer_count();
+    while consumers().await == 0 {
+        assert!(futures::poll!(&mut *receiving).is_pending());
     }
 }
 
