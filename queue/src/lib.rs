@@ -2,7 +2,7 @@
 //!
 //! Three roles, because the three services hold three different things: the gateway a [`Producer`], a worker a
 //! [`Consumer`], the scaler a [`Gauge`]; all of them the [`Ledger`], which knows what became of every job, and the
-//! [`Roster`], which knows the workers alive. A [`Backend`] opens them from one URL.
+//! [`Roster`], which knows the workers alive and what they measured. A [`Backend`] opens them from one URL.
 //!
 //! No type of a driver leaves this crate: errors are an [`Error`] with a [`ErrorKind`] that a caller can decide on.
 
@@ -37,6 +37,6 @@ pub use ledger::{
     JobRecord, Lease, Ledger, Outcome, Publication, Purged, Requeued, State, Submitted,
 };
 pub use risk::{PoolExpectation, Risk, Severity};
-pub use roster::{Roster, WorkerId, WorkerRecord, WorkerState};
+pub use roster::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};
 pub use route::{Route, RouteError, RouteErrors, Routes};
 pub use upkeep::Upkeep;

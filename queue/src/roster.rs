@@ -1,4 +1,4 @@
-//! The workers alive.
+//! The workers alive, and what the last ones measured.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,10 +13,11 @@ pub(crate) mod embedded;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 
-/// The workers alive, each known by its last beat.
+/// The workers alive, each known by its last beat; and of each pool what was measured last, which outlives its workers.
 #[async_trait]
 pub trait Roster: Send + Sync {
-    /// Enters a worker, or renews it: it counts as alive until `alive` from now.
+    /// Enters a worker, or renews it: it counts as alive until `alive` from now. What it has measured is what its pool is
+    /// remembered by from here on; a worker that has measured nothing yet changes nothing of that.
     async fn beat(&self, worker: &WorkerRecord, alive: Duration) -> Result<()>;
 
     /// Strikes a worker out. Striking out an unknown one changes nothing.
@@ -25,6 +26,11 @@ pub trait Roster: Send + Sync {
     /// The workers alive of each of `pools`: one list per pool, in order, each sorted by id. One round trip for any
     /// number of pools, and those without workers cost next to nothing. A pool that is named twice is answered twice.
     async fn workers(&self, pools: &[PoolName]) -> Result<Vec<Vec<WorkerRecord>>>;
+
+    /// What was measured last in each of `pools`, in order, whatever has become of the worker that did: it may have left,
+    /// or vanished long ago. `None`: no worker of the pool has ever run a batch. One round trip for any number of pools; a
+    /// pool that is named twice is answered twice.
+    async fn measured(&self, pools: &[PoolName]) -> Result<Vec<Option<Measured>>>;
 }
 
 /// Names a worker process: unique over all starts.
@@ -84,6 +90,41 @@ pub struct WorkerRecord {
     pub batch_limit_items: u32,
     /// Seconds from the start of the process until it was ready; 0 while it loads.
     pub cold_start_seconds: f64,
+}
+
+impl WorkerRecord {
+    /// What it has measured. `None` before its first batch, and where it says what no batch can take.
+    pub fn measured(&self) -> Option<Measured> {
+        let measured = Measured {
+            batch_base_seconds: self.batch_base_seconds,
+            batch_item_seconds: self.batch_item_seconds,
+            batch_limit_items: self.batch_limit_items,
+            cold_start_seconds: self.cold_start_seconds,
+        };
+        measured.if_sound()
+    }
+}
+
+/// What a worker has measured, in the words of [`WorkerRecord`]: the curve, and how long it took to be ready.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// What a batch takes whatever its size, in seconds.
+    pub batch_base_seconds: f64,
+    /// What each item adds to it, in seconds. Both together are more than 0.
+    pub batch_item_seconds: f64,
+    /// The most items that run at once, at least 1.
+    pub batch_limit_items: u32,
+    /// Seconds from the start of the process until it was ready; 0: not known.
+    pub cold_start_seconds: f64,
+}
+
+impl Measured {
+    /// Itself, if a batch can take so long: what a worker or a store says may be anything.
+    fn if_sound(self) -> Option<Self> {
+        let (base, item) = (self.batch_base_seconds, self.batch_item_seconds);
+        let is_sound = base >= 0.0 && item >= 0.0 && (base + item).is_normal() && self.batch_limit_items > 0;
+        is_sound.then_some(self)
+    }
 }
 
 /// What a worker does.

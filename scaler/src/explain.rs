@@ -73,6 +73,8 @@ pub struct Seen {
     pub max_consumers: Option<u64>,
     /// A batch takes so many seconds, as measured: `base`, and `item` for each of up to `limit` items.
     pub batch: Option<[f64; 3]>,
+    /// That was measured by workers that were gone when this scaler started, and by none since.
+    pub batch_is_recalled: bool,
     /// From the start of a worker until it takes jobs, in seconds, as measured.
     pub cold_start_seconds: Option<f64>,
     /// For so long the pool has been seen.
@@ -198,6 +200,7 @@ impl Seen {
             draining: reading.fleet.draining,
             max_consumers: reading.max_consumers,
             batch: measured.batch.map(|batch| [batch.base_seconds, batch.item_seconds, batch.limit_items]),
+            batch_is_recalled: history.is_recalled(),
             cold_start_seconds: measured.cold_start.map(|cold_start| cold_start.as_secs_f64()),
             history_seconds: history.span().as_secs_f64(),
         }

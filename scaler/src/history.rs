@@ -23,6 +23,8 @@ pub struct History {
     /// The earliest first; the last one is the latest reading's.
     points: VecDeque<Point>,
     measured: Measured,
+    /// The batch of `measured` is an earlier one.
+    is_recalled: bool,
 }
 
 /// What is kept of a reading.
@@ -50,6 +52,12 @@ impl Point {
 }
 
 impl History {
+    /// Takes over what workers had measured before this history began. What has been measured since counts for more.
+    pub fn recall(&mut self, earlier: Measured) {
+        self.is_recalled |= self.measured.batch.is_none() && earlier.batch.is_some();
+        self.measured = self.measured.or(earlier);
+    }
+
     /// Adds a reading, which is later than those before it.
     pub fn add(&mut self, reading: Reading) {
         let point = Point {
@@ -59,9 +67,8 @@ impl History {
             workers: reading.fleet.staying(),
         };
         // A pool at zero has no worker that could say; what the last ones measured still holds.
-        let Measured { batch, cold_start } = reading.fleet.measured;
-        self.measured =
-            Measured { batch: batch.or(self.measured.batch), cold_start: cold_start.or(self.measured.cold_start) };
+        self.measured = reading.fleet.measured.or(self.measured);
+        self.is_recalled &= reading.fleet.measured.batch.is_none();
         self.latest = Some(reading);
         if let [.., before, last] = self.points.make_contiguous()
             && (last.at.saturating_sub(before.at) < FINE_SPACING
@@ -101,6 +108,11 @@ impl History {
         self.measured
     }
 
+    /// Whether the batch is one that was measured before this history began, by workers that are not in it.
+    pub fn is_recalled(&self) -> bool {
+        self.is_recalled
+    }
+
     /// The points, the earliest first.
     pub fn points(&self) -> impl DoubleEndedIterator<Item = &Point> {
         self.points.iter()
@@ -135,5 +147,34 @@ impl History {
         let share = if between > 0.0 { at.saturating_sub(before.at).as_secs_f64() / between } else { 1.0 };
         let (before, after) = (before.arrived() as f64, after.arrived() as f64);
         before + share.min(1.0) * (after - before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::{Batch, Fleet};
+
+    #[test]
+    fn what_earlier_workers_measured_holds_until_others_measure_it_anew_and_each_by_itself() {
+        let batch = |base_seconds| Some(Batch { base_seconds, item_seconds: 0.01, limit_items: 8.0 });
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let reading = |measured| Reading { fleet: Fleet { measured, ..Fleet::default() }, ..Reading::default() };
+        let earlier = Measured { batch: batch(1.0), cold_start: seconds(60) };
+        let mut history = History::default();
+        // Two readings may begin at once, each of which asks.
+        history.recall(earlier);
+        history.recall(earlier);
+        history.add(reading(Measured::default()));
+        assert_eq!((history.measured(), history.is_recalled()), (earlier, true));
+        history.add(reading(Measured { batch: None, cold_start: seconds(5) }));
+        let half = Measured { batch: batch(1.0), cold_start: seconds(5) };
+        assert_eq!((history.measured(), history.is_recalled()), (half, true));
+        history.add(reading(Measured { batch: batch(2.0), cold_start: seconds(6) }));
+        history.add(reading(Measured::default()));
+        // Too late.
+        history.recall(earlier);
+        let anew = Measured { batch: batch(2.0), cold_start: seconds(6) };
+        assert_eq!((history.measured(), history.is_recalled()), (anew, false));
     }
 }

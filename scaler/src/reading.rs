@@ -55,6 +55,25 @@ pub struct Measured {
     pub cold_start: Option<Duration>,
 }
 
+impl Measured {
+    /// Each of the two as it is known here, else as it is known there.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { batch: self.batch.or(other.batch), cold_start: self.cold_start.or(other.cold_start) }
+    }
+}
+
+impl From<queue::Measured> for Measured {
+    fn from(measured: queue::Measured) -> Self {
+        let batch = Batch {
+            base_seconds: measured.batch_base_seconds,
+            item_seconds: measured.batch_item_seconds,
+            limit_items: f64::from(measured.batch_limit_items),
+        };
+        let cold_start = Duration::try_from_secs_f64(measured.cold_start_seconds).ok();
+        Self { batch: Some(batch), cold_start: cold_start.filter(|cold_start| !cold_start.is_zero()) }
+    }
+}
+
 /// How long a batch takes: `base + items × item`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Batch {
@@ -148,15 +167,13 @@ impl Fleet {
                     fleet.loading_for = fleet.loading_for.saturating_add(since(worker.started_at, now));
                 }
             }
-            // What a worker says of itself may be anything.
-            let (of_base, of_item) = (worker.batch_base_seconds, worker.batch_item_seconds);
-            let is_sound = of_base >= 0.0 && of_item >= 0.0 && (of_base + of_item).is_normal();
-            if is_sound && worker.batch_limit_items > 0 {
-                base += of_base;
-                item += of_item;
-                limit += f64::from(worker.batch_limit_items);
+            if let Some(measured) = worker.measured() {
+                base += measured.batch_base_seconds;
+                item += measured.batch_item_seconds;
+                limit += f64::from(measured.batch_limit_items);
                 batches += 1.0;
             }
+            // What a worker says of itself may be anything.
             if worker.cold_start_seconds > 0.0 && worker.cold_start_seconds.is_finite() {
                 cold += worker.cold_start_seconds;
                 colds += 1.0;

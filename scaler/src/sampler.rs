@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -14,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::history::History;
 use crate::metrics::PoolMetrics;
-use crate::reading::{Failure, Reading, Unknown};
+use crate::reading::{Failure, Measured, Reading, Unknown};
 use crate::{ScalerSettings, metrics};
 
 /// So many pools are asked for in one call; all of them at the same time, so that a turn lasts no longer for there being many.
@@ -39,6 +40,8 @@ pub struct Sources {
 pub(crate) struct Seen {
     /// The readings that succeeded.
     pub(crate) history: History,
+    /// Whether the history knows what workers had measured before it began, or that none had.
+    has_recalled: bool,
     /// Why the reading after the last of those failed, if it did.
     pub(crate) failure: Option<Failure>,
 }
@@ -51,6 +54,13 @@ impl Seen {
         let reading = self.history.latest().ok_or_else(|| unknown(None))?;
         let age = now.saturating_sub(reading.taken_at);
         if age > max_age { Err(unknown(Some((age, max_age)))) } else { Ok(&self.history) }
+    }
+
+    /// Takes over what the roster remembers; nobody waits for it, since a reading follows.
+    fn recall(&mut self, earlier: Option<queue::Measured>) -> bool {
+        self.history.recall(earlier.map_or_else(Measured::default, Measured::from));
+        self.has_recalled = true;
+        false
     }
 
     /// Adds a reading; whether those who wait for changes should hear of it.
@@ -102,6 +112,8 @@ struct Reader {
     sources: Sources,
     clock: Clock,
     within: Duration,
+    /// Whether the roster has failed to say what it remembers, and not done so since.
+    cannot_recall: Arc<AtomicBool>,
 }
 
 impl Sampler {
@@ -118,7 +130,8 @@ impl Sampler {
         let pools: Arc<BTreeMap<_, _>> = Arc::new(pools.into_iter().map(watched).collect());
         let clock = Clock(Instant::now());
         let within = settings.read_timeout.get();
-        let reader = Reader { pools: Arc::clone(&pools), sources: sources.clone(), clock, within };
+        let (sources, cannot_recall) = (sources.clone(), Arc::default());
+        let reader = Reader { pools: Arc::clone(&pools), sources, clock, within, cannot_recall };
         let mut tasks = JoinSet::new();
         tasks.spawn(reader.clone().look_for_ever(settings.sample_interval.get()));
         tasks.spawn(reader.listen_for_ever());
@@ -192,7 +205,8 @@ impl Reader {
             return;
         }
         let taken_at = self.clock.now();
-        let read = self.ask(pools).await;
+        // A pool whose workers are gone is known by what the last of them measured: before it is first decided on.
+        let (read, ()) = tokio::join!(self.ask(pools), self.recall(pools));
         let now = Timestamp::now();
         let mut answers = read.map(Vec::into_iter);
         let (mut lost, mut again) = (Vec::new(), Vec::new());
@@ -216,6 +230,31 @@ impl Reader {
         }
         if let Some(pool) = again.first() {
             tracing::info!(%pool, pools = again.len(), "pools can be read again");
+        }
+    }
+
+    /// Asks the roster what it remembers of those pools of which it has not said so yet. Where it fails, the next reading of
+    /// the pool asks again: meanwhile the pool is scaled by what its own workers say.
+    async fn recall(&self, pools: &[PoolName]) {
+        let watched = pools.iter().filter_map(|pool| self.pools.get_key_value(pool));
+        let unknown = watched.filter(|(_, watched)| !watched.seen.borrow().has_recalled);
+        let (pools, unknown): (Vec<PoolName>, Vec<&Watched>) =
+            unknown.map(|(pool, watched)| (pool.clone(), watched)).unzip();
+        if pools.is_empty() {
+            return;
+        }
+        match self.bounded("roster", self.sources.roster.measured(&pools)).await {
+            Ok(remembered) => {
+                self.cannot_recall.store(false, Ordering::Relaxed);
+                for (watched, remembered) in unknown.into_iter().zip(remembered) {
+                    watched.seen.send_if_modified(|seen| seen.recall(remembered));
+                }
+            }
+            Err(Failure { source, reason }) if !self.cannot_recall.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(pools = pools.len(), source, reason, "what workers measured earlier is not known yet");
+            }
+            // As told before.
+            Err(_) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Row, params};
 
-use super::{Roster, WorkerId, WorkerRecord, WorkerState};
+use super::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};
 use crate::store::{Durability, Store, corrupt, sqlite};
 use crate::{PoolName, Result};
 
@@ -48,7 +48,23 @@ impl Roster for EmbeddedRoster {
                     worker.batch_limit_items,
                     worker.cold_start_seconds,
                 ];
-                beat.execute(row).map(drop).map_err(&beating)
+                beat.execute(row).map_err(&beating)?;
+                let Some(measured) = worker.measured() else { return Ok(()) };
+                let mut remember = write.prepare(
+                    "INSERT INTO measured (pool, batch_base_seconds, batch_item_seconds, batch_limit_items, \
+                     cold_start_seconds) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (pool) DO UPDATE SET \
+                     batch_base_seconds = ?2, batch_item_seconds = ?3, batch_limit_items = ?4, cold_start_seconds = ?5 \
+                     WHERE (batch_base_seconds, batch_item_seconds, batch_limit_items, cold_start_seconds) \
+                     <> (?2, ?3, ?4, ?5)",
+                )?;
+                let row = params![
+                    worker.pool.as_str(),
+                    measured.batch_base_seconds,
+                    measured.batch_item_seconds,
+                    measured.batch_limit_items,
+                    measured.cold_start_seconds,
+                ];
+                remember.execute(row).map(drop).map_err(&beating)
             })
             .await
     }
@@ -75,8 +91,7 @@ impl Roster for EmbeddedRoster {
                          WHERE alive_until >= ?1 AND pool IN (SELECT value FROM json_each(?2)) ORDER BY id",
                     )
                     .map_err(&reading)?;
-                let names = serde_json::json!(pools.iter().map(PoolName::as_str).collect::<Vec<_>>()).to_string();
-                let mut rows = select.query(params![now, names]).map_err(&reading)?;
+                let mut rows = select.query(params![now, list(&pools)]).map_err(&reading)?;
                 let mut found: HashMap<String, Vec<WorkerRecord>> = HashMap::new();
                 while let Some(row) = rows.next().map_err(&reading)? {
                     // One that cannot be read must not keep the scaler from all others.
@@ -89,6 +104,46 @@ impl Roster for EmbeddedRoster {
             })
             .await
     }
+
+    async fn measured(&self, pools: &[PoolName]) -> Result<Vec<Option<Measured>>> {
+        let pools = pools.to_vec();
+        self.store
+            .read(move |file| {
+                let reading = sqlite("read what was measured");
+                let mut select = file
+                    .prepare_cached(
+                        "SELECT pool, batch_base_seconds, batch_item_seconds, batch_limit_items, cold_start_seconds \
+                         FROM measured WHERE pool IN (SELECT value FROM json_each(?1))",
+                    )
+                    .map_err(&reading)?;
+                let mut rows = select.query([list(&pools)]).map_err(&reading)?;
+                let mut found: HashMap<String, Measured> = HashMap::new();
+                while let Some(row) = rows.next().map_err(&reading)? {
+                    match measured(row) {
+                        Ok((pool, measured)) => drop(found.insert(pool, measured)),
+                        Err(error) => tracing::warn!(%error, "what was measured in a pool cannot be read"),
+                    }
+                }
+                Ok(pools.iter().map(|pool| found.get(pool.as_str()).and_then(|found| found.if_sound())).collect())
+            })
+            .await
+    }
+}
+
+/// Names, as `json_each` takes them.
+fn list(pools: &[PoolName]) -> String {
+    serde_json::json!(pools.iter().map(PoolName::as_str).collect::<Vec<_>>()).to_string()
+}
+
+fn measured(row: &Row<'_>) -> Result<(String, Measured)> {
+    let reading = sqlite("read what was measured");
+    let measured = Measured {
+        batch_base_seconds: row.get(1).map_err(&reading)?,
+        batch_item_seconds: row.get(2).map_err(&reading)?,
+        batch_limit_items: row.get(3).map_err(&reading)?,
+        cold_start_seconds: row.get(4).map_err(&reading)?,
+    };
+    Ok((row.get(0).map_err(&reading)?, measured))
 }
 
 fn record(row: &Row<'_>) -> Result<WorkerRecord> {

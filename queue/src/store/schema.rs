@@ -9,7 +9,7 @@ use super::writer::BUSY_TIMEOUT;
 use crate::{Error, ErrorKind, Result};
 
 /// Grows with every change of the tables.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 /// Marks the file as ours ("Mill" in ASCII), so that a stranger's database is not taken for an empty one.
 const APPLICATION_ID: i64 = 0x4d69_6c6c;
@@ -91,7 +91,10 @@ fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<(
         if version < 3 {
             creating.execute_batch(TO_3).map_err(&opening)?;
         }
-        creating.execute_batch(TO_4).map_err(&opening)?;
+        if version < 4 {
+            creating.execute_batch(TO_4).map_err(&opening)?;
+        }
+        creating.execute_batch(TO_5).map_err(&opening)?;
         creating.pragma_update(None, "user_version", VERSION).map_err(&opening)?;
         creating.commit().map_err(&opening)?;
     }
@@ -222,7 +225,7 @@ ALTER TABLE workers ADD COLUMN batch_limit_items INTEGER NOT NULL DEFAULT 0;
 
 /// From version 3 to 4: the jobs of a pool are counted as they change, so that a reading costs the same however many there
 /// are. Triggers do it, so that no statement can forget to.
-const TO_4: &str = "
+pub(super) const TO_4: &str = "
 -- `given_out` is of those that were given out as due and are not known to be published. `ended` never falls. `arrival`
 -- grows over all pools: it is the number of the last time that the pool may have got work.
 CREATE TABLE pools (
@@ -266,4 +269,15 @@ CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs WHEN old.state <= 2 BEGIN
 END;
 DROP INDEX jobs_open;
 DROP INDEX jobs_given_out;
+";
+
+/// From version 4 to 5: what the workers of a pool measured last outlives them.
+const TO_5: &str = "
+CREATE TABLE measured (
+    pool TEXT PRIMARY KEY,
+    batch_base_seconds REAL NOT NULL,
+    batch_item_seconds REAL NOT NULL,
+    batch_limit_items INTEGER NOT NULL,
+    cold_start_seconds REAL NOT NULL
+) WITHOUT ROWID;
 ";

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
+use crate::{Backend, JobCounts};
 
 fn open(folder: &Path, max_size_bytes: Option<u64>) -> Result<Store> {
     Store::open(&StoreOptions { folder: folder.to_owned(), max_size_bytes }, Clock::default())
@@ -260,6 +261,27 @@ fn a_file_of_the_third_version_counts_the_jobs_that_it_holds_and_what_becomes_of
     file.execute("DELETE FROM jobs", []).unwrap();
     assert_eq!(counts("first"), [0, 0, 0, 0, 2]);
     assert_eq!(counts("second"), [0, 0, 0, 0, 1]);
+}
+
+#[tokio::test]
+async fn a_file_of_the_fourth_version_keeps_its_counts_and_has_nothing_measured_to_remember() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("millrace.db");
+    let fourth = Connection::open(&file).unwrap();
+    for step in [schema::TABLES, schema::TO_2, schema::TO_3, schema::TO_4] {
+        fourth.execute_batch(step).unwrap();
+    }
+    fourth
+        .execute_batch(
+            "PRAGMA application_id = 1298754668; PRAGMA user_version = 4;
+             INSERT INTO pools (pool, ended) VALUES ('pool', 7)",
+        )
+        .unwrap();
+    drop(fourth);
+    let backend = Backend::of_store(&open(folder.path(), None).unwrap());
+    let pool = ["pool".parse().unwrap()];
+    assert_eq!(backend.ledger.counts(&pool).await.unwrap(), [JobCounts { ended: 7, ..JobCounts::default() }]);
+    assert_eq!(backend.roster.measured(&pool).await.unwrap(), [None]);
 }
 
 #[test]

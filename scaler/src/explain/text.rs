@@ -51,6 +51,9 @@ impl fmt::Display for Seen {
                     number(item * 1e3),
                     number(limit)
                 )?;
+                if self.batch_is_recalled {
+                    f.write_str(" (measured before this scaler started)")?;
+                }
             }
             None => f.write_str("; no batch measured yet")?,
         }

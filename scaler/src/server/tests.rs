@@ -3,6 +3,7 @@
 mod harness;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
 use queue::Result;
@@ -237,6 +238,51 @@ async fn a_push_stream_tells_the_state_then_edges_and_ends_well_when_the_scaler_
     scaler.stop.cancel();
     assert!(one.message().await.unwrap().is_none());
     scaler.finish().await;
+}
+
+/// A backlog that 10 workers work off in time: each does 90 jobs a second, and should within the 30 s after its cold start.
+fn left_behind() -> Numbers {
+    let batch_limit_items = 90;
+    let measured = queue::Measured {
+        batch_base_seconds: 0.1,
+        batch_item_seconds: 0.01,
+        batch_limit_items,
+        cold_start_seconds: 60.0,
+    };
+    Numbers { waiting: 27_000, measured: Some(measured), ..Numbers::default() }
+}
+
+fn in_five_seconds() -> ScaledObjectRef {
+    object(&[("pool", "digits"), ("mode", "latency"), ("latency", "5s")])
+}
+
+#[tokio::test]
+async fn a_scaler_that_starts_with_no_workers_asks_at_once_for_as_many_as_what_earlier_ones_measured_calls_for() {
+    let mut scaler = running(quick(), left_behind()).await;
+    assert_eq!(scaler.value_of(in_five_seconds()).await.unwrap().metric_value, 10);
+    scaler.finish().await;
+    let mut scaler = running(quick(), Numbers { measured: None, ..left_behind() }).await;
+    assert_eq!(scaler.value_of(in_five_seconds()).await.unwrap().metric_value, 1);
+    scaler.finish().await;
+}
+
+#[tokio::test]
+async fn a_roster_that_cannot_say_what_was_measured_holds_up_no_reading_and_is_asked_until_it_has_said_so() {
+    let settings = ScalerSettings { read_timeout: Period::millis(20), ..quick() };
+    for recall in [Mood::Fail, Mood::Hang] {
+        let mut scaler = running(settings.clone(), Numbers { recall, ..left_behind() }).await;
+        assert_eq!(scaler.value_of(in_five_seconds()).await.unwrap().metric_value, 1);
+        scaler.fake.set("digits", left_behind());
+        let ten = |answer: &Result<MetricValue, Status>| answer.as_ref().unwrap().metric_value == 10;
+        scaler.until_of(in_five_seconds(), ten).await.unwrap();
+        let recalls = scaler.fake.recalls.load(Ordering::Relaxed);
+        assert!(recalls > 1, "{recalls}");
+        scaler.fake.set("digits", Numbers { waiting: 24_300, ..left_behind() });
+        let nine = |answer: &Result<MetricValue, Status>| answer.as_ref().unwrap().metric_value == 9;
+        scaler.until_of(in_five_seconds(), nine).await.unwrap();
+        assert_eq!(scaler.fake.recalls.load(Ordering::Relaxed), recalls, "what is known is asked for again");
+        scaler.finish().await;
+    }
 }
 
 /// C16.

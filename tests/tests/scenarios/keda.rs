@@ -193,11 +193,10 @@ async fn consume(backend: &Backend, name: &str, jobs: usize) {
     }
 }
 
-/// Enters a worker, for longer than any test takes.
-async fn register(backend: &Backend, name: &str, state: WorkerState) -> WorkerId {
-    let id = WorkerId::new(format!("{name}-{}", JobId::generate()));
-    let worker = WorkerRecord {
-        id: id.clone(),
+/// A worker that has run nothing yet.
+fn worker(name: &str, state: WorkerState) -> WorkerRecord {
+    WorkerRecord {
+        id: WorkerId::new(format!("{name}-{}", JobId::generate())),
         pool: pool(name),
         state,
         started_at: Timestamp::now(),
@@ -207,9 +206,14 @@ async fn register(backend: &Backend, name: &str, state: WorkerState) -> WorkerId
         batch_item_seconds: 0.0,
         batch_limit_items: 0,
         cold_start_seconds: 0.0,
-    };
+    }
+}
+
+/// Enters a worker, for longer than any test takes.
+async fn register(backend: &Backend, name: &str, state: WorkerState) -> WorkerId {
+    let worker = worker(name, state);
     backend.roster.beat(&worker, Duration::from_secs(600)).await.unwrap();
-    id
+    worker.id
 }
 
 /// A system on the embedded broker, its scaler and a client.

@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
 -- Enters or renews a worker, and strikes out the dead of its pool.
--- KEYS: 1 the worker's hash, 2 the workers of its pool by until when they count as alive.
+-- KEYS: 1 the worker's hash, 2 the workers of its pool by until when they count as alive, 3 where it has measured
+-- anything: the hash of what its pool is remembered by.
 -- ARGV: 1 what every key begins with, 2 milliseconds to add to the server's time (tests only), 3 the worker's id,
--- 4 its pool, 5 for how many milliseconds it is alive, 6... fields and values in turn.
+-- 4 its pool, 5 for how many milliseconds it is alive, 6... fields and values in turn, the last four of which are what
+-- it has measured.
 local PREFIX, id, pool = ARGV[1], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
@@ -14,3 +16,4 @@ local former = redis.call('HGET', KEYS[1], 'pool')
 if former and former ~= pool then redis.call('ZREM', PREFIX .. 'workers:' .. former, id) end
 redis.call('ZADD', KEYS[2], now + ARGV[5], id)
 redis.call('HSET', KEYS[1], 'pool', pool, unpack(ARGV, 6))
+if KEYS[3] then redis.call('HSET', KEYS[3], unpack(ARGV, #ARGV - 7)) end

@@ -1,6 +1,7 @@
 //! A scaler on a free port, its broker, ledger and roster told what to say, and a client as KEDA has it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -9,8 +10,8 @@ use proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use queue::ledger::{DueJob, Publication};
 use queue::{
     BlobRef, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, Depth, Error, ErrorKind, Finish, Finished,
-    Forgotten, Gauge, Input, Job, JobCounts, JobId, JobRecord, Lease, Ledger, Purged, Requeued, Result, Risk, Roster,
-    Submitted, WorkerId, WorkerRecord, WorkerState,
+    Forgotten, Gauge, Input, Job, JobCounts, JobId, JobRecord, Lease, Ledger, Measured, Purged, Requeued, Result, Risk,
+    Roster, Submitted, WorkerId, WorkerRecord, WorkerState,
 };
 use service::Period;
 use tokio::sync::Notify;
@@ -37,6 +38,9 @@ pub(super) struct Numbers {
     pub(super) retry: u64,
     pub(super) workers: Vec<WorkerState>,
     pub(super) mood: Mood,
+    /// What the roster remembers, and whether it says so.
+    pub(super) measured: Option<Measured>,
+    pub(super) recall: Mood,
 }
 
 /// A broker, a ledger and a roster, each pool with its own numbers and mood.
@@ -44,6 +48,8 @@ pub(super) struct Numbers {
 pub(super) struct Fake {
     pub(super) numbers: Mutex<HashMap<String, Numbers>>,
     pub(super) asked: Notify,
+    /// How often the roster was asked what it remembers.
+    pub(super) recalls: AtomicUsize,
 }
 
 impl Fake {
@@ -54,10 +60,17 @@ impl Fake {
     pub(super) async fn answer(&self, pool: &PoolName) -> Result<Numbers> {
         let numbers = self.numbers.lock().unwrap().get(pool.as_str()).cloned().unwrap_or_default();
         self.asked.notify_one();
-        match numbers.mood {
-            Mood::Answer => Ok(numbers),
-            Mood::Fail => Err(away()),
-            Mood::Hang => std::future::pending().await,
+        numbers.mood.so().await?;
+        Ok(numbers)
+    }
+}
+
+impl Mood {
+    async fn so(&self) -> Result<()> {
+        match self {
+            Self::Answer => Ok(()),
+            Self::Fail => Err(away()),
+            Self::Hang => std::future::pending().await,
         }
     }
 }
@@ -111,6 +124,17 @@ impl Roster for Fake {
             workers.push(states.map(worker).collect());
         }
         Ok(workers)
+    }
+
+    async fn measured(&self, pools: &[PoolName]) -> Result<Vec<Option<Measured>>> {
+        self.recalls.fetch_add(1, Ordering::Relaxed);
+        let mut measured = Vec::with_capacity(pools.len());
+        for pool in pools {
+            let numbers = self.answer(pool).await?;
+            numbers.recall.so().await?;
+            measured.push(numbers.measured);
+        }
+        Ok(measured)
     }
 }
 
@@ -262,7 +286,11 @@ impl Running {
     }
 
     pub(super) async fn value(&mut self) -> Result<MetricValue, Status> {
-        let response = self.client.get_metrics(metrics_of(digits(), "millrace-digits")).await?;
+        self.value_of(digits()).await
+    }
+
+    pub(super) async fn value_of(&mut self, object: ScaledObjectRef) -> Result<MetricValue, Status> {
+        let response = self.client.get_metrics(metrics_of(object, "millrace-digits")).await?;
         let values = response.into_inner().metric_values;
         assert_eq!(values.len(), 1);
         Ok(values.into_iter().next().unwrap())
@@ -277,9 +305,17 @@ impl Running {
         &mut self,
         good: impl Fn(&Result<MetricValue, Status>) -> bool,
     ) -> Result<MetricValue, Status> {
+        self.until_of(digits(), good).await
+    }
+
+    pub(super) async fn until_of(
+        &mut self,
+        object: ScaledObjectRef,
+        good: impl Fn(&Result<MetricValue, Status>) -> bool,
+    ) -> Result<MetricValue, Status> {
         let asking = async {
             loop {
-                let answer = self.value().await;
+                let answer = self.value_of(object.clone()).await;
                 if good(&answer) {
                     return answer;
                 }

@@ -41,3 +41,27 @@ async fn the_last_answers_are_explained_with_what_was_seen_and_the_rule() {
         assert!(output.contains(part), "{part:?} is not in:\n{output}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scaler_that_starts_when_the_workers_have_gone_asks_for_as_many_as_what_they_measured_calls_for() {
+    let system = System::new(YAML).unwrap();
+    let backend = system.backend().await.unwrap();
+    // Half a job a second; so ten of them work off 150 in the 30 s after their cold start that there are for it.
+    let gone = WorkerRecord {
+        batch_base_seconds: 1.0,
+        batch_item_seconds: 1.0,
+        batch_limit_items: 1,
+        cold_start_seconds: 60.0,
+        ..worker("echo", WorkerState::Busy)
+    };
+    backend.roster.beat(&gone, Duration::from_secs(600)).await.unwrap();
+    backend.roster.leave(&gone.id).await.unwrap();
+    publish(&backend, "echo", 150).await;
+    let scaler = system.scaler().await.unwrap();
+    let mut keda = Keda::of(&scaler).await;
+    let fast = with("echo", &[("mode", "latency"), ("latency", "5s")]);
+    assert_eq!(keda.value(&fast).await.unwrap().metric_value, 10);
+    let (_, text) = scaler.admin("/explain/echo").await.unwrap();
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(told["decisions"][0]["seen"]["batch_is_recalled"], true, "{text}");
+}
