@@ -13,7 +13,6 @@ use queue::PoolName;
 use serde::Serialize;
 
 use crate::history::History;
-use crate::policy::latency::Latency;
 use crate::policy::{Decision, Mode, Scaling};
 use crate::reading::Reading;
 
@@ -212,13 +211,14 @@ impl Rule {
         let seconds = match &scaling.mode {
             Mode::Backlog(_) => BTreeMap::new(),
             Mode::Rate(rate) => BTreeMap::from([("stable_window", rate.window.as_secs_f64())]),
-            Mode::Latency(Latency { objective, panic_window, stable_window, scale_down_delay, look_back, .. }) => {
+            Mode::Latency(latency) => {
                 let named = [
-                    ("objective", objective),
-                    ("panic_window", panic_window),
-                    ("stable_window", stable_window),
-                    ("scale_down_delay", scale_down_delay),
-                    ("look_back", look_back),
+                    ("objective", latency.objective),
+                    ("panic_window", latency.panic_window),
+                    ("stable_window", latency.stable_window),
+                    ("scale_down_delay", latency.scale_down_delay),
+                    ("look_back", latency.look_back),
+                    ("long_look_back", latency.long_look_back),
                 ];
                 named.map(|(name, period)| (name, period.as_secs_f64())).into()
             }

@@ -8,13 +8,21 @@ use std::time::Duration;
 
 use crate::reading::{Measured, Reading};
 
-/// For so long every point is kept, at most one a second; older ones less densely.
-const FINE: Duration = Duration::from_secs(60);
-const FINE_SPACING: Duration = Duration::from_secs(1);
-const COARSE_SPACING: Duration = Duration::from_secs(5);
+/// Points lie no closer together than this.
+const SPACING: Duration = Duration::from_secs(1);
+
+/// Points older than the first lie no closer together than the second.
+const COARSER: [(Duration, Duration); 3] = [
+    (Duration::from_secs(60), Duration::from_secs(5)),
+    (Duration::from_secs(5 * 60), Duration::from_secs(15)),
+    (Duration::from_secs(20 * 60), Duration::from_secs(30)),
+];
 
 /// Older points are forgotten: no window is longer.
-pub const LONGEST_WINDOW: Duration = Duration::from_secs(20 * 60);
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(60 * 60);
+
+/// Room is made for so many points at a time. Doubled, it would be half empty in thousands of pools.
+const ROOM: usize = 32;
 
 /// The readings of one pool, thinned out.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +45,9 @@ pub struct Point {
     /// Jobs that had ever ended.
     pub ended: u64,
     /// Workers that took jobs, or would.
-    pub workers: u64,
+    pub workers: u32,
+    /// The highest rate, in jobs per second, that was seen since the point before: what is left of the points between.
+    pub peak: f32,
 }
 
 impl Point {
@@ -47,7 +57,13 @@ impl Point {
     }
 
     fn says_the_same_as(&self, other: &Self) -> bool {
-        Self { at: other.at, ..*self } == *other
+        Self { at: other.at, peak: other.peak, ..*self } == *other
+    }
+
+    /// Jobs per second since `before`. Of jobs that are seen as soon as they come, a moment after a reading, it is no rate.
+    fn rate_since(&self, before: &Self) -> f32 {
+        let arrived = self.arrived().saturating_sub(before.arrived());
+        (arrived as f64 / self.at.saturating_sub(before.at).max(SPACING).as_secs_f64()) as f32
     }
 }
 
@@ -60,24 +76,31 @@ impl History {
 
     /// Adds a reading, which is later than those before it.
     pub fn add(&mut self, reading: Reading) {
-        let point = Point {
+        let mut point = Point {
             at: reading.taken_at,
             backlog: reading.backlog(),
             ended: reading.ended,
-            workers: reading.fleet.staying(),
+            workers: u32::try_from(reading.fleet.staying()).unwrap_or(u32::MAX),
+            peak: 0.0,
         };
         // A pool at zero has no worker that could say; what the last ones measured still holds.
         self.measured = reading.fleet.measured.or(self.measured);
         self.is_recalled &= reading.fleet.measured.batch.is_none();
         self.latest = Some(reading);
-        if let [.., before, last] = self.points.make_contiguous()
-            && (last.at.saturating_sub(before.at) < FINE_SPACING
+        if let Some(before) = self.points.len().checked_sub(2).and_then(|place| self.points.get(place))
+            && let Some(last) = self.points.back()
+            && (last.at.saturating_sub(before.at) < SPACING
                 || (before.says_the_same_as(last) && last.says_the_same_as(&point)))
         {
-            *last = point;
-        } else {
-            self.points.push_back(point);
+            self.points.pop_back();
         }
+        if let Some(before) = self.points.back() {
+            point.peak = point.rate_since(before);
+        }
+        if self.points.len() == self.points.capacity() {
+            self.points.reserve_exact(ROOM);
+        }
+        self.points.push_back(point);
         self.thin_out(point.at);
     }
 
@@ -87,14 +110,18 @@ impl History {
         while self.points.get(1).is_some_and(|second| now.saturating_sub(second.at) > LONGEST_WINDOW) {
             self.points.pop_front();
         }
-        // One point at a time leaves the fine part, so only those beside it can have come too close.
-        let old = self.points.partition_point(|point| now.saturating_sub(point.at) > FINE);
-        if let Some(place) = old.checked_sub(2)
-            && place > 0
-            && let (Some(before), Some(after)) = (self.points.get(place - 1), self.points.get(place + 1))
-            && after.at.saturating_sub(before.at) < COARSE_SPACING
-        {
-            self.points.remove(place);
+        for (age, spacing) in COARSER {
+            // One point at a time comes of this age, so only those beside it can have come too close.
+            let older = self.points.partition_point(|point| now.saturating_sub(point.at) > age);
+            if let Some(place) = older.checked_sub(2)
+                && place > 0
+                && let (Some(before), Some(after)) = (self.points.get(place - 1), self.points.get(place + 1))
+                && after.at.saturating_sub(before.at) < spacing
+                && let Some(between) = self.points.remove(place)
+                && let Some(after) = self.points.get_mut(place)
+            {
+                after.peak = after.peak.max(between.peak);
+            }
         }
     }
 
@@ -154,6 +181,26 @@ impl History {
 mod tests {
     use super::*;
     use crate::reading::{Batch, Fleet};
+
+    #[test]
+    fn an_hour_of_readings_takes_little_room_and_loses_neither_jobs_nor_how_fast_they_came() {
+        let mut history = History::default();
+        let mut ended = 0;
+        for tick in 0..2 * 3600 * 4_u32 {
+            let taken_at = Duration::from_millis(250) * tick;
+            // A hundred at once, fifty minutes before the end.
+            ended += if tick == 70 * 60 * 4 { 100 } else { 1 };
+            history.add(Reading { taken_at, ended, ..Reading::default() });
+        }
+        assert!(history.points.len() < 320, "{}", history.points.len());
+        assert!(history.points.capacity() <= history.points.len() + ROOM, "{}", history.points.capacity());
+        assert!(history.span() >= LONGEST_WINDOW);
+        let (first, last) = (history.points.front().unwrap(), history.points.back().unwrap());
+        let seconds = last.at.saturating_sub(first.at).as_secs_f64();
+        assert_eq!(last.arrived() - first.arrived(), 99 + (seconds * 4.0) as u64);
+        let fast: Vec<f32> = history.points().map(|point| point.peak).filter(|peak| *peak > 5.0).collect();
+        assert!(matches!(fast[..], [peak] if peak > 70.0), "{fast:?}");
+    }
 
     #[test]
     fn what_earlier_workers_measured_holds_until_others_measure_it_anew_and_each_by_itself() {

@@ -276,7 +276,8 @@ impl<'a> Said<'a> {
             panic_window: self.window("panicWindow", Duration::from_secs(8).min(stable_window))?,
             stable_window,
             scale_down_delay: self.window("scaleDownDelay", Duration::from_secs(120))?,
-            look_back: LONGEST_WINDOW,
+            look_back: Duration::from_secs(20 * 60),
+            long_look_back: LONGEST_WINDOW,
             cold_start: self.period("coldStart", LONGEST_PERIOD)?.unwrap_or(Duration::from_secs(60)),
             follows_forecast: match self.get("forecast").map(|said| said.value) {
                 None | Some("shadow") => false,

@@ -115,7 +115,13 @@ impl fmt::Display for Needs {
             number(self.cold_start_seconds)
         )?;
         writeln!(f, "  rate:   {} = held arrivals ÷ throughput", number(self.rate))?;
-        writeln!(f, "  replay: {} would have kept what arrived lately within the slack", number(self.replay))?;
+        writeln!(
+            f,
+            "  replay: {} would have kept what arrived in the last {} s within the slack; {} % were late in the last hour",
+            number(self.replay),
+            number(self.look_back_seconds),
+            number(self.late_share * 100.0)
+        )?;
         writeln!(
             f,
             "  growth: {} to work off {} jobs too much after the cold start",

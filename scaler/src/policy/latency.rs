@@ -5,7 +5,8 @@
 //!
 //! - *rate*: `λ ÷ μ`, so that what arrives is served. `λ` is the highest rate of the delay before a pool shrinks.
 //! - *replay*: the fewest workers with which what arrived lately would have been in time, reckoned by playing it through a
-//!   queue. It holds what chance and bursts need beyond the mean, without a guess at how arrivals are distributed.
+//!   queue. It holds what chance and bursts need beyond the mean, without a guess at how arrivals are distributed. Where more
+//!   jobs have been late than half of those that may be, it looks back further: what is rare is to be remembered for longer.
 //! - *growth*: `λ ÷ μ + x ÷ μr`. A worker asked for now is ready after the cold start. What is too much by then, `x`: the
 //!   backlog, and what arrives until then, less what is done until then by the workers there are (those that load from when
 //!   they are ready), less what they do within the slack. It is worked off within `r`, half of the cold start.
@@ -20,10 +21,10 @@ use serde::Serialize;
 
 use super::forecast::Forecast;
 use crate::history::{History, Point};
+use crate::reading::Measured;
 
 /// No pool has more.
 const MOST_WORKERS: u32 = 1 << 20;
-use crate::reading::Measured;
 
 /// What the mode is told.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,6 +41,8 @@ pub struct Latency {
     pub scale_down_delay: Duration,
     /// So much of the past is replayed.
     pub look_back: Duration,
+    /// So much of it where it has had more late jobs than half of those that may be.
+    pub long_look_back: Duration,
     /// What is thought of as the cold start before one has been measured.
     pub cold_start: Duration,
     /// Whether arrivals are those of the forecast where it is higher.
@@ -61,6 +64,10 @@ pub struct Needs {
     pub slack_seconds: f64,
     /// How long a worker takes to be ready, in seconds.
     pub cold_start_seconds: f64,
+    /// Of the arrivals of the long look-back, the share that found more work before them than could be done in time.
+    pub late_share: f64,
+    /// So much of the past was replayed, in seconds.
+    pub look_back_seconds: f64,
     /// Jobs that will be too much when a worker asked for now is ready.
     pub excess: f64,
     /// So that what arrives is served.
@@ -108,8 +115,15 @@ impl Latency {
 
         let served = |rate: f64| rate / needs.throughput;
         needs.rate = served(held_arrivals);
+        let may_be_late = 1.0 - self.percentile / 100.0;
+        needs.late_share =
+            late_share(history, now.saturating_sub(self.long_look_back), needs.throughput, needs.slack_seconds);
+        let look_back = if needs.late_share > may_be_late / 2.0 { self.long_look_back } else { self.look_back };
+        needs.look_back_seconds = look_back.as_secs_f64();
         if held_arrivals > 0.0 {
-            needs.replay = self.replay(history, now, needs.throughput, needs.slack_seconds);
+            // Half of the share is for what cannot be seen in advance.
+            let replay = Replay { history, since: now.saturating_sub(look_back), slack: needs.slack_seconds };
+            needs.replay = replay.workers(needs.throughput, may_be_late / 2.0);
         }
 
         let fleet = &reading.fleet;
@@ -145,12 +159,45 @@ impl Latency {
         let held = history.points().rev().take_while(|point| point.at >= since).map(|point| stable(point.at));
         (rate, held.fold(rate, f64::max))
     }
+}
 
-    /// The fewest workers with which the arrivals of the last while would have been in time, but for half of the share that may
-    /// be late: the other half is for what cannot be seen in advance.
-    fn replay(&self, history: &History, now: Duration, throughput: f64, slack: f64) -> f64 {
-        let allowed = (1.0 - self.percentile / 100.0) / 2.0;
-        let is_enough = |workers: u32| self.late(history, now, f64::from(workers) * throughput, slack) <= allowed;
+/// The share of the arrivals since a moment that found more than `slack` seconds of work before them, as many workers as there
+/// were.
+fn late_share(history: &History, since: Duration, throughput: f64, slack: f64) -> f64 {
+    // The newest do not count among all, so that more of them never make the late ones a smaller share.
+    let (mut late, mut total, mut newest) = (0.0, 0.0, 0.0);
+    for (before, point) in intervals(history, since) {
+        let arrived = arrived(before, point);
+        total += std::mem::replace(&mut newest, arrived);
+        if point.backlog as f64 > f64::from(point.workers) * throughput * slack {
+            late += arrived;
+        }
+    }
+    if total > 0.0 { late / total } else { 0.0 }
+}
+
+/// Points that follow each other.
+fn intervals(history: &History, since: Duration) -> impl Iterator<Item = (&Point, &Point)> {
+    let points = || history.points().skip_while(move |point| point.at < since);
+    points().zip(points().skip(1))
+}
+
+fn arrived(before: &Point, point: &Point) -> f64 {
+    point.arrived().saturating_sub(before.arrived()) as f64
+}
+
+/// The past, played through a queue.
+struct Replay<'a> {
+    history: &'a History,
+    since: Duration,
+    /// How long a job may wait, in seconds.
+    slack: f64,
+}
+
+impl Replay<'_> {
+    /// The fewest workers with which no larger share of the arrivals would have been late than `allowed`.
+    fn workers(&self, throughput: f64, allowed: f64) -> f64 {
+        let is_enough = |workers: u32| self.late(f64::from(workers) * throughput) <= allowed;
         let mut most = 1;
         while !is_enough(most) && most < MOST_WORKERS {
             most *= 2;
@@ -167,23 +214,30 @@ impl Latency {
         f64::from(most)
     }
 
-    /// The share of the arrivals of the last while that would have found more than `slack` seconds of work before them, done at
-    /// `capacity` jobs per second.
-    fn late(&self, history: &History, now: Duration, capacity: f64, slack: f64) -> f64 {
-        let since = now.saturating_sub(self.look_back);
-        // The newest do not count among all, so that more of them never make the late ones a smaller share.
-        let (mut backlog, mut late, mut total, mut newest) = (0.0, 0.0, 0.0, 0.0);
-        let mut before: Option<&Point> = None;
-        for point in history.points().skip_while(|point| point.at < since) {
-            if let Some(before) = before.replace(point) {
-                let arrived = point.arrived().saturating_sub(before.arrived()) as f64;
-                let seconds = point.at.saturating_sub(before.at).as_secs_f64();
-                total += std::mem::replace(&mut newest, arrived);
-                if backlog > capacity * slack {
-                    late += arrived;
-                }
-                backlog = (backlog + arrived - capacity * seconds).max(0.0);
-            }
+    /// The share of the arrivals that would have found more than the slack of work before them, done at `capacity` jobs per
+    /// second.
+    fn late(&self, capacity: f64) -> f64 {
+        let most = capacity * self.slack;
+        // The newest count as in `late_share`.
+        let (mut backlog, mut late, mut total, mut newest) = (0.0_f64, 0.0, 0.0, 0.0);
+        for (before, point) in intervals(self.history, self.since) {
+            let arrived = arrived(before, point);
+            let seconds = point.at.saturating_sub(before.at).as_secs_f64();
+            total += std::mem::replace(&mut newest, arrived);
+            // As if all had come at the highest rate that was seen, and then none.
+            let coming = if arrived > 0.0 { (arrived / f64::from(point.peak)).min(seconds) } else { 0.0 };
+            let then = (backlog + arrived - capacity * coming).max(0.0);
+            let (low, high) = (backlog.min(then), backlog.max(then));
+            // Work rises or falls evenly meanwhile, so the late ones are those of the time for which it was too much.
+            late += arrived
+                * if low > most {
+                    1.0
+                } else if high > most {
+                    (high - most) / (high - low)
+                } else {
+                    0.0
+                };
+            backlog = (then - capacity * (seconds - coming)).max(0.0);
         }
         if total > 0.0 { late / total } else { 0.0 }
     }

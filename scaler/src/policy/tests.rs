@@ -130,6 +130,29 @@ fn a_backlog_asks_for_workers_that_work_it_off_and_those_that_load_count() {
     assert_eq!(with, 8.0, "with seven on their way, {without} without");
 }
 
+/// Fifty jobs a second for forty minutes, and eight times as many for as many seconds in the tenth of them.
+fn after_a_burst(workers: u32) -> Needs {
+    let (mut history, mut backlog, mut ended) = (History::default(), 0, 0);
+    for second in 0..2400_u64 {
+        let there = backlog + if (600..640).contains(&second) { 400 } else { 50 };
+        let done = there.min(100 * u64::from(workers));
+        (backlog, ended) = (there - done, ended + done);
+        let (taken_at, fleet) = (SECOND * u32::try_from(second).unwrap(), fleet(u64::from(workers), 0));
+        history.add(Reading { taken_at, waiting: [0, backlog, 0], ended, fleet, ..Reading::default() });
+    }
+    let Reckoning::Latency(needs) = decided(&history, &latency()).reckoning else { panic!("another mode") };
+    needs
+}
+
+#[test]
+fn what_is_rare_is_remembered_for_longer_where_it_has_made_jobs_late() {
+    let in_time = after_a_burst(4);
+    assert_eq!((in_time.late_share, in_time.look_back_seconds, in_time.replay), (0.0, 1200.0, 1.0));
+    let late = after_a_burst(1);
+    assert!(late.late_share > 0.1, "{late:?}");
+    assert_eq!((late.look_back_seconds, late.replay), (3600.0, 4.0));
+}
+
 #[test]
 fn a_pool_that_was_never_measured_gets_one_worker_to_measure_it() {
     let reading = Reading { waiting: [0, 100_000, 0], ..Reading::default() };

@@ -91,7 +91,7 @@ fn a_missing_pool_and_every_bad_value_are_named_with_key_value_and_rule() {
 
     let latency = |key, value| vec![("mode", "latency"), ("latency", "2s"), (key, value)];
     let number = "is not a number of at least 0.001";
-    let window = "is not a duration such as 5s, more than 0s and at most 20m";
+    let window = "is not a duration such as 5s, more than 0s and at most 1h";
     let objective = "is not a duration such as 5s, more than 0s and at most 1d";
     let whole = "is not a whole number from 0 to 1000000";
     let mut cases = vec![(vec![("mode", "fast")], "mode", "is not backlog, latency or rate")];
@@ -113,7 +113,7 @@ fn a_missing_pool_and_every_bad_value_are_named_with_key_value_and_rule() {
         (vec![("mode", "latency"), ("latency", "fast")], "latency", objective),
         (vec![("mode", "latency"), ("latency", "0s")], "latency", objective),
         (latency("percentile", "100"), "percentile", "is not a number from 50 to 99.99"),
-        (latency("panicWindow", "1h"), "panicWindow", window),
+        (latency("panicWindow", "2h"), "panicWindow", window),
         (latency("panicWindow", "1s"), "panicWindow", "is not at least 2s"),
         (latency("stableWindow", "soon"), "stableWindow", window),
         (latency("scaleDownDelay", "21m"), "scaleDownDelay", window),
