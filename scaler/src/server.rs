@@ -177,29 +177,37 @@ impl Scaler {
     }
 
     /// Sends what a push stream has to say until the client leaves or the process stops; then the stream ends with OK.
-    fn push(&self, object: &ScaledObjectRef) -> Result<ReceiverStream<Result<IsActiveResponse, Status>>, Status> {
+    /// `clock` is the calendar's.
+    fn push(
+        &self,
+        object: &ScaledObjectRef,
+        clock: impl Fn() -> Timestamp + Send + 'static,
+    ) -> Result<ReceiverStream<Result<IsActiveResponse, Status>>, Status> {
         let trigger = self.trigger(object)?;
         let pool = &trigger.pool;
         let mut seen = self.sampler.seen(pool).ok_or_else(|| Status::internal(format!("pool {pool} is not read")))?;
         seen.mark_changed();
         let (sender, receiver) = mpsc::channel(1);
         let (stop, max_age) = (self.stop.clone(), self.settings.max_reading_age.get());
-        let clock = self.sampler.clock();
+        let readings = self.sampler.clock();
         let open = OpenStream::of("StreamIsActive");
         tokio::spawn(async move {
             let _open = open;
             let mut push = Push::default();
             loop {
-                let repeat = push.due();
+                // A floor by the calendar makes a pool active, or no longer, though nothing happens in it.
+                let calendar =
+                    trigger.scaling.schedule.next_change(clock()).map(|at| Instant::now() + until(at, clock()));
+                let due = push.due().into_iter().chain(calendar).min();
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = sender.closed() => return,
                     changed = seen.changed() => if changed.is_err() { return },
-                    () = sleep_until(repeat.unwrap_or_else(Instant::now)), if repeat.is_some() => {}
+                    () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
                 }
-                let message = match seen.borrow_and_update().fresh(clock.now(), max_age) {
+                let message = match seen.borrow_and_update().fresh(readings.now(), max_age) {
                     Ok(history) => history.latest().and_then(|reading| {
-                        let active = policy::is_active(reading, &trigger.scaling, Timestamp::now());
+                        let active = policy::is_active(reading, &trigger.scaling, clock());
                         push.next(Instant::now(), active, reading.fleet.present())
                     }),
                     // Nothing is known, so nothing is said.
@@ -215,6 +223,11 @@ impl Scaler {
         });
         Ok(ReceiverStream::new(receiver))
     }
+}
+
+/// How long it is until then; a moment that has passed is now.
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
 }
 
 /// Counts a call and turns its answer into tonic's.
@@ -240,7 +253,7 @@ impl ExternalScaler for Scaler {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<Self::StreamIsActiveStream>, Status> {
-        answer("StreamIsActive", self.push(request.get_ref()))
+        answer("StreamIsActive", self.push(request.get_ref(), Timestamp::now))
     }
 
     async fn get_metric_spec(

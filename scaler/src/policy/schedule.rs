@@ -69,12 +69,31 @@ impl Floor {
         let Ok(since) = now.checked_sub(lasts) else { return false };
         self.begins.find_next(since).is_ok_and(|begin| begin.timestamp() <= now)
     }
+
+    /// When it begins next.
+    fn next_begin(&self, now: Timestamp) -> Option<Timestamp> {
+        self.begins.find_next(now).ok().map(|begin| begin.timestamp())
+    }
+
+    /// When a time that it lasts is over next: of those that have begun, and of the next one.
+    fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let lasts = SignedDuration::try_from(self.lasts).ok()?;
+        let began = self.begins.find_next(now.checked_sub(lasts).ok()?).ok()?;
+        began.timestamp().checked_add(lasts).ok()
+    }
 }
 
 impl Schedule {
     /// The highest floor that holds now; 0 without one.
     pub fn floor(&self, now: Timestamp) -> u32 {
         self.0.iter().filter(|floor| floor.holds(now)).map(|floor| floor.workers).max().unwrap_or(0)
+    }
+
+    /// The earliest moment after `now` at which a floor of more than no worker begins or ends; whoever waits for the floor to
+    /// change need not look sooner. `None`: there is none.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let floors = self.0.iter().filter(|floor| floor.workers > 0);
+        floors.flat_map(|floor| [floor.next_begin(now), floor.next_end(now)]).flatten().min()
     }
 }
 
@@ -107,6 +126,23 @@ mod tests {
             assert_eq!(schedule.floor(at.parse().unwrap()), floor, "{at}");
         }
         assert_eq!(Schedule::default().floor(Timestamp::UNIX_EPOCH), 0);
+    }
+
+    #[test]
+    fn the_next_change_is_the_next_time_at_which_a_floor_begins_or_ends() {
+        let schedule: Schedule =
+            "0 8 * * * UTC for 10h = 4; 0 12 * * * UTC for 30m = 9; 0 3 * * * UTC for 1h = 0".parse().unwrap();
+        let mut now: Timestamp = "2026-01-05T00:00:00Z".parse().unwrap();
+        for next in ["08:00:00", "12:00:00", "12:30:00", "18:00:00"] {
+            now = schedule.next_change(now).unwrap();
+            assert_eq!(now.to_string(), format!("2026-01-05T{next}Z"));
+        }
+        assert_eq!(schedule.next_change(now).unwrap().to_string(), "2026-01-06T08:00:00Z");
+        // Each hour's lasts into the next one's: the floor never changes, but its ends are among what is told.
+        let overlapping: Schedule = "0 * * * * UTC for 90m = 1".parse().unwrap();
+        let change = overlapping.next_change("2026-01-05T10:10:00Z".parse().unwrap()).unwrap();
+        assert_eq!(change.to_string(), "2026-01-05T10:30:00Z");
+        assert_eq!(Schedule::default().next_change(now), None);
     }
 
     #[test]

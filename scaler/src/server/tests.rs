@@ -3,7 +3,7 @@
 mod harness;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::FutureExt;
 use queue::Result;
@@ -283,6 +283,49 @@ async fn a_roster_that_cannot_say_what_was_measured_holds_up_no_reading_and_is_a
         assert_eq!(scaler.fake.recalls.load(Ordering::Relaxed), recalls, "what is known is asked for again");
         scaler.finish().await;
     }
+}
+
+/// C12. Nothing happens in the pool meanwhile: only the calendar wakes the stream.
+#[tokio::test]
+async fn a_floor_that_begins_is_pushed_at_once_and_again_when_it_has_ended_and_begins_anew() {
+    let fake = Arc::new(Fake::default());
+    let sampler = Sampler::start(pools().into_keys(), &sources(&fake), &quick());
+    let scaler = Scaler {
+        settings: quick(),
+        pools: pools(),
+        sampler,
+        journal: Journal::default(),
+        stop: CancellationToken::new(),
+    };
+    // The calendar runs as time does, an hour ahead once the test says so, and tells whenever it is asked.
+    let (began, start) = (Instant::now(), "2026-01-05T00:29:59.7Z".parse::<Timestamp>().unwrap());
+    let hours_ahead = Arc::new(AtomicU32::new(0));
+    let (asked, mut told) = mpsc::unbounded_channel();
+    let ahead = Arc::clone(&hours_ahead);
+    let clock = move || {
+        let now = start + began.elapsed() + Duration::from_secs(3600) * ahead.load(Ordering::SeqCst);
+        let _ = asked.send(now);
+        now
+    };
+    let object = object(&[("pool", "digits"), ("schedule", "30 0 * * * UTC for 3s = 2; 0 1 * * * UTC for 1h = 2")]);
+    let mut pushed = scaler.push(&object, clock).unwrap();
+    let mut next = async || {
+        let said = timeout(Duration::from_secs(30), tokio_stream::StreamExt::next(&mut pushed)).await;
+        said.expect("nothing is pushed").unwrap().unwrap().result
+    };
+    assert!(!next().await);
+    assert!(next().await);
+    assert!(began.elapsed() >= Duration::from_millis(300));
+
+    // The end wakes it too: it looks at the calendar, takes note, and looks again for when to look next.
+    let end: Timestamp = "2026-01-05T00:30:03Z".parse().unwrap();
+    for _ in 0..2 {
+        let looks = async { while told.recv().await.unwrap() < end {} };
+        timeout(Duration::from_secs(30), looks).await.expect("the end is slept through");
+    }
+    hours_ahead.store(1, Ordering::SeqCst);
+    fake.set("digits", Numbers { workers: vec![WorkerState::Idle], ..Numbers::default() });
+    assert!(next().await);
 }
 
 /// C16.
