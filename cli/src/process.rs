@@ -38,6 +38,10 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
         }
         Command::Scaler { configuration, admin } => {
             let (settings, stop) = start(&configuration)?;
+            // First: who is told an address may call there at once.
+            if let Some(tls) = &settings.scaler.tls {
+                tls.verify().await.map_err(|faults| anyhow::anyhow!("the configuration has faults\n{faults}"))?;
+            }
             let listener = services::bind("scaler.listen", &settings.scaler.listen).await?;
             let opened = Opened::open(&settings).await?;
             say(format_args!("scaler grpc://{}", listener.local_addr()?));

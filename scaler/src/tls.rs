@@ -53,6 +53,11 @@ impl TlsSettings {
             faults.refuse(format_args!("{key}.reload_interval"), self.reload_interval, "is not more than 0s");
         }
     }
+
+    /// Reads the files, or says everything that is wrong with them: for who wants to know before a socket is bound.
+    pub async fn verify(&self) -> Result<(), Faults> {
+        Files::read(self).await?.config(self).map(drop)
+    }
 }
 
 /// The server's side of TLS, as the files have it. Dropped, it looks at them no more.
