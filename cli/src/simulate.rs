@@ -1,5 +1,6 @@
 //! `millrace simulate`: what policies would have made of a load, in virtual time.
 
+mod recorded;
 mod report;
 
 use std::io::Write;
@@ -11,12 +12,17 @@ use scaler::simulation::comparison::{Comparison, compare};
 use scaler::simulation::plot;
 use scaler::simulation::scenario::Scenario;
 
+use recorded::RecordedArgs;
+
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
     /// Objective, worker, traces and policies (YAML); deploy/simulation has examples. Files that it names are found
-    /// from its folder
-    #[arg(value_name = "SCENARIO")]
+    /// from its folder. Or a recorded load by itself, a file whose name ends in .csv with the columns time (seconds from 0, or
+    /// RFC 3339), pool and work, of which two may be absent: the modes latency and backlog are tried on each of its pools
+    #[arg(value_name = "SCENARIO.yaml or TRACE.csv")]
     scenario: PathBuf,
+    #[command(flatten)]
+    recorded: RecordedArgs,
     /// Draw each trace into this folder: arrivals, backlog, workers and age of the oldest job, as TRACE.svg
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -29,9 +35,20 @@ pub(crate) struct SimulateArgs {
 pub(crate) fn simulate(arguments: &SimulateArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let file = &arguments.scenario;
     let of_scenario = |faults: service::Faults| anyhow!("{} has faults\n{faults}", file.display());
-    let scenario = Scenario::read(file).map_err(of_scenario)?;
+    let is_trace = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    let scenario = if is_trace {
+        arguments.recorded.scenario(file)?
+    } else {
+        arguments.recorded.refuse_beside(file)?;
+        Scenario::read(file).map_err(of_scenario)?
+    };
     let traces = scenario.load_traces(file.parent().unwrap_or(Path::new("."))).map_err(of_scenario)?;
     let comparisons = compare(&scenario, &traces)?;
+    if is_trace && arguments.json {
+        eprintln!("{}", arguments.recorded.assumed());
+    } else if is_trace {
+        writeln!(out, "{}\n", arguments.recorded.assumed())?;
+    }
     if arguments.json {
         report::print_lines(&comparisons, out)?;
     } else {

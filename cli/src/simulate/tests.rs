@@ -23,7 +23,8 @@ fn folder(scenario: &str) -> TempDir {
 
 fn printed(folder: &TempDir, json: bool, out: Option<&str>) -> anyhow::Result<String> {
     let scenario = folder.path().join("scenario.yaml");
-    let arguments = SimulateArgs { scenario, json, out: out.map(|out| folder.path().join(out)) };
+    let out = out.map(|out| folder.path().join(out));
+    let arguments = SimulateArgs { scenario, json, out, recorded: RecordedArgs::default() };
     let mut text = Vec::new();
     simulate(&arguments, &mut text)?;
     Ok(String::from_utf8(text)?)

@@ -21,6 +21,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use indexmap::IndexSet;
+
 use super::trace::{Arrival, LONGEST, MOST_JOBS, Trace};
 use table::{Row, Table};
 
@@ -126,6 +128,23 @@ pub fn read(file: &Path, format: Format, selection: &Selection<'_>) -> Result<Tr
         Format::BurstGpt => formats::burst_gpt(&mut table, &mut gathered)?,
     }
     gathered.into_trace(&table)
+}
+
+/// The pools of a file in our own format, in the order in which they first appear; none where it has no such column.
+pub fn pools(file: &Path) -> Result<Vec<String>, ReadError> {
+    let mut table = Table::open(file)?;
+    table.column("time")?;
+    let mut pools = IndexSet::new();
+    if let Some(column) = table.find("pool") {
+        table.rows(|row| {
+            let pool = row.text(column);
+            if !pools.contains(pool) {
+                pools.insert(pool.to_owned());
+            }
+            Ok(())
+        })?;
+    }
+    Ok(pools.into_iter().collect())
 }
 
 /// What has been read so far.

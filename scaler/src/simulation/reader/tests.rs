@@ -31,6 +31,16 @@ fn jobs(trace: &Trace) -> Vec<(u128, f64)> {
 }
 
 #[test]
+fn the_pools_of_a_file_are_those_of_its_rows_in_their_order() {
+    let (_folder, path) = file("time,pool\n3,b\n1,a\n2,b\n4,\n");
+    assert_eq!(pools(&path).unwrap(), ["b", "a", ""]);
+    let (_folder, path) = file("time,work\n3,1\n");
+    assert_eq!(pools(&path).unwrap(), [""; 0]);
+    let (_folder, path) = file("at,pool\n3,b\n");
+    assert!(pools(&path).unwrap_err().to_string().contains("has no column time"));
+}
+
+#[test]
 fn our_own_rows_are_sorted_and_keep_the_silence_before_the_first() {
     let text = "time,pool,work\n7.5,b,\n2,a,3\n4,a,1.5\n";
     let all = trace(text, Format::Own, &EVERYTHING);
