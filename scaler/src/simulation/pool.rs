@@ -94,7 +94,7 @@ pub trait Decider {
     /// The workers that there should be, those that load included.
     fn decide(&mut self, view: &View) -> u32;
 
-    /// A job has come into a pool that had none, outside of [`Decider::due`].
+    /// A job has come into a pool that had no job or no worker, outside of [`Decider::due`].
     fn woken(&mut self, view: &View) -> u32 {
         view.ready + view.loading
     }
@@ -135,6 +135,10 @@ impl<F: FnMut(&History) -> Result<Observation, Failure>> Decider for Scaled<F> {
     }
 
     fn woken(&mut self, view: &View) -> u32 {
+        // An edge: of a pool that was seen to be busy, and has a worker, nothing new is said.
+        if self.replicas.count() > 0 && self.history.latest().is_some_and(|reading| reading.backlog() > 0) {
+            return self.replicas.count();
+        }
         self.history.add(view.reading());
         let is_active = (self.answer)(&self.history).is_ok_and(|seen| seen.active);
         self.replicas.pushed(view.now, is_active)
@@ -317,14 +321,15 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// The next job of the trace arrives; whether the pool has no worker for it.
+    /// The next job of the trace arrives; whether the pool had no job, or has no worker for it.
     fn arrive(&mut self) -> bool {
         let job = self.trace.jobs[self.arrived];
         self.arrived += 1;
+        let had_none = self.waiting.is_empty() && self.running.iter().all(|running| running.state.held() == 0);
         let is_served = self.running.iter().any(|running| !matches!(running.state, State::Loading));
         let grace = if is_served { Duration::ZERO } else { self.worker.cold_start };
         self.waiting.push_back(Waiting { at: job.at, work: job.work, by: job.at + self.objective + grace });
-        self.running.is_empty()
+        had_none || self.running.is_empty()
     }
 
     fn happen(&mut self) {
