@@ -17,8 +17,9 @@ use recorded::RecordedArgs;
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
     /// Objective, worker, traces and policies (YAML); deploy/simulation has examples. Files that it names are found
-    /// from its folder. Or a recorded load by itself, a file whose name ends in .csv with the columns time (seconds from 0, or
-    /// RFC 3339), pool and work, of which two may be absent: the modes latency and backlog are tried on each of its pools
+    /// from its folder. Or a recorded load by itself, a file whose name ends in .csv with the columns time (seconds from
+    /// 0, or RFC 3339), pool and work, of which the last two may be absent: the modes latency and backlog are tried on
+    /// each of its pools
     #[arg(value_name = "SCENARIO.yaml or TRACE.csv")]
     scenario: PathBuf,
     #[command(flatten)]

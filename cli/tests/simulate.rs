@@ -8,26 +8,25 @@ use tempfile::TempDir;
 const CURVE: [&str; 6] = ["--batch-base", "7ms", "--batch-item", "23ms", "--batch-limit", "8"];
 
 /// Ten minutes of two pools, one job a second each.
-fn recorded() -> TempDir {
-    let folder = TempDir::new().unwrap();
+fn recorded() -> anyhow::Result<TempDir> {
+    let folder = TempDir::new()?;
     let rows: String = (0..600).map(|second| format!("{second},text,1\n{second}.5,images,2\n")).collect();
-    std::fs::write(folder.path().join("jobs.csv"), format!("time,pool,work\n{rows}")).unwrap();
-    folder
+    std::fs::write(folder.path().join("jobs.csv"), format!("time,pool,work\n{rows}"))?;
+    Ok(folder)
 }
 
 /// Whether it succeeded, and what it printed and complained of.
-fn simulate(folder: &Path, file: &str, arguments: &[&str]) -> (bool, String, String) {
+fn simulate(folder: &Path, file: &str, arguments: &[&str]) -> anyhow::Result<(bool, String, String)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-    let output = command.arg("simulate").arg(folder.join(file)).args(arguments).output().unwrap();
-    let [said, complained] = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
-    (output.status.success(), said, complained)
+    let output = command.arg("simulate").arg(folder.join(file)).args(arguments).output()?;
+    Ok((output.status.success(), String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?))
 }
 
 #[test]
 fn every_pool_of_a_recorded_load_is_tried_with_both_modes_and_the_oracle_and_what_was_assumed_is_said() {
-    let folder = recorded();
+    let folder = recorded().unwrap();
     let arguments = [&CURVE[..], &["--latency", "5s"]].concat();
-    let (done, said, complained) = simulate(folder.path(), "jobs.csv", &arguments);
+    let (done, said, complained) = simulate(folder.path(), "jobs.csv", &arguments).unwrap();
     assert!(done, "{complained}");
     assert!(said.starts_with("assumed: --percentile 95; --cold-start 1m; "), "{said}");
     let tables: Vec<&str> = said.split("\n\n").skip(1).filter(|part| !part.trim().is_empty()).collect();
@@ -41,7 +40,7 @@ fn every_pool_of_a_recorded_load_is_tried_with_both_modes_and_the_oracle_and_wha
     }
 
     let told = ["--percentile", "90", "--cold-start", "10s", "--pool", "images", "--json"];
-    let (done, said, complained) = simulate(folder.path(), "jobs.csv", &[&arguments[..], &told].concat());
+    let (done, said, complained) = simulate(folder.path(), "jobs.csv", &[&arguments[..], &told].concat()).unwrap();
     assert!(done && complained.starts_with("assumed: a job without work is 1 item"), "{complained}");
     let runs: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: Vec<_> =
@@ -51,8 +50,8 @@ fn every_pool_of_a_recorded_load_is_tried_with_both_modes_and_the_oracle_and_wha
 
 #[test]
 fn what_a_trace_does_not_say_must_be_told_and_what_is_told_must_make_sense() {
-    let folder = recorded();
-    let (done, said, complained) = simulate(folder.path(), "jobs.csv", &["--batch-limit", "8"]);
+    let folder = recorded().unwrap();
+    let (done, said, complained) = simulate(folder.path(), "jobs.csv", &["--batch-limit", "8"]).unwrap();
     assert!(!done && said.is_empty(), "{said}");
     for missing in ["--latency: is missing", "--batch-base: is missing", "--batch-item: is missing"] {
         assert!(complained.contains(missing), "{complained}");
@@ -60,7 +59,7 @@ fn what_a_trace_does_not_say_must_be_told_and_what_is_told_must_make_sense() {
     assert!(!complained.contains("--batch-limit: is missing"), "{complained}");
 
     let refused = |file: &str, arguments: &[&str]| {
-        let (done, said, complained) = simulate(folder.path(), file, &[&CURVE[..], arguments].concat());
+        let (done, said, complained) = simulate(folder.path(), file, &[&CURVE[..], arguments].concat()).unwrap();
         assert!(!done && said.is_empty(), "{said}");
         complained
     };

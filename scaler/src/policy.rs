@@ -76,7 +76,7 @@ impl Mode {
     }
 
     /// For so long a pool must have been seen before its past can tell that fewer would do.
-    fn needs_history_of(&self) -> Duration {
+    pub(crate) fn needs_history_of(&self) -> Duration {
         match self {
             Self::Backlog(_) => Duration::ZERO,
             Self::Latency(latency) => latency.stable_window.max(latency.scale_down_delay),

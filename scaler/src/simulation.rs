@@ -16,3 +16,6 @@ pub mod reader;
 pub mod report;
 pub mod scenario;
 pub mod trace;
+
+#[cfg(test)]
+mod tests;

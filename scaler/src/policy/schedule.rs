@@ -89,8 +89,8 @@ impl Schedule {
         self.0.iter().filter(|floor| floor.holds(now)).map(|floor| floor.workers).max().unwrap_or(0)
     }
 
-    /// The earliest moment after `now` at which a floor of more than no worker begins or ends; whoever waits for the floor to
-    /// change need not look sooner. `None`: there is none.
+    /// The earliest moment after `now` at which a floor of more than no worker begins or ends; whoever waits for the floor
+    /// to change need not look sooner. `None`: there is none.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let floors = self.0.iter().filter(|floor| floor.workers > 0);
         floors.flat_map(|floor| [floor.next_begin(now), floor.next_end(now)]).flatten().min()
