@@ -83,6 +83,14 @@ impl Mode {
             Self::Rate(rate) => rate.window,
         }
     }
+
+    /// For so long it remembers why there are as many workers as there are.
+    fn remembers(&self) -> Duration {
+        match self {
+            Self::Latency(latency) => latency.look_back,
+            Self::Backlog(_) | Self::Rate(_) => self.needs_history_of(),
+        }
+    }
 }
 
 /// What is said of a pool at one moment, and why.
@@ -191,13 +199,19 @@ struct Workers {
 
 impl Workers {
     fn clamp(&mut self, history: &History, reading: &Reading, scaling: &Scaling, floor: u32) {
-        // A scaler that has just started knows no past that would let workers go.
+        // A scaler that has just started knows no past that would let workers go, and for longer none of what those that it
+        // found there were asked for.
+        let staying = reading.fleet.staying() as f64;
         if history.span() < scaling.mode.needs_history_of() {
-            self.at_least("short_history", reading.fleet.staying() as f64);
+            self.at_least("short_history", staying);
+        } else if history.span() < scaling.mode.remembers()
+            && let Some(first) = history.points().next()
+        {
+            self.at_least("found_at_start", staying.min(f64::from(first.workers)));
         }
         // Before the limits: a rise that they leave no room for is not made.
         if matches!(scaling.mode, Mode::Latency(_)) {
-            self.past_the_dead_band(reading.fleet.staying() as f64, scaling.tolerance);
+            self.past_the_dead_band(staying, scaling.tolerance);
         }
         if let Some(most) = reading.max_consumers
             && !scaling.allows_idle_consumers
@@ -226,9 +240,10 @@ impl Workers {
     /// Makes a rise that the HPA would take for nothing just large enough for it. A fall within the band is left alone: more
     /// than is needed is dear, fewer are too few.
     fn past_the_dead_band(&mut self, present: f64, tolerance: f64) {
-        // The HPA sees three decimals.
+        // The HPA sees three decimals, so what is less above is no rise to it: it would take away again what was added for that.
         let past = present * (1.0 + tolerance) + 0.01;
-        if self.number > present && tolerance > 0.0 {
+        let is_rise = (self.number * 1000.0).round() > present * 1000.0;
+        if is_rise && tolerance > 0.0 {
             self.at_least("tolerance", past);
         }
     }

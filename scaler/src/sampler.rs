@@ -18,8 +18,12 @@ use crate::metrics::PoolMetrics;
 use crate::reading::{Failure, Measured, Reading, Unknown};
 use crate::{ScalerSettings, metrics};
 
-/// So many pools are asked for in one call; all of them at the same time, so that a turn lasts no longer for there being many.
-const PIECE_POOLS: usize = 500;
+/// So many pools are asked for in one call. Fewer would cost more calls, more would hold up who asks meanwhile.
+const PIECE_POOLS: usize = 250;
+
+/// The calls of a turn begin one after the other in this time, or in three quarters of a shorter interval: at once they would
+/// take the processor, and the server's, from everybody else. None waits for another to end.
+const LONGEST_SPREAD: Duration = Duration::from_secs(1);
 
 /// How long to wait before the ledger is asked again to tell of arrivals, when it could not be asked at all.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
@@ -153,12 +157,19 @@ impl Reader {
     /// Reads all pools again and again.
     async fn look_for_ever(self, every: Duration) {
         let names: Vec<PoolName> = self.pools.keys().cloned().collect();
+        let pieces: Vec<&[PoolName]> = names.chunks(PIECE_POOLS).collect();
+        let spread = (every * 3 / 4).min(LONGEST_SPREAD);
+        let pause = |place: usize| spread.mul_f64(place as f64 / pieces.len() as f64);
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let started = Instant::now();
-            stream::iter(names.chunks(PIECE_POOLS)).for_each_concurrent(None, |piece| self.read(piece)).await;
+            let read = async |(place, piece): (usize, &&[PoolName])| {
+                sleep(pause(place)).await;
+                self.read(piece).await;
+            };
+            stream::iter(pieces.iter().enumerate()).for_each_concurrent(None, read).await;
             ::metrics::histogram!(metrics::SAMPLE_SECONDS).record(started.elapsed().as_secs_f64());
         }
     }

@@ -165,10 +165,20 @@ fn workers_are_not_let_go_before_the_past_can_tell_that_fewer_would_do() {
     let decision = decided(&one(reading.clone()), &latency());
     assert_eq!(decision.value, 8.0);
     assert_eq!(decision.clamps[0].rule, "short_history");
-    // An idle pool that has been seen for long enough.
-    let mut seen = one(reading.clone());
-    seen.add(Reading { taken_at: SECOND * 121, ..reading });
+    // Those that the scaler found stay for as long as it looks back; those that came since, no longer than need be.
+    let later = |second, ready| Reading { taken_at: SECOND * second, fleet: fleet(ready, 1), ..Reading::default() };
+    let mut seen = one(reading);
+    seen.add(later(121, 9));
+    let decision = decided(&seen, &latency());
+    assert_eq!((decision.value, decision.clamps[0].rule), (8.0, "found_at_start"));
+    seen.add(later(122, 3));
+    assert_eq!(decided(&seen, &latency()).value, 4.0, "those that went are not asked for again");
+    seen.add(later(20 * 60, 7));
     assert_eq!(decided(&seen, &latency()).value, 1.0, "a worker loads");
+    let rate = scaling(&[("mode", "rate"), ("jobsPerSecond", "1")]);
+    seen = one(later(0, 7));
+    seen.add(later(61, 7));
+    assert_eq!(decided(&seen, &rate).value, 0.0, "{:?}", decided(&seen, &rate));
 }
 
 #[test]
@@ -243,6 +253,19 @@ fn a_rise_that_the_hpa_would_take_for_nothing_is_made_just_large_enough() {
     assert!((10.0..=11.0).contains(&clamp.from));
     let without = scaling(&[("mode", "latency"), ("latency", "5s"), ("tolerance", "0")]);
     assert_eq!(decided(&steady(1_050, 10, 20), &without).value.ceil(), 11.0);
+}
+
+#[test]
+fn less_than_the_hpa_can_see_is_no_rise() {
+    // 300.03 jobs a second are 3.0003 workers, and with four of them the HPA would see three.
+    let mut history = History::default();
+    for second in 0..=300 {
+        let (taken_at, ended) = (SECOND * second, 300 * u64::from(second) + u64::from(second) * 3 / 100);
+        history.add(Reading { taken_at, ended, fleet: fleet(3, 0), ..Reading::default() });
+    }
+    let decision = decided(&history, &latency());
+    assert!(decision.value > 3.0 && decision.value < 3.0005, "{decision:?}");
+    assert_eq!(decision.clamps, []);
 }
 
 #[test]

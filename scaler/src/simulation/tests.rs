@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use proptest::test_runner::{Config, RngSeed};
 
 use super::pool::{Decider, View};
 use crate::Reading;
@@ -21,6 +22,14 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Older readings are not spoken of, as the scaler's settings have it.
 const MAX_AGE: Duration = Duration::from_secs(10);
+
+/// The same cases in every run, since one takes long; `PROPTEST_CASES` asks for so many others.
+fn cases(count: u32) -> Config {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => Config { max_shrink_iters: 30, ..Config::default() },
+        None => Config { rng_seed: RngSeed::Fixed(1), max_shrink_iters: 30, ..Config::with_cases(count) },
+    }
+}
 
 /// What one turn was like.
 #[derive(Debug, Clone, Copy)]

@@ -116,7 +116,7 @@ fn a_missing_pool_and_every_bad_value_are_named_with_key_value_and_rule() {
         (latency("panicWindow", "2h"), "panicWindow", window),
         (latency("panicWindow", "1s"), "panicWindow", "is not at least 2s"),
         (latency("stableWindow", "soon"), "stableWindow", window),
-        (latency("scaleDownDelay", "21m"), "scaleDownDelay", window),
+        (latency("scaleDownDelay", "61m"), "scaleDownDelay", window),
         (latency("coldStart", "-1s"), "coldStart", objective),
         (latency("forecast", "maybe"), "forecast", "is not shadow or on"),
         (latency("tolerance", "2"), "tolerance", "is not a number from 0 to 1"),

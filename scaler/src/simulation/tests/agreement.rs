@@ -4,23 +4,27 @@
 //! is counted here in jobs, by how a reading that is a moment later, and points that are kept at other moments, can change
 //! a term: at most so many jobs lie between two points that a history keeps, whichever they are.
 //!
-//! One that was started anew lets nobody go before it has seen enough. In mode latency that is two minutes, and what it
-//! replays are twenty: in between it may say fewer or more than the other, and nothing is asserted.
+//! One that was started anew lets nobody go before it has seen enough. In mode latency that is two minutes, and those that it
+//! found there stay for the twenty that it replays; in between it may say fewer than the other for those that came since, or
+//! more. Nor is anything asserted of two of which one looks back further: the share of late jobs is at its limit then.
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::loads::{any_load, any_worker, defaults, metadata};
-use super::{Probe, SECOND};
+use super::{Probe, SECOND, cases};
 use crate::history::{History, LONGEST_WINDOW};
 use crate::policy::latency::Needs;
 use crate::policy::{self, Decision, Mode, Reckoning, Scaling};
 use crate::simulation::pool::{Decider, View, run};
 use crate::simulation::trace::{Arrival, Trace};
 
-/// Old points of a history lie no further apart, and a second between two readings, and one between two scalers.
+/// The points of a window lie no further apart, and a second between two readings, and one between two scalers.
 const APART: Duration = Duration::from_secs(7);
+
+/// Nor do the oldest.
+const FAR_APART: Duration = Duration::from_secs(32);
 
 /// One scaler, through which the pool is scaled, and another that reads it at other moments.
 struct Pair {
@@ -88,6 +92,15 @@ fn most_jobs(trace: &Trace, apart: Duration, since: Duration, until: Duration) -
 }
 
 impl Moment {
+    /// How far both look back, if they agree on that.
+    fn looks_back(&self) -> Option<f64> {
+        let [one, other] = [0, 1].map(|place| match &self.said[place].reckoning {
+            Reckoning::Latency(needs) => needs.look_back_seconds,
+            Reckoning::Backlog(_) | Reckoning::Rate(_) => 0.0,
+        });
+        (one == other).then_some(one)
+    }
+
     /// How far apart the two may be, in units of the value.
     fn bound(&self, trace: &Trace, mode: &Mode) -> f64 {
         let [one, other] = [0, 1].map(|place| self.histories[place].latest().unwrap());
@@ -105,7 +118,7 @@ impl Moment {
                 let (throughput, slack) = (needs[0].throughput, needs[0].slack_seconds);
                 let window = latency.stable_window.as_secs_f64();
                 let rate = 2.0 * most(APART, latency.stable_window + latency.scale_down_delay) / window;
-                let replay = 1.0 + most(APART, LONGEST_WINDOW) / (throughput * slack);
+                let replay = 1.0 + most(FAR_APART, LONGEST_WINDOW) / (throughput * slack);
                 // The shortest of the panic windows.
                 let sudden = 2.0 * most(SECOND * 2, latency.panic_window) / (latency.panic_window.as_secs_f64() / 4.0);
                 let arrivals = rate.max(sudden);
@@ -136,7 +149,7 @@ fn any_mode() -> impl Strategy<Value = Scaling> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(30))]
+    #![proptest_config(cases(30))]
 
     #[test]
     fn replicas_differ_by_no_more_than_what_happened_between_their_looks_and_after_a_quiet_time_not_at_all(
@@ -147,7 +160,7 @@ proptest! {
         restart in prop::option::of(0_u64..600),
     ) {
         // One more, after a time in which all is forgotten.
-        let last = trace.length + SECOND * 60 * 35;
+        let last = trace.length + LONGEST_WINDOW + SECOND * 60 * 15;
         trace.jobs.push(Arrival { at: last, work: 1.0 });
         trace.length = last;
         let rules = crate::replicas::Rules { min: 1, ..defaults() };
@@ -176,6 +189,9 @@ proptest! {
                 }
             }
             if is_short || age.is_some_and(|age| age < remembers + SECOND) {
+                continue;
+            }
+            if moment.looks_back().is_none() {
                 continue;
             }
             let bound = moment.bound(&trace, &scaling.mode) + 1e-6;

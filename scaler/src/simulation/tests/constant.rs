@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::cases;
 use super::loads::{defaults, even, metadata, recommended};
 use crate::replicas::Rules;
 use crate::simulation::decider::decider;
@@ -79,7 +80,7 @@ fn rules(is_recommended: bool) -> Rules {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 30, ..ProptestConfig::with_cases(24) })]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn under_evenly_spaced_jobs_modes_latency_and_rate_come_to_rest(
@@ -93,7 +94,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 30, ..ProptestConfig::with_cases(8) })]
+    #![proptest_config(cases(8))]
 
     /// Chance makes a load that no number of workers fits for ever. What holds a number back bounds the turns, two for each
     /// time that it lasts: the HPA's window, and with the recommended behaviour, which has none, the policy's own. (In 100

@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 
 use super::loads::{any_load, any_rules, any_scaling, any_worker};
-use super::{Probe, SECOND};
+use super::{Probe, SECOND, cases};
 use crate::replicas::{Fallback, Rules};
 use crate::simulation::pool::run;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(cases(200))]
 
     /// From when the last reading is too old to be spoken of. KEDA's `fallback` is the user's word for what a failure
     /// means: with it the number falls no lower than it says.

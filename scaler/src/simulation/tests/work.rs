@@ -5,11 +5,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::loads::{any_load, any_rules, any_scaling, any_worker};
-use super::{Probe, SECOND};
+use super::{Probe, SECOND, cases};
 use crate::simulation::pool::run;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn a_pool_is_never_taken_to_nothing_while_there_is_work_or_a_worker_loads_and_is_started_by_the_next_poll(
