@@ -38,7 +38,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
         }
         Command::Scaler { configuration, admin } => {
             let (settings, stop) = start(&configuration)?;
-            // First: who is told an address may call there at once.
+            // Before the socket is bound, or a client could connect to a scaler that is about to refuse its TLS files.
             if let Some(tls) = &settings.scaler.tls {
                 tls.verify().await.map_err(|faults| anyhow::anyhow!("the configuration has faults\n{faults}"))?;
             }

@@ -48,6 +48,8 @@ pub struct Point {
     pub workers: u32,
     /// The highest rate, in jobs per second, that was seen since the point before: what is left of the points between.
     pub peak: f32,
+    /// The largest backlog for each worker that was ready, likewise.
+    pub crowd: f32,
 }
 
 impl Point {
@@ -57,7 +59,7 @@ impl Point {
     }
 
     fn says_the_same_as(&self, other: &Self) -> bool {
-        Self { at: other.at, peak: other.peak, ..*self } == *other
+        Self { at: other.at, peak: other.peak, crowd: other.crowd, ..*self } == *other
     }
 
     /// Jobs per second since `before`. Of jobs that are seen as soon as they come, a moment after a reading, it is no rate.
@@ -82,45 +84,51 @@ impl History {
             ended: reading.ended,
             workers: u32::try_from(reading.fleet.staying()).unwrap_or(u32::MAX),
             peak: 0.0,
+            // Infinite where there is nobody.
+            crowd: if reading.backlog() > 0 { reading.backlog() as f32 / reading.fleet.ready as f32 } else { 0.0 },
         };
         // A pool at zero has no worker that could say; what the last ones measured still holds.
         self.measured = reading.fleet.measured.or(self.measured);
         self.is_recalled &= reading.fleet.measured.batch.is_none();
-        self.latest = Some(reading);
+        let before = self.latest.replace(reading).map_or(Duration::ZERO, |before| before.taken_at);
         if let Some(before) = self.points.len().checked_sub(2).and_then(|place| self.points.get(place))
             && let Some(last) = self.points.back()
             && (last.at.saturating_sub(before.at) < SPACING
                 || (before.says_the_same_as(last) && last.says_the_same_as(&point)))
         {
-            self.points.pop_back();
+            let replaced = self.points.pop_back();
+            (point.peak, point.crowd) =
+                replaced.map_or((0.0, point.crowd), |last| (last.peak, last.crowd.max(point.crowd)));
         }
         if let Some(before) = self.points.back() {
-            point.peak = point.rate_since(before);
+            point.peak = point.peak.max(point.rate_since(before));
         }
         if self.points.len() == self.points.capacity() {
             self.points.reserve_exact(ROOM);
         }
         self.points.push_back(point);
-        self.thin_out(point.at);
+        self.thin_out(before, point.at);
     }
 
     /// Drops what is too old, and of what is old the points that lie close together.
-    fn thin_out(&mut self, now: Duration) {
+    fn thin_out(&mut self, before: Duration, now: Duration) {
         // The last one that is too old still says what held when the window began.
         while self.points.get(1).is_some_and(|second| now.saturating_sub(second.at) > LONGEST_WINDOW) {
             self.points.pop_front();
         }
         for (age, spacing) in COARSER {
-            // One point at a time comes of this age, so only those beside it can have come too close.
-            let older = self.points.partition_point(|point| now.saturating_sub(point.at) > age);
-            if let Some(place) = older.checked_sub(2)
-                && place > 0
-                && let (Some(before), Some(after)) = (self.points.get(place - 1), self.points.get(place + 1))
-                && after.at.saturating_sub(before.at) < spacing
-                && let Some(between) = self.points.remove(place)
-                && let Some(after) = self.points.get_mut(place)
-            {
-                after.peak = after.peak.max(between.peak);
+            // Only those beside a point that has just come of this age can have come too close: mostly one, many after a gap.
+            let older = |now: Duration| self.points.partition_point(|point| now.saturating_sub(point.at) > age);
+            let places = older(before).saturating_sub(1).max(1)..older(now).saturating_sub(1);
+            for place in places.rev() {
+                if let (Some(before), Some(after)) = (self.points.get(place - 1), self.points.get(place + 1))
+                    && after.at.saturating_sub(before.at) < spacing
+                    && let Some(between) = self.points.remove(place)
+                    && let Some(after) = self.points.get_mut(place)
+                {
+                    after.peak = after.peak.max(between.peak);
+                    after.crowd = after.crowd.max(between.crowd);
+                }
             }
         }
     }
@@ -188,18 +196,25 @@ mod tests {
         let mut ended = 0;
         for tick in 0..2 * 3600 * 4_u32 {
             let taken_at = Duration::from_millis(250) * tick;
-            // A hundred at once, fifty minutes before the end.
-            ended += if tick == 70 * 60 * 4 { 100 } else { 1 };
-            history.add(Reading { taken_at, ended, ..Reading::default() });
+            // A hundred at once, fifty minutes before the end; and half an hour before it nobody looked for ten minutes.
+            let (is_burst, is_gap) = (tick == 70 * 60 * 4, (80 * 60 * 4..90 * 60 * 4).contains(&tick));
+            ended += if is_burst { 100 } else { 1 };
+            if !is_gap {
+                let fleet = Fleet { ready: 2, ..Fleet::default() };
+                let waiting = [0, if is_burst { 50 } else { 1 }, 0];
+                history.add(Reading { taken_at, ended, waiting, fleet, ..Reading::default() });
+            }
         }
-        assert!(history.points.len() < 320, "{}", history.points.len());
-        assert!(history.points.capacity() <= history.points.len() + ROOM, "{}", history.points.capacity());
+        assert!(history.points.len() < 340, "{}", history.points.len());
+        assert!(history.points.capacity() < 340 + ROOM, "{}", history.points.capacity());
         assert!(history.span() >= LONGEST_WINDOW);
         let (first, last) = (history.points.front().unwrap(), history.points.back().unwrap());
         let seconds = last.at.saturating_sub(first.at).as_secs_f64();
         assert_eq!(last.arrived() - first.arrived(), 99 + (seconds * 4.0) as u64);
         let fast: Vec<f32> = history.points().map(|point| point.peak).filter(|peak| *peak > 5.0).collect();
         assert!(matches!(fast[..], [peak] if peak > 70.0), "{fast:?}");
+        let crowded: Vec<f32> = history.points().map(|point| point.crowd).filter(|crowd| *crowd > 1.0).collect();
+        assert_eq!(crowded, [25.0]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use millrace_tests::{BrokerKind, Scaler, System, until};
 use proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use proto::externalscaler::{GetMetricsRequest, ScaledObjectRef};
 use queue::PoolName;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval_at, sleep, timeout};
 use tonic::transport::Channel;
 
 use crate::drain::job;
@@ -126,7 +126,9 @@ async fn calls(
 ) -> anyhow::Result<(Histogram<u64>, Histogram<u64>)> {
     let mut client = connected.await?;
     let (mut spec, mut metrics) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
-    let mut ticks = interval(Duration::from_secs(1) * CALLERS as u32 / CALLS_PER_SECOND as u32);
+    // One after the other, as clients that know nothing of each other call.
+    let period = Duration::from_secs(1) * CALLERS as u32 / CALLS_PER_SECOND as u32;
+    let mut ticks = interval_at(tokio::time::Instant::now() + period * caller as u32 / CALLERS as u32, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let began = Instant::now();
     let mut number = caller;

@@ -16,7 +16,7 @@ const MOST_POOLS: usize = 100;
 
 const USUAL_PERCENTILE: f64 = 95.0;
 
-/// KEDA's default, and the trigger's.
+/// The trigger's default.
 const USUAL_COLD_START: Period = Period::seconds(60);
 
 #[derive(Debug, Clone, Default, Args)]
@@ -75,7 +75,7 @@ impl RecordedArgs {
             // Rows without a pool, beside others that have one.
             Some("") => "-".to_owned(),
             Some(pool) => pool.to_owned(),
-            None => file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
+            None => "all".to_owned(),
         };
         let source = |pool| Source { csv: file.file_name().map(Into::into), pool, ..Source::default() };
         let traces = pools.into_iter().map(|pool| (name(&pool), source(pool))).collect();
@@ -149,7 +149,7 @@ fn policies(objective: Objective, worker: WorkerTimes) -> [(String, PolicySettin
         // One that takes no time has none to tell of before it is measured.
         ("coldStart", worker.cold_start.max(Period::millis(1)).to_string()),
     ];
-    // As deploy/keda/latency.yaml has it.
+    // KEDA and the HPA follow at once, as deploy/keda/latency.yaml has them do.
     let policies = vec![ScalingPolicy { r#type: PolicyType::Pods, value: 100, period_seconds: 15 }];
     let scale_up = ScalingRules { policies: Some(policies), ..ScalingRules::default() };
     let scale_down = ScalingRules { stabilization_window_seconds: Some(0), ..ScalingRules::default() };

@@ -117,7 +117,7 @@ impl fmt::Display for Needs {
         writeln!(f, "  rate:   {} = held arrivals ÷ throughput", number(self.rate))?;
         writeln!(
             f,
-            "  replay: {} would have kept what arrived in the last {} s within the slack; {} % were late in the last hour",
+            "  replay: {} would have kept what arrived in the last {} s within the slack; {} % of the last hour's were late",
             number(self.replay),
             number(self.look_back_seconds),
             number(self.late_share * 100.0)

@@ -161,19 +161,19 @@ impl Latency {
     }
 }
 
-/// The share of the arrivals since a moment that found more than `slack` seconds of work before them, as many workers as there
-/// were.
+/// The share of the arrivals since a moment that found more than `slack` seconds of work before them, with as many workers as
+/// were ready.
 fn late_share(history: &History, since: Duration, throughput: f64, slack: f64) -> f64 {
     // The newest do not count among all, so that more of them never make the late ones a smaller share.
     let (mut late, mut total, mut newest) = (0.0, 0.0, 0.0);
     for (before, point) in intervals(history, since) {
         let arrived = arrived(before, point);
         total += std::mem::replace(&mut newest, arrived);
-        if point.backlog as f64 > f64::from(point.workers) * throughput * slack {
+        if f64::from(point.crowd) > throughput * slack {
             late += arrived;
         }
     }
-    if total > 0.0 { late / total } else { 0.0 }
+    if total > 0.0 { (late / total).min(1.0) } else { 0.0 }
 }
 
 /// Points that follow each other.

@@ -192,6 +192,7 @@ impl Taker {
                     // the new one, but forgets their state, and with it what it gives them. Only a channel's end brings
                     // that back, and nothing tells that it is so. An idle channel costs little to replace.
                     if session.holds_nothing() {
+                        tracing::debug!(pool = %self.pool, "nothing has come for long; replacing the channel");
                         self.end(&session);
                     }
                     continue;

@@ -26,7 +26,7 @@ use crate::{Error, ErrorKind, PoolName, Result};
 const STRAGGLERS: Duration = Duration::from_millis(50);
 
 /// How long to trust that the first job of an empty queue will be delivered.
-const TRUST: Duration = Duration::from_secs(10);
+const TRUST: Duration = Duration::from_secs(30);
 
 /// What a consumer is answered.
 pub(super) type Reply = Result<Vec<Delivery>>;

@@ -12,8 +12,8 @@ use crate::simulation::pool::{Worker, run};
 use crate::simulation::trace::{Pattern, Trace};
 
 /// By then every window has passed: the cold start, what is replayed, the delay before a pool shrinks, the HPA's.
-const SETTLED: Duration = Duration::from_secs(30 * 60);
-const WATCHED: Duration = Duration::from_secs(55 * 60);
+const SETTLED: Duration = Duration::from_secs(70 * 60);
+const WATCHED: Duration = Duration::from_secs(95 * 60);
 
 /// Slow ones, so that a run has few jobs: what matters are the shares.
 fn any_slow_worker() -> impl Strategy<Value = Worker> {
@@ -54,14 +54,14 @@ fn any_demand() -> impl Strategy<Value = f64> {
     prop_oneof![0.005..0.1_f64, 0.1..1.0_f64, 1.0..10.0_f64]
 }
 
-/// Mode latency with an objective of at least two full batches, or rate with a target that leaves a worker some room.
+/// Mode latency with an objective of well over three full batches, or rate with a target that leaves a worker some room.
 ///
-/// An objective that one batch fills leaves no slack for the jobs of a pool that is nearly full: they are what asks for one
-/// worker more, and with that one there are none. Such a pool does not rest.
+/// In a pool that is nearly full, two batches are there at times, one of them under way. An objective that leaves no more slack
+/// than they take asks for one worker more then, and with that one it never is so: such a pool does not rest.
 fn any_mode(worker: Worker) -> impl Strategy<Value = [(&'static str, String); 2]> {
     let (throughput, full) = (worker.curve().throughput(), worker.curve().full_seconds());
     prop_oneof![
-        (2.0..20.0_f64).prop_map(move |batches| {
+        (3.5..20.0_f64).prop_map(move |batches| {
             let milliseconds = (batches * full * 1000.0).ceil();
             [("mode", "latency".to_owned()), ("latency", format!("{milliseconds}ms"))]
         }),
