@@ -43,7 +43,8 @@ pub(crate) fn simulate(arguments: &SimulateArgs, out: &mut dyn Write) -> anyhow:
         arguments.recorded.refuse_beside(file)?;
         Scenario::read(file).map_err(of_scenario)?
     };
-    let traces = scenario.load_traces(file.parent().unwrap_or(Path::new("."))).map_err(of_scenario)?;
+    let traces = scenario.load_traces(file.parent().unwrap_or(Path::new(".")));
+    let traces = traces.map_err(|faults| if is_trace { recorded::of_rows(&faults) } else { of_scenario(faults) })?;
     let comparisons = compare(&scenario, &traces)?;
     if is_trace && arguments.json {
         eprintln!("{}", arguments.recorded.assumed());

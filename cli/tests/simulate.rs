@@ -77,5 +77,9 @@ fn what_a_trace_does_not_say_must_be_told_and_what_is_told_must_make_sense() {
     std::fs::write(folder.path().join("odd.csv"), "time,pool\n1,a/b\n").unwrap();
     let complained = refused("odd.csv", &["--latency", "5s"]);
     assert!(complained.contains("odd.csv: pool a/b: the name \"a/b\" is not 1 to 60 letters"), "{complained}");
+    std::fs::write(folder.path().join("bad.csv"), "time,pool\n1,text\nsoon,images\n").unwrap();
+    let complained = refused("bad.csv", &["--latency", "5s"]);
+    assert_eq!(complained.matches("bad.csv line 3, column time: \"soon\" is not a number").count(), 1, "{complained}");
+    assert!(!complained.contains("traces."), "{complained}");
     assert!(refused("some.yaml", &[]).contains("--batch-base: is for a TRACE.csv; in "));
 }

@@ -93,6 +93,22 @@ pub struct WorkerRecord {
 }
 
 impl WorkerRecord {
+    /// A worker that loads, and has measured nothing yet.
+    pub fn new(id: WorkerId, pool: PoolName, started_at: Timestamp) -> Self {
+        Self {
+            id,
+            pool,
+            state: WorkerState::Loading,
+            started_at,
+            batch_items: 0.0,
+            batch_seconds: 0.0,
+            batch_base_seconds: 0.0,
+            batch_item_seconds: 0.0,
+            batch_limit_items: 0,
+            cold_start_seconds: 0.0,
+        }
+    }
+
     /// What it has measured. `None` before its first batch, and where it says what no batch can take.
     pub fn measured(&self) -> Option<Measured> {
         let measured = Measured {

@@ -270,17 +270,14 @@ mod tests {
     #[test]
     fn the_fleet_is_what_its_workers_say_and_on_average_what_they_measured() {
         let now: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
+        let started_at: Timestamp = "2026-01-01T00:09:50Z".parse().unwrap();
         let worker = |state, base, cold| WorkerRecord {
-            id: queue::WorkerId::new("w"),
-            pool: "p".parse().unwrap(),
             state,
-            started_at: "2026-01-01T00:09:50Z".parse().unwrap(),
-            batch_items: 0.0,
-            batch_seconds: 0.0,
             batch_base_seconds: base,
             batch_item_seconds: base / 10.0,
             batch_limit_items: 10,
             cold_start_seconds: cold,
+            ..WorkerRecord::new(queue::WorkerId::new("w"), "p".parse().unwrap(), started_at)
         };
         let workers = [
             worker(WorkerState::Idle, 0.1, 20.0),

@@ -89,18 +89,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// the rest back and returns.
 pub async fn run(worker: Worker, stop: CancellationToken) -> Result<(), WorkerError> {
     let leases = Arc::new(Leases::new(Arc::clone(&worker.backend.ledger), worker.settings.lease.get()));
-    let record = WorkerRecord {
-        id: worker.id.clone(),
-        pool: worker.pool.clone(),
-        state: WorkerState::Loading,
-        started_at: Timestamp::now(),
-        batch_items: 0.0,
-        batch_seconds: 0.0,
-        batch_base_seconds: 0.0,
-        batch_item_seconds: 0.0,
-        batch_limit_items: 0,
-        cold_start_seconds: 0.0,
-    };
+    let record = WorkerRecord::new(worker.id.clone(), worker.pool.clone(), Timestamp::now());
     let (roster, instances) = (Arc::clone(&worker.backend.roster), worker.settings.instances.get());
     let max_batch_items = max_batch_items(&worker.settings, worker.model.as_ref());
     let presence = Arc::new(Presence::new(roster, Arc::clone(&leases), record, max_batch_items, instances));

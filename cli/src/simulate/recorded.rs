@@ -1,5 +1,6 @@
 //! A recorded load by itself: what a scenario says otherwise is told by options.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -165,6 +166,17 @@ fn policies(objective: Objective, worker: WorkerTimes) -> [(String, PolicySettin
             },
         ),
     ]
+}
+
+/// What is wrong with the rows of the file: once, though every pool of it meets the same, under a key that nobody wrote.
+pub(super) fn of_rows(faults: &Faults) -> anyhow::Error {
+    let rows = faults.iter().map(|fault| {
+        let text = fault.to_string();
+        text.split_once(".csv: ")
+            .filter(|(key, _)| key.starts_with("traces."))
+            .map_or(text.clone(), |(_, row)| row.to_owned())
+    });
+    anyhow!("{}", rows.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("\n"))
 }
 
 /// The faults of a scenario that nobody wrote, under the names of the options and the file.

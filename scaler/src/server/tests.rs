@@ -160,19 +160,18 @@ async fn a_read_that_hangs_is_given_up_and_tried_again() {
     scaler.finish().await;
 }
 
+/// A scaler that is asked without a connection.
+fn without_a_port(fake: &Arc<Fake>) -> Scaler {
+    let sampler = Sampler::start(pools().into_keys(), &sources(fake), &quick());
+    Scaler { settings: quick(), pools: pools(), sampler, journal: Journal::default(), stop: CancellationToken::new() }
+}
+
 /// C7. Ready at the first poll: it waited for nothing.
 #[tokio::test]
 async fn the_spec_is_answered_with_every_broker_down_and_without_waiting() {
     let fake = Arc::new(Fake::default());
     fake.set("digits", Numbers { mood: Mood::Hang, ..Numbers::default() });
-    let sampler = Sampler::start(pools().into_keys(), &sources(&fake), &quick());
-    let scaler = Scaler {
-        settings: quick(),
-        pools: pools(),
-        sampler,
-        journal: Journal::default(),
-        stop: CancellationToken::new(),
-    };
+    let scaler = without_a_port(&fake);
     let answer = scaler.get_metric_spec(Request::new(digits())).now_or_never();
     let specs = answer.expect("it waited").unwrap().into_inner().metric_specs;
     assert_eq!(specs[0].target_size_float, 2.5);
@@ -289,14 +288,7 @@ async fn a_roster_that_cannot_say_what_was_measured_holds_up_no_reading_and_is_a
 #[tokio::test]
 async fn a_floor_that_begins_is_pushed_at_once_and_again_when_it_has_ended_and_begins_anew() {
     let fake = Arc::new(Fake::default());
-    let sampler = Sampler::start(pools().into_keys(), &sources(&fake), &quick());
-    let scaler = Scaler {
-        settings: quick(),
-        pools: pools(),
-        sampler,
-        journal: Journal::default(),
-        stop: CancellationToken::new(),
-    };
+    let scaler = without_a_port(&fake);
     // The calendar runs as time does, an hour ahead once the test says so, and tells whenever it is asked.
     let (began, start) = (Instant::now(), "2026-01-05T00:29:57Z".parse::<Timestamp>().unwrap());
     let hours_ahead = Arc::new(AtomicU32::new(0));

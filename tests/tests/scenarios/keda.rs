@@ -195,18 +195,8 @@ async fn consume(backend: &Backend, name: &str, jobs: usize) {
 
 /// A worker that has run nothing yet.
 fn worker(name: &str, state: WorkerState) -> WorkerRecord {
-    WorkerRecord {
-        id: WorkerId::new(format!("{name}-{}", JobId::generate())),
-        pool: pool(name),
-        state,
-        started_at: Timestamp::now(),
-        batch_items: 0.0,
-        batch_seconds: 0.0,
-        batch_base_seconds: 0.0,
-        batch_item_seconds: 0.0,
-        batch_limit_items: 0,
-        cold_start_seconds: 0.0,
-    }
+    let id = WorkerId::new(format!("{name}-{}", JobId::generate()));
+    WorkerRecord { state, ..WorkerRecord::new(id, pool(name), Timestamp::now()) }
 }
 
 /// Enters a worker, for longer than any test takes.

@@ -109,17 +109,9 @@ impl Roster for Fake {
         let mut workers = Vec::new();
         for pool in pools {
             let states = self.answer(pool).await?.workers.into_iter().enumerate();
-            let worker = |(index, state): (usize, WorkerState)| WorkerRecord {
-                id: WorkerId::new(index.to_string()),
-                pool: pool.clone(),
-                state,
-                started_at: jiff::Timestamp::UNIX_EPOCH,
-                batch_items: 0.0,
-                batch_seconds: 0.0,
-                batch_base_seconds: 0.0,
-                batch_item_seconds: 0.0,
-                batch_limit_items: 0,
-                cold_start_seconds: 0.0,
+            let worker = |(index, state): (usize, WorkerState)| {
+                let id = WorkerId::new(index.to_string());
+                WorkerRecord { state, ..WorkerRecord::new(id, pool.clone(), jiff::Timestamp::UNIX_EPOCH) }
             };
             workers.push(states.map(worker).collect());
         }
