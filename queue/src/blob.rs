@@ -27,7 +27,7 @@ pub struct BlobRef {
 
 impl BlobRef {
     /// What tells its bytes from another's: their digest, or where they lie.
-    pub(crate) fn identity(&self) -> &str {
+    pub fn identity(&self) -> &str {
         self.sha256.as_ref().unwrap_or(&self.key)
     }
 }

@@ -30,14 +30,6 @@ use jiff::Timestamp;
 use crate::event::Unreadable;
 use crate::{Class, Job, JobRecord, Origin, PoolExpectation, PoolName, Result, Risk};
 
-pub(crate) mod embedded;
-#[cfg(feature = "kafka")]
-pub(crate) mod kafka;
-#[cfg(feature = "rabbitmq")]
-pub(crate) mod rabbitmq;
-#[cfg(feature = "redis")]
-pub(crate) mod redis;
-
 /// Opens the three roles on one backend. Opening is cheap; a process opens what it needs once.
 #[async_trait]
 pub trait Broker: Send + Sync {
@@ -118,7 +110,7 @@ pub trait Gauge: Send + Sync {
 }
 
 /// The answers of a gauge that could read no pool, or all of them.
-pub(crate) fn of_all(pools: &[PoolName], read: Result<Vec<Result<Depth>>>) -> Vec<Result<Depth>> {
+pub fn of_all(pools: &[PoolName], read: Result<Vec<Result<Depth>>>) -> Vec<Result<Depth>> {
     read.unwrap_or_else(|error| pools.iter().map(|_| Err(error.again())).collect())
 }
 
@@ -171,38 +163,32 @@ pub struct Delivery {
 }
 
 /// Who takes back a delivery that was dropped.
-pub(crate) trait Holder: Send + Sync + std::fmt::Debug {
+pub trait Holder: Send + Sync + std::fmt::Debug {
     /// Called from a destructor: must not block.
     fn give_back(self: Arc<Self>, tag: Tag);
 }
 
 /// The broker's own name for a delivery: a message, and which delivery of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tag {
-    pub(crate) message: i64,
-    pub(crate) delivery: i64,
+pub struct Tag {
+    pub message: i64,
+    pub delivery: i64,
 }
 
 impl Delivery {
-    pub(crate) fn new(job: Job, redelivered: bool, tag: Tag, holder: Arc<dyn Holder>) -> Self {
+    pub fn new(job: Job, redelivered: bool, tag: Tag, holder: Arc<dyn Holder>) -> Self {
         Self { job, redelivered, unreadable: None, tag, holder: Some(holder) }
     }
 
     /// A message that is no job; see [`Delivery::unreadable`].
-    pub(crate) fn unreadable(
-        job: Job,
-        reason: &Unreadable,
-        redelivered: bool,
-        tag: Tag,
-        holder: Arc<dyn Holder>,
-    ) -> Self {
+    pub fn unreadable(job: Job, reason: &Unreadable, redelivered: bool, tag: Tag, holder: Arc<dyn Holder>) -> Self {
         let mut delivery = Self::new(job, redelivered, tag, holder);
         delivery.unreadable = Some(reason.to_string());
         delivery
     }
 
     /// The broker's own name for it; from here on dropping it does nothing.
-    pub(crate) fn into_tag(mut self) -> Tag {
+    pub fn into_tag(mut self) -> Tag {
         self.holder = None;
         self.tag
     }

@@ -48,7 +48,7 @@ impl Clock {
     }
 
     /// How far ahead of a server's own time a backend is to go by, in milliseconds; 0 outside tests.
-    pub(crate) fn offset_milliseconds(&self) -> i64 {
+    pub fn offset_milliseconds(&self) -> i64 {
         match &self.0 {
             Kind::System => 0,
             Kind::Manual(milliseconds) => milliseconds.load(Ordering::SeqCst) - Timestamp::now().as_millisecond(),
@@ -65,6 +65,6 @@ impl Clock {
 }
 
 /// A duration in whole milliseconds, as the stores keep it.
-pub(crate) fn milliseconds_of(duration: Duration) -> i64 {
+pub fn milliseconds_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -37,13 +37,13 @@ use sha2::{Digest, Sha256};
 use crate::{BlobRef, Body, Class, Ending, Input, Job, JobId, Origin, PoolName};
 
 /// The `source` of jobs whose `id` is the job's own.
-pub(crate) const SOURCE: &str = "/millrace";
+pub const SOURCE: &str = "/millrace";
 
 /// The `type` of jobs we publish.
-pub(crate) const TYPE: &str = "millrace.job";
+pub const TYPE: &str = "millrace.job";
 
 /// The media type of an event that carries its attributes in its body.
-pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
+pub const STRUCTURED: &str = "application/cloudevents+json";
 
 /// The `type` of the ending of a job that has a result.
 const SUCCEEDED: &str = "millrace.job.succeeded";
@@ -58,20 +58,20 @@ const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
 
 /// An event: attributes without any transport's prefix, and data.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Event {
+pub struct Event {
     /// Names are unique and in lower case.
-    pub(crate) attributes: Vec<(Cow<'static, str>, String)>,
-    pub(crate) data: Bytes,
+    pub attributes: Vec<(Cow<'static, str>, String)>,
+    pub data: Bytes,
 }
 
 /// Why a message is not a job, in words for whoever sent it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Unreadable(String);
+pub struct Unreadable(String);
 
 impl Event {
     /// The event of a job. Pool and class are told by the queue it is put in.
-    pub(crate) fn of(job: &Job) -> Self {
+    pub fn of(job: &Job) -> Self {
         let mut attributes: Vec<(Cow<'static, str>, String)> = vec![
             ("specversion".into(), SPEC_VERSION.to_owned()),
             ("source".into(), SOURCE.to_owned()),
@@ -101,7 +101,7 @@ impl Event {
     /// asked for the job (`causationsource` its `source`) or else the job's id. The data is the output, or the error as
     /// JSON (`type`, `message`). It may be published twice, and has the same `source` and `id` then; a job that is
     /// requeued and ends again is another event.
-    pub(crate) fn of_ending(ending: &Ending) -> Self {
+    pub fn of_ending(ending: &Ending) -> Self {
         let Ending { record, origin, trace_parent } = ending;
         let ended_at = record.finished_at.unwrap_or(record.created_at);
         let mut attributes: Vec<(Cow<'static, str>, String)> = vec![
@@ -135,7 +135,7 @@ impl Event {
     }
 
     /// The event in a body of type [`STRUCTURED`].
-    pub(crate) fn from_structured(body: &[u8]) -> Result<Self, Unreadable> {
+    pub fn from_structured(body: &[u8]) -> Result<Self, Unreadable> {
         let event: BTreeMap<String, Box<RawValue>> =
             serde_json::from_slice(body).map_err(|error| Unreadable(format!("not a structured event: {error}")))?;
         let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
@@ -170,7 +170,7 @@ impl Event {
     }
 
     /// The job that the event asks for.
-    pub(crate) fn into_job(self, pool: &PoolName, class: Class, arrived_at: Timestamp) -> Result<Job, Unreadable> {
+    pub fn into_job(self, pool: &PoolName, class: Class, arrived_at: Timestamp) -> Result<Job, Unreadable> {
         let of = |name: &str| self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let required = |name: &str| {
             of(name).filter(|value| !value.is_empty()).ok_or_else(|| Unreadable(format!("{name}: is missing")))
@@ -225,14 +225,14 @@ impl Event {
 }
 
 impl Unreadable {
-    pub(crate) fn new(reason: impl std::fmt::Display) -> Self {
+    pub fn new(reason: impl std::fmt::Display) -> Self {
         Self(reason.to_string())
     }
 }
 
 /// What stands for a message that cannot be read, so that it is accounted for like any job and ends as dead with its
 /// bytes. `position` is the broker's own name for the message: the same message is the same job however often it comes.
-pub(crate) fn unreadable(
+pub fn unreadable(
     pool: &PoolName,
     class: Class,
     position: &str,

@@ -27,9 +27,6 @@ use uuid::Uuid;
 use crate::{BlobRef, Class, Input, Job, JobError, JobId, Output, PoolName, Result, Risk, WorkerId};
 
 mod dead;
-pub(crate) mod embedded;
-#[cfg(feature = "redis")]
-pub(crate) mod redis;
 
 pub use dead::{Attempt, DeadFilter, DeadPage, DeadPosition, Forgotten, Purged, Requeued};
 
@@ -281,7 +278,7 @@ impl ClaimRequest {
     }
 
     /// What the ledger knows the request by when it is made again.
-    pub(crate) fn token(&self) -> &[u8] {
+    pub fn token(&self) -> &[u8] {
         self.token.as_bytes()
     }
 }

@@ -10,23 +10,18 @@ mod backend;
 mod blob;
 pub mod broker;
 mod clock;
-#[cfg(any(test, feature = "contract"))]
-pub mod contract;
+pub mod driver;
 mod error;
 mod event;
-#[cfg(any(test, feature = "contract"))]
-pub mod faulty;
 mod job;
 pub mod ledger;
-#[cfg(feature = "redis")]
-mod redis;
 mod risk;
 pub mod roster;
 mod route;
-mod store;
+mod stored;
 mod upkeep;
 
-pub use backend::{Backend, BackendUrl, BackendUrls, Existing};
+pub use backend::Backend;
 pub use blob::{BlobRef, Blobs, Role};
 pub use broker::{Announcer, Broker, Consumer, Delivery, Depth, Ending, Gauge, Producer, Settlement};
 pub use clock::Clock;

@@ -9,10 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{PoolName, Result};
 
-pub(crate) mod embedded;
-#[cfg(feature = "redis")]
-pub(crate) mod redis;
-
 /// The workers alive, each known by its last beat; and of each pool what was measured last, which outlives its workers.
 #[async_trait]
 pub trait Roster: Send + Sync {
@@ -161,7 +157,7 @@ impl WorkerState {
     const ALL: [Self; 4] = [Self::Loading, Self::Idle, Self::Busy, Self::Draining];
 
     /// The name that a store keeps.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Loading => "loading",
             Self::Idle => "idle",
@@ -170,7 +166,7 @@ impl WorkerState {
         }
     }
 
-    pub(crate) fn of_name(name: &str) -> Option<Self> {
+    pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }

@@ -36,7 +36,7 @@ pub struct RouteError {
 pub struct RouteErrors(pub Vec<RouteError>);
 
 impl RouteErrors {
-    pub(crate) fn none_or<T>(errors: Vec<RouteError>, value: T) -> Result<T, Self> {
+    pub fn none_or<T>(errors: Vec<RouteError>, value: T) -> Result<T, Self> {
         if errors.is_empty() { Ok(value) } else { Err(Self(errors)) }
     }
 }
@@ -75,17 +75,17 @@ impl Routes {
     }
 
     /// Where else the jobs of `pool` come from.
-    pub(crate) fn jobs_from(&self, pool: &PoolName) -> &[String] {
+    pub fn jobs_from(&self, pool: &PoolName) -> &[String] {
         self.0.get(pool).map_or(&[], |route| &route.jobs_from)
     }
 
     /// Where the results of `pool` go.
-    pub(crate) fn results_to(&self, pool: &PoolName) -> Option<&str> {
+    pub fn results_to(&self, pool: &PoolName) -> Option<&str> {
         self.0.get(pool)?.results_to.as_deref()
     }
 
     /// Each name, and the key it stands under.
-    pub(crate) fn names(&self) -> impl Iterator<Item = (String, &str)> {
+    pub fn names(&self) -> impl Iterator<Item = (String, &str)> {
         self.0.iter().flat_map(|(pool, route)| {
             let from = route.jobs_from.iter().map(move |name| (format!("pools.{pool}.jobs_from"), name.as_str()));
             from.chain(route.results_to.iter().map(move |name| (format!("pools.{pool}.results_to"), name.as_str())))

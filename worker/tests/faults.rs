@@ -12,12 +12,13 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use millrace_worker::model::{Echo, Model};
 use millrace_worker::{Worker, WorkerError, WorkerSettings};
-use queue::faulty::{Call, Fault, Faulty};
 use queue::{
-    Announcer, Backend, BackendUrls, Blobs, Body, Broker, Claim, ClaimRequest, Class, Consumer, Delivery, Ending,
-    Finish, Gauge, Input, Job, JobError, JobRecord, Outcome, PoolExpectation, PoolName, Producer, Publication, Risk,
-    Role, Settlement, State, WorkerId,
+    Announcer, Backend, Blobs, Body, Broker, Claim, ClaimRequest, Class, Clock, Consumer, Delivery, Ending, Finish,
+    Gauge, Input, Job, JobError, JobRecord, Outcome, PoolExpectation, PoolName, Producer, Publication, Risk, Role,
+    Settlement, State, WorkerId,
 };
+use queue_contract::faulty::{Call, Fault, Faulty};
+use queue_embedded::StoreOptions;
 use service::Health;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -42,8 +43,8 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
-        let sound = Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
+        let options = StoreOptions::new(folder.path().join("data"));
+        let sound = queue_embedded::open(&options, Clock::default()).unwrap();
         let faulty = Faulty::default();
         let flawed = faulty.wrap(sound.clone());
         Self { folder, faulty, flawed, sound, stop: CancellationToken::new() }

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backends::BackendUrls;
 use clap::Parser;
 use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal, RefusalKind};
-use queue::{
-    Backend, BackendUrls, Blobs, Body, Claim, ClaimRequest, Class, Finish, Input, Job, JobError, Outcome, State,
-    WorkerId,
-};
+use queue::{Backend, Blobs, Body, Claim, ClaimRequest, Class, Finish, Input, Job, JobError, Outcome, State, WorkerId};
 use serde_json::Value;
 use service::Health;
 use tempfile::TempDir;
@@ -45,7 +43,7 @@ impl Bench {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
-        let backend = Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
+        let backend = backends::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
         let pool =
             Pool { admission: Arc::new(TextOnly), max_attempts: 1, retention: Duration::from_secs(60), deadline: None };
         let gateway = Gateway {

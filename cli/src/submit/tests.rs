@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backends::BackendUrls;
 use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal};
-use queue::{
-    Backend, BackendUrls, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId,
-};
+use queue::{Backend, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId};
 use serde_json::Value;
 use service::Health;
 use tempfile::TempDir;
@@ -45,7 +44,7 @@ async fn serve(folder: &TempDir) -> String {
     let pool: PoolName = "digits".parse().unwrap();
     let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
     let urls = BackendUrls::new(url, None).unwrap();
-    let backend = Backend::open(&urls).await.unwrap();
+    let backend = backends::open(&urls).await.unwrap();
     let gateway = Gateway {
         pools: [(
             pool.clone(),
