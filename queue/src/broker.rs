@@ -110,8 +110,8 @@ pub trait Gauge: Send + Sync {
 }
 
 /// The answers of a gauge that could read no pool, or all of them.
-pub fn of_all(pools: &[PoolName], read: Result<Vec<Result<Depth>>>) -> Vec<Result<Depth>> {
-    read.unwrap_or_else(|error| pools.iter().map(|_| Err(error.again())).collect())
+pub fn same_for_all(pools: &[PoolName], read: Result<Vec<Result<Depth>>>) -> Vec<Result<Depth>> {
+    read.unwrap_or_else(|error| pools.iter().map(|_| Err(error.duplicate())).collect())
 }
 
 /// What becomes of a delivery.
@@ -158,37 +158,43 @@ pub struct Delivery {
     /// Why the message is not a job. Then `job` only stands for it: it holds the bytes as they came, has a single
     /// attempt, and is to be recorded as dead with this reason.
     pub unreadable: Option<String>,
-    tag: Tag,
-    holder: Option<Arc<dyn Holder>>,
+    tag: DeliveryTag,
+    holder: Option<Arc<dyn RequeueOnDrop>>,
 }
 
 /// Who takes back a delivery that was dropped.
-pub trait Holder: Send + Sync + std::fmt::Debug {
+pub trait RequeueOnDrop: Send + Sync + std::fmt::Debug {
     /// Called from a destructor: must not block.
-    fn give_back(self: Arc<Self>, tag: Tag);
+    fn requeue(self: Arc<Self>, tag: DeliveryTag);
 }
 
 /// The broker's own name for a delivery: a message, and which delivery of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tag {
+pub struct DeliveryTag {
     pub message: i64,
     pub delivery: i64,
 }
 
 impl Delivery {
-    pub fn new(job: Job, redelivered: bool, tag: Tag, holder: Arc<dyn Holder>) -> Self {
+    pub fn new(job: Job, redelivered: bool, tag: DeliveryTag, holder: Arc<dyn RequeueOnDrop>) -> Self {
         Self { job, redelivered, unreadable: None, tag, holder: Some(holder) }
     }
 
     /// A message that is no job; see [`Delivery::unreadable`].
-    pub fn unreadable(job: Job, reason: &Unreadable, redelivered: bool, tag: Tag, holder: Arc<dyn Holder>) -> Self {
+    pub fn unreadable(
+        job: Job,
+        reason: &Unreadable,
+        redelivered: bool,
+        tag: DeliveryTag,
+        holder: Arc<dyn RequeueOnDrop>,
+    ) -> Self {
         let mut delivery = Self::new(job, redelivered, tag, holder);
         delivery.unreadable = Some(reason.to_string());
         delivery
     }
 
     /// The broker's own name for it; from here on dropping it does nothing.
-    pub fn into_tag(mut self) -> Tag {
+    pub fn into_tag(mut self) -> DeliveryTag {
         self.holder = None;
         self.tag
     }

@@ -5,7 +5,8 @@
 //! job on the wire as an [`Event`], and passes every promise of the crate `millrace-queue-contract`.
 
 pub use crate::broker::{
-    Announcer, Broker, Consumer, Delivery, Depth, Ending, Gauge, Holder, Producer, Settlement, Tag, of_all,
+    Announcer, Broker, Consumer, Delivery, DeliveryTag, Depth, Ending, Gauge, Producer, RequeueOnDrop, Settlement,
+    same_for_all,
 };
 pub use crate::clock::milliseconds_of;
 pub use crate::event::{Event, STRUCTURED, Unreadable, unreadable};

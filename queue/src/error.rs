@@ -49,7 +49,7 @@ impl Error {
     }
 
     /// The same error, for one more who asked.
-    pub fn again(&self) -> Self {
+    pub fn duplicate(&self) -> Self {
         Self { kind: self.kind, message: self.message.clone(), source: None }
     }
 

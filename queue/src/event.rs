@@ -311,7 +311,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::{JobError, JobRecord, Output, State};
+    use crate::{JobError, JobRecord, JobState, Output};
 
     fn pool() -> PoolName {
         "resnet50".parse().unwrap()
@@ -427,7 +427,7 @@ mod tests {
         };
         let output = Output { media_type: "text/plain".to_owned(), body: Body::Inline(Bytes::from_static(b"7")) };
         let origin = Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() };
-        let (succeeded, data) = event(record(State::Succeeded, Some(output), None), Some(origin));
+        let (succeeded, data) = event(record(JobState::Succeeded, Some(output), None), Some(origin));
         for (name, value) in [
             ("id", "a.b-1.2000"),
             ("source", "/millrace/pools/resnet50"),
@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(data.as_ref(), b"7");
 
         let error = JobError { kind: "bad_input".to_owned(), message: "no".to_owned() };
-        let (failed, data) = event(record(State::Failed, None, Some(error)), None);
+        let (failed, data) = event(record(JobState::Failed, None, Some(error)), None);
         assert_eq!((failed["type"].as_str(), failed["causationid"].as_str()), ("millrace.job.failed", "a.b-1"));
         let data: Value = serde_json::from_slice(&data).unwrap();
         assert_eq!(data, serde_json::json!({"type": "bad_input", "message": "no"}));

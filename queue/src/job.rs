@@ -72,16 +72,6 @@ pub enum Body {
     Reference(BlobRef),
 }
 
-/// Why a job, or one attempt at it, failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobError {
-    /// A short machine-readable name such as `bad_input` or `model_error`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// A sentence for a person.
-    pub message: String,
-}
-
 /// The priority of a job. Workers take the most urgent class first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -127,7 +127,7 @@ pub trait Ledger: Send + Sync {
 /// The state of a job. `queued`, `leased` and `retry` are open; the others have ended and never change again, unless
 /// somebody requeues a job that is `failed` or `dead`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
+pub enum JobState {
     /// Entered by submit, due, a release or a requeue; left by a claim. It is, or is about to be, in the broker.
     Queued,
     /// Entered by a claim; left by finish, by another's claim, or when the lease has run out. If its holder vanishes the
@@ -147,7 +147,7 @@ pub enum State {
     Dead,
 }
 
-impl State {
+impl JobState {
     /// All states, in the order of their codes in a store.
     pub const ALL: [Self; 8] = [
         Self::Queued,
@@ -190,7 +190,7 @@ pub struct JobRecord {
     /// Its class.
     pub class: Class,
     /// Where it stands.
-    pub state: State,
+    pub state: JobState,
     /// How many times a worker has claimed it and not given it back unstarted; claims of a suspect whose holder
     /// vanished before it began do not count.
     pub attempts: u32,
@@ -295,7 +295,7 @@ pub enum Claim {
         alone: bool,
     },
     /// It has ended already (cancelled included): settle the delivery as done.
-    Ended(State),
+    Ended(JobState),
     /// Another holds it or it waits for its retry, and its own delivery will come: settle this one as done.
     Held,
 }
@@ -342,7 +342,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
     /// Recorded; the job is in this state now.
-    Recorded(State),
+    Recorded(JobState),
     /// The lease is no longer this worker's (another has it, or the job was cancelled): nothing was written.
     LeaseLost,
 }

@@ -14,6 +14,7 @@ pub mod driver;
 mod error;
 mod event;
 mod job;
+mod job_error;
 pub mod ledger;
 mod risk;
 pub mod roster;
@@ -26,10 +27,11 @@ pub use blob::{BlobRef, Blobs, Role};
 pub use broker::{Announcer, Broker, Consumer, Delivery, Depth, Ending, Gauge, Producer, Settlement};
 pub use clock::Clock;
 pub use error::{Error, ErrorKind, Result};
-pub use job::{Body, Class, Input, Job, JobError, JobId, Origin, Output, PoolName};
+pub use job::{Body, Class, Input, Job, JobId, Origin, Output, PoolName};
+pub use job_error::{JobError, JobErrorKind, Retried};
 pub use ledger::{
     Attempt, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts,
-    JobRecord, Lease, Ledger, Outcome, Publication, Purged, Requeued, State, Submitted,
+    JobRecord, JobState, Lease, Ledger, Outcome, Publication, Purged, Requeued, Submitted,
 };
 pub use risk::{PoolExpectation, Risk, Severity};
 pub use roster::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};

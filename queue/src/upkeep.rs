@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Blobs, Claim, ClaimRequest, Error, ErrorKind, Finish, Job, JobError, Ledger, Outcome, Producer, Publication,
+    Blobs, Claim, ClaimRequest, Error, ErrorKind, Finish, Job, JobErrorKind, Ledger, Outcome, Producer, Publication,
     Result, WorkerId,
 };
 
@@ -92,7 +92,7 @@ impl Upkeep {
         let request = ClaimRequest::new(job.clone(), false);
         for claim in self.ledger.claim(&WorkerId::new("upkeep"), vec![request], GIVE_UP_WITHIN).await? {
             let Claim::Go { lease, .. } = claim else { continue };
-            let error = JobError { kind: "unpublishable".to_owned(), message: why.to_string() };
+            let error = JobErrorKind::Unpublishable.error(why.to_string());
             self.ledger.finish(vec![Finish { lease, outcome: Outcome::Failed(error) }]).await?;
         }
         Ok(())

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use millrace_worker::model::{Echo, HostTensor, Instance, Item, Model, ModelError};
 use millrace_worker::{Worker, WorkerError, WorkerSettings};
 use queue::{
-    Backend, Blobs, Body, Class, Clock, Input, Job, JobError, Output, PoolName, State, WorkerId, WorkerRecord,
+    Backend, Blobs, Body, Class, Clock, Input, Job, JobError, JobState, Output, PoolName, WorkerId, WorkerRecord,
     WorkerState,
 };
 use queue_embedded::StoreOptions;
@@ -66,7 +66,7 @@ impl Bench {
         for job in jobs {
             let records = self.backend.ledger.watch(&job.id).await.unwrap();
             let last = timeout(PATIENCE, records.collect::<Vec<_>>()).await.unwrap().pop().unwrap().unwrap();
-            assert_eq!(last.state, State::Succeeded);
+            assert_eq!(last.state, JobState::Succeeded);
         }
     }
 

@@ -72,7 +72,7 @@ async fn serve(folder: &TempDir) -> String {
                 let outcome = model(&delivery.job.input.body);
                 backend.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
             }
-            consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap();
+            consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap();
         }
     });
     format!("http://{address}")

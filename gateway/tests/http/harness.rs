@@ -141,7 +141,7 @@ impl Running {
         if let Claim::Go { lease, .. } = self.claim(&job).await {
             self.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
         }
-        self.consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap();
+        self.consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap();
         job
     }
 

@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         while drained < count {
             let deliveries = consumer.receive(batch).await?;
             drained += deliveries.len();
-            consumer.settle(deliveries.into_iter().map(|delivery| (delivery, Settlement::Done)).collect()).await?;
+            consumer.settle(deliveries.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await?;
         }
         println!("batches of {batch}: {published:.0} published/s, {:.0} drained/s", rate(count, started.elapsed()));
     }

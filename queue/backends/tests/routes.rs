@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use millrace_backends::BackendUrls;
 use queue::{
-    Backend, Body, Class, Delivery, Depth, Ending, ErrorKind, Gauge, JobId, JobRecord, Origin, Output, PoolName, Route,
-    Routes, Settlement, State,
+    Backend, Body, Class, Delivery, Depth, Ending, ErrorKind, Gauge, JobId, JobRecord, JobState, Origin, Output,
+    PoolName, Route, Routes, Settlement,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -46,7 +46,7 @@ fn ending(id: &str) -> Ending {
         id: id.parse().unwrap(),
         pool: pool("first"),
         class: Class::Batch,
-        state: State::Succeeded,
+        state: JobState::Succeeded,
         attempts: 1,
         max_attempts: 5,
         created_at: at,
@@ -110,7 +110,7 @@ async fn an_ending_told_in_a_place_is_a_job_taken_from_there(server: &str) {
         assert_eq!(job.input.media_type, "text/plain");
         assert!(job.trace_parent.as_ref().is_some_and(|parent| parent.starts_with("00-0af7651916cd43dd")));
     }
-    consumer.settle(taken.into_iter().map(|delivery| (delivery, Settlement::Done)).collect()).await.unwrap();
+    consumer.settle(taken.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await.unwrap();
     let drained = async { while depth(&*gauge, "second").await.waiting() != 0 {} };
     timeout(PATIENCE, drained).await.unwrap();
 }

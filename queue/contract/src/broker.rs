@@ -215,7 +215,7 @@ pub async fn a_waiting_receive_is_woken_by_a_publish(fixture: &dyn Fixture) {
             let mut receiving = consumer.receive(1);
             assert!(poll!(&mut receiving).is_pending());
             producer.publish(&[job(fixture, &format!("job-{round}"))]).await.unwrap();
-            settle_all(&*consumer, receiving.await.unwrap(), Settlement::Done).await;
+            settle_all(&*consumer, receiving.await.unwrap(), Settlement::Ack).await;
         }
     };
     soon(rounds).await;
@@ -229,7 +229,7 @@ pub async fn a_waiting_receive_is_woken_by_a_delivery_that_is_given_back(fixture
     let waiting = if fixture.any_consumer_gets_any_delivery() { second } else { Arc::clone(&holder) };
     let mut receiving = waiting.receive(1);
     assert!(poll!(&mut receiving).is_pending());
-    settle_all(&*holder, held, Settlement::Again).await;
+    settle_all(&*holder, held, Settlement::Requeue).await;
     assert!(soon(receiving).await.unwrap()[0].redelivered);
 }
 
@@ -254,7 +254,7 @@ pub async fn a_delivery_settled_done_never_comes_again(fixture: &dyn Fixture) {
     publish(&process, &jobs(fixture, 3)).await;
     let first = consumer(&process).await;
     let held = receive_exactly(&*first, 3).await;
-    settle_all(&*first, held, Settlement::Done).await;
+    settle_all(&*first, held, Settlement::Ack).await;
     assert_eq!(depth(&process).await.waiting(), 0);
     drop(first);
     fixture.give_up_on_consumers().await;
@@ -278,7 +278,7 @@ pub async fn a_delivery_settled_again_comes_again_before_later_ones(fixture: &dy
     publish(&process, &jobs(fixture, 3)).await;
     let consumer = consumer(&process).await;
     let held = receive(&*consumer, 1).await;
-    settle_all(&*consumer, held, Settlement::Again).await;
+    settle_all(&*consumer, held, Settlement::Requeue).await;
     let received = receive_exactly(&*consumer, 3).await;
     assert_eq!(ids(&received), ["job-0", "job-1", "job-2"]);
     assert_eq!(received.iter().map(|delivery| delivery.redelivered).collect::<Vec<_>>(), [true, false, false]);
@@ -321,7 +321,7 @@ pub async fn a_dropped_receive_loses_nothing(fixture: &dyn Fixture) {
         drop(receiving);
         for delivery in received.into_iter().flatten() {
             assert!(arrived.insert(delivery.job.id.clone()), "{} came after it was done", delivery.job.id);
-            settle_all(&*consumer, vec![delivery], Settlement::Done).await;
+            settle_all(&*consumer, vec![delivery], Settlement::Ack).await;
         }
     }
 }
@@ -337,7 +337,7 @@ pub async fn a_consumer_that_leaves_gives_back_what_it_held(fixture: &dyn Fixtur
     assert_eq!(ids(&received), ["job-0", "job-1"]);
     assert!(received.iter().all(|delivery| delivery.redelivered));
     drop(held);
-    settle_all(&*staying, received, Settlement::Done).await;
+    settle_all(&*staying, received, Settlement::Ack).await;
     let found = depth(&process).await;
     let (in_flight, max_consumers) = (found.in_flight.map(|_| 0), found.max_consumers);
     assert_eq!(found, Depth { in_flight, max_consumers, ..Depth::default() });
@@ -360,7 +360,7 @@ pub async fn the_deliveries_of_a_killed_process_come_again(fixture: &dyn Fixture
             assert_eq!(delivery.redelivered, delivery.job.id.as_str() != "job-2");
             assert!(arrived.insert(delivery.job.id.clone()));
         }
-        settle_all(&*consumer, received, Settlement::Done).await;
+        settle_all(&*consumer, received, Settlement::Ack).await;
     }
 }
 
@@ -374,13 +374,13 @@ pub async fn a_stale_settle_does_not_touch_the_new_holders_delivery(fixture: &dy
     let (holder, held) = receive_by_one(fixture, &[second, first], 3).await;
 
     let (first, second) = (stale.next().unwrap(), stale.next().unwrap());
-    former.settle(vec![(first, Settlement::Done), (second, Settlement::Again)]).await.unwrap();
+    former.settle(vec![(first, Settlement::Ack), (second, Settlement::Requeue)]).await.unwrap();
     drop(stale);
     // Behind the drop in the same consumer's queue.
     former.settle(Vec::new()).await.unwrap();
     assert_eq!(depth(&one).await.waiting(), 0);
 
-    settle_all(&*holder, held, Settlement::Again).await;
+    settle_all(&*holder, held, Settlement::Requeue).await;
     assert_eq!(ids(&receive_exactly(&*holder, 3).await), ["job-0", "job-1", "job-2"]);
 }
 
@@ -409,7 +409,7 @@ pub async fn depth_counts_what_waits_by_class_what_is_held_and_the_oldest(fixtur
     assert_eq!(found.waiting_by_class, [0, 0, 1]);
     assert!(found.in_flight.is_none_or(|held| held == 3));
 
-    settle_all(&*consumer, held, Settlement::Done).await;
+    settle_all(&*consumer, held, Settlement::Ack).await;
     let found = depth(&process).await;
     assert_eq!(found.waiting(), 1);
     assert!(found.in_flight.is_none_or(|held| held == 0));

@@ -18,8 +18,8 @@ use futures::{StreamExt, poll};
 use crate::{Fixture, LEASE, PUBLISH_TIMEOUT, job, jobs, pool, soon};
 use queue::{
     Attempt, BlobRef, Body, Claim, ClaimRequest, DeadFilter, DueJob, Finish, Finished, Forgotten, Input, Job,
-    JobCounts, JobError, JobId, JobRecord, Lease, Ledger, Outcome, Output, PoolName, Publication, Purged, Requeued,
-    State, Submitted, WorkerId,
+    JobCounts, JobError, JobId, JobRecord, JobState, Lease, Ledger, Outcome, Output, PoolName, Publication, Purged,
+    Requeued, Submitted, WorkerId,
 };
 
 pub use self::arriving::*;

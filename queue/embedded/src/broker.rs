@@ -18,7 +18,9 @@ use tokio::task::JoinHandle;
 
 use crate::store::{Bell, Durability, Store, Write, corrupt, read_body, read_origin, sqlite};
 use queue::driver::milliseconds_of;
-use queue::driver::{Announcer, Broker, Consumer, Delivery, Depth, Gauge, Holder, Producer, Settlement, Tag, of_all};
+use queue::driver::{
+    Announcer, Broker, Consumer, Delivery, DeliveryTag, Depth, Gauge, Producer, RequeueOnDrop, Settlement, same_for_all,
+};
 use queue::driver::{BodyColumns, origin_column};
 use queue::{Class, Error, ErrorKind, Input, Job, PoolExpectation, PoolName, Result, Risk};
 
@@ -185,8 +187,8 @@ fn take(write: &mut Write<'_>, pool: &PoolName, hold: &Arc<Hold>, max: usize) ->
             return Err(corrupt("a message without a payload", message));
         };
         let job = read_job(row, pool, class)?;
-        let tag = Tag { message, delivery };
-        deliveries.push(Delivery::new(job, delivery > 1, tag, Arc::clone(hold) as Arc<dyn Holder>));
+        let tag = DeliveryTag { message, delivery };
+        deliveries.push(Delivery::new(job, delivery > 1, tag, Arc::clone(hold) as Arc<dyn RequeueOnDrop>));
     }
     Ok(deliveries)
 }
@@ -213,7 +215,7 @@ fn read_job(row: &Row<'_>, pool: &PoolName, class: i64) -> Result<Job> {
 }
 
 /// Settles what `consumer` still holds in the very delivery it means.
-fn settle(write: &mut Write<'_>, consumer: i64, settled: &[(Tag, Settlement)]) -> Result<()> {
+fn settle(write: &mut Write<'_>, consumer: i64, settled: &[(DeliveryTag, Settlement)]) -> Result<()> {
     let settling = sqlite("settle");
     let mut done = write.prepare("DELETE FROM messages WHERE seq = ?1 AND consumer = ?2 AND deliveries = ?3")?;
     let mut payload = write.prepare("DELETE FROM payloads WHERE seq = ?1")?;
@@ -222,12 +224,12 @@ fn settle(write: &mut Write<'_>, consumer: i64, settled: &[(Tag, Settlement)]) -
     for (tag, how) in settled {
         let held = params![tag.message, consumer, tag.delivery];
         match how {
-            Settlement::Done => {
+            Settlement::Ack => {
                 if done.execute(held).map_err(&settling)? > 0 {
                     payload.execute([tag.message]).map_err(&settling)?;
                 }
             }
-            Settlement::Again => {
+            Settlement::Requeue => {
                 if again.execute(held).map_err(&settling)? > 0 {
                     write.ring(Bell::Published);
                 }
@@ -243,11 +245,15 @@ struct Hold {
     id: i64,
     /// What the file had no room for, or did not take for another reason: said again with the next beat, or it would be
     /// held for as long as the consumer lives.
-    unsettled: Mutex<Vec<(Tag, Settlement)>>,
+    unsettled: Mutex<Vec<(DeliveryTag, Settlement)>>,
 }
 
 impl Hold {
-    fn settle(self: &Arc<Self>, settled: Vec<(Tag, Settlement)>, answered: impl FnOnce(Result<()>) + Send + 'static) {
+    fn settle(
+        self: &Arc<Self>,
+        settled: Vec<(DeliveryTag, Settlement)>,
+        answered: impl FnOnce(Result<()>) + Send + 'static,
+    ) {
         let (hold, id, kept) = (Arc::clone(self), self.id, settled.clone());
         let work = move |write: &mut Write<'_>| settle(write, id, &settled);
         self.store.write_later(Durability::Process, work, move |result| {
@@ -260,9 +266,9 @@ impl Hold {
     }
 }
 
-impl Holder for Hold {
-    fn give_back(self: Arc<Self>, tag: Tag) {
-        self.settle(vec![(tag, Settlement::Again)], |_| ());
+impl RequeueOnDrop for Hold {
+    fn requeue(self: Arc<Self>, tag: DeliveryTag) {
+        self.settle(vec![(tag, Settlement::Requeue)], |_| ());
     }
 }
 
@@ -285,7 +291,7 @@ struct EmbeddedGauge {
 impl Gauge for EmbeddedGauge {
     async fn depths(&self, pools: &[PoolName]) -> Vec<Result<Depth>> {
         let asked = pools.to_vec();
-        of_all(pools, self.store.read(move |file| depths(file, &asked)).await)
+        same_for_all(pools, self.store.read(move |file| depths(file, &asked)).await)
     }
 }
 

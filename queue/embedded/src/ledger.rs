@@ -24,7 +24,7 @@ use crate::store::{Durability, Store, Write, sqlite};
 use queue::{BlobRef, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
 use queue::{
     Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts, JobRecord,
-    Lease, Ledger, Publication, Purged, Requeued, State, Submitted,
+    JobState, Lease, Ledger, Publication, Purged, Requeued, Submitted,
 };
 
 pub(crate) struct EmbeddedLedger {
@@ -53,7 +53,7 @@ impl Ledger for EmbeddedLedger {
                 let sql = "UPDATE jobs SET due_at = NULL WHERE id = ?1 AND fence = ?2 AND state = ?3";
                 let mut update = write.prepare(sql)?;
                 for Publication { id, fence } in &publications {
-                    let row = params![id.as_str(), *fence, rows::code(State::Queued)];
+                    let row = params![id.as_str(), *fence, rows::code(JobState::Queued)];
                     update.execute(row).map_err(sqlite("note a publication"))?;
                 }
                 Ok(())
@@ -82,7 +82,7 @@ impl Ledger for EmbeddedLedger {
                 let mut renew =
                     write.prepare("UPDATE jobs SET due_at = ?1 WHERE id = ?2 AND fence = ?3 AND state = ?4")?;
                 let held = |lease: &Lease| {
-                    let row = params![due_at, lease.id.as_str(), lease.fence, rows::code(State::Leased)];
+                    let row = params![due_at, lease.id.as_str(), lease.fence, rows::code(JobState::Leased)];
                     renew.execute(row).map(|renewed| renewed > 0).map_err(sqlite("renew"))
                 };
                 leases.iter().map(held).collect()

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use queue::{Backend, Body, Class, Clock, Input, Job, JobId, PoolName, Publication, Settlement, State, Submitted};
+use queue::{Backend, Body, Class, Clock, Input, Job, JobId, JobState, PoolName, Publication, Settlement, Submitted};
 use queue_embedded::StoreOptions;
 
 /// Where a child of this test works. The child runs the test below that is named `CHILD`.
@@ -78,7 +78,7 @@ async fn check(folder: &Path, confirmed: &HashSet<JobId>) {
     let backend = open(folder).await;
     for id in confirmed {
         let record = backend.ledger.get(id).await.unwrap();
-        assert_eq!(record.map(|record| record.state), Some(State::Queued), "{id} was confirmed");
+        assert_eq!(record.map(|record| record.state), Some(JobState::Queued), "{id} was confirmed");
     }
     let gauge = backend.broker.gauge().await.unwrap();
     let consumer = backend.broker.consumer(&pool()).await.unwrap();
@@ -89,7 +89,7 @@ async fn check(folder: &Path, confirmed: &HashSet<JobId>) {
             assert_eq!(delivery.job.input.body, Body::Inline(delivery.job.id.to_string().repeat(40).into()));
             assert!(!delivery.redelivered);
             *received.entry(delivery.job.id.clone()).or_default() += 1;
-            held.push((delivery, Settlement::Done));
+            held.push((delivery, Settlement::Ack));
         }
     }
     for id in confirmed {

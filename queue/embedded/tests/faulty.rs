@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures::poll;
 
 use queue::{
-    Backend, Blobs, Body, Claim, ClaimRequest, Depth, ErrorKind, Finish, Finished, Job, JobCounts, Lease, Outcome,
-    Output, Publication, Settlement, State, Submitted, Upkeep, WorkerId,
+    Backend, Blobs, Body, Claim, ClaimRequest, Depth, ErrorKind, Finish, Finished, Job, JobCounts, JobState, Lease,
+    Outcome, Output, Publication, Settlement, Submitted, Upkeep, WorkerId,
 };
 use queue_contract::faulty::{Call, Fault, Faulty};
 use queue_contract::{Fixture, LEASE, job, pool, soon};
@@ -40,7 +40,7 @@ async fn work_off(backend: &Backend) -> usize {
                 backend.ledger.finish(vec![success(&lease)]).await.unwrap();
                 ran += 1;
             }
-            consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap();
+            consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap();
         }
     }
     assert_eq!(gauge.depths(&[pool()]).await.remove(0).unwrap(), Depth { in_flight: Some(0), ..Depth::default() });
@@ -86,7 +86,7 @@ async fn a_result_written_again_after_a_lost_answer_is_there_once() {
     faulty.order(Call::Finish, Fault::LoseAnswer, 1);
     backend.ledger.finish(vec![success(&lease)]).await.unwrap_err();
     assert_eq!(backend.ledger.finish(vec![success(&lease)]).await.unwrap(), [Finished::LeaseLost]);
-    assert_eq!(claim(&backend, &job, true).await, Claim::Ended(State::Succeeded));
+    assert_eq!(claim(&backend, &job, true).await, Claim::Ended(JobState::Succeeded));
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_settle_that_failed_or_whose_answer_was_lost_repeats_no_job() {
         let Claim::Go { lease, .. } = claim(&backend, &job, false).await else { panic!("not granted") };
         backend.ledger.finish(vec![success(&lease)]).await.unwrap();
         faulty.order(Call::Settle, fault, 1);
-        consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap_err();
+        consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap_err();
         drop(consumer);
         // Behind what was given back, in the same queue.
         backend.roster.leave(&WorkerId::new("nobody")).await.unwrap();

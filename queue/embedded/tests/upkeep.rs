@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use queue::{Blobs, Error, ErrorKind, Job, JobId, Producer, Result, State, Upkeep};
+use queue::{Blobs, Error, ErrorKind, Job, JobId, JobState, Producer, Result, Upkeep};
 use queue_contract::Fixture;
 use queue_embedded::EmbeddedFixture;
 
@@ -40,8 +40,8 @@ async fn a_job_that_the_broker_refuses_fails_and_keeps_no_other_from_being_publi
     assert_eq!(*producer.0.lock().unwrap(), ["before", "after"]);
     let record = async |name: &str| ledger.get(&name.parse::<JobId>().unwrap()).await.unwrap().unwrap();
     let big = record("big").await;
-    assert_eq!((big.state, big.error.unwrap().kind.as_str()), (State::Failed, "unpublishable"));
-    assert_eq!(record("after").await.state, State::Queued);
+    assert_eq!((big.state, big.error.unwrap().kind.as_str()), (JobState::Failed, "unpublishable"));
+    assert_eq!(record("after").await.state, JobState::Queued);
     fixture.advance(Duration::from_secs(3600)).await;
     assert_eq!(upkeep.publish_due().await.unwrap(), 0);
 }

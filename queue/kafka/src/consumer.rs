@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::cluster::Cluster;
 use super::member::Member;
-use queue::driver::{Consumer, Delivery, Holder, Settlement, Tag};
+use queue::driver::{Consumer, Delivery, DeliveryTag, RequeueOnDrop, Settlement};
 use queue::{Error, ErrorKind, PoolName, Result};
 
 /// How long opening a consumer waits for its share of the partitions. It goes on waiting where nobody sees it.
@@ -25,9 +25,9 @@ pub(super) enum Command {
     /// Hand out up to `max` deliveries.
     Receive { max: usize, reply: oneshot::Sender<Result<Vec<Delivery>>> },
     /// Settle these and answer when that is committed.
-    Settle { settled: Vec<(Tag, Settlement)>, reply: oneshot::Sender<Result<()>> },
+    Settle { settled: Vec<(DeliveryTag, Settlement)>, reply: oneshot::Sender<Result<()>> },
     /// A delivery was dropped.
-    GiveBack(Tag),
+    GiveBack(DeliveryTag),
     /// librdkafka has something.
     Wake,
     /// Leave the group and end.
@@ -122,8 +122,8 @@ impl Hold {
     }
 }
 
-impl Holder for Hold {
-    fn give_back(self: Arc<Self>, tag: Tag) {
+impl RequeueOnDrop for Hold {
+    fn requeue(self: Arc<Self>, tag: DeliveryTag) {
         // A consumer that has ended has given everything back.
         drop(self.commands.send(Command::GiveBack(tag)));
     }

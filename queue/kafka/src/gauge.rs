@@ -14,7 +14,7 @@ use super::context::Context;
 
 use super::error::failed;
 use super::mark::Mark;
-use queue::driver::{Depth, Gauge, of_all};
+use queue::driver::{Depth, Gauge, same_for_all};
 use queue::{Class, PoolName, Result};
 
 pub(super) struct KafkaGauge {
@@ -44,7 +44,7 @@ impl Gauge for KafkaGauge {
             hear(&client);
             depths
         };
-        of_all(pools, self.cluster.ask("read the depths", read).await)
+        same_for_all(pools, self.cluster.ask("read the depths", read).await)
     }
 }
 

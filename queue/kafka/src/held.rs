@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::consumer::Hold;
-use queue::driver::Tag;
+use queue::driver::DeliveryTag;
 
 /// Where the record of a delivery is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,14 +28,14 @@ impl Held {
     }
 
     /// A record is handed out: the name of that delivery, and who takes it back.
-    pub(super) fn add(&mut self, place: Place) -> (Tag, Arc<Hold>) {
+    pub(super) fn add(&mut self, place: Place) -> (DeliveryTag, Arc<Hold>) {
         let number = self.hold.next_number();
         self.by_number.insert(number, place);
-        (Tag { message: place.offset, delivery: number }, Arc::clone(&self.hold))
+        (DeliveryTag { message: place.offset, delivery: number }, Arc::clone(&self.hold))
     }
 
     /// A delivery is settled or given back. `None`: it is not ours, or no longer.
-    pub(super) fn remove(&mut self, tag: Tag) -> Option<Place> {
+    pub(super) fn remove(&mut self, tag: DeliveryTag) -> Option<Place> {
         if self.by_number.get(&tag.delivery)?.offset != tag.message {
             return None;
         }
@@ -69,7 +69,7 @@ mod tests {
         let (old, _) = former.add(place(7));
         let (new, _) = next.add(place(7));
         assert_eq!(next.remove(old), None);
-        assert_eq!(next.remove(Tag { message: 8, ..new }), None);
+        assert_eq!(next.remove(DeliveryTag { message: 8, ..new }), None);
         assert_eq!(next.remove(new), Some(place(7)));
         assert_eq!(next.remove(new), None);
     }

@@ -20,7 +20,7 @@ use super::held::{Held, Place};
 use super::mark::Mark;
 use super::member::{Bell, Receive, unavailable};
 use super::partition::{Partition, Taken};
-use queue::driver::{Delivery, Settlement, Tag};
+use queue::driver::{Delivery, DeliveryTag, Settlement};
 use queue::{Class, PoolName, Result};
 
 /// How long a partition that goes to another consumer waits for what is in our worker's hands: what is settled by then
@@ -360,14 +360,14 @@ impl Membership {
         }
     }
 
-    pub(super) fn settle(&mut self, settled: Vec<(Tag, Settlement)>, reply: oneshot::Sender<Result<()>>) {
+    pub(super) fn settle(&mut self, settled: Vec<(DeliveryTag, Settlement)>, reply: oneshot::Sender<Result<()>>) {
         let mut is_news = false;
         for (tag, how) in settled {
             let Some(place) = self.held.remove(tag) else { continue };
             let Some(partition) = self.partitions.get_mut(&place.partition) else { continue };
             match how {
-                Settlement::Done => partition.done(place),
-                Settlement::Again => partition.give_back(place),
+                Settlement::Ack => partition.done(place),
+                Settlement::Requeue => partition.give_back(place),
             }
             is_news = true;
         }
@@ -379,7 +379,7 @@ impl Membership {
         }
     }
 
-    pub(super) fn give_back(&mut self, tag: Tag) {
+    pub(super) fn give_back(&mut self, tag: DeliveryTag) {
         if let Some(place) = self.held.remove(tag)
             && let Some(partition) = self.partitions.get_mut(&place.partition)
         {

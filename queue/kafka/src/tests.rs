@@ -53,7 +53,7 @@ async fn receive(consumer: &dyn Consumer, max: usize) -> Vec<Delivery> {
 }
 
 async fn done(consumer: &dyn Consumer, deliveries: Vec<Delivery>) {
-    consumer.settle(deliveries.into_iter().map(|delivery| (delivery, Settlement::Done)).collect()).await.unwrap();
+    consumer.settle(deliveries.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await.unwrap();
 }
 
 async fn done_exactly(consumer: &dyn Consumer, count: usize) -> Vec<String> {

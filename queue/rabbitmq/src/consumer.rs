@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::link::Link;
 use super::queues::Source;
 use super::session::{Reply, Session};
-use queue::driver::{Consumer, Delivery, Holder, Settlement, Tag};
+use queue::driver::{Consumer, Delivery, DeliveryTag, RequeueOnDrop, Settlement};
 use queue::{Error, ErrorKind, PoolName, Result};
 
 /// A channel that does not even live that long has a reason of its own to be closed.
@@ -28,8 +28,8 @@ pub(super) struct RabbitMqConsumer {
 
 enum Command {
     Receive(Request),
-    Settle(Vec<(Tag, Settlement)>, oneshot::Sender<Result<()>>),
-    GiveBack(Tag),
+    Settle(Vec<(DeliveryTag, Settlement)>, oneshot::Sender<Result<()>>),
+    GiveBack(DeliveryTag),
     Leave,
 }
 
@@ -82,8 +82,8 @@ struct Hold {
     commands: mpsc::UnboundedSender<Command>,
 }
 
-impl Holder for Hold {
-    fn give_back(self: Arc<Self>, tag: Tag) {
+impl RequeueOnDrop for Hold {
+    fn requeue(self: Arc<Self>, tag: DeliveryTag) {
         // A consumer that is gone has given everything back.
         let _ = self.commands.send(Command::GiveBack(tag));
     }
@@ -181,7 +181,7 @@ impl Taker {
     }
 
     async fn take(&self, max: usize, reply: &mut oneshot::Sender<Reply>) -> Reply {
-        let holder: Arc<dyn Holder> = Arc::clone(&self.holder) as Arc<dyn Holder>;
+        let holder: Arc<dyn RequeueOnDrop> = Arc::clone(&self.holder) as Arc<dyn RequeueOnDrop>;
         let mut short_lives = 0;
         while !reply.is_closed() {
             let session = self.open().await?;
@@ -209,7 +209,7 @@ impl Taker {
         Ok(Vec::new())
     }
 
-    async fn settle(&self, settled: &[(Tag, Settlement)]) -> Result<()> {
+    async fn settle(&self, settled: &[(DeliveryTag, Settlement)]) -> Result<()> {
         let Some(session) = self.current() else { return Ok(()) };
         match session.settle(settled).await {
             Err(error) if session.is_open() => {

@@ -121,7 +121,7 @@ async fn ask_on(channel: &Channel, names: &[ShortString]) -> (Vec<u64>, Option<R
 }
 
 fn with_error(mut found: Waiting, names: &[ShortString], error: &Error) -> Waiting {
-    found.extend(names.iter().map(|name| (name.clone(), Err(error.again()))));
+    found.extend(names.iter().map(|name| (name.clone(), Err(error.duplicate()))));
     found
 }
 
@@ -137,7 +137,7 @@ impl Gauge for RabbitMqGauge {
             for Source { queue, class, .. } in sources? {
                 match waiting.get(&queue) {
                     Some(Ok(count)) => depth.waiting_by_class[class as usize] += count,
-                    Some(Err(error)) => return Err(error.again()),
+                    Some(Err(error)) => return Err(error.duplicate()),
                     None => return Err(super::error::unanswered(format_args!("ask how much waits in {queue}"))),
                 }
             }

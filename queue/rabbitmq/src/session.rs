@@ -19,7 +19,7 @@ use super::error::{answer, failed};
 use super::link::Link;
 use super::message;
 use super::queues::{self, Source, Target};
-use queue::driver::{Delivery, Holder, Settlement, Tag};
+use queue::driver::{Delivery, DeliveryTag, RequeueOnDrop, Settlement};
 use queue::{Error, ErrorKind, PoolName, Result};
 
 /// What waited may have gone to another consumer meanwhile, so what does not come within this time is not waited for.
@@ -94,7 +94,12 @@ impl Session {
     /// came for as long as waiting can be trusted, or when nobody wants the `reply` any more.
     ///
     /// What waits must go on waiting in the broker, so consumers are opened for exactly what is wanted, and closed.
-    pub(super) async fn take(&self, max: usize, holder: &Arc<dyn Holder>, reply: &mut oneshot::Sender<Reply>) -> Reply {
+    pub(super) async fn take(
+        &self,
+        max: usize,
+        holder: &Arc<dyn RequeueOnDrop>,
+        reply: &mut oneshot::Sender<Reply>,
+    ) -> Reply {
         loop {
             let waiting = try_join_all(self.sources.iter().map(|source| self.waiting(&source.queue))).await?;
             // More room than that a consumer cannot be given.
@@ -192,8 +197,9 @@ impl Session {
         Ok(received)
     }
 
-    fn delivery(&self, source: &Source, received: Received, holder: &Arc<dyn Holder>) -> Delivery {
-        let tag = Tag { message: self.number, delivery: i64::try_from(received.delivery_tag).unwrap_or(i64::MAX) };
+    fn delivery(&self, source: &Source, received: Received, holder: &Arc<dyn RequeueOnDrop>) -> Delivery {
+        let tag =
+            DeliveryTag { message: self.number, delivery: i64::try_from(received.delivery_tag).unwrap_or(i64::MAX) };
         let body = Bytes::from(received.data);
         let (job, unreadable) =
             message::read(source.queue.as_str(), &self.pool, source.class, &received.properties, body);
@@ -205,13 +211,13 @@ impl Session {
     }
 
     /// Settles what this channel still holds, and waits until the server has heard it.
-    pub(super) async fn settle(&self, settled: &[(Tag, Settlement)]) -> Result<()> {
+    pub(super) async fn settle(&self, settled: &[(DeliveryTag, Settlement)]) -> Result<()> {
         let mut done = Vec::new();
         let mut is_stale = true;
         for (tag, how) in settled {
             match how {
-                Settlement::Again => is_stale &= !self.give_back(*tag),
-                Settlement::Done => done.extend(self.held(*tag)),
+                Settlement::Requeue => is_stale &= !self.give_back(*tag),
+                Settlement::Ack => done.extend(self.held(*tag)),
             }
         }
         is_stale &= done.is_empty();
@@ -233,7 +239,7 @@ impl Session {
     }
 
     /// Gives a delivery back; `false` if this channel does not hold it.
-    pub(super) fn give_back(&self, tag: Tag) -> bool {
+    pub(super) fn give_back(&self, tag: DeliveryTag) -> bool {
         let held = self.held(tag);
         if let Some(tag) = held {
             self.say(self.channel.basic_nack(tag, BasicNackOptions { requeue: true, ..BasicNackOptions::default() }));
@@ -249,7 +255,7 @@ impl Session {
     }
 
     /// The server's name for a delivery, if this channel still holds it; from here on it does not.
-    fn held(&self, tag: Tag) -> Option<u64> {
+    fn held(&self, tag: DeliveryTag) -> Option<u64> {
         let delivery = u64::try_from(tag.delivery).ok()?;
         (tag.message == self.number && self.unsettled().tags.remove(&delivery)).then_some(delivery)
     }

@@ -25,7 +25,7 @@ fn shared() -> RabbitMqFixture {
 }
 
 async fn done(consumer: &dyn Consumer, deliveries: Vec<Delivery>) {
-    let deliveries = deliveries.into_iter().map(|delivery| (delivery, Settlement::Done)).collect();
+    let deliveries = deliveries.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect();
     consumer.settle(deliveries).await.unwrap();
 }
 

@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::gauge::RedisGauge;
 use self::keeper::{Keeper, Message};
 use self::streams::Scripts;
-use super::{Announcer, Broker, Consumer, Delivery, Gauge, Holder, Producer, Settlement, Tag};
+use super::{Announcer, Broker, Consumer, Delivery, DeliveryTag, Gauge, Producer, RequeueOnDrop, Settlement};
 use crate::connection::Redis;
 use queue::{Body, Error, ErrorKind, Job, PoolExpectation, PoolName, Result, Risk};
 
@@ -136,8 +136,8 @@ impl std::fmt::Debug for Message {
     }
 }
 
-impl Holder for ConsumerOf {
-    fn give_back(self: Arc<Self>, tag: Tag) {
+impl RequeueOnDrop for ConsumerOf {
+    fn requeue(self: Arc<Self>, tag: DeliveryTag) {
         if let Some(inbox) = self.inbox.upgrade() {
             // Who is leaving gives everything back.
             let _ = inbox.send(Message::GiveBack(tag));

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use super::{JobRecord, State};
+use super::{JobRecord, JobState};
 use crate::{BlobRef, Error, ErrorKind, JobError, JobId, PoolName, WorkerId};
 
 /// One failed attempt at a job.
@@ -28,8 +28,8 @@ pub struct Attempt {
 pub struct DeadFilter {
     /// Those of one pool; `None`: of all.
     pub pool: Option<PoolName>,
-    /// [`State::Dead`] or [`State::Failed`]; of any other state there are none.
-    pub state: State,
+    /// [`JobState::Dead`] or [`JobState::Failed`]; of any other state there are none.
+    pub state: JobState,
 }
 
 /// Some dead jobs.
@@ -59,7 +59,7 @@ pub enum Requeued {
         replaced: Option<BlobRef>,
     },
     /// It is in this state, which no requeue leaves: nothing was changed.
-    NotDead(State),
+    NotDead(JobState),
     /// No such job, or its retention is over.
     Unknown,
 }
@@ -71,7 +71,7 @@ pub enum Forgotten {
     Forgotten(Vec<BlobRef>),
     /// It is in this state, and is kept: it has not ended, or it was cancelled. Of a job that was cancelled a message may
     /// still wait in the broker, and only the record tells whoever gets it not to run it.
-    Kept(State),
+    Kept(JobState),
     /// No such job.
     Unknown,
 }

@@ -189,7 +189,7 @@ async fn consume(backend: &Backend, name: &str, jobs: usize) {
     while taken < jobs {
         let deliveries = consumer.receive(jobs - taken).await.unwrap();
         taken += deliveries.len();
-        consumer.settle(deliveries.into_iter().map(|delivery| (delivery, Settlement::Done)).collect()).await.unwrap();
+        consumer.settle(deliveries.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await.unwrap();
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Call, Faulty};
-use queue::driver::of_all;
+use queue::driver::same_for_all;
 use queue::{
     Announcer, Broker, Consumer, Delivery, Depth, Ending, Gauge, Job, PoolExpectation, PoolName, Producer, Result,
     Risk, Settlement,
@@ -74,6 +74,6 @@ impl Consumer for Role<dyn Consumer> {
 impl Gauge for Role<dyn Gauge> {
     async fn depths(&self, pools: &[PoolName]) -> Vec<Result<Depth>> {
         let read = async { Ok(self.inner.depths(pools).await) };
-        of_all(pools, self.faulty.call(Call::Depths, read).await)
+        same_for_all(pools, self.faulty.call(Call::Depths, read).await)
     }
 }

@@ -12,7 +12,7 @@ pub async fn a_claim_starts_the_first_attempt(fixture: &dyn Fixture) {
     assert_eq!((&lease.id, lease.attempt), (&job.id, 1));
     assert!(lease.fence >= 1);
     let record = get(&*ledger, &job).await;
-    assert_eq!((record.state, record.attempts), (State::Leased, 1));
+    assert_eq!((record.state, record.attempts), (JobState::Leased, 1));
     assert_eq!(record.worker, Some(WorkerId::new("worker-1")));
     assert!(record.started_at.is_some_and(|started| (before..=fixture.now()).contains(&started)));
 }
@@ -24,8 +24,8 @@ pub async fn a_live_lease_holds_off_other_claims(fixture: &dyn Fixture) {
     let lease = claim(&*one, &job).await;
     assert_eq!(claim_as(&*another, "other", &job, false).await, Claim::Held);
     assert_eq!(get(&*one, &job).await.worker, Some(WorkerId::new("worker")));
-    assert_eq!(finish(&*one, &lease, success("done")).await, Finished::Recorded(State::Succeeded));
-    assert_eq!(claim_as(&*another, "other", &job, false).await, Claim::Ended(State::Succeeded));
+    assert_eq!(finish(&*one, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
+    assert_eq!(claim_as(&*another, "other", &job, false).await, Claim::Ended(JobState::Succeeded));
 }
 
 pub async fn a_claim_made_again_is_given_the_same_lease(fixture: &dyn Fixture) {
@@ -56,10 +56,10 @@ pub async fn a_claim_made_again_takes_nothing_from_another(fixture: &dyn Fixture
     ledger.claim(&worker, requests.clone(), LEASE).await.unwrap();
     let lease = granted(claim_as(&*ledger, "other", &job, true).await);
     assert_eq!(ledger.claim(&worker, requests.clone(), LEASE).await.unwrap(), [Claim::Held]);
-    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Finished::Recorded(State::Retry));
+    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Finished::Recorded(JobState::Retry));
     assert_eq!(ledger.claim(&worker, requests.clone(), LEASE).await.unwrap(), [Claim::Held]);
     ledger.cancel(&job.id).await.unwrap();
-    assert_eq!(ledger.claim(&worker, requests, LEASE).await.unwrap(), [Claim::Ended(State::Cancelled)]);
+    assert_eq!(ledger.claim(&worker, requests, LEASE).await.unwrap(), [Claim::Ended(JobState::Cancelled)]);
 }
 
 pub async fn a_redelivered_job_is_taken_over_and_run_alone(fixture: &dyn Fixture) {
@@ -80,7 +80,7 @@ pub async fn a_claim_of_an_unknown_job_opens_it(fixture: &dyn Fixture) {
     let lease = claim(&*ledger, &job).await;
     assert_eq!(lease.attempt, 1);
     let record = get(&*ledger, &job).await;
-    assert_eq!((record.state, record.pool, record.created_at), (State::Leased, job.pool.clone(), job.created_at));
+    assert_eq!((record.state, record.pool, record.created_at), (JobState::Leased, job.pool.clone(), job.created_at));
     // Its input was kept: it can be published again.
     finish(&*ledger, &lease, retry(Duration::ZERO)).await;
     assert_eq!(due(&*ledger).await.remove(0).job, job);
@@ -92,7 +92,7 @@ pub async fn a_stale_worker_cannot_overwrite_a_result(fixture: &dyn Fixture) {
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let stale = claim(&*ledger, &job).await;
     let lease = granted(claim_as(&*ledger, "other", &job, true).await);
-    assert_eq!(finish(&*ledger, &lease, success("right")).await, Finished::Recorded(State::Succeeded));
+    assert_eq!(finish(&*ledger, &lease, success("right")).await, Finished::Recorded(JobState::Succeeded));
     assert_eq!(finish(&*ledger, &stale, success("wrong")).await, Finished::LeaseLost);
     assert_eq!(get(&*ledger, &job).await.output, Some(output("right")));
 }
@@ -107,8 +107,8 @@ pub async fn a_stale_worker_cannot_end_anothers_attempt(fixture: &dyn Fixture) {
         assert_eq!(finish(&*ledger, &stale, outcome).await, Finished::LeaseLost);
     }
     let record = get(&*ledger, &job).await;
-    assert_eq!((record.state, record.worker, record.error), (State::Leased, Some(WorkerId::new("other")), None));
-    assert_eq!(finish(&*ledger, &lease, success("right")).await, Finished::Recorded(State::Succeeded));
+    assert_eq!((record.state, record.worker, record.error), (JobState::Leased, Some(WorkerId::new("other")), None));
+    assert_eq!(finish(&*ledger, &lease, success("right")).await, Finished::Recorded(JobState::Succeeded));
 }
 
 pub async fn a_renewed_lease_holds_longer_and_a_lost_one_is_named(fixture: &dyn Fixture) {
@@ -133,7 +133,7 @@ pub async fn an_expired_lease_becomes_due_and_its_holder_is_refused(fixture: &dy
     assert!(due(&*ledger).await.is_empty());
     fixture.advance(LEASE * 2).await;
     assert_eq!(due(&*ledger).await.remove(0).job, job);
-    assert_eq!(get(&*ledger, &job).await.state, State::Queued);
+    assert_eq!(get(&*ledger, &job).await.state, JobState::Queued);
     assert_eq!(finish(&*ledger, &lease, success("late")).await, Finished::LeaseLost);
     let answer = claim_as(&*ledger, "other", &job, false).await;
     assert!(matches!(answer, Claim::Go { lease: Lease { attempt: 2, .. }, alone: true }), "{answer:?}");
@@ -146,6 +146,6 @@ pub async fn an_expired_lease_still_finishes_while_nobody_took_over(fixture: &dy
     let leases = [claim(&*ledger, &slow).await, claim(&*ledger, &taken).await];
     fixture.advance(LEASE * 2).await;
     granted(claim_as(&*ledger, "other", &taken, false).await);
-    assert_eq!(finish(&*ledger, &leases[0], success("late")).await, Finished::Recorded(State::Succeeded));
+    assert_eq!(finish(&*ledger, &leases[0], success("late")).await, Finished::Recorded(JobState::Succeeded));
     assert_eq!(finish(&*ledger, &leases[1], success("late")).await, Finished::LeaseLost);
 }

@@ -66,7 +66,7 @@ pub async fn whatever_way_a_job_ends_it_is_counted_once_each_time(fixture: &dyn 
     for job in [expires, killer] {
         for _ in 0..2 {
             let answer = claim_as(&*ledger, "another", job, true).await;
-            assert!(matches!(answer, Claim::Ended(State::Expired | State::Dead)), "{answer:?}");
+            assert!(matches!(answer, Claim::Ended(JobState::Expired | JobState::Dead)), "{answer:?}");
         }
     }
     assert_eq!(counts(&*ledger).await, JobCounts { ended: 6, ..counted(0, 0, 0) });
@@ -87,7 +87,7 @@ pub async fn what_is_forgotten_stays_counted_as_ended(fixture: &dyn Fixture) {
         finish(ledger, &lease, Outcome::Failed(error("wrong"))).await;
     }
     assert_eq!(ledger.forget(&jobs[0].id).await.unwrap(), Forgotten::Forgotten(Vec::new()));
-    let filter = DeadFilter { pool: None, state: State::Failed };
+    let filter = DeadFilter { pool: None, state: JobState::Failed };
     assert_eq!(ledger.purge_dead(&filter, 1).await.unwrap().jobs, 1);
     fixture.advance(Duration::from_secs(2)).await;
     while ledger.purge(100).await.unwrap().is_some() {}
@@ -144,8 +144,8 @@ pub async fn purge_forgets_what_is_over_and_names_its_blobs(fixture: &dyn Fixtur
     keys.sort();
     assert_eq!(keys, ["input/over/1", "output/over/1"]);
     assert_eq!(ledger.get(&over.id).await.unwrap(), None);
-    assert_eq!(get(&*ledger, &kept).await.state, State::Cancelled);
-    assert_eq!(get(&*ledger, &running).await.state, State::Queued);
+    assert_eq!(get(&*ledger, &kept).await.state, JobState::Cancelled);
+    assert_eq!(get(&*ledger, &running).await.state, JobState::Queued);
     assert_eq!(ledger.purge(100).await.unwrap(), None);
     assert_eq!(ledger.submit(&[over]).await.unwrap(), [Submitted::New]);
 }

@@ -5,28 +5,28 @@ use std::collections::BTreeSet;
 use super::*;
 
 /// A job that has ended as dead (of one attempt) or failed.
-async fn ended(fixture: &dyn Fixture, ledger: &dyn Ledger, id: &str, state: State) -> Job {
+async fn ended(fixture: &dyn Fixture, ledger: &dyn Ledger, id: &str, state: JobState) -> Job {
     ended_in(fixture, ledger, Job { max_attempts: 1, ..job(fixture, id) }, state).await
 }
 
-async fn ended_in(_fixture: &dyn Fixture, ledger: &dyn Ledger, job: Job, state: State) -> Job {
+async fn ended_in(_fixture: &dyn Fixture, ledger: &dyn Ledger, job: Job, state: JobState) -> Job {
     accept(ledger, std::slice::from_ref(&job)).await;
     let lease = claim(ledger, &job).await;
     let outcome = match state {
-        State::Dead => retry(Duration::ZERO),
-        State::Failed => Outcome::Failed(error("bad")),
-        State::Succeeded => success("done"),
+        JobState::Dead => retry(Duration::ZERO),
+        JobState::Failed => Outcome::Failed(error("bad")),
+        JobState::Succeeded => success("done"),
         other => panic!("not by finishing: {other:?}"),
     };
     assert_eq!(finish(ledger, &lease, outcome).await, Finished::Recorded(state));
     job
 }
 
-fn of(pool: Option<PoolName>, state: State) -> DeadFilter {
+fn of(pool: Option<PoolName>, state: JobState) -> DeadFilter {
     DeadFilter { pool, state }
 }
 
-fn all(state: State) -> DeadFilter {
+fn all(state: JobState) -> DeadFilter {
     of(None, state)
 }
 
@@ -70,14 +70,14 @@ pub async fn every_failed_attempt_is_remembered(fixture: &dyn Fixture) {
         assert_eq!(found, expected);
         due(&*ledger).await;
     }
-    assert_eq!(get(&*ledger, &job).await.state, State::Dead);
+    assert_eq!(get(&*ledger, &job).await.state, JobState::Dead);
 }
 
 pub async fn what_failed_for_good_is_remembered_and_what_did_not_fail_is_not(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
-    let failed = ended(fixture, &*ledger, "failed", State::Failed).await;
+    let failed = ended(fixture, &*ledger, "failed", JobState::Failed).await;
     assert_eq!(history(&*ledger, &failed).await, [tried(1, "model_error")]);
-    let done = ended(fixture, &*ledger, "done", State::Succeeded).await;
+    let done = ended(fixture, &*ledger, "done", JobState::Succeeded).await;
     assert_eq!(history(&*ledger, &done).await, []);
     let [released, cancelled] = ["released", "cancelled"].map(|id| job(fixture, id));
     accept(&*ledger, &[released.clone(), cancelled.clone()]).await;
@@ -146,22 +146,24 @@ pub async fn the_input_of_a_job_can_be_read(fixture: &dyn Fixture) {
 pub async fn dead_jobs_are_listed_by_pool_and_state_the_last_first(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let elsewhere: PoolName = "elsewhere".parse().unwrap();
-    for (id, state) in [("a", State::Dead), ("b", State::Failed), ("c", State::Dead), ("d", State::Succeeded)] {
+    for (id, state) in
+        [("a", JobState::Dead), ("b", JobState::Failed), ("c", JobState::Dead), ("d", JobState::Succeeded)]
+    {
         ended(fixture, &*ledger, id, state).await;
         fixture.advance(Duration::from_secs(1)).await;
     }
     let other = Job { pool: elsewhere.clone(), max_attempts: 1, ..job(fixture, "e") };
-    ended_in(fixture, &*ledger, other, State::Dead).await;
+    ended_in(fixture, &*ledger, other, JobState::Dead).await;
     accept(&*ledger, &[job(fixture, "open")]).await;
-    assert_eq!(listed(&*ledger, &all(State::Dead)).await, ["e", "c", "a"]);
-    assert_eq!(listed(&*ledger, &all(State::Failed)).await, ["b"]);
-    assert_eq!(listed(&*ledger, &of(Some(pool()), State::Dead)).await, ["c", "a"]);
-    assert_eq!(listed(&*ledger, &of(Some(elsewhere), State::Dead)).await, ["e"]);
-    assert!(listed(&*ledger, &of(Some("nowhere".parse().unwrap()), State::Dead)).await.is_empty());
-    for state in [State::Succeeded, State::Queued] {
+    assert_eq!(listed(&*ledger, &all(JobState::Dead)).await, ["e", "c", "a"]);
+    assert_eq!(listed(&*ledger, &all(JobState::Failed)).await, ["b"]);
+    assert_eq!(listed(&*ledger, &of(Some(pool()), JobState::Dead)).await, ["c", "a"]);
+    assert_eq!(listed(&*ledger, &of(Some(elsewhere), JobState::Dead)).await, ["e"]);
+    assert!(listed(&*ledger, &of(Some("nowhere".parse().unwrap()), JobState::Dead)).await.is_empty());
+    for state in [JobState::Succeeded, JobState::Queued] {
         assert!(listed(&*ledger, &all(state)).await.is_empty());
     }
-    let page = ledger.dead(&of(Some(pool()), State::Dead), None, 1).await.unwrap();
+    let page = ledger.dead(&of(Some(pool()), JobState::Dead), None, 1).await.unwrap();
     let expected = JobRecord { history: Vec::new(), ..get(&*ledger, &job(fixture, "c")).await };
     assert_eq!(page.jobs, [expected]);
 }
@@ -171,15 +173,15 @@ pub async fn dead_jobs_are_listed_page_by_page(fixture: &dyn Fixture) {
     // Some of them end in the same moment: none may be missed or told twice for that.
     for group in 0..4 {
         for number in 0..3 {
-            ended(fixture, &*ledger, &format!("job-{group}-{number}"), State::Dead).await;
+            ended(fixture, &*ledger, &format!("job-{group}-{number}"), JobState::Dead).await;
         }
         fixture.advance(Duration::from_secs(1)).await;
     }
-    let expected = listed(&*ledger, &all(State::Dead)).await;
+    let expected = listed(&*ledger, &all(JobState::Dead)).await;
     assert_eq!(expected.iter().collect::<BTreeSet<_>>().len(), 12);
     let (mut found, mut after) = (Vec::new(), None);
     loop {
-        let page = ledger.dead(&all(State::Dead), after.as_ref(), 5).await.unwrap();
+        let page = ledger.dead(&all(JobState::Dead), after.as_ref(), 5).await.unwrap();
         assert!(page.jobs.len() <= 5);
         // It stays a position when its job is gone.
         if let Some(next) = &page.next {
@@ -195,13 +197,13 @@ pub async fn dead_jobs_are_listed_page_by_page(fixture: &dyn Fixture) {
 
 pub async fn a_requeued_job_is_due_at_once_with_all_its_attempts(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
-    for (state, ended_by_now) in [(State::Dead, 1), (State::Failed, 3)] {
+    for (state, ended_by_now) in [(JobState::Dead, 1), (JobState::Failed, 3)] {
         let job = ended(fixture, &*ledger, state.as_str(), state).await;
         let former = get(&*ledger, &job).await;
         fixture.advance(Duration::from_secs(1)).await;
         assert_eq!(requeue(&*ledger, &job, None).await, Requeued::Queued { replaced: None });
         let record = get(&*ledger, &job).await;
-        assert_eq!((record.state, record.attempts, record.finished_at), (State::Queued, 0, None));
+        assert_eq!((record.state, record.attempts, record.finished_at), (JobState::Queued, 0, None));
         assert_eq!((&record.history, &record.error), (&former.history, &former.error));
         assert!(listed(&*ledger, &all(state)).await.is_empty());
         assert_eq!(counts(&*ledger).await, JobCounts { retry: 1, ended: ended_by_now, ..JobCounts::default() });
@@ -214,22 +216,22 @@ pub async fn a_requeued_job_is_due_at_once_with_all_its_attempts(fixture: &dyn F
         let answer = claim_as(&*ledger, "worker", &given.job, false).await;
         let Claim::Go { lease, alone: false } = answer else { panic!("{answer:?}") };
         assert_eq!(lease.attempt, 1);
-        assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(State::Succeeded));
+        assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
         let record = get(&*ledger, &job).await;
-        assert_eq!((record.state, record.error, record.output), (State::Succeeded, None, Some(output("done"))));
+        assert_eq!((record.state, record.error, record.output), (JobState::Succeeded, None, Some(output("done"))));
         assert_eq!(record.history, former.history);
     }
 }
 
 pub async fn a_requeued_job_that_dies_again_is_dead_again(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
-    let job = ended(fixture, &*ledger, "job", State::Dead).await;
+    let job = ended(fixture, &*ledger, "job", JobState::Dead).await;
     fixture.advance(Duration::from_secs(1)).await;
     requeue(&*ledger, &job, None).await;
     let given = due(&*ledger).await.remove(0);
     let lease = claim(&*ledger, &given.job).await;
-    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Finished::Recorded(State::Dead));
-    assert_eq!(listed(&*ledger, &all(State::Dead)).await, ["job"]);
+    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Finished::Recorded(JobState::Dead));
+    assert_eq!(listed(&*ledger, &all(JobState::Dead)).await, ["job"]);
     assert_eq!(history(&*ledger, &job).await, [tried(1, "model_error"), tried(1, "model_error")]);
     // Its retention begins anew.
     fixture.advance(job.retention - Duration::from_millis(500)).await;
@@ -237,14 +239,14 @@ pub async fn a_requeued_job_that_dies_again_is_dead_again(fixture: &dyn Fixture)
     fixture.advance(Duration::from_secs(1)).await;
     assert_eq!(ledger.purge(10).await.unwrap(), Some(Vec::new()));
     assert_eq!(ledger.get(&job.id).await.unwrap(), None);
-    assert!(listed(&*ledger, &all(State::Dead)).await.is_empty());
+    assert!(listed(&*ledger, &all(JobState::Dead)).await.is_empty());
 }
 
 pub async fn a_requeued_job_takes_another_input(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let former = Input { media_type: "image/png".to_owned(), body: blob("input/job/1", "ab") };
     let job = Job { input: former, ..job(fixture, "job") };
-    let job = ended_in(fixture, &*ledger, job, State::Failed).await;
+    let job = ended_in(fixture, &*ledger, job, JobState::Failed).await;
     let Body::Reference(former) = job.input.body.clone() else { panic!("a reference was given") };
     let edited = Input { media_type: "text/plain".to_owned(), body: Body::Inline("edited".into()) };
     let answer = requeue(&*ledger, &job, Some(edited.clone())).await;
@@ -262,7 +264,7 @@ pub async fn a_requeued_job_has_no_deadline(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let deadline_at = Some(fixture.now() + Duration::from_secs(20));
     let job = Job { deadline_at, max_attempts: 1, ..job(fixture, "job") };
-    let job = ended_in(fixture, &*ledger, job, State::Dead).await;
+    let job = ended_in(fixture, &*ledger, job, JobState::Dead).await;
     fixture.advance(Duration::from_secs(60)).await;
     requeue(&*ledger, &job, None).await;
     let given = due(&*ledger).await.remove(0);
@@ -291,7 +293,7 @@ pub async fn a_requeued_suspect_stays_one(fixture: &dyn Fixture) {
     let job = Job { max_attempts: 1, ..job(fixture, "job") };
     accept(&*ledger, std::slice::from_ref(&job)).await;
     claim(&*ledger, &job).await;
-    assert_eq!(claim_as(&*ledger, "other", &job, true).await, Claim::Ended(State::Dead));
+    assert_eq!(claim_as(&*ledger, "other", &job, true).await, Claim::Ended(JobState::Dead));
     assert_eq!(get(&*ledger, &job).await.error.unwrap().kind, "worker_vanished");
     assert_eq!(requeue(&*ledger, &job, None).await, Requeued::Queued { replaced: None });
     due(&*ledger).await;
@@ -304,14 +306,17 @@ pub async fn a_requeued_suspect_stays_one(fixture: &dyn Fixture) {
 
 pub async fn only_a_dead_or_failed_job_is_requeued(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
-    let done = ended(fixture, &*ledger, "done", State::Succeeded).await;
+    let done = ended(fixture, &*ledger, "done", JobState::Succeeded).await;
     let [queued, leased, cancelled] = ["queued", "leased", "cancelled"].map(|id| job(fixture, id));
     accept(&*ledger, &[queued.clone(), leased.clone(), cancelled.clone()]).await;
     claim(&*ledger, &leased).await;
     ledger.cancel(&cancelled.id).await.unwrap();
-    for (job, state) in
-        [(done, State::Succeeded), (queued, State::Queued), (leased, State::Leased), (cancelled, State::Cancelled)]
-    {
+    for (job, state) in [
+        (done, JobState::Succeeded),
+        (queued, JobState::Queued),
+        (leased, JobState::Leased),
+        (cancelled, JobState::Cancelled),
+    ] {
         let before = get(&*ledger, &job).await;
         let edited = Input { media_type: "text/plain".to_owned(), body: Body::Inline("edited".into()) };
         assert_eq!(requeue(&*ledger, &job, Some(edited)).await, Requeued::NotDead(state));
@@ -324,10 +329,10 @@ pub async fn only_a_dead_or_failed_job_is_requeued(fixture: &dyn Fixture) {
 
 pub async fn a_watch_goes_on_over_a_requeue(fixture: &dyn Fixture) {
     let (one, another) = (open(fixture).await, open(fixture).await);
-    let job = ended(fixture, &*one, "job", State::Dead).await;
+    let job = ended(fixture, &*one, "job", JobState::Dead).await;
     requeue(&*one, &job, None).await;
     let mut watch = one.watch(&job.id).await.unwrap();
-    assert_eq!(soon(watch.next()).await.unwrap().unwrap().state, State::Queued);
+    assert_eq!(soon(watch.next()).await.unwrap().unwrap().state, JobState::Queued);
     let lease = claim(&*another, &job).await;
     // Both have happened by the time that anybody looks, or only the first: either is to be borne.
     finish(&*another, &lease, retry(Duration::ZERO)).await;
@@ -338,7 +343,7 @@ pub async fn a_watch_goes_on_over_a_requeue(fixture: &dyn Fixture) {
     while let Some(record) = soon(watch.next()).await {
         last = Some(record.unwrap().state);
     }
-    assert!(last.is_some_and(State::has_ended), "{last:?}");
+    assert!(last.is_some_and(JobState::has_ended), "{last:?}");
 }
 
 pub async fn an_ended_job_is_forgotten_on_request_and_its_blobs_are_named(fixture: &dyn Fixture) {
@@ -346,9 +351,9 @@ pub async fn an_ended_job_is_forgotten_on_request_and_its_blobs_are_named(fixtur
     let [input, result] = [("input/job/1", "ab"), ("output/job/1", "cd")].map(|(key, digest)| blob(key, digest));
     let job = Job { input: Input { media_type: "x/y".to_owned(), body: input.clone() }, ..job(fixture, "job") };
     accept(&*ledger, std::slice::from_ref(&job)).await;
-    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Kept(State::Queued));
+    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Kept(JobState::Queued));
     let lease = claim(&*ledger, &job).await;
-    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Kept(State::Leased));
+    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Kept(JobState::Leased));
     assert!(ledger.begin(&lease).await.unwrap());
     finish(&*ledger, &lease, Outcome::Succeeded(Output { media_type: "x/y".to_owned(), body: result.clone() })).await;
     let Forgotten::Forgotten(blobs) = ledger.forget(&job.id).await.unwrap() else { panic!("it has ended") };
@@ -360,10 +365,10 @@ pub async fn an_ended_job_is_forgotten_on_request_and_its_blobs_are_named(fixtur
     let cancelled = Job { id: "cancelled".parse().unwrap(), ..job.clone() };
     accept(&*ledger, std::slice::from_ref(&cancelled)).await;
     ledger.cancel(&cancelled.id).await.unwrap();
-    assert_eq!(ledger.forget(&cancelled.id).await.unwrap(), Forgotten::Kept(State::Cancelled));
-    assert_eq!(claim_as(&*ledger, "worker", &cancelled, false).await, Claim::Ended(State::Cancelled));
+    assert_eq!(ledger.forget(&cancelled.id).await.unwrap(), Forgotten::Kept(JobState::Cancelled));
+    assert_eq!(claim_as(&*ledger, "worker", &cancelled, false).await, Claim::Ended(JobState::Cancelled));
     // The id is free, and nothing of the former job clings to it.
-    let dead = ended(fixture, &*ledger, "dead", State::Dead).await;
+    let dead = ended(fixture, &*ledger, "dead", JobState::Dead).await;
     ledger.forget(&dead.id).await.unwrap();
     accept(&*ledger, &[dead.clone(), job]).await;
     assert_eq!(history(&*ledger, &dead).await, []);
@@ -376,29 +381,29 @@ pub async fn dead_jobs_are_purged_by_pool_and_state_and_nothing_else_is(fixture:
     for id in ["a", "b", "c"] {
         let input = Input { media_type: "x/y".to_owned(), body: blob(&format!("input/{id}"), "ab") };
         let job = Job { input, max_attempts: 1, ..job(fixture, id) };
-        ended_in(fixture, &*ledger, job, State::Dead).await;
+        ended_in(fixture, &*ledger, job, JobState::Dead).await;
     }
     let other = Job { pool: elsewhere.clone(), max_attempts: 1, ..job(fixture, "other") };
-    ended_in(fixture, &*ledger, other, State::Dead).await;
-    ended(fixture, &*ledger, "failed", State::Failed).await;
-    let done = ended(fixture, &*ledger, "done", State::Succeeded).await;
+    ended_in(fixture, &*ledger, other, JobState::Dead).await;
+    ended(fixture, &*ledger, "failed", JobState::Failed).await;
+    let done = ended(fixture, &*ledger, "done", JobState::Succeeded).await;
     accept(&*ledger, &[job(fixture, "open")]).await;
-    let filter = of(Some(pool()), State::Dead);
+    let filter = of(Some(pool()), JobState::Dead);
     let (first, second) = (ledger.purge_dead(&filter, 2).await.unwrap(), ledger.purge_dead(&filter, 2).await.unwrap());
     assert_eq!((first.jobs, second.jobs), (2, 1));
     let named: BTreeSet<_> = first.blobs.into_iter().chain(second.blobs).map(|blob| blob.key).collect();
     assert_eq!(named, ["input/a", "input/b", "input/c"].map(str::to_owned).into());
     assert_eq!(ledger.purge_dead(&filter, 2).await.unwrap(), Purged::default());
-    assert_eq!(listed(&*ledger, &all(State::Dead)).await, ["other"]);
-    assert_eq!(ledger.purge_dead(&all(State::Succeeded), 10).await.unwrap(), Purged::default());
-    assert_eq!(ledger.purge_dead(&all(State::Failed), 10).await.unwrap().jobs, 1);
-    assert_eq!(get(&*ledger, &done).await.state, State::Succeeded);
+    assert_eq!(listed(&*ledger, &all(JobState::Dead)).await, ["other"]);
+    assert_eq!(ledger.purge_dead(&all(JobState::Succeeded), 10).await.unwrap(), Purged::default());
+    assert_eq!(ledger.purge_dead(&all(JobState::Failed), 10).await.unwrap().jobs, 1);
+    assert_eq!(get(&*ledger, &done).await.state, JobState::Succeeded);
     assert_eq!(counts(&*ledger).await.queued, 1);
 }
 
 pub async fn a_look_for_risks_changes_nothing(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
-    let job = ended(fixture, &*ledger, "job", State::Dead).await;
+    let job = ended(fixture, &*ledger, "job", JobState::Dead).await;
     let before = get(&*ledger, &job).await;
     for risk in ledger.risks().await.unwrap() {
         for text in [risk.subject, risk.setting, risk.found, risk.why, risk.advice] {

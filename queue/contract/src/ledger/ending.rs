@@ -16,9 +16,9 @@ pub async fn a_success_keeps_its_output(fixture: &dyn Fixture) {
         let output = Output { media_type: "application/octet-stream".to_owned(), body: Body::Inline(bytes.into()) };
         let before = fixture.now();
         let finished = finish(&*ledger, &lease, Outcome::Succeeded(output.clone())).await;
-        assert_eq!(finished, Finished::Recorded(State::Succeeded));
+        assert_eq!(finished, Finished::Recorded(JobState::Succeeded));
         let record = get(&*open(fixture).await, &job).await;
-        assert_eq!((record.state, record.output, record.error), (State::Succeeded, Some(output), None));
+        assert_eq!((record.state, record.output, record.error), (JobState::Succeeded, Some(output), None));
         assert!(record.finished_at.is_some_and(|finished| (before..=fixture.now()).contains(&finished)));
     }
 }
@@ -39,10 +39,13 @@ pub async fn a_failure_keeps_its_error(fixture: &dyn Fixture) {
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let lease = claim(&*ledger, &job).await;
     let finished = finish(&*ledger, &lease, Outcome::Failed(error("größer als gedacht"))).await;
-    assert_eq!(finished, Finished::Recorded(State::Failed));
+    assert_eq!(finished, Finished::Recorded(JobState::Failed));
     let record = get(&*ledger, &job).await;
-    assert_eq!((record.state, record.error, record.output), (State::Failed, Some(error("größer als gedacht")), None));
-    assert_eq!(claim_as(&*ledger, "other", &job, true).await, Claim::Ended(State::Failed));
+    assert_eq!(
+        (record.state, record.error, record.output),
+        (JobState::Failed, Some(error("größer als gedacht")), None)
+    );
+    assert_eq!(claim_as(&*ledger, "other", &job, true).await, Claim::Ended(JobState::Failed));
 }
 
 pub async fn a_finish_said_twice_is_recorded_once(fixture: &dyn Fixture) {
@@ -52,7 +55,7 @@ pub async fn a_finish_said_twice_is_recorded_once(fixture: &dyn Fixture) {
     let lease = claim(&*ledger, &job).await;
     let twice = ["first", "second"].map(|text| Finish { lease: lease.clone(), outcome: success(text) });
     let answers = ledger.finish(twice.to_vec()).await.unwrap();
-    assert_eq!(answers, [Finished::Recorded(State::Succeeded), Finished::LeaseLost]);
+    assert_eq!(answers, [Finished::Recorded(JobState::Succeeded), Finished::LeaseLost]);
     assert_eq!(get(&*ledger, &job).await.output, Some(output("first")));
 }
 
@@ -62,9 +65,9 @@ pub async fn a_retry_waits_until_it_is_due(fixture: &dyn Fixture) {
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let lease = claim(&*ledger, &job).await;
     let after = Duration::from_secs(20);
-    assert_eq!(finish(&*ledger, &lease, retry(after)).await, Finished::Recorded(State::Retry));
+    assert_eq!(finish(&*ledger, &lease, retry(after)).await, Finished::Recorded(JobState::Retry));
     let record = get(&*ledger, &job).await;
-    assert_eq!((record.state, record.attempts, record.error), (State::Retry, 1, Some(error("again"))));
+    assert_eq!((record.state, record.attempts, record.error), (JobState::Retry, 1, Some(error("again"))));
     for redelivered in [false, true] {
         assert_eq!(claim_as(&*ledger, "other", &job, redelivered).await, Claim::Held);
     }
@@ -78,7 +81,7 @@ pub async fn a_retry_waits_until_it_is_due(fixture: &dyn Fixture) {
     let Claim::Go { lease: second, alone: false } = answer else { panic!("{answer:?}") };
     assert_eq!(second.attempt, 2);
     assert!(second.fence > lease.fence);
-    assert_eq!(finish(&*ledger, &second, success("done")).await, Finished::Recorded(State::Succeeded));
+    assert_eq!(finish(&*ledger, &second, success("done")).await, Finished::Recorded(JobState::Succeeded));
     assert_eq!(get(&*ledger, &job).await.error, None);
 }
 
@@ -87,12 +90,12 @@ pub async fn a_job_out_of_attempts_is_dead(fixture: &dyn Fixture) {
     let job = Job { max_attempts: 2, ..job(fixture, "job") };
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let first = claim(&*ledger, &job).await;
-    assert_eq!(finish(&*ledger, &first, retry(Duration::ZERO)).await, Finished::Recorded(State::Retry));
+    assert_eq!(finish(&*ledger, &first, retry(Duration::ZERO)).await, Finished::Recorded(JobState::Retry));
     due(&*ledger).await;
     let second = claim(&*ledger, &job).await;
-    assert_eq!(finish(&*ledger, &second, retry(Duration::ZERO)).await, Finished::Recorded(State::Dead));
+    assert_eq!(finish(&*ledger, &second, retry(Duration::ZERO)).await, Finished::Recorded(JobState::Dead));
     let record = get(&*ledger, &job).await;
-    assert_eq!((record.state, record.attempts, record.error), (State::Dead, 2, Some(error("again"))));
+    assert_eq!((record.state, record.attempts, record.error), (JobState::Dead, 2, Some(error("again"))));
     assert!(due(&*ledger).await.is_empty());
 }
 
@@ -108,12 +111,12 @@ pub async fn a_job_whose_workers_keep_vanishing_is_dead(fixture: &dyn Fixture) {
         }
         fixture.advance(LEASE * 2).await;
     }
-    assert_eq!(claim_as(&*ledger, "other", &by_broker, true).await, Claim::Ended(State::Dead));
+    assert_eq!(claim_as(&*ledger, "other", &by_broker, true).await, Claim::Ended(JobState::Dead));
     assert_eq!(due(&*ledger).await.len(), 1);
-    assert_eq!(claim_as(&*ledger, "other", &by_lease, false).await, Claim::Ended(State::Dead));
+    assert_eq!(claim_as(&*ledger, "other", &by_lease, false).await, Claim::Ended(JobState::Dead));
     for job in [by_broker, by_lease] {
         let record = get(&*ledger, &job).await;
-        assert_eq!((record.state, record.attempts), (State::Dead, 2));
+        assert_eq!((record.state, record.attempts), (JobState::Dead, 2));
         assert!(record.error.is_some() && record.finished_at.is_some());
     }
 }
@@ -129,9 +132,9 @@ pub async fn a_released_job_has_not_been_attempted(fixture: &dyn Fixture) {
         assert_eq!(lease.attempt, 1);
         assert!(lease.fence > fence);
         fence = lease.fence;
-        assert_eq!(finish(&*ledger, &lease, Outcome::Released).await, Finished::Recorded(State::Queued));
+        assert_eq!(finish(&*ledger, &lease, Outcome::Released).await, Finished::Recorded(JobState::Queued));
         let record = get(&*ledger, &job).await;
-        assert_eq!((record.state, record.attempts), (State::Queued, 0));
+        assert_eq!((record.state, record.attempts), (JobState::Queued, 0));
         assert_eq!(finish(&*ledger, &lease, success("late")).await, Finished::LeaseLost);
     }
     // Its delivery went back to the broker: nobody has to publish it.
@@ -147,13 +150,13 @@ pub async fn a_job_past_its_deadline_expires_at_its_claim(fixture: &dyn Fixture)
     let lease = claim(&*ledger, &in_time).await;
     fixture.advance(Duration::from_secs(21)).await;
     for job in [&late, &unknown] {
-        assert_eq!(claim_as(&*ledger, "worker", job, false).await, Claim::Ended(State::Expired));
+        assert_eq!(claim_as(&*ledger, "worker", job, false).await, Claim::Ended(JobState::Expired));
         let record = get(&*ledger, job).await;
-        assert_eq!((record.state, record.attempts), (State::Expired, 0));
+        assert_eq!((record.state, record.attempts), (JobState::Expired, 0));
         assert!(record.error.is_some() && record.finished_at.is_some());
     }
     // It was started in time.
-    assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(State::Succeeded));
+    assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
 }
 
 pub async fn a_job_is_cancelled_in_every_open_state(fixture: &dyn Fixture) {
@@ -165,10 +168,10 @@ pub async fn a_job_is_cancelled_in_every_open_state(fixture: &dyn Fixture) {
     finish(&*ledger, &lease, retry(Duration::ZERO)).await;
     for job in [queued, leased, waiting] {
         let record = ledger.cancel(&job.id).await.unwrap().unwrap();
-        assert_eq!((record.id.clone(), record.state), (job.id.clone(), State::Cancelled));
+        assert_eq!((record.id.clone(), record.state), (job.id.clone(), JobState::Cancelled));
         assert!(record.finished_at.is_some());
         assert_eq!(without_history(get(&*ledger, &job).await), record);
-        assert_eq!(claim_as(&*ledger, "other", &job, true).await, Claim::Ended(State::Cancelled));
+        assert_eq!(claim_as(&*ledger, "other", &job, true).await, Claim::Ended(JobState::Cancelled));
     }
     fixture.advance(PUBLISH_TIMEOUT * 2).await;
     assert!(due(&*ledger).await.is_empty());
@@ -189,7 +192,7 @@ pub async fn a_job_cancelled_while_leased_takes_no_result(fixture: &dyn Fixture)
     assert_eq!(ledger.renew(std::slice::from_ref(&lease), LEASE).await.unwrap(), [false]);
     assert_eq!(finish(&*ledger, &lease, success("late")).await, Finished::LeaseLost);
     let record = get(&*ledger, &job).await;
-    assert_eq!((record.state, record.output), (State::Cancelled, None));
+    assert_eq!((record.state, record.output), (JobState::Cancelled, None));
 }
 
 pub async fn what_has_ended_never_changes(fixture: &dyn Fixture) {
@@ -211,7 +214,7 @@ pub async fn what_has_ended_never_changes(fixture: &dyn Fixture) {
     fixture.advance(Duration::from_secs(6)).await;
     claim_as(&*ledger, "worker", &all[4], false).await;
 
-    let expected = [State::Succeeded, State::Failed, State::Cancelled, State::Dead, State::Expired];
+    let expected = [JobState::Succeeded, JobState::Failed, JobState::Cancelled, JobState::Dead, JobState::Expired];
     for ((job, state), lease) in all.iter().zip(expected).zip(leases.iter().chain(&leases)) {
         let record = get(&*ledger, job).await;
         assert_eq!(record.state, state);

@@ -24,7 +24,7 @@ pub async fn a_job_whose_publication_nobody_confirmed_is_due_with_its_input(fixt
     let mut jobs: Vec<_> = due(&*ledger).await.into_iter().map(|due| due.job).collect();
     jobs.sort_by_key(|job| job.id.clone());
     assert_eq!(jobs, [by_reference, submitted.clone()]);
-    assert_eq!(get(&*ledger, &submitted).await.state, State::Queued);
+    assert_eq!(get(&*ledger, &submitted).await.state, JobState::Queued);
 }
 
 pub async fn a_due_job_is_given_to_one_caller_only(fixture: &dyn Fixture) {

@@ -13,7 +13,7 @@ pub async fn a_submitted_job_is_queued_with_every_field_intact(fixture: &dyn Fix
         id: job.id.clone(),
         pool: pool(),
         class: job.class,
-        state: State::Queued,
+        state: JobState::Queued,
         attempts: 0,
         max_attempts: 7,
         created_at: job.created_at,
@@ -95,7 +95,8 @@ pub async fn answers_come_in_the_order_of_the_questions(fixture: &dyn Fixture) {
     ledger.cancel(&b.id).await.unwrap();
     let requests = [&a, &b, &c].map(|job| ClaimRequest::new(job.clone(), false));
     let claims = ledger.claim(&WorkerId::new("worker"), requests.to_vec(), LEASE).await.unwrap();
-    let [Claim::Go { lease: first, .. }, Claim::Ended(State::Cancelled), Claim::Go { lease: third, .. }] = &claims[..]
+    let [Claim::Go { lease: first, .. }, Claim::Ended(JobState::Cancelled), Claim::Go { lease: third, .. }] =
+        &claims[..]
     else {
         panic!("{claims:?}")
     };
@@ -108,7 +109,7 @@ pub async fn answers_come_in_the_order_of_the_questions(fixture: &dyn Fixture) {
     let finishes = finishes.map(|(lease, outcome)| Finish { lease: lease.clone(), outcome });
     assert_eq!(
         ledger.finish(finishes.to_vec()).await.unwrap(),
-        [Finished::Recorded(State::Succeeded), Finished::LeaseLost, Finished::Recorded(State::Failed)]
+        [Finished::Recorded(JobState::Succeeded), Finished::LeaseLost, Finished::Recorded(JobState::Failed)]
     );
 }
 
@@ -123,7 +124,7 @@ pub async fn a_submitted_job_survives_the_death_of_its_process(fixture: &dyn Fix
 
     let ledger = open(fixture).await;
     assert_eq!(get(&*ledger, &jobs[0]).await.output, Some(output("done")));
-    assert_eq!(get(&*ledger, &jobs[1]).await.state, State::Queued);
+    assert_eq!(get(&*ledger, &jobs[1]).await.state, JobState::Queued);
     fixture.advance(PUBLISH_TIMEOUT * 2).await;
     let due = due(&*ledger).await;
     assert_eq!(due.iter().map(|due| &due.job).collect::<Vec<_>>(), [&jobs[2]]);

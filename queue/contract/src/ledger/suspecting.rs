@@ -51,7 +51,7 @@ pub async fn a_suspect_that_was_never_begun_is_not_charged_when_its_holder_vanis
             vanish(fixture, &*ledger, way).await;
         }
         let lease = claim_suspect(&*ledger, &suspect, way == Way::Redelivered).await;
-        assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(State::Succeeded));
+        assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
         assert_eq!(get(&*ledger, &suspect).await.attempts, 2);
     }
 }
@@ -67,7 +67,7 @@ pub async fn a_suspect_that_was_begun_is_charged(fixture: &dyn Fixture) {
         assert!(ledger.begin(&lease).await.unwrap());
         vanish(fixture, &*ledger, way).await;
         let answer = claim_as(&*ledger, "other", &suspect, way == Way::Redelivered).await;
-        assert_eq!(answer, Claim::Ended(State::Dead));
+        assert_eq!(answer, Claim::Ended(JobState::Dead));
         assert_eq!(get(&*ledger, &suspect).await.attempts, 2);
     }
 }
@@ -107,9 +107,9 @@ pub async fn a_killer_ends_dead_and_an_innocent_beside_it_stays_claimable(fixtur
             crashes += 1;
             lease = claim_suspect(&*ledger, &innocent, true).await;
         };
-        assert_eq!((ended, crashes), (Claim::Ended(State::Dead), killer.max_attempts));
+        assert_eq!((ended, crashes), (Claim::Ended(JobState::Dead), killer.max_attempts));
         assert_eq!(get(&*ledger, &killer).await.attempts, killer.max_attempts);
     }
     assert_eq!(lease.attempt, 2);
-    assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(State::Succeeded));
+    assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
 }

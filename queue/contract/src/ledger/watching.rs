@@ -7,7 +7,7 @@ pub async fn a_watch_ends_with_the_job(fixture: &dyn Fixture) {
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let mut watch = ledger.watch(&job.id).await.unwrap();
-    assert_eq!(watch.next().await.unwrap().unwrap().state, State::Queued);
+    assert_eq!(watch.next().await.unwrap().unwrap().state, JobState::Queued);
     assert!(poll!(watch.next()).is_pending());
     let lease = claim(&*ledger, &job).await;
     finish(&*ledger, &lease, success("done")).await;
@@ -24,7 +24,7 @@ pub async fn a_watch_sees_an_ending_that_another_process_wrote(fixture: &dyn Fix
             let watch = one.watch(&job.id).await.unwrap();
             another.cancel(&job.id).await.unwrap();
             let last = watch.map(|record| record.unwrap()).collect::<Vec<_>>().await.pop();
-            assert_eq!(last.unwrap().state, State::Cancelled);
+            assert_eq!(last.unwrap().state, JobState::Cancelled);
         }
     };
     soon(rounds).await;
@@ -73,7 +73,7 @@ pub async fn a_watch_that_was_dropped_disturbs_nobody(fixture: &dyn Fixture) {
     drop(dropped);
     ledger.cancel(&job.id).await.unwrap();
     let last = soon(kept.map(|record| record.unwrap()).collect::<Vec<_>>()).await.pop().unwrap();
-    assert_eq!(last.state, State::Cancelled);
+    assert_eq!(last.state, JobState::Cancelled);
 }
 
 pub async fn a_watch_does_not_outlive_its_process(fixture: &dyn Fixture) {
@@ -81,9 +81,9 @@ pub async fn a_watch_does_not_outlive_its_process(fixture: &dyn Fixture) {
     let job = job(fixture, "job");
     accept(&*process.ledger, std::slice::from_ref(&job)).await;
     let mut watch = process.ledger.watch(&job.id).await.unwrap();
-    assert_eq!(watch.next().await.unwrap().unwrap().state, State::Queued);
+    assert_eq!(watch.next().await.unwrap().unwrap().state, JobState::Queued);
     assert!(poll!(watch.next()).is_pending());
     fixture.kill(process).await;
     let rest: Vec<_> = soon(watch.collect()).await;
-    assert!(rest.into_iter().flatten().all(|record| record.state == State::Queued));
+    assert!(rest.into_iter().flatten().all(|record| record.state == JobState::Queued));
 }

@@ -12,7 +12,7 @@ use super::world::{Claimed, Entry, FAILED, Known, Place, World};
 use crate::{Fixture, LEASE, PUBLISH_TIMEOUT, job, pool, soon};
 use queue::{
     Backend, Body, Claim, ClaimRequest, Consumer, Delivery, Finish, Finished, Job, JobCounts, JobError, JobRecord,
-    Lease, Outcome, Output, Publication, Requeued, Settlement, State, Submitted, WorkerId,
+    JobState, Lease, Outcome, Output, Publication, Requeued, Settlement, Submitted, WorkerId,
 };
 
 pub(super) struct Run {
@@ -112,12 +112,12 @@ impl Run {
             }
             Action::SettleDone(index) => {
                 if let Some(index) = pick(index, self.held.len()).filter(|index| self.held[*index].is_dealt_with) {
-                    self.settle(index, Settlement::Done).await;
+                    self.settle(index, Settlement::Ack).await;
                 }
             }
             Action::SettleAgain(index) => {
                 if let Some(index) = pick(index, self.held.len()) {
-                    self.settle(index, Settlement::Again).await;
+                    self.settle(index, Settlement::Requeue).await;
                 }
             }
             Action::Drop(index) => {
@@ -181,7 +181,7 @@ impl Run {
         let answer = self.backend.ledger.submit(std::slice::from_ref(job)).await.unwrap().remove(0);
         let Submitted::Known { record, publish } = answer else { panic!("{} is known: {answer:?}", job.id) };
         assert_eq!(record.state, entry.state);
-        let unpublished = entry.state == State::Queued && entry.due_at.is_some();
+        let unpublished = entry.state == JobState::Queued && entry.due_at.is_some();
         assert_eq!(publish.as_ref().map(|publication| publication.fence), unpublished.then_some(entry.fence));
         if let Some(publication) = publish {
             self.publish(number).await;
@@ -253,7 +253,7 @@ impl Run {
         };
         let answers = self.backend.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
         assert_eq!(answers, [expected.map_or(Finished::LeaseLost, Finished::Recorded)]);
-        if expected != Some(State::Queued) {
+        if expected != Some(JobState::Queued) {
             let its_own = |held: &&mut Held| (held.message, held.count) == (message, count);
             if let Some(held) = self.held.iter_mut().find(its_own) {
                 held.is_dealt_with = true;
@@ -263,7 +263,7 @@ impl Run {
 
     async fn settle(&mut self, index: usize, how: Settlement) {
         let Held { delivery, message, count, .. } = self.held.swap_remove(index);
-        self.world.settle(message, count, if how == Settlement::Done { Place::Gone } else { Place::Waiting });
+        self.world.settle(message, count, if how == Settlement::Ack { Place::Gone } else { Place::Waiting });
         self.consumer.settle(vec![(delivery, how)]).await.unwrap();
     }
 
@@ -350,7 +350,7 @@ impl Run {
         self.leases.clear();
         let numbers: Vec<usize> = (0..self.held.len()).rev().collect();
         for index in numbers {
-            self.settle(index, Settlement::Again).await;
+            self.settle(index, Settlement::Requeue).await;
         }
         for _ in 0..5 {
             self.fixture.advance(LEASE + PUBLISH_TIMEOUT).await;
@@ -362,7 +362,7 @@ impl Run {
                     while !self.leases.is_empty() {
                         self.finish(0, Ending::Succeed).await;
                     }
-                    self.settle(index, Settlement::Done).await;
+                    self.settle(index, Settlement::Ack).await;
                 }
             }
         }

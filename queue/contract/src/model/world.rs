@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::action::Ending;
 use crate::{LEASE, PUBLISH_TIMEOUT};
-use queue::{Job, JobCounts, JobRecord, Requeued, State};
+use queue::{Job, JobCounts, JobRecord, JobState, Requeued};
 
 /// The type of error of an attempt that a worker says has failed.
 pub(super) const FAILED: &str = "model_error";
@@ -25,7 +25,7 @@ pub(super) struct Known {
 
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) state: State,
+    pub(super) state: JobState,
     pub(super) attempts: u32,
     pub(super) fence: u64,
     pub(super) is_lost: bool,
@@ -56,7 +56,7 @@ pub(super) enum Place {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Claimed {
     Go { fence: u64, attempt: u32, alone: bool },
-    Ended(State),
+    Ended(JobState),
     Held,
 }
 
@@ -108,9 +108,9 @@ impl World {
     pub(super) fn counts(&self) -> JobCounts {
         let mut counts = JobCounts::default();
         for entry in self.jobs.iter().filter_map(|known| known.entry.as_ref()) {
-            counts.queued += u64::from(entry.state == State::Queued && !entry.was_given_out());
-            counts.leased += u64::from(entry.state == State::Leased);
-            counts.retry += u64::from(entry.state == State::Retry || entry.was_given_out());
+            counts.queued += u64::from(entry.state == JobState::Queued && !entry.was_given_out());
+            counts.leased += u64::from(entry.state == JobState::Leased);
+            counts.retry += u64::from(entry.state == JobState::Retry || entry.was_given_out());
             counts.ended += entry.ended;
         }
         counts
@@ -120,7 +120,9 @@ impl World {
     pub(super) fn is_accounted_for(&self, job: usize) -> bool {
         let known = &self.jobs[job];
         let in_ledger = known.entry.as_ref().is_some_and(|entry| {
-            entry.state.has_ended() || matches!(entry.state, State::Leased | State::Retry) || entry.was_given_out()
+            entry.state.has_ended()
+                || matches!(entry.state, JobState::Leased | JobState::Retry)
+                || entry.was_given_out()
         });
         let in_broker = self.messages.iter().any(|message| message.job == job && message.place != Place::Gone);
         !known.is_published || in_ledger || in_broker
@@ -128,7 +130,7 @@ impl World {
 
     pub(super) fn confirm(&mut self, job: usize, fence: u64) {
         if let Some(entry) = &mut self.jobs[job].entry
-            && (entry.state, entry.fence) == (State::Queued, fence)
+            && (entry.state, entry.fence) == (JobState::Queued, fence)
         {
             entry.due_at = None;
         }
@@ -138,23 +140,23 @@ impl World {
         let Known { job, entry, .. } = &mut self.jobs[job];
         let entry = entry.get_or_insert_with(|| Entry::open(job, None));
         match entry.state {
-            State::Queued => {}
-            State::Leased if !redelivered && entry.due_at.is_some_and(|until| until > now) => return Claimed::Held,
-            State::Leased => entry.lose_holder(),
-            State::Retry => return Claimed::Held,
+            JobState::Queued => {}
+            JobState::Leased if !redelivered && entry.due_at.is_some_and(|until| until > now) => return Claimed::Held,
+            JobState::Leased => entry.lose_holder(),
+            JobState::Retry => return Claimed::Held,
             ended => return Claimed::Ended(ended),
         }
         let over = match (entry.deadline_at.is_some_and(|deadline| deadline < now), entry.attempts >= job.max_attempts)
         {
-            (true, _) => Some(State::Expired),
-            (false, true) => Some(State::Dead),
+            (true, _) => Some(JobState::Expired),
+            (false, true) => Some(JobState::Dead),
             (false, false) => None,
         };
         if let Some(state) = over {
             entry.end(state);
             return Claimed::Ended(state);
         }
-        entry.state = State::Leased;
+        entry.state = JobState::Leased;
         entry.attempts += 1;
         entry.is_begun = !entry.is_lost;
         entry.fence += 1;
@@ -179,29 +181,29 @@ impl World {
         ending: Ending,
         text: &str,
         now: Timestamp,
-    ) -> Option<State> {
+    ) -> Option<JobState> {
         let max_attempts = self.jobs[job].job.max_attempts;
         let entry = self.leased(job, fence)?;
         match ending {
             Ending::Succeed => {
-                entry.end(State::Succeeded);
+                entry.end(JobState::Succeeded);
                 entry.output = Some(text.to_owned());
             }
             Ending::Fail => {
                 entry.remember(FAILED);
-                entry.end(State::Failed);
+                entry.end(JobState::Failed);
             }
             Ending::Retry(_) if entry.attempts >= max_attempts => {
                 entry.remember(FAILED);
-                entry.end(State::Dead);
+                entry.end(JobState::Dead);
             }
             Ending::Retry(seconds) => {
                 entry.remember(FAILED);
-                entry.state = State::Retry;
+                entry.state = JobState::Retry;
                 entry.due_at = Some(now + std::time::Duration::from_secs(seconds));
             }
             Ending::Release => {
-                entry.state = State::Queued;
+                entry.state = JobState::Queued;
                 entry.attempts -= 1;
                 entry.due_at = None;
             }
@@ -213,17 +215,17 @@ impl World {
         if let Some(entry) = &mut self.jobs[job].entry
             && !entry.state.has_ended()
         {
-            entry.end(State::Cancelled);
+            entry.end(JobState::Cancelled);
         }
     }
 
     /// What the ledger must answer; `None`: it does not know the job.
     pub(super) fn requeue(&mut self, job: usize, now: Timestamp) -> Option<Requeued> {
         let entry = self.jobs[job].entry.as_mut()?;
-        if !matches!(entry.state, State::Dead | State::Failed) {
+        if !matches!(entry.state, JobState::Dead | JobState::Failed) {
             return Some(Requeued::NotDead(entry.state));
         }
-        entry.state = State::Queued;
+        entry.state = JobState::Queued;
         entry.attempts = 0;
         entry.fence += 1;
         entry.due_at = Some(now);
@@ -238,10 +240,10 @@ impl World {
             if let Some(entry) = &mut known.entry
                 && entry.due_at.is_some_and(|due| due <= now)
             {
-                if entry.state == State::Leased {
+                if entry.state == JobState::Leased {
                     entry.lose_holder();
                 }
-                entry.state = State::Queued;
+                entry.state = JobState::Queued;
                 entry.fence += 1;
                 entry.due_at = Some(now + PUBLISH_TIMEOUT);
                 taken.push((job, entry.fence));
@@ -252,14 +254,14 @@ impl World {
 
     fn leased(&mut self, job: usize, fence: u64) -> Option<&mut Entry> {
         let entry = self.jobs[job].entry.as_mut()?;
-        (entry.state == State::Leased && entry.fence == fence).then_some(entry)
+        (entry.state == JobState::Leased && entry.fence == fence).then_some(entry)
     }
 }
 
 impl Entry {
     pub(super) fn open(job: &Job, due_at: Option<Timestamp>) -> Self {
         Self {
-            state: State::Queued,
+            state: JobState::Queued,
             attempts: 0,
             fence: 0,
             is_lost: false,
@@ -273,7 +275,7 @@ impl Entry {
     }
 
     fn was_given_out(&self) -> bool {
-        self.state == State::Queued && self.due_at.is_some() && self.fence > 0
+        self.state == JobState::Queued && self.due_at.is_some() && self.fence > 0
     }
 
     fn lose_holder(&mut self) {
@@ -291,7 +293,7 @@ impl Entry {
         self.history.drain(..forgotten);
     }
 
-    fn end(&mut self, state: State) {
+    fn end(&mut self, state: JobState) {
         self.state = state;
         self.due_at = None;
         self.ended += 1;

@@ -50,7 +50,7 @@ async fn a_settle_that_failed_is_said_again_with_a_later_beat() {
         "CREATE TRIGGER refuse BEFORE UPDATE ON messages WHEN NEW.consumer IS NULL BEGIN SELECT RAISE(ABORT, 'no'); END",
     )
     .unwrap();
-    let again = held.into_iter().map(|delivery| (delivery, Settlement::Again)).collect();
+    let again = held.into_iter().map(|delivery| (delivery, Settlement::Requeue)).collect();
     consumer.settle(again).await.unwrap_err();
     file.execute_batch("DROP TRIGGER refuse").unwrap();
     assert!(soon(consumer.receive(1)).await.unwrap()[0].redelivered);

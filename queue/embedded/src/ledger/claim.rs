@@ -6,8 +6,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{finish, history, rows, submit};
 use crate::store::{Write, corrupt, sqlite};
-use queue::ledger::{Claim, ClaimRequest, Lease, State};
-use queue::{JobError, JobId, Result, WorkerId};
+use queue::ledger::{Claim, ClaimRequest, JobState, Lease};
+use queue::{JobErrorKind, JobId, Result, WorkerId};
 
 struct Row {
     row_id: i64,
@@ -40,15 +40,15 @@ pub(super) fn claim(
     };
     let (mut lost, mut attempts) = (row.lost, row.attempts);
     match rows::state(row.state)? {
-        State::Queued => {}
-        State::Leased if row.claim.as_deref() == Some(request.token()) => {
+        JobState::Queued => {}
+        JobState::Leased if row.claim.as_deref() == Some(request.token()) => {
             // The same request again: its answer was lost.
             let mut update = write.prepare("UPDATE jobs SET due_at = ?1 WHERE job = ?2")?;
             update.execute(params![write.milliseconds_after(lease), row.row_id]).map_err(sqlite("claim"))?;
             let held = Lease { id: id.clone(), fence: row.fence, attempt: attempts };
             return Ok(Claim::Go { lease: held, alone: lost > 0 });
         }
-        State::Leased => {
+        JobState::Leased => {
             let is_live = row.due_at.is_some_and(|until| until > now);
             if is_live && !request.redelivered {
                 return Ok(Claim::Held);
@@ -64,20 +64,19 @@ pub(super) fn claim(
             let mut update = write.prepare("UPDATE jobs SET attempts = ?1, lost = ?2 WHERE job = ?3")?;
             update.execute(params![attempts, lost, row.row_id]).map_err(sqlite("claim"))?;
         }
-        State::Retry => return Ok(Claim::Held),
+        JobState::Retry => return Ok(Claim::Held),
         ended => return Ok(Claim::Ended(ended)),
     }
     if row.deadline_at.is_some_and(|deadline| deadline < now) {
-        let message = "its deadline passed before it was started".to_owned();
-        let error = JobError { kind: "expired".to_owned(), message };
-        finish::end(write, row.row_id, id, State::Expired, Some(&error))?;
-        return Ok(Claim::Ended(State::Expired));
+        let error = JobErrorKind::Expired.error("its deadline passed before it was started");
+        finish::end(write, row.row_id, id, JobState::Expired, Some(&error))?;
+        return Ok(Claim::Ended(JobState::Expired));
     }
     if attempts >= row.max_attempts {
-        let message = format!("its worker vanished in the last of {attempts} attempts");
-        let error = JobError { message, ..history::vanished() };
-        finish::end(write, row.row_id, id, State::Dead, Some(&error))?;
-        return Ok(Claim::Ended(State::Dead));
+        let error =
+            JobErrorKind::WorkerVanished.error(format!("its worker vanished in the last of {attempts} attempts"));
+        finish::end(write, row.row_id, id, JobState::Dead, Some(&error))?;
+        return Ok(Claim::Ended(JobState::Dead));
     }
     let claimed = Lease { id: id.clone(), fence: row.fence + 1, attempt: attempts + 1 };
     let alone = lost > 0;
@@ -87,7 +86,7 @@ pub(super) fn claim(
     )?;
     update
         .execute(params![
-            rows::code(State::Leased),
+            rows::code(JobState::Leased),
             claimed.attempt,
             claimed.fence,
             lost,
@@ -105,7 +104,7 @@ pub(super) fn claim(
 /// Makes the attempt count whatever becomes of its holder; whether the lease still holds.
 pub(super) fn begin(write: &mut Write<'_>, lease: &Lease) -> Result<bool> {
     let mut update = write.prepare("UPDATE jobs SET begun = 1 WHERE id = ?1 AND fence = ?2 AND state = ?3")?;
-    let row = params![lease.id.as_str(), lease.fence, rows::code(State::Leased)];
+    let row = params![lease.id.as_str(), lease.fence, rows::code(JobState::Leased)];
     update.execute(row).map(|begun| begun > 0).map_err(sqlite("begin"))
 }
 

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{arrivals, rows, upkeep};
 use crate::store::{Write, read_blob, sqlite};
 use queue::driver::BodyColumns;
-use queue::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, Purged, Requeued, State};
+use queue::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, JobState, Purged, Requeued};
 use queue::{Input, JobId, Result};
 
 /// What lists the jobs of a state, or those of one pool. Saying twice which states is what lets SQLite use the index of
@@ -59,14 +59,14 @@ pub(super) fn page(
 pub(super) fn requeue(write: &mut Write<'_>, id: &JobId, input: Option<&Input>) -> Result<Requeued> {
     let requeueing = sqlite("requeue");
     let Some((row_id, state)) = find(write, id)? else { return Ok(Requeued::Unknown) };
-    if !matches!(state, State::Dead | State::Failed) {
+    if !matches!(state, JobState::Dead | JobState::Failed) {
         return Ok(Requeued::NotDead(state));
     }
     let mut update = write.prepare(
         "UPDATE jobs SET state = ?1, attempts = 0, fence = fence + 1, begun = 0, due_at = ?2, finished_at = NULL, \
          purge_at = NULL, deadline_at = NULL WHERE job = ?3 RETURNING pool",
     )?;
-    let row = params![rows::code(State::Queued), write.now_milliseconds(), row_id];
+    let row = params![rows::code(JobState::Queued), write.now_milliseconds(), row_id];
     let pool: String = update.query_row(row, |row| row.get(0)).map_err(&requeueing)?;
     arrivals::note(write, std::iter::once(pool.as_str()))?;
     let Some(input) = input else { return Ok(Requeued::Queued { replaced: None }) };
@@ -82,7 +82,7 @@ pub(super) fn requeue(write: &mut Write<'_>, id: &JobId, input: Option<&Input>) 
 /// Deletes an ended job.
 pub(super) fn forget(write: &mut Write<'_>, id: &JobId) -> Result<Forgotten> {
     let Some((row_id, state)) = find(write, id)? else { return Ok(Forgotten::Unknown) };
-    if !state.has_ended() || state == State::Cancelled {
+    if !state.has_ended() || state == JobState::Cancelled {
         return Ok(Forgotten::Kept(state));
     }
     upkeep::delete(write, &[row_id]).map(Forgotten::Forgotten)
@@ -99,7 +99,7 @@ pub(super) fn purge(write: &mut Write<'_>, filter: &DeadFilter, limit: usize) ->
     Ok(Purged { jobs: found.len(), blobs: upkeep::delete(write, &found)? })
 }
 
-fn find(write: &Write<'_>, id: &JobId) -> Result<Option<(i64, State)>> {
+fn find(write: &Write<'_>, id: &JobId) -> Result<Option<(i64, JobState)>> {
     let mut select = write.prepare("SELECT job, state FROM jobs WHERE id = ?1")?;
     let found: Option<(i64, i64)> = select
         .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{history, rows};
 use crate::store::{Bell, Write, sqlite};
 use queue::driver::BodyColumns;
-use queue::ledger::{Finish, Finished, JobRecord, Outcome, State};
+use queue::ledger::{Finish, Finished, JobRecord, JobState, Outcome};
 use queue::{JobError, JobId, Output, Result};
 
 /// Writes how one attempt ended, if its lease still holds.
@@ -14,7 +14,7 @@ pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished>
     let mut select =
         write.prepare("SELECT job, attempts, max_attempts FROM jobs WHERE id = ?1 AND fence = ?2 AND state = ?3")?;
     let held: Option<(i64, u32, u32)> = select
-        .query_row(params![id.as_str(), finish.lease.fence, rows::code(State::Leased)], |row| {
+        .query_row(params![id.as_str(), finish.lease.fence, rows::code(JobState::Leased)], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
         .optional()
@@ -23,33 +23,33 @@ pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished>
     let state = match &finish.outcome {
         Outcome::Succeeded(output) => {
             keep_output(write, row_id, output)?;
-            end(write, row_id, id, State::Succeeded, None)?;
-            State::Succeeded
+            end(write, row_id, id, JobState::Succeeded, None)?;
+            JobState::Succeeded
         }
         Outcome::Failed(error) => {
             history::remember(write, row_id, error)?;
-            end(write, row_id, id, State::Failed, Some(error))?;
-            State::Failed
+            end(write, row_id, id, JobState::Failed, Some(error))?;
+            JobState::Failed
         }
         Outcome::Retry { error, .. } if attempts >= max_attempts => {
             history::remember(write, row_id, error)?;
-            end(write, row_id, id, State::Dead, Some(error))?;
-            State::Dead
+            end(write, row_id, id, JobState::Dead, Some(error))?;
+            JobState::Dead
         }
         Outcome::Retry { error, after } => {
             history::remember(write, row_id, error)?;
             let due_at = write.milliseconds_after(*after);
             let sql = "UPDATE jobs SET state = ?1, due_at = ?2, error_type = ?3, error_message = ?4 WHERE job = ?5";
-            let row = params![rows::code(State::Retry), due_at, error.kind, error.message, row_id];
+            let row = params![rows::code(JobState::Retry), due_at, error.kind, error.message, row_id];
             write.prepare(sql)?.execute(row).map_err(sqlite("finish"))?;
-            State::Retry
+            JobState::Retry
         }
         Outcome::Released => {
             // Its delivery goes back to the broker, so nobody needs to publish it.
             let sql = "UPDATE jobs SET state = ?1, attempts = attempts - 1, due_at = NULL WHERE job = ?2";
-            let row = params![rows::code(State::Queued), row_id];
+            let row = params![rows::code(JobState::Queued), row_id];
             write.prepare(sql)?.execute(row).map_err(sqlite("finish"))?;
-            State::Queued
+            JobState::Queued
         }
     };
     Ok(Finished::Recorded(state))
@@ -66,7 +66,7 @@ pub(super) fn end(
     write: &mut Write<'_>,
     row_id: i64,
     id: &JobId,
-    state: State,
+    state: JobState,
     error: Option<&JobError>,
 ) -> Result<()> {
     let ending = sqlite("finish");
@@ -89,7 +89,7 @@ pub(super) fn cancel(write: &mut Write<'_>, id: &JobId) -> Result<Option<JobReco
         select.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(sqlite("cancel"))?;
     let Some((row_id, code)) = found else { return Ok(None) };
     if !rows::state(code)?.has_ended() {
-        end(write, row_id, id, State::Cancelled, None)?;
+        end(write, row_id, id, JobState::Cancelled, None)?;
     }
     rows::record(write.connection(), id)
 }

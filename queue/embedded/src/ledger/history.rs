@@ -5,11 +5,11 @@ use rusqlite::{Connection, params};
 use super::rows;
 use crate::store::{Write, sqlite};
 use queue::ledger::{Attempt, JobRecord};
-use queue::{JobError, Result, WorkerId};
+use queue::{JobError, JobErrorKind, Result, WorkerId};
 
 /// Why an attempt failed whose holder was never heard of again.
 pub(super) fn vanished() -> JobError {
-    JobError { kind: "worker_vanished".to_owned(), message: "its worker vanished".to_owned() }
+    JobErrorKind::WorkerVanished.error("its worker vanished")
 }
 
 /// Remembers that the attempt under way in this row has failed. Comes before the row itself is changed.

@@ -6,16 +6,16 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::store::{corrupt, read_body, read_origin, sqlite};
-use queue::ledger::{JobRecord, State};
+use queue::ledger::{JobRecord, JobState};
 use queue::{Body, Class, Input, Job, JobError, JobId, Output, Result, WorkerId};
 
-/// A state as the file keeps it: its place in [`State::ALL`].
-pub(super) fn code(state: State) -> i64 {
+/// A state as the file keeps it: its place in [`JobState::ALL`].
+pub(super) fn code(state: JobState) -> i64 {
     state as i64
 }
 
-pub(super) fn state(code: i64) -> Result<State> {
-    let state = usize::try_from(code).ok().and_then(|code| State::ALL.get(code));
+pub(super) fn state(code: i64) -> Result<JobState> {
+    let state = usize::try_from(code).ok().and_then(|code| JobState::ALL.get(code));
     state.copied().ok_or_else(|| corrupt("a state", code))
 }
 

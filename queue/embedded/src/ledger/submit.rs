@@ -9,7 +9,7 @@ use super::{arrivals, rows};
 use crate::store::{Write, sqlite};
 use queue::driver::milliseconds_of;
 use queue::driver::{BodyColumns, origin_column};
-use queue::ledger::{Publication, State, Submitted};
+use queue::ledger::{JobState, Publication, Submitted};
 use queue::{Job, Result};
 
 /// How long after a submission (or after it was given out as due) a job that nobody has confirmed is due.
@@ -36,7 +36,7 @@ fn submit(write: &mut Write<'_>, job: &Job) -> Result<Submitted> {
         return Ok(Submitted::Conflict);
     }
     let Some(record) = rows::record(write.connection(), &job.id)? else { return Ok(Submitted::Conflict) };
-    let unpublished = record.state == State::Queued && due_at.is_some();
+    let unpublished = record.state == JobState::Queued && due_at.is_some();
     let publish = unpublished.then(|| Publication { id: job.id.clone(), fence });
     Ok(Submitted::Known { record: Box::new(record), publish })
 }
@@ -52,7 +52,7 @@ pub(super) fn open(write: &mut Write<'_>, job: &Job, due_at: Option<i64>) -> Res
         job.id.as_str(),
         job.pool.as_str(),
         job.class as i64,
-        rows::code(State::Queued),
+        rows::code(JobState::Queued),
         job.max_attempts,
         job.created_at.as_millisecond(),
         job.deadline_at.map(Timestamp::as_millisecond),

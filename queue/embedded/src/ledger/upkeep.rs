@@ -5,7 +5,7 @@ use rusqlite::params;
 
 use super::{arrivals, history, rows, submit};
 use crate::store::{Bell, Write, read_blob, sqlite};
-use queue::ledger::{DueJob, Publication, State};
+use queue::ledger::{DueJob, JobState, Publication};
 use queue::{BlobRef, Result};
 
 /// How many endings are kept: watchers that fall further behind look for themselves.
@@ -37,11 +37,11 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
     let mut due = Vec::with_capacity(found.len());
     for (row_id, code, fence, begun) in found {
         let fence = fence + 1;
-        let was_leased = rows::state(code)? == State::Leased;
+        let was_leased = rows::state(code)? == JobState::Leased;
         if was_leased && begun {
             history::remember(write, row_id, &history::vanished())?;
         }
-        update.execute(params![rows::code(State::Queued), fence, was_leased, due_at, row_id]).map_err(&taking)?;
+        update.execute(params![rows::code(JobState::Queued), fence, was_leased, due_at, row_id]).map_err(&taking)?;
         let job = rows::job(write.connection(), row_id)?;
         let publication = Publication { id: job.id.clone(), fence };
         due.push(DueJob { job, publication });

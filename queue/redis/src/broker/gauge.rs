@@ -7,7 +7,7 @@ use redis::{Script, Value, from_redis_value};
 use super::streams::Streams;
 use super::{entry, streams};
 use crate::connection::Redis;
-use queue::driver::{Depth, Gauge, of_all};
+use queue::driver::{Depth, Gauge, same_for_all};
 use queue::{Error, ErrorKind, PoolName, Result};
 
 /// How many pools a script reads: the server does nothing else while it runs. All scripts are on their way at once.
@@ -40,7 +40,7 @@ impl RedisGauge {
 #[async_trait]
 impl Gauge for RedisGauge {
     async fn depths(&self, pools: &[PoolName]) -> Vec<Result<Depth>> {
-        let pieces = pools.chunks(PIECE_POOLS).map(async |piece| of_all(piece, self.depths_of(piece).await));
+        let pieces = pools.chunks(PIECE_POOLS).map(async |piece| same_for_all(piece, self.depths_of(piece).await));
         join_all(pieces).await.into_iter().flatten().collect()
     }
 }

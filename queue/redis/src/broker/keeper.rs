@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::entry::{Entry, array, text};
 use super::streams::{EntryName, GROUP, Scripts, StreamNumber, Streams};
 use crate::connection::Redis;
-use queue::driver::{Delivery, Holder, Settlement, Tag};
+use queue::driver::{Delivery, DeliveryTag, RequeueOnDrop, Settlement};
 use queue::{Error, PoolName, Result};
 
 /// How often a consumer says that it is alive, and looks for others that do not.
@@ -42,8 +42,8 @@ const MOST_MESSAGES: usize = 256;
 /// What a consumer asks of its keeper.
 pub(super) enum Message {
     Receive { max: usize, reply: oneshot::Sender<Result<Vec<Delivery>>> },
-    Settle { settled: Vec<(Tag, Settlement)>, reply: oneshot::Sender<Result<()>> },
-    GiveBack(Tag),
+    Settle { settled: Vec<(DeliveryTag, Settlement)>, reply: oneshot::Sender<Result<()>> },
+    GiveBack(DeliveryTag),
 }
 
 pub(super) struct Keeper {
@@ -61,7 +61,7 @@ pub(super) struct Keeper {
     strangers: HashSet<EntryName>,
     /// The last time it waited, that failed.
     could_not_wait: bool,
-    holder: Arc<dyn Holder>,
+    holder: Arc<dyn RequeueOnDrop>,
 }
 
 struct Receiving {
@@ -79,7 +79,7 @@ enum How {
 }
 
 impl Keeper {
-    pub(super) fn new(redis: &Redis, pool: &PoolName, scripts: &Arc<Scripts>, holder: Arc<dyn Holder>) -> Self {
+    pub(super) fn new(redis: &Redis, pool: &PoolName, scripts: &Arc<Scripts>, holder: Arc<dyn RequeueOnDrop>) -> Self {
         Self {
             redis: redis.clone(),
             pool: pool.clone(),
@@ -132,8 +132,8 @@ impl Keeper {
                 Message::Settle { settled, reply } => {
                     for (tag, settlement) in settled {
                         let how = match settlement {
-                            Settlement::Done => How::Done,
-                            Settlement::Again => How::Again,
+                            Settlement::Ack => How::Done,
+                            Settlement::Requeue => How::Again,
                         };
                         settling.extend(self.released(tag, how));
                     }
@@ -245,7 +245,7 @@ impl Keeper {
         let mut deliveries = Vec::with_capacity(entries.len());
         for entry in entries {
             self.handed_out += 1;
-            let tag = Tag { message: self.handed_out, delivery: 0 };
+            let tag = DeliveryTag { message: self.handed_out, delivery: 0 };
             self.held.insert(tag.message, entry.name.clone());
             let (redelivered, holder) = (entry.redelivered, Arc::clone(&self.holder));
             // A class's published stream comes after that of what was given back.
@@ -277,7 +277,7 @@ impl Keeper {
         }
     }
 
-    fn released(&mut self, tag: Tag, how: How) -> Option<(EntryName, How)> {
+    fn released(&mut self, tag: DeliveryTag, how: How) -> Option<(EntryName, How)> {
         Some((self.held.remove(&tag.message)?, how))
     }
 

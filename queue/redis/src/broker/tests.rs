@@ -92,7 +92,7 @@ async fn what_leaves_and_what_dies_does_not_stay_in_the_group() {
     while arrived.len() < 3 {
         let received = receive(&*staying, 3).await;
         arrived.extend(received.iter().map(|delivery| delivery.job.id.clone()));
-        let done = received.into_iter().map(|delivery| (delivery, Settlement::Done)).collect();
+        let done = received.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect();
         staying.settle(done).await.unwrap();
     }
     drop(left);
@@ -110,7 +110,7 @@ async fn a_consumer_that_holds_for_long_is_not_dead() {
     // Nothing tells that nothing happens.
     let patience = keeper::SILENT_AFTER + std::time::Duration::from_secs(3);
     assert!(tokio::time::timeout(patience, other.receive(1)).await.is_err());
-    holding.settle(held.into_iter().map(|delivery| (delivery, Settlement::Done)).collect()).await.unwrap();
+    holding.settle(held.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await.unwrap();
 }
 
 #[tokio::test]
@@ -171,12 +171,12 @@ async fn what_waits_can_be_taken_and_settled_when_memory_is_full() {
     let consumer = broker.consumer(&pool()).await.unwrap();
     // Given back first, which moves it.
     let held = receive(&*consumer, published).await;
-    consumer.settle(held.into_iter().map(|delivery| (delivery, Settlement::Again)).collect()).await.unwrap();
+    consumer.settle(held.into_iter().map(|delivery| (delivery, Settlement::Requeue)).collect()).await.unwrap();
     let mut taken = 0;
     while taken < published {
         let received = receive(&*consumer, published).await;
         taken += received.len();
-        consumer.settle(received.into_iter().map(|delivery| (delivery, Settlement::Done)).collect()).await.unwrap();
+        consumer.settle(received.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await.unwrap();
     }
     producer.publish(&[big(published)]).await.unwrap();
 }

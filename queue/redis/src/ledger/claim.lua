@@ -20,12 +20,12 @@ local function claim(job, redelivered, token)
         redis.call('HSET', job_key(job.id), 'attempts', job.attempts, 'lost', job.lost)
     end
     if job.deadline_at and job.deadline_at < now then
-        end_job(job, what, EXPIRED, 'expired', 'its deadline passed before it was started')
+        end_job(job, what, EXPIRED, ERROR.expired, 'its deadline passed before it was started')
         return { 'ended', EXPIRED, 0 }
     end
     if job.attempts >= job.max_attempts then
         local message = 'its worker vanished in the last of ' .. job.attempts .. ' attempts'
-        end_job(job, what, DEAD, VANISHED, message)
+        end_job(job, what, DEAD, ERROR.worker_vanished, message)
         return { 'ended', DEAD, 0 }
     end
     local alone = job.lost > 0

@@ -6,13 +6,13 @@ use super::rows::{self, Fields};
 use super::scripts::{self, Call, PIECE_ITEMS};
 use crate::connection::Redis;
 use queue::driver::BodyColumns;
-use queue::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, Purged, Requeued, State};
+use queue::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, JobState, Purged, Requeued};
 use queue::{Error, ErrorKind, Input, JobId, Result};
 
 /// The sorted set that lists the jobs of a filter; `None` where there are none by definition.
 fn list_of(filter: &DeadFilter) -> Option<String> {
     let state = match filter.state {
-        State::Dead | State::Failed => filter.state.as_str(),
+        JobState::Dead | JobState::Failed => filter.state.as_str(),
         _ => return None,
     };
     Some(filter.pool.as_ref().map_or_else(|| state.to_owned(), |pool| format!("{state}:{pool}")))
@@ -75,7 +75,7 @@ pub(super) async fn requeue(redis: &Redis, id: &JobId, input: Option<&Input>) ->
         return Ok(Requeued::Unknown);
     }
     Ok(match rows::state(code)? {
-        State::Dead | State::Failed => {
+        JobState::Dead | JobState::Failed => {
             Requeued::Queued { replaced: replaced.map(|json| rows::blob(&json)).transpose()? }
         }
         other => Requeued::NotDead(other),
@@ -90,7 +90,7 @@ pub(super) async fn forget(redis: &Redis, id: &JobId) -> Result<Forgotten> {
         return Ok(Forgotten::Unknown);
     }
     Ok(match rows::state(code)? {
-        kept if !kept.has_ended() || kept == State::Cancelled => Forgotten::Kept(kept),
+        kept if !kept.has_ended() || kept == JobState::Cancelled => Forgotten::Kept(kept),
         _ => Forgotten::Forgotten(rows::blobs_of_the_forgotten(&blobs)),
     })
 }

@@ -127,7 +127,7 @@ mod tests {
     use super::super::RedisLedger;
     use super::*;
     use crate::fixture::RedisFixture;
-    use queue::{ErrorKind, Ledger, State};
+    use queue::{ErrorKind, JobState, Ledger};
     use queue_contract::{Fixture, job, soon};
 
     #[tokio::test]
@@ -139,11 +139,11 @@ mod tests {
             let job = job(&fixture, &format!("job-{round}"));
             other.submit(std::slice::from_ref(&job)).await.unwrap();
             let mut watch = watching.ledger.watch(&job.id).await.unwrap();
-            assert_eq!(watch.next().await.unwrap().unwrap().state, State::Queued);
+            assert_eq!(watch.next().await.unwrap().unwrap().state, JobState::Queued);
             fixture.cut_lines();
             other.cancel(&job.id).await.unwrap();
             let last = soon(watch.map(|record| record.unwrap()).collect::<Vec<_>>()).await.pop().unwrap();
-            assert_eq!(last.state, State::Cancelled);
+            assert_eq!(last.state, JobState::Cancelled);
         }
     }
 

@@ -91,11 +91,10 @@ end
 
 -- The holder of a leased job vanished, which makes it a suspect. Unless its attempt was begun it is not charged: the
 -- holder fell to something else.
-local VANISHED = 'worker_vanished'
 local function lose_holder(job)
     job.lost = job.lost + 1
     if job.begun then
-        remember(job, VANISHED, 'its worker vanished')
+        remember(job, ERROR.worker_vanished, 'its worker vanished')
     else
         job.attempts = job.attempts - 1
     end

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use queue::ledger::{Attempt, JobRecord, State};
+use queue::ledger::{Attempt, JobRecord, JobState};
 use queue::{BlobRef, Body, Class, Error, ErrorKind, Input, Job, JobError, JobId, Origin, Output, Result, WorkerId};
 
 /// Fields of a hash, by name.
@@ -125,9 +125,9 @@ pub(super) fn job(id: &JobId, (fields, input): Row) -> Result<Job> {
     })
 }
 
-/// A state as the scripts know it: its place in [`State::ALL`].
-pub(super) fn state(code: i64) -> Result<State> {
-    let state = usize::try_from(code).ok().and_then(|code| State::ALL.get(code));
+/// A state as the scripts know it: its place in [`JobState::ALL`].
+pub(super) fn state(code: i64) -> Result<JobState> {
+    let state = usize::try_from(code).ok().and_then(|code| JobState::ALL.get(code));
     state.copied().ok_or_else(|| Error::new(ErrorKind::Corrupt, format_args!("redis holds {code} as a state")))
 }
 

@@ -6,7 +6,7 @@ use redis::{FromRedisValue, Script};
 
 use crate::connection::Redis;
 use queue::driver::{BodyColumns, origin_column};
-use queue::{Job, Result};
+use queue::{Job, JobErrorKind, Result};
 
 use super::rows;
 
@@ -14,6 +14,12 @@ use super::rows;
 /// while a script runs.
 pub(super) const PIECE_ITEMS: usize = 256;
 pub(super) const PIECE_BYTES: usize = 8 << 20;
+
+/// The names of the kinds of errors, as the table `ERROR`: the scripts use the list of the crate `queue`.
+static ERROR: LazyLock<String> = LazyLock::new(|| {
+    let entries = JobErrorKind::ALL.map(|kind| format!("{0} = '{0}'", kind.as_str()));
+    format!("local ERROR = {{ {} }}", entries.join(", "))
+});
 
 const SHARED: &str = include_str!("job.lua");
 const OPEN: &str = include_str!("open.lua");
@@ -39,17 +45,17 @@ pub(super) static PURGE_DEAD: LazyLock<Script> =
 
 /// A script that runs when memory is full too, or what is there could not be worked off to make room.
 fn script(parts: &[&str]) -> Script {
-    Script::new(&[&["#!lua flags=allow-oom", SHARED], parts].concat().join("\n"))
+    Script::new(&[&["#!lua flags=allow-oom", &ERROR, SHARED], parts].concat().join("\n"))
 }
 
 /// A script that runs whatever keeps the server from taking writes.
 fn script_that_reads(parts: &[&str]) -> Script {
-    Script::new(&[&["#!lua flags=no-writes", SHARED], parts].concat().join("\n"))
+    Script::new(&[&["#!lua flags=no-writes", &ERROR, SHARED], parts].concat().join("\n"))
 }
 
 /// A script whose first write fails when memory is full; then it has changed nothing.
 fn script_that_needs_room(parts: &[&str]) -> Script {
-    Script::new(&[&[SHARED], parts].concat().join("\n"))
+    Script::new(&[&[&**ERROR, SHARED], parts].concat().join("\n"))
 }
 
 /// The arguments of one call.

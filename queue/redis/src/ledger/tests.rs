@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::*;
 use crate::connection::private::PrivateRedis;
 use crate::fixture::RedisFixture;
-use queue::ledger::State;
+use queue::ledger::JobState;
 use queue::{Clock, JobError, Output, Severity};
 use queue_contract::{Fixture, LEASE, job, soon};
 
@@ -23,7 +23,7 @@ async fn claim(ledger: &RedisLedger, job: &Job) -> Lease {
 async fn finish(ledger: &RedisLedger, lease: Lease) {
     let output = Output { media_type: "text/plain".to_owned(), body: Body::Inline("done".into()) };
     let finishes = vec![Finish { lease, outcome: Outcome::Succeeded(output) }];
-    assert_eq!(ledger.finish(finishes).await.unwrap(), [Finished::Recorded(State::Succeeded)]);
+    assert_eq!(ledger.finish(finishes).await.unwrap(), [Finished::Recorded(JobState::Succeeded)]);
 }
 
 #[tokio::test]
@@ -38,12 +38,12 @@ async fn what_is_written_survives_the_death_of_the_server() {
     finish(&ledger, claim(&ledger, &done).await).await;
     let lease = claim(&ledger, &leased).await;
     let mut watch = ledger.watch(&queued.id).await.unwrap();
-    assert_eq!(watch.next().await.unwrap().unwrap().state, State::Queued);
+    assert_eq!(watch.next().await.unwrap().unwrap().state, JobState::Queued);
 
     server.kill();
     server.start();
     let ledger = ledger_at(&server, &clock);
-    assert_eq!(ledger.get(&done.id).await.unwrap().unwrap().state, State::Succeeded);
+    assert_eq!(ledger.get(&done.id).await.unwrap().unwrap().state, JobState::Succeeded);
     assert_eq!(ledger.renew(std::slice::from_ref(&lease), LEASE).await.unwrap(), [true]);
     let open = ledger.counts(std::slice::from_ref(&queued.pool)).await.unwrap()[0];
     assert_eq!(open, JobCounts { queued: 1, leased: 1, retry: 0, ended: 1 });
@@ -53,7 +53,7 @@ async fn what_is_written_survives_the_death_of_the_server() {
     // A watch of a process that lived on hears of it.
     ledger.cancel(&queued.id).await.unwrap();
     let last = soon(watch.map(|record| record.unwrap()).collect::<Vec<_>>()).await.pop().unwrap();
-    assert_eq!(last.state, State::Cancelled);
+    assert_eq!(last.state, JobState::Cancelled);
 }
 
 #[tokio::test]
@@ -105,11 +105,11 @@ async fn a_full_server_takes_no_jobs_until_others_are_worked_off_and_forgotten()
 async fn fail(ledger: &RedisLedger, job: &Job) {
     let error = JobError { kind: "bad_input".to_owned(), message: "no digit".to_owned() };
     let finishes = vec![Finish { lease: claim(ledger, job).await, outcome: Outcome::Failed(error) }];
-    assert_eq!(ledger.finish(finishes).await.unwrap(), [Finished::Recorded(State::Failed)]);
+    assert_eq!(ledger.finish(finishes).await.unwrap(), [Finished::Recorded(JobState::Failed)]);
 }
 
 fn failed() -> DeadFilter {
-    DeadFilter { pool: None, state: State::Failed }
+    DeadFilter { pool: None, state: JobState::Failed }
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn what_is_there_can_be_read_while_the_server_takes_no_writes() {
     fail(&ledger, &known).await;
     server.ask::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
     assert_eq!(ledger.submit(&[new]).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(ledger.get(&known.id).await.unwrap().unwrap().state, State::Failed);
+    assert_eq!(ledger.get(&known.id).await.unwrap().unwrap().state, JobState::Failed);
     assert_eq!(ledger.input(&known.id).await.unwrap(), Some(known.input));
     assert_eq!(ledger.dead(&failed(), None, 10).await.unwrap().jobs[0].id, known.id);
 }
@@ -179,7 +179,7 @@ async fn batches_larger_than_a_script_takes_are_answered_in_order() {
     assert!(leases.iter().map(|lease| &lease.id).eq(jobs.iter().map(|job| &job.id)));
     assert_eq!(ledger.renew(&leases, LEASE).await.unwrap(), vec![true; jobs.len()]);
     let finishes = leases.into_iter().map(|lease| Finish { lease, outcome: Outcome::Released }).collect();
-    assert_eq!(ledger.finish(finishes).await.unwrap(), vec![Finished::Recorded(State::Queued); jobs.len()]);
+    assert_eq!(ledger.finish(finishes).await.unwrap(), vec![Finished::Recorded(JobState::Queued); jobs.len()]);
     let open = ledger.counts(std::slice::from_ref(&jobs[0].pool)).await.unwrap()[0];
     assert_eq!(open.queued, u64::try_from(jobs.len()).unwrap());
 }
