@@ -138,7 +138,7 @@ async fn claim_as(ledger: &dyn Ledger, worker: &str, job: &Job, redelivered: boo
 
 fn granted(claim: Claim) -> Lease {
     match claim {
-        Claim::Go { lease, .. } => lease,
+        Claim::Granted { lease, .. } => lease,
         other => panic!("not granted: {other:?}"),
     }
 }

@@ -65,7 +65,7 @@ pub async fn a_worker_is_seen_by_other_processes_with_every_field_intact(fixture
     let (one, another) = (fixture.open().await, fixture.open().await);
     for state in [WorkerState::Loading, WorkerState::Idle, WorkerState::Busy, WorkerState::Draining] {
         let worker = WorkerRecord { state, ..worker(fixture, "host/17/größe") };
-        one.roster.beat(&worker, ALIVE).await.unwrap();
+        one.roster.heartbeat(&worker, ALIVE).await.unwrap();
         assert_eq!(of(&*another.roster, &pool()).await, [worker]);
     }
 }
@@ -74,17 +74,17 @@ pub async fn the_last_beat_of_a_worker_is_what_is_known_of_it(fixture: &dyn Fixt
     let process = fixture.open().await;
     let other: PoolName = "bert".parse().unwrap();
     let first = worker(fixture, "a");
-    process.roster.beat(&first, ALIVE).await.unwrap();
+    process.roster.heartbeat(&first, ALIVE).await.unwrap();
     let last = WorkerRecord { state: WorkerState::Busy, batch_items: 8.0, pool: other.clone(), ..first };
-    process.roster.beat(&last, ALIVE).await.unwrap();
+    process.roster.heartbeat(&last, ALIVE).await.unwrap();
     assert!(of(&*process.roster, &pool()).await.is_empty());
     assert_eq!(of(&*process.roster, &other).await, [last]);
 }
 
 pub async fn a_worker_is_alive_for_as_long_as_it_said(fixture: &dyn Fixture) {
     let process = fixture.open().await;
-    process.roster.beat(&worker(fixture, "short"), ALIVE).await.unwrap();
-    process.roster.beat(&worker(fixture, "long"), ALIVE * 4).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "short"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "long"), ALIVE * 4).await.unwrap();
     fixture.advance(ALIVE / 2).await;
     assert_eq!(names(&*process.roster, &pool()).await, ["long", "short"]);
     fixture.advance(ALIVE).await;
@@ -95,18 +95,18 @@ pub async fn a_worker_is_alive_for_as_long_as_it_said(fixture: &dyn Fixture) {
 
 pub async fn a_worker_that_beats_again_is_alive_again(fixture: &dyn Fixture) {
     let process = fixture.open().await;
-    process.roster.beat(&worker(fixture, "a"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "a"), ALIVE).await.unwrap();
     fixture.advance(ALIVE * 2).await;
-    process.roster.beat(&worker(fixture, "b"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "b"), ALIVE).await.unwrap();
     assert_eq!(names(&*process.roster, &pool()).await, ["b"]);
-    process.roster.beat(&worker(fixture, "a"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "a"), ALIVE).await.unwrap();
     assert_eq!(names(&*process.roster, &pool()).await, ["a", "b"]);
 }
 
 pub async fn a_worker_that_leaves_is_gone_at_once(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     for id in ["a", "b"] {
-        one.roster.beat(&worker(fixture, id), ALIVE).await.unwrap();
+        one.roster.heartbeat(&worker(fixture, id), ALIVE).await.unwrap();
     }
     another.roster.leave(&WorkerId::new("a")).await.unwrap();
     assert_eq!(names(&*one.roster, &pool()).await, ["b"]);
@@ -114,7 +114,7 @@ pub async fn a_worker_that_leaves_is_gone_at_once(fixture: &dyn Fixture) {
 
 pub async fn striking_out_an_unknown_worker_changes_nothing(fixture: &dyn Fixture) {
     let process = fixture.open().await;
-    process.roster.beat(&worker(fixture, "a"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "a"), ALIVE).await.unwrap();
     process.roster.leave(&WorkerId::new("b")).await.unwrap();
     assert_eq!(names(&*process.roster, &pool()).await, ["a"]);
 }
@@ -123,9 +123,9 @@ pub async fn workers_are_listed_by_id_and_by_pool(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     let other: PoolName = "bert".parse().unwrap();
     for id in ["c", "a", "b"] {
-        process.roster.beat(&worker(fixture, id), ALIVE).await.unwrap();
+        process.roster.heartbeat(&worker(fixture, id), ALIVE).await.unwrap();
     }
-    process.roster.beat(&WorkerRecord { pool: other.clone(), ..worker(fixture, "d") }, ALIVE).await.unwrap();
+    process.roster.heartbeat(&WorkerRecord { pool: other.clone(), ..worker(fixture, "d") }, ALIVE).await.unwrap();
     assert_eq!(names(&*process.roster, &pool()).await, ["a", "b", "c"]);
     assert_eq!(names(&*process.roster, &other).await, ["d"]);
     assert!(names(&*process.roster, &"nobody".parse().unwrap()).await.is_empty());
@@ -138,12 +138,12 @@ pub async fn any_number_of_pools_is_read_at_once_and_answered_in_order(fixture: 
     for (number, ids) in [(0, &["b", "a"][..]), (4_321, &["d"]), (9_999, &["f", "e", "g"])] {
         for id in ids {
             let worker = WorkerRecord { pool: numbered(number), ..worker(fixture, id) };
-            process.roster.beat(&worker, ALIVE).await.unwrap();
+            process.roster.heartbeat(&worker, ALIVE).await.unwrap();
             expected[number].push(worker);
         }
         expected[number].sort_by(|one, other| one.id.cmp(&other.id));
     }
-    process.roster.beat(&worker(fixture, "not asked for"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "not asked for"), ALIVE).await.unwrap();
     let pools: Vec<PoolName> = (0..expected.len()).map(numbered).collect();
     assert_eq!(process.roster.workers(&pools).await.unwrap(), expected);
 
@@ -156,7 +156,7 @@ pub async fn any_number_of_pools_is_read_at_once_and_answered_in_order(fixture: 
 pub async fn what_a_worker_measured_is_remembered_after_it_has_left(fixture: &dyn Fixture) {
     let one = fixture.open().await;
     let worker = worker(fixture, "a");
-    one.roster.beat(&worker, ALIVE).await.unwrap();
+    one.roster.heartbeat(&worker, ALIVE).await.unwrap();
     let measured = remembered(&*one.roster, &pool()).await.unwrap();
     assert_eq!(Some(measured), worker.measured());
     assert_eq!(
@@ -175,21 +175,21 @@ pub async fn what_a_worker_measured_is_remembered_after_it_has_left(fixture: &dy
 pub async fn what_a_worker_measured_is_remembered_after_it_has_vanished(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     let worker = worker(fixture, "a");
-    one.roster.beat(&worker, ALIVE).await.unwrap();
+    one.roster.heartbeat(&worker, ALIVE).await.unwrap();
     fixture.kill(one).await;
     fixture.advance(ALIVE * 1_000).await;
     assert!(of(&*another.roster, &pool()).await.is_empty());
     assert_eq!(remembered(&*another.roster, &pool()).await, worker.measured());
     // Another's beat forgets the dead.
     let silent = WorkerRecord { id: WorkerId::new("b"), ..without_a_batch(&worker) };
-    another.roster.beat(&silent, ALIVE).await.unwrap();
+    another.roster.heartbeat(&silent, ALIVE).await.unwrap();
     assert_eq!(remembered(&*another.roster, &pool()).await, worker.measured());
 }
 
 pub async fn what_was_measured_last_in_a_pool_is_what_is_remembered(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     let first = worker(fixture, "a");
-    one.roster.beat(&first, ALIVE).await.unwrap();
+    one.roster.heartbeat(&first, ALIVE).await.unwrap();
     let changes = [
         WorkerRecord { batch_base_seconds: 0.5, ..first.clone() },
         WorkerRecord { batch_base_seconds: 0.0, ..first.clone() },
@@ -199,13 +199,13 @@ pub async fn what_was_measured_last_in_a_pool_is_what_is_remembered(fixture: &dy
         WorkerRecord { state: WorkerState::Draining, ..first.clone() },
     ];
     for last in changes {
-        another.roster.beat(&last, ALIVE).await.unwrap();
+        another.roster.heartbeat(&last, ALIVE).await.unwrap();
         assert!(last.measured().is_some());
         assert_eq!(remembered(&*one.roster, &pool()).await, last.measured());
     }
     // What it says of another pool is not this one's.
     let moved = WorkerRecord { pool: "bert".parse().unwrap(), batch_limit_items: 1, ..first.clone() };
-    another.roster.beat(&moved, ALIVE).await.unwrap();
+    another.roster.heartbeat(&moved, ALIVE).await.unwrap();
     assert_eq!(remembered(&*one.roster, &pool()).await, first.measured());
     assert_eq!(remembered(&*one.roster, &moved.pool).await, moved.measured());
 }
@@ -219,16 +219,16 @@ pub async fn a_worker_that_has_measured_nothing_changes_nothing_of_what_is_remem
     let process = fixture.open().await;
     let worker = worker(fixture, "a");
     let silent = without_a_batch(&worker);
-    process.roster.beat(&silent, ALIVE).await.unwrap();
+    process.roster.heartbeat(&silent, ALIVE).await.unwrap();
     assert_eq!(remembered(&*process.roster, &pool()).await, None);
-    process.roster.beat(&worker, ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker, ALIVE).await.unwrap();
     for id in ["a", "b"] {
         let silent = WorkerRecord { id: WorkerId::new(id), cold_start_seconds: 0.0, ..silent.clone() };
-        process.roster.beat(&silent, ALIVE).await.unwrap();
+        process.roster.heartbeat(&silent, ALIVE).await.unwrap();
         assert_eq!(remembered(&*process.roster, &pool()).await, worker.measured());
     }
     let without_limit = WorkerRecord { batch_limit_items: 0, ..worker.clone() };
-    process.roster.beat(&without_limit, ALIVE).await.unwrap();
+    process.roster.heartbeat(&without_limit, ALIVE).await.unwrap();
     assert_eq!(remembered(&*process.roster, &pool()).await, worker.measured());
 }
 
@@ -240,11 +240,11 @@ pub async fn what_any_number_of_pools_measured_is_read_at_once_and_answered_in_o
         let id = format!("of {number}");
         let limit = 1 + u32::try_from(number).unwrap();
         let worker = WorkerRecord { pool: numbered(number), batch_limit_items: limit, ..worker(fixture, &id) };
-        process.roster.beat(&worker, ALIVE).await.unwrap();
+        process.roster.heartbeat(&worker, ALIVE).await.unwrap();
         process.roster.leave(&worker.id).await.unwrap();
         expected[number] = worker.measured();
     }
-    process.roster.beat(&worker(fixture, "not asked for"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "not asked for"), ALIVE).await.unwrap();
     let pools: Vec<PoolName> = (0..expected.len()).map(numbered).collect();
     assert_eq!(process.roster.measured(&pools).await.unwrap(), expected);
 

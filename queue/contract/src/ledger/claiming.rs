@@ -8,7 +8,7 @@ pub async fn a_claim_starts_the_first_attempt(fixture: &dyn Fixture) {
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let before = fixture.now();
     let answer = claim_as(&*ledger, "worker-1", &job, false).await;
-    let Claim::Go { lease, alone: false } = answer else { panic!("{answer:?}") };
+    let Claim::Granted { lease, alone: false } = answer else { panic!("{answer:?}") };
     assert_eq!((&lease.id, lease.attempt), (&job.id, 1));
     assert!(lease.fence >= 1);
     let record = get(&*ledger, &job).await;
@@ -22,7 +22,7 @@ pub async fn a_live_lease_holds_off_other_claims(fixture: &dyn Fixture) {
     let job = job(fixture, "job");
     accept(&*one, std::slice::from_ref(&job)).await;
     let lease = claim(&*one, &job).await;
-    assert_eq!(claim_as(&*another, "other", &job, false).await, Claim::Held);
+    assert_eq!(claim_as(&*another, "other", &job, false).await, Claim::HeldElsewhere);
     assert_eq!(get(&*one, &job).await.worker, Some(WorkerId::new("worker")));
     assert_eq!(finish(&*one, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
     assert_eq!(claim_as(&*another, "other", &job, false).await, Claim::Ended(JobState::Succeeded));
@@ -36,7 +36,7 @@ pub async fn a_claim_made_again_is_given_the_same_lease(fixture: &dyn Fixture) {
     for (redelivered, alone) in [(false, false), (true, true), (true, true)] {
         let requests = vec![ClaimRequest::new(job.clone(), redelivered)];
         let first = ledger.claim(&worker, requests.clone(), LEASE).await.unwrap();
-        assert!(matches!(&first[..], [Claim::Go { alone: found, .. }] if *found == alone), "{first:?}");
+        assert!(matches!(&first[..], [Claim::Granted { alone: found, .. }] if *found == alone), "{first:?}");
         let record = get(&*ledger, &job).await;
         fixture.advance(LEASE * 3 / 5).await;
         assert_eq!(ledger.claim(&worker, requests, LEASE).await.unwrap(), first);
@@ -44,7 +44,7 @@ pub async fn a_claim_made_again_is_given_the_same_lease(fixture: &dyn Fixture) {
         // It holds for as long from then on.
         fixture.advance(LEASE * 3 / 5).await;
         assert!(due(&*ledger).await.is_empty());
-        assert_eq!(claim_as(&*ledger, "worker", &job, false).await, Claim::Held);
+        assert_eq!(claim_as(&*ledger, "worker", &job, false).await, Claim::HeldElsewhere);
     }
 }
 
@@ -55,9 +55,9 @@ pub async fn a_claim_made_again_takes_nothing_from_another(fixture: &dyn Fixture
     let (worker, requests) = (WorkerId::new("worker"), vec![ClaimRequest::new(job.clone(), false)]);
     ledger.claim(&worker, requests.clone(), LEASE).await.unwrap();
     let lease = granted(claim_as(&*ledger, "other", &job, true).await);
-    assert_eq!(ledger.claim(&worker, requests.clone(), LEASE).await.unwrap(), [Claim::Held]);
+    assert_eq!(ledger.claim(&worker, requests.clone(), LEASE).await.unwrap(), [Claim::HeldElsewhere]);
     assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Finished::Recorded(JobState::Retry));
-    assert_eq!(ledger.claim(&worker, requests.clone(), LEASE).await.unwrap(), [Claim::Held]);
+    assert_eq!(ledger.claim(&worker, requests.clone(), LEASE).await.unwrap(), [Claim::HeldElsewhere]);
     ledger.cancel(&job.id).await.unwrap();
     assert_eq!(ledger.claim(&worker, requests, LEASE).await.unwrap(), [Claim::Ended(JobState::Cancelled)]);
 }
@@ -68,7 +68,7 @@ pub async fn a_redelivered_job_is_taken_over_and_run_alone(fixture: &dyn Fixture
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let former = claim(&*ledger, &job).await;
     let answer = claim_as(&*ledger, "other", &job, true).await;
-    let Claim::Go { lease, alone: true } = answer else { panic!("{answer:?}") };
+    let Claim::Granted { lease, alone: true } = answer else { panic!("{answer:?}") };
     assert!(lease.fence > former.fence);
     assert_eq!(lease.attempt, 2);
     assert_eq!(ledger.renew(&[former, lease], LEASE).await.unwrap(), [false, true]);
@@ -136,7 +136,7 @@ pub async fn an_expired_lease_becomes_due_and_its_holder_is_refused(fixture: &dy
     assert_eq!(get(&*ledger, &job).await.state, JobState::Queued);
     assert_eq!(finish(&*ledger, &lease, success("late")).await, Finished::LeaseLost);
     let answer = claim_as(&*ledger, "other", &job, false).await;
-    assert!(matches!(answer, Claim::Go { lease: Lease { attempt: 2, .. }, alone: true }), "{answer:?}");
+    assert!(matches!(answer, Claim::Granted { lease: Lease { attempt: 2, .. }, alone: true }), "{answer:?}");
 }
 
 pub async fn an_expired_lease_still_finishes_while_nobody_took_over(fixture: &dyn Fixture) {

@@ -214,7 +214,7 @@ pub async fn a_requeued_job_is_due_at_once_with_all_its_attempts(fixture: &dyn F
         assert!(due(&*ledger).await.is_empty());
         assert_eq!(counts(&*ledger).await, JobCounts { queued: 1, ended: ended_by_now, ..JobCounts::default() });
         let answer = claim_as(&*ledger, "worker", &given.job, false).await;
-        let Claim::Go { lease, alone: false } = answer else { panic!("{answer:?}") };
+        let Claim::Granted { lease, alone: false } = answer else { panic!("{answer:?}") };
         assert_eq!(lease.attempt, 1);
         assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
         let record = get(&*ledger, &job).await;
@@ -257,7 +257,7 @@ pub async fn a_requeued_job_takes_another_input(fixture: &dyn Fixture) {
     // The id belongs to a job with this input now.
     assert_eq!(ledger.submit(std::slice::from_ref(&job)).await.unwrap(), [Submitted::Conflict]);
     let answers = ledger.submit(std::slice::from_ref(&given.job)).await.unwrap();
-    assert!(matches!(answers[..], [Submitted::Known { publish: Some(_), .. }]), "{answers:?}");
+    assert!(matches!(answers[..], [Submitted::Existing { publish: Some(_), .. }]), "{answers:?}");
 }
 
 pub async fn a_requeued_job_has_no_deadline(fixture: &dyn Fixture) {
@@ -298,10 +298,10 @@ pub async fn a_requeued_suspect_stays_one(fixture: &dyn Fixture) {
     assert_eq!(requeue(&*ledger, &job, None).await, Requeued::Queued { replaced: None });
     due(&*ledger).await;
     let answer = claim_as(&*ledger, "other", &job, false).await;
-    let Claim::Go { lease, alone: true } = answer else { panic!("{answer:?}") };
+    let Claim::Granted { lease, alone: true } = answer else { panic!("{answer:?}") };
     assert_eq!(lease.attempt, 1);
     // Not charged until it is begun, as before.
-    assert!(matches!(claim_as(&*ledger, "third", &job, true).await, Claim::Go { alone: true, .. }));
+    assert!(matches!(claim_as(&*ledger, "third", &job, true).await, Claim::Granted { alone: true, .. }));
 }
 
 pub async fn only_a_dead_or_failed_job_is_requeued(fixture: &dyn Fixture) {
@@ -351,9 +351,9 @@ pub async fn an_ended_job_is_forgotten_on_request_and_its_blobs_are_named(fixtur
     let [input, result] = [("input/job/1", "ab"), ("output/job/1", "cd")].map(|(key, digest)| blob(key, digest));
     let job = Job { input: Input { media_type: "x/y".to_owned(), body: input.clone() }, ..job(fixture, "job") };
     accept(&*ledger, std::slice::from_ref(&job)).await;
-    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Kept(JobState::Queued));
+    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Retained(JobState::Queued));
     let lease = claim(&*ledger, &job).await;
-    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Kept(JobState::Leased));
+    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Retained(JobState::Leased));
     assert!(ledger.begin(&lease).await.unwrap());
     finish(&*ledger, &lease, Outcome::Succeeded(Output { media_type: "x/y".to_owned(), body: result.clone() })).await;
     let Forgotten::Forgotten(blobs) = ledger.forget(&job.id).await.unwrap() else { panic!("it has ended") };
@@ -365,7 +365,7 @@ pub async fn an_ended_job_is_forgotten_on_request_and_its_blobs_are_named(fixtur
     let cancelled = Job { id: "cancelled".parse().unwrap(), ..job.clone() };
     accept(&*ledger, std::slice::from_ref(&cancelled)).await;
     ledger.cancel(&cancelled.id).await.unwrap();
-    assert_eq!(ledger.forget(&cancelled.id).await.unwrap(), Forgotten::Kept(JobState::Cancelled));
+    assert_eq!(ledger.forget(&cancelled.id).await.unwrap(), Forgotten::Retained(JobState::Cancelled));
     assert_eq!(claim_as(&*ledger, "worker", &cancelled, false).await, Claim::Ended(JobState::Cancelled));
     // The id is free, and nothing of the former job clings to it.
     let dead = ended(fixture, &*ledger, "dead", JobState::Dead).await;

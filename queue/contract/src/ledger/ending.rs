@@ -69,7 +69,7 @@ pub async fn a_retry_waits_until_it_is_due(fixture: &dyn Fixture) {
     let record = get(&*ledger, &job).await;
     assert_eq!((record.state, record.attempts, record.error), (JobState::Retry, 1, Some(error("again"))));
     for redelivered in [false, true] {
-        assert_eq!(claim_as(&*ledger, "other", &job, redelivered).await, Claim::Held);
+        assert_eq!(claim_as(&*ledger, "other", &job, redelivered).await, Claim::HeldElsewhere);
     }
     fixture.advance(after / 2).await;
     assert!(due(&*ledger).await.is_empty());
@@ -78,7 +78,7 @@ pub async fn a_retry_waits_until_it_is_due(fixture: &dyn Fixture) {
     assert_eq!(given.job, job);
     ledger.published(&[given.publication]).await.unwrap();
     let answer = claim_as(&*ledger, "other", &given.job, false).await;
-    let Claim::Go { lease: second, alone: false } = answer else { panic!("{answer:?}") };
+    let Claim::Granted { lease: second, alone: false } = answer else { panic!("{answer:?}") };
     assert_eq!(second.attempt, 2);
     assert!(second.fence > lease.fence);
     assert_eq!(finish(&*ledger, &second, success("done")).await, Finished::Recorded(JobState::Succeeded));
@@ -128,7 +128,7 @@ pub async fn a_released_job_has_not_been_attempted(fixture: &dyn Fixture) {
     let mut fence = 0;
     for _ in 0..3 {
         let answer = claim_as(&*ledger, "worker", &job, true).await;
-        let Claim::Go { lease, alone: false } = answer else { panic!("{answer:?}") };
+        let Claim::Granted { lease, alone: false } = answer else { panic!("{answer:?}") };
         assert_eq!(lease.attempt, 1);
         assert!(lease.fence > fence);
         fence = lease.fence;
@@ -230,7 +230,7 @@ pub async fn what_has_ended_never_changes(fixture: &dyn Fixture) {
         assert_eq!(ledger.cancel(&job.id).await.unwrap(), Some(told.clone()));
         ledger.published(&[Publication::first(job.id.clone())]).await.unwrap();
         let answers = ledger.submit(std::slice::from_ref(job)).await.unwrap();
-        assert_eq!(answers, [Submitted::Known { record: Box::new(told), publish: None }]);
+        assert_eq!(answers, [Submitted::Existing { record: Box::new(told), publish: None }]);
         fixture.advance(PUBLISH_TIMEOUT * 2).await;
         assert!(due(&*ledger).await.is_empty());
         assert_eq!(get(&*ledger, job).await, record);

@@ -41,13 +41,13 @@ pub async fn submitting_twice_is_one_job(fixture: &dyn Fixture) {
     // What does not belong to its identity may differ: the first submission counts.
     let again = Job { max_attempts: 9, created_at: job.created_at + Duration::from_secs(1), ..job.clone() };
     let publish = Some(Publication::first(job.id.clone()));
-    let known = Submitted::Known { record: Box::new(record.clone()), publish };
+    let known = Submitted::Existing { record: Box::new(record.clone()), publish };
     assert_eq!(another.submit(std::slice::from_ref(&again)).await.unwrap(), [known]);
     assert_eq!(get(&*one, &job).await, record);
 
     let fresh = Job { id: "fresh".parse().unwrap(), ..job };
     let answers = one.submit(&[fresh.clone(), fresh]).await.unwrap();
-    assert!(matches!(&answers[..], [Submitted::New, Submitted::Known { .. }]), "{answers:?}");
+    assert!(matches!(&answers[..], [Submitted::New, Submitted::Existing { .. }]), "{answers:?}");
 }
 
 pub async fn submitting_the_same_id_with_another_pool_or_input_is_a_conflict(fixture: &dyn Fixture) {
@@ -67,7 +67,7 @@ pub async fn submitting_the_same_id_with_another_pool_or_input_is_a_conflict(fix
     // Each submission puts its own object; the bytes are what counts.
     by_reference.input.body = blob("input/big/2", "ab");
     let answers = ledger.submit(&[by_reference]).await.unwrap();
-    assert!(matches!(&answers[..], [Submitted::Known { .. }]), "{answers:?}");
+    assert!(matches!(&answers[..], [Submitted::Existing { .. }]), "{answers:?}");
 }
 
 pub async fn a_job_known_to_be_published_need_not_be_published_again(fixture: &dyn Fixture) {
@@ -75,7 +75,7 @@ pub async fn a_job_known_to_be_published_need_not_be_published_again(fixture: &d
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let publish = |answers: Vec<Submitted>| match answers.into_iter().next() {
-        Some(Submitted::Known { publish, .. }) => publish,
+        Some(Submitted::Existing { publish, .. }) => publish,
         other => panic!("not known: {other:?}"),
     };
     assert_eq!(publish(ledger.submit(std::slice::from_ref(&job)).await.unwrap()), None);
@@ -90,12 +90,12 @@ pub async fn answers_come_in_the_order_of_the_questions(fixture: &dyn Fixture) {
     let [a, b, c] = ["a", "b", "c"].map(|id| job(fixture, id));
     accept(&*ledger, std::slice::from_ref(&b)).await;
     let answers = ledger.submit(&[c.clone(), b.clone(), a.clone()]).await.unwrap();
-    assert!(matches!(&answers[..], [Submitted::New, Submitted::Known { .. }, Submitted::New]), "{answers:?}");
+    assert!(matches!(&answers[..], [Submitted::New, Submitted::Existing { .. }, Submitted::New]), "{answers:?}");
 
     ledger.cancel(&b.id).await.unwrap();
     let requests = [&a, &b, &c].map(|job| ClaimRequest::new(job.clone(), false));
     let claims = ledger.claim(&WorkerId::new("worker"), requests.to_vec(), LEASE).await.unwrap();
-    let [Claim::Go { lease: first, .. }, Claim::Ended(JobState::Cancelled), Claim::Go { lease: third, .. }] =
+    let [Claim::Granted { lease: first, .. }, Claim::Ended(JobState::Cancelled), Claim::Granted { lease: third, .. }] =
         &claims[..]
     else {
         panic!("{claims:?}")

@@ -27,7 +27,7 @@ async fn vanish(fixture: &dyn Fixture, ledger: &dyn Ledger, way: Way) {
 /// Claims a job that must be a suspect by now.
 async fn claim_suspect(ledger: &dyn Ledger, job: &Job, redelivered: bool) -> Lease {
     match claim_as(ledger, "doomed", job, redelivered).await {
-        Claim::Go { lease, alone: true } => lease,
+        Claim::Granted { lease, alone: true } => lease,
         other => panic!("not granted to be run alone: {other:?}"),
     }
 }
@@ -101,7 +101,7 @@ pub async fn a_killer_ends_dead_and_an_innocent_beside_it_stays_claimable(fixtur
         let mut crashes = 0;
         let ended = loop {
             match claim_as(&*ledger, "doomed", &killer, crashes > 0).await {
-                Claim::Go { lease, alone } => assert!(!alone || ledger.begin(&lease).await.unwrap()),
+                Claim::Granted { lease, alone } => assert!(!alone || ledger.begin(&lease).await.unwrap()),
                 other => break other,
             }
             crashes += 1;

@@ -179,7 +179,7 @@ impl Run {
         let Some(number) = pick(index, self.world.jobs.len()) else { return };
         let Known { job, entry: Some(entry), .. } = &self.world.jobs[number] else { return };
         let answer = self.backend.ledger.submit(std::slice::from_ref(job)).await.unwrap().remove(0);
-        let Submitted::Known { record, publish } = answer else { panic!("{} is known: {answer:?}", job.id) };
+        let Submitted::Existing { record, publish } = answer else { panic!("{} is known: {answer:?}", job.id) };
         assert_eq!(record.state, entry.state);
         let unpublished = entry.state == JobState::Queued && entry.due_at.is_some();
         assert_eq!(publish.as_ref().map(|publication| publication.fence), unpublished.then_some(entry.fence));
@@ -224,7 +224,7 @@ impl Run {
         assert_eq!(self.backend.ledger.claim(&worker, requests, LEASE).await.unwrap(), answers);
         self.held[index].is_claimed = true;
         match answers.into_iter().next().unwrap() {
-            Claim::Go { lease, alone } => {
+            Claim::Granted { lease, alone } => {
                 assert_eq!(Claimed::Go { fence: lease.fence, attempt: lease.attempt, alone }, expected);
                 self.leases.push(Granted { job, lease, message, count });
             }
@@ -232,7 +232,7 @@ impl Run {
                 assert_eq!(Claimed::Ended(state), expected);
                 self.held[index].is_dealt_with = true;
             }
-            Claim::Held => {
+            Claim::HeldElsewhere => {
                 assert_eq!(Claimed::Held, expected);
                 self.held[index].is_dealt_with = true;
             }

@@ -15,7 +15,7 @@ fn ledger_at(server: &PrivateRedis, clock: &Clock) -> RedisLedger {
 async fn claim(ledger: &RedisLedger, job: &Job) -> Lease {
     let request = ClaimRequest::new(job.clone(), false);
     match ledger.claim(&WorkerId::new("worker"), vec![request], LEASE).await.unwrap().remove(0) {
-        Claim::Go { lease, .. } => lease,
+        Claim::Granted { lease, .. } => lease,
         other => panic!("not granted: {other:?}"),
     }
 }
@@ -172,7 +172,7 @@ async fn batches_larger_than_a_script_takes_are_answered_in_order() {
     let requests = jobs.iter().map(|job| ClaimRequest::new(job.clone(), false)).collect();
     let claims = ledger.claim(&WorkerId::new("worker"), requests, LEASE).await.unwrap();
     let lease = |claim: Claim| match claim {
-        Claim::Go { lease, .. } => lease,
+        Claim::Granted { lease, .. } => lease,
         other => panic!("not granted: {other:?}"),
     };
     let leases: Vec<Lease> = claims.into_iter().map(lease).collect();
