@@ -102,25 +102,24 @@ impl Event {
     /// error as JSON (`type`, `message`). If it is published twice, `source` and `id` are the same. A job that is requeued
     /// and ends again has another event.
     pub fn of_ending(ending: &Ending) -> Self {
-        let Ending { record, origin, trace_parent } = ending;
-        let ended_at = record.finished_at.unwrap_or(record.created_at);
+        let Ending { id, pool, state, finished_at, output, error, origin, trace_parent } = ending;
         let mut attributes: Vec<(Cow<'static, str>, String)> = vec![
             ("specversion".into(), SPEC_VERSION.to_owned()),
-            ("source".into(), format!("{SOURCE}/pools/{}", record.pool)),
-            ("id".into(), format!("{}.{}", record.id, ended_at.as_millisecond())),
-            ("type".into(), format!("{TYPE}.{}", record.state.as_str())),
-            ("subject".into(), record.id.to_string()),
-            ("time".into(), ended_at.to_string()),
+            ("source".into(), format!("{SOURCE}/pools/{pool}")),
+            ("id".into(), format!("{id}.{}", finished_at.as_millisecond())),
+            ("type".into(), format!("{TYPE}.{}", state.as_str())),
+            ("subject".into(), id.to_string()),
+            ("time".into(), finished_at.to_string()),
         ];
         match origin {
-            Some(Origin { source, id }) => {
-                attributes.push(("causationid".into(), id.clone()));
+            Some(Origin { source, id: event_id }) => {
+                attributes.push(("causationid".into(), event_id.clone()));
                 attributes.push(("causationsource".into(), source.clone()));
             }
-            None => attributes.push(("causationid".into(), record.id.to_string())),
+            None => attributes.push(("causationid".into(), id.to_string())),
         }
         attributes.extend(trace_parent.clone().map(|trace_parent| ("traceparent".into(), trace_parent)));
-        let data = match (&record.output, &record.error) {
+        let data = match (output, error) {
             (Some(output), _) => {
                 attributes.push(("datacontenttype".into(), output.media_type.clone()));
                 data_of(&output.body, &mut attributes)
@@ -308,7 +307,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::{JobError, JobRecord, JobState, Output};
+    use crate::{JobError, JobState, Output};
 
     fn pool() -> PoolName {
         "resnet50".parse().unwrap()
@@ -400,31 +399,24 @@ mod tests {
 
     #[test]
     fn an_ending_names_its_cause_and_carries_the_output_or_the_error() {
-        let record = |state, output, error| JobRecord {
-            id: "a.b-1".parse().unwrap(),
-            pool: pool(),
-            class: Class::Standard,
-            state,
-            attempts: 1,
-            max_attempts: 5,
-            created_at: at(1),
-            deadline_at: None,
-            started_at: None,
-            finished_at: Some(at(2)),
-            worker: None,
-            error,
-            output,
-            history: Vec::new(),
-        };
-        let event = |record, origin| {
-            let event = Event::of_ending(&Ending { record, origin, trace_parent: None });
+        let event = |state, output, error, origin| {
+            let event = Event::of_ending(&Ending {
+                id: "a.b-1".parse().unwrap(),
+                pool: pool(),
+                state,
+                finished_at: at(2),
+                output,
+                error,
+                origin,
+                trace_parent: None,
+            });
             let attributes: HashMap<String, String> =
                 event.attributes.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
             (attributes, event.data)
         };
         let output = Output { media_type: "text/plain".to_owned(), body: Body::Inline(Bytes::from_static(b"7")) };
         let origin = Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() };
-        let (succeeded, data) = event(record(JobState::Succeeded, Some(output), None), Some(origin));
+        let (succeeded, data) = event(JobState::Succeeded, Some(output), None, Some(origin));
         for (name, value) in [
             ("id", "a.b-1.2000"),
             ("source", "/millrace/pools/resnet50"),
@@ -439,7 +431,7 @@ mod tests {
         assert_eq!(data.as_ref(), b"7");
 
         let error = JobError { kind: "bad_input".to_owned(), message: "no".to_owned() };
-        let (failed, data) = event(record(JobState::Failed, None, Some(error)), None);
+        let (failed, data) = event(JobState::Failed, None, Some(error), None);
         assert_eq!((failed["type"].as_str(), failed["causationid"].as_str()), ("millrace.job.failed", "a.b-1"));
         let data: Value = serde_json::from_slice(&data).unwrap();
         assert_eq!(data, serde_json::json!({"type": "bad_input", "message": "no"}));

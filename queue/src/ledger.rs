@@ -341,10 +341,25 @@ pub enum Outcome {
 /// The answer to a finish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
-    /// The end is recorded; this is the state of the job now.
-    Recorded(JobState),
+    /// The end of the attempt is recorded.
+    Recorded {
+        /// The state of the job now.
+        state: JobState,
+        /// When the job ended, as in [`JobRecord::finished_at`]. `None` while it is open.
+        finished_at: Option<Timestamp>,
+    },
     /// The worker has lost the lease (to another worker, or the job was cancelled): nothing was written.
     LeaseLost,
+}
+
+impl Finished {
+    /// The state of the job now. `None`: the lease was lost.
+    pub fn state(&self) -> Option<JobState> {
+        match self {
+            Self::Recorded { state, .. } => Some(*state),
+            Self::LeaseLost => None,
+        }
+    }
 }
 
 /// The number of open jobs of a pool, by state, and of ended ones. The sum of the open ones is the backlog, without the

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use millrace_backends::BackendUrls;
 use queue::{
-    Backend, Body, Class, Delivery, Depth, Ending, ErrorKind, Gauge, JobId, JobRecord, JobState, Origin, Output,
+    Backend, Body, Class, Delivery, Depth, Ending, ErrorKind, Gauge, JobId, JobState, Origin, Output,
     PoolName, Route, Routes, Settlement,
 };
 use tempfile::TempDir;
@@ -41,25 +41,16 @@ async fn chained(server: &str, ledger: &TempDir) -> Backend {
 }
 
 fn ending(id: &str) -> Ending {
-    let at = Timestamp::from_millisecond(1_800_000_000_123).unwrap();
-    let record = JobRecord {
+    Ending {
         id: id.parse().unwrap(),
         pool: pool("first"),
-        class: Class::Batch,
         state: JobState::Succeeded,
-        attempts: 1,
-        max_attempts: 5,
-        created_at: at,
-        deadline_at: None,
-        started_at: Some(at),
-        finished_at: Some(at),
-        worker: None,
-        error: None,
+        finished_at: Timestamp::from_millisecond(1_800_000_000_123).unwrap(),
         output: Some(Output { media_type: "text/plain".to_owned(), body: Body::Inline(id.to_owned().into()) }),
-        history: Vec::new(),
-    };
-    let origin = Some(Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() });
-    Ending { record, origin, trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()) }
+        error: None,
+        origin: Some(Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() }),
+        trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+    }
 }
 
 /// A server that has just started may not have its parts together.

@@ -68,6 +68,7 @@ macro_rules! ledger_contract {
             begin_says_when_the_lease_is_lost
             a_killer_ends_dead_and_an_innocent_beside_it_stays_claimable
             a_success_keeps_its_output
+            a_finish_returns_the_time_at_which_the_job_ended
             a_success_keeps_a_reference_to_its_output
             a_failure_keeps_its_error
             a_finish_said_twice_is_recorded_once
@@ -147,8 +148,8 @@ async fn claim(ledger: &dyn Ledger, job: &Job) -> Lease {
     granted(claim_as(ledger, "worker", job, false).await)
 }
 
-async fn finish(ledger: &dyn Ledger, lease: &Lease, outcome: Outcome) -> Finished {
-    ledger.finish(vec![Finish { lease: lease.clone(), outcome }]).await.unwrap().remove(0)
+async fn finish(ledger: &dyn Ledger, lease: &Lease, outcome: Outcome) -> Option<JobState> {
+    ledger.finish(vec![Finish { lease: lease.clone(), outcome }]).await.unwrap()[0].state()
 }
 
 async fn get(ledger: &dyn Ledger, job: &Job) -> JobRecord {

@@ -186,9 +186,10 @@ impl Ledger for RedisLedger {
             let mut call = Call::new(&self.redis);
             finishes.iter().for_each(|finish| add_finish(&mut call, finish));
             let answers: Vec<i64> = call.run("finish", &scripts::FINISH).await?;
-            same_length(finishes.len(), &answers)?;
-            for code in answers {
-                finished.push(if code < 0 { Finished::LeaseLost } else { Finished::Recorded(rows::state(code)?) });
+            same_length(finishes.len() + 1, &answers)?;
+            let (now, codes) = (answers[0], &answers[1..]);
+            for code in codes {
+                finished.push(if *code < 0 { Finished::LeaseLost } else { rows::finished(*code, now)? });
             }
         }
         Ok(finished)

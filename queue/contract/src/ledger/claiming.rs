@@ -24,7 +24,7 @@ pub async fn a_live_lease_holds_off_other_claims(fixture: &dyn Fixture) {
     let lease = claim(&*one, &job).await;
     assert_eq!(claim_as(&*another, "other", &job, false).await, Claim::HeldElsewhere);
     assert_eq!(get(&*one, &job).await.worker, Some(WorkerId::new("worker")));
-    assert_eq!(finish(&*one, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
+    assert_eq!(finish(&*one, &lease, success("done")).await, Some(JobState::Succeeded));
     assert_eq!(claim_as(&*another, "other", &job, false).await, Claim::Ended(JobState::Succeeded));
 }
 
@@ -56,7 +56,7 @@ pub async fn a_claim_made_again_takes_nothing_from_another(fixture: &dyn Fixture
     ledger.claim(&worker, requests.clone(), LEASE).await.unwrap();
     let lease = granted(claim_as(&*ledger, "other", &job, true).await);
     assert_eq!(ledger.claim(&worker, requests.clone(), LEASE).await.unwrap(), [Claim::HeldElsewhere]);
-    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Finished::Recorded(JobState::Retry));
+    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Some(JobState::Retry));
     assert_eq!(ledger.claim(&worker, requests.clone(), LEASE).await.unwrap(), [Claim::HeldElsewhere]);
     ledger.cancel(&job.id).await.unwrap();
     assert_eq!(ledger.claim(&worker, requests, LEASE).await.unwrap(), [Claim::Ended(JobState::Cancelled)]);
@@ -92,8 +92,8 @@ pub async fn a_stale_worker_cannot_overwrite_a_result(fixture: &dyn Fixture) {
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let stale = claim(&*ledger, &job).await;
     let lease = granted(claim_as(&*ledger, "other", &job, true).await);
-    assert_eq!(finish(&*ledger, &lease, success("right")).await, Finished::Recorded(JobState::Succeeded));
-    assert_eq!(finish(&*ledger, &stale, success("wrong")).await, Finished::LeaseLost);
+    assert_eq!(finish(&*ledger, &lease, success("right")).await, Some(JobState::Succeeded));
+    assert_eq!(finish(&*ledger, &stale, success("wrong")).await, None);
     assert_eq!(get(&*ledger, &job).await.output, Some(output("right")));
 }
 
@@ -104,11 +104,11 @@ pub async fn a_stale_worker_cannot_end_anothers_attempt(fixture: &dyn Fixture) {
     let stale = claim(&*ledger, &job).await;
     let lease = granted(claim_as(&*ledger, "other", &job, true).await);
     for outcome in [success("wrong"), Outcome::Failed(error("wrong")), retry(Duration::ZERO), Outcome::Released] {
-        assert_eq!(finish(&*ledger, &stale, outcome).await, Finished::LeaseLost);
+        assert_eq!(finish(&*ledger, &stale, outcome).await, None);
     }
     let record = get(&*ledger, &job).await;
     assert_eq!((record.state, record.worker, record.error), (JobState::Leased, Some(WorkerId::new("other")), None));
-    assert_eq!(finish(&*ledger, &lease, success("right")).await, Finished::Recorded(JobState::Succeeded));
+    assert_eq!(finish(&*ledger, &lease, success("right")).await, Some(JobState::Succeeded));
 }
 
 pub async fn a_renewed_lease_holds_longer_and_a_lost_one_is_named(fixture: &dyn Fixture) {
@@ -134,7 +134,7 @@ pub async fn an_expired_lease_becomes_due_and_its_holder_is_refused(fixture: &dy
     fixture.advance(LEASE * 2).await;
     assert_eq!(due(&*ledger).await.remove(0).job, job);
     assert_eq!(get(&*ledger, &job).await.state, JobState::Queued);
-    assert_eq!(finish(&*ledger, &lease, success("late")).await, Finished::LeaseLost);
+    assert_eq!(finish(&*ledger, &lease, success("late")).await, None);
     let answer = claim_as(&*ledger, "other", &job, false).await;
     assert!(matches!(answer, Claim::Granted { lease: Lease { attempt: 2, .. }, alone: true }), "{answer:?}");
 }
@@ -146,6 +146,6 @@ pub async fn an_expired_lease_still_finishes_while_nobody_took_over(fixture: &dy
     let leases = [claim(&*ledger, &slow).await, claim(&*ledger, &taken).await];
     fixture.advance(LEASE * 2).await;
     granted(claim_as(&*ledger, "other", &taken, false).await);
-    assert_eq!(finish(&*ledger, &leases[0], success("late")).await, Finished::Recorded(JobState::Succeeded));
-    assert_eq!(finish(&*ledger, &leases[1], success("late")).await, Finished::LeaseLost);
+    assert_eq!(finish(&*ledger, &leases[0], success("late")).await, Some(JobState::Succeeded));
+    assert_eq!(finish(&*ledger, &leases[1], success("late")).await, None);
 }

@@ -18,7 +18,7 @@ async fn ended_in(_fixture: &dyn Fixture, ledger: &dyn Ledger, job: Job, state: 
         JobState::Succeeded => success("done"),
         other => panic!("not by finishing: {other:?}"),
     };
-    assert_eq!(finish(ledger, &lease, outcome).await, Finished::Recorded(state));
+    assert_eq!(finish(ledger, &lease, outcome).await, Some(state));
     job
 }
 
@@ -216,7 +216,7 @@ pub async fn a_requeued_job_is_due_at_once_with_all_its_attempts(fixture: &dyn F
         let answer = claim_as(&*ledger, "worker", &given.job, false).await;
         let Claim::Granted { lease, alone: false } = answer else { panic!("{answer:?}") };
         assert_eq!(lease.attempt, 1);
-        assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
+        assert_eq!(finish(&*ledger, &lease, success("done")).await, Some(JobState::Succeeded));
         let record = get(&*ledger, &job).await;
         assert_eq!((record.state, record.error, record.output), (JobState::Succeeded, None, Some(output("done"))));
         assert_eq!(record.history, former.history);
@@ -230,7 +230,7 @@ pub async fn a_requeued_job_that_dies_again_is_dead_again(fixture: &dyn Fixture)
     requeue(&*ledger, &job, None).await;
     let given = due(&*ledger).await.remove(0);
     let lease = claim(&*ledger, &given.job).await;
-    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Finished::Recorded(JobState::Dead));
+    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Some(JobState::Dead));
     assert_eq!(listed(&*ledger, &all(JobState::Dead)).await, ["job"]);
     assert_eq!(history(&*ledger, &job).await, [tried(1, "model_error"), tried(1, "model_error")]);
     // Its retention begins anew.
@@ -279,13 +279,13 @@ pub async fn a_requeue_outdates_every_former_lease(fixture: &dyn Fixture) {
     let former = claim(&*ledger, &job).await;
     finish(&*ledger, &former, retry(Duration::ZERO)).await;
     requeue(&*ledger, &job, None).await;
-    assert_eq!(finish(&*ledger, &former, success("late")).await, Finished::LeaseLost);
+    assert_eq!(finish(&*ledger, &former, success("late")).await, None);
     ledger.published(&[Publication::first(job.id.clone())]).await.unwrap();
     assert_eq!(due(&*ledger).await.len(), 1, "no former publication confirms this one");
     let lease = claim(&*ledger, &job).await;
     assert!(lease.fence > former.fence);
     assert_eq!(ledger.renew(&[former.clone(), lease], LEASE).await.unwrap(), [false, true]);
-    assert_eq!(finish(&*ledger, &former, success("late")).await, Finished::LeaseLost);
+    assert_eq!(finish(&*ledger, &former, success("late")).await, None);
 }
 
 pub async fn a_requeued_suspect_stays_one(fixture: &dyn Fixture) {

@@ -51,7 +51,7 @@ pub async fn a_suspect_that_was_never_begun_is_not_charged_when_its_holder_vanis
             vanish(fixture, &*ledger, way).await;
         }
         let lease = claim_suspect(&*ledger, &suspect, way == Way::Redelivered).await;
-        assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
+        assert_eq!(finish(&*ledger, &lease, success("done")).await, Some(JobState::Succeeded));
         assert_eq!(get(&*ledger, &suspect).await.attempts, 2);
     }
 }
@@ -111,5 +111,5 @@ pub async fn a_killer_ends_dead_and_an_innocent_beside_it_stays_claimable(fixtur
         assert_eq!(get(&*ledger, &killer).await.attempts, killer.max_attempts);
     }
     assert_eq!(lease.attempt, 2);
-    assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
+    assert_eq!(finish(&*ledger, &lease, success("done")).await, Some(JobState::Succeeded));
 }
