@@ -194,7 +194,7 @@ pub trait RequeueOnDrop: Send + Sync + std::fmt::Debug {
 pub struct DeliveryTag {
     /// Names the message.
     pub message: i64,
-    /// Tells this delivery of the message from others.
+    /// Distinguishes this delivery of the message from others.
     pub delivery: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Claims, leases and who may take over.
+//! Claims, leases and takeovers.
 
 use super::*;
 
@@ -17,7 +17,7 @@ pub async fn a_claim_starts_the_first_attempt(fixture: &dyn Fixture) {
     assert!(record.started_at.is_some_and(|started| (before..=fixture.now()).contains(&started)));
 }
 
-pub async fn a_live_lease_holds_off_other_claims(fixture: &dyn Fixture) {
+pub async fn a_live_lease_blocks_other_claims(fixture: &dyn Fixture) {
     let (one, another) = (open(fixture).await, open(fixture).await);
     let job = job(fixture, "job");
     accept(&*one, std::slice::from_ref(&job)).await;
@@ -28,11 +28,11 @@ pub async fn a_live_lease_holds_off_other_claims(fixture: &dyn Fixture) {
     assert_eq!(claim_as(&*another, "other", &job, false).await, Claim::Ended(JobState::Succeeded));
 }
 
-pub async fn a_claim_made_again_is_given_the_same_lease(fixture: &dyn Fixture) {
+pub async fn a_repeated_claim_gets_the_same_lease(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = Job { max_attempts: 2, ..job(fixture, "job") };
     let worker = WorkerId::new("worker");
-    // The job is unknown, then leased by one that vanished; the last may not even be charged for it.
+    // The job is unknown, then leased to a worker that vanished; the last attempt may be free.
     for (redelivered, alone) in [(false, false), (true, true), (true, true)] {
         let requests = vec![ClaimRequest::new(job.clone(), redelivered)];
         let first = ledger.claim(&worker, requests.clone(), LEASE).await.unwrap();
@@ -41,14 +41,14 @@ pub async fn a_claim_made_again_is_given_the_same_lease(fixture: &dyn Fixture) {
         fixture.advance(LEASE * 3 / 5).await;
         assert_eq!(ledger.claim(&worker, requests, LEASE).await.unwrap(), first);
         assert_eq!(get(&*ledger, &job).await, record);
-        // It holds for as long from then on.
+        // The full lease runs from the repetition.
         fixture.advance(LEASE * 3 / 5).await;
         assert!(due(&*ledger).await.is_empty());
         assert_eq!(claim_as(&*ledger, "worker", &job, false).await, Claim::HeldElsewhere);
     }
 }
 
-pub async fn a_claim_made_again_takes_nothing_from_another(fixture: &dyn Fixture) {
+pub async fn a_repeated_claim_does_not_take_the_lease_of_another_worker(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
@@ -81,7 +81,7 @@ pub async fn a_claim_of_an_unknown_job_opens_it(fixture: &dyn Fixture) {
     assert_eq!(lease.attempt, 1);
     let record = get(&*ledger, &job).await;
     assert_eq!((record.state, record.pool, record.created_at), (JobState::Leased, job.pool.clone(), job.created_at));
-    // Its input was kept: it can be published again.
+    // Its input is stored: it can be published again.
     finish(&*ledger, &lease, retry(Duration::ZERO)).await;
     assert_eq!(due(&*ledger).await.remove(0).job, job);
 }
@@ -125,7 +125,7 @@ pub async fn a_renewed_lease_holds_longer_and_a_lost_one_is_named(fixture: &dyn 
     assert_eq!(ledger.renew(&[unknown], LEASE).await.unwrap(), [false]);
 }
 
-pub async fn an_expired_lease_becomes_due_and_its_holder_is_refused(fixture: &dyn Fixture) {
+pub async fn an_expired_lease_becomes_due_and_its_former_worker_is_rejected(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
@@ -139,7 +139,7 @@ pub async fn an_expired_lease_becomes_due_and_its_holder_is_refused(fixture: &dy
     assert!(matches!(answer, Claim::Granted { lease: Lease { attempt: 2, .. }, alone: true }), "{answer:?}");
 }
 
-pub async fn an_expired_lease_still_finishes_while_nobody_took_over(fixture: &dyn Fixture) {
+pub async fn an_expired_lease_still_finishes_before_another_worker_claims_the_job(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let [slow, taken] = ["slow", "taken"].map(|id| job(fixture, id));
     accept(&*ledger, &[slow.clone(), taken.clone()]).await;

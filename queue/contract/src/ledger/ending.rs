@@ -1,8 +1,8 @@
-//! How attempts and jobs end.
+//! The ends of attempts and of jobs.
 
 use super::*;
 
-/// As every answer but that of `get` is.
+/// The record as in every answer except that of `get`.
 fn without_history(record: JobRecord) -> JobRecord {
     JobRecord { history: Vec::new(), ..record }
 }
@@ -62,7 +62,7 @@ pub async fn a_failure_keeps_its_error(fixture: &dyn Fixture) {
     assert_eq!(claim_as(&*ledger, "other", &job, true).await, Claim::Ended(JobState::Failed));
 }
 
-pub async fn a_finish_said_twice_is_recorded_once(fixture: &dyn Fixture) {
+pub async fn a_repeated_finish_is_recorded_once(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
@@ -135,7 +135,7 @@ pub async fn a_job_whose_workers_keep_vanishing_is_dead(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn a_released_job_has_not_been_attempted(fixture: &dyn Fixture) {
+pub async fn a_released_job_is_not_charged_for_the_attempt(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = Job { max_attempts: 1, ..job(fixture, "job") };
     accept(&*ledger, std::slice::from_ref(&job)).await;
@@ -151,7 +151,7 @@ pub async fn a_released_job_has_not_been_attempted(fixture: &dyn Fixture) {
         assert_eq!((record.state, record.attempts), (JobState::Queued, 0));
         assert_eq!(finish(&*ledger, &lease, success("late")).await, None);
     }
-    // Its delivery went back to the broker: nobody has to publish it.
+    // Its delivery was requeued, so it need not be published.
     fixture.advance(PUBLISH_TIMEOUT * 2).await;
     assert!(due(&*ledger).await.is_empty());
 }
@@ -191,13 +191,13 @@ pub async fn a_job_is_cancelled_in_every_open_state(fixture: &dyn Fixture) {
     assert!(due(&*ledger).await.is_empty());
 }
 
-pub async fn cancelling_an_unknown_job_is_nothing(fixture: &dyn Fixture) {
+pub async fn cancelling_an_unknown_job_returns_no_record(fixture: &dyn Fixture) {
     let (ledger, id) = (open(fixture).await, "unknown".parse().unwrap());
     assert_eq!(ledger.cancel(&id).await.unwrap(), None);
     assert_eq!(ledger.get(&id).await.unwrap(), None);
 }
 
-pub async fn a_job_cancelled_while_leased_takes_no_result(fixture: &dyn Fixture) {
+pub async fn a_job_cancelled_while_leased_rejects_its_result(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
@@ -209,7 +209,7 @@ pub async fn a_job_cancelled_while_leased_takes_no_result(fixture: &dyn Fixture)
     assert_eq!((record.state, record.output), (JobState::Cancelled, None));
 }
 
-pub async fn what_has_ended_never_changes(fixture: &dyn Fixture) {
+pub async fn an_ended_job_never_changes(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let deadline_at = Some(fixture.now() + Duration::from_secs(5));
     let [done, failed, cancelled, dead] =

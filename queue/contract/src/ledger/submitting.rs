@@ -1,4 +1,4 @@
-//! Opening a job's record.
+//! Opening the record of a job.
 
 use super::*;
 
@@ -29,7 +29,7 @@ pub async fn a_submitted_job_is_queued_with_every_field_intact(fixture: &dyn Fix
     assert_eq!(get(&*open(fixture).await, &job).await, expected);
 }
 
-pub async fn an_unknown_job_is_nothing(fixture: &dyn Fixture) {
+pub async fn an_unknown_job_has_no_record(fixture: &dyn Fixture) {
     assert_eq!(open(fixture).await.get(&"unknown".parse().unwrap()).await.unwrap(), None);
 }
 
@@ -38,7 +38,7 @@ pub async fn submitting_twice_is_one_job(fixture: &dyn Fixture) {
     let job = job(fixture, "job");
     one.submit(std::slice::from_ref(&job)).await.unwrap();
     let record = get(&*one, &job).await;
-    // What does not belong to its identity may differ: the first submission counts.
+    // Fields outside its identity may differ: the first submission counts.
     let again = Job { max_attempts: 9, created_at: job.created_at + Duration::from_secs(1), ..job.clone() };
     let publish = Some(Publication::first(job.id.clone()));
     let known = Submitted::Existing { record: Box::new(record.clone()), publish };
@@ -64,13 +64,13 @@ pub async fn submitting_the_same_id_with_another_pool_or_input_is_a_conflict(fix
     assert_eq!(ledger.submit(&others).await.unwrap(), vec![Submitted::Conflict; 4]);
     assert_eq!(get(&*ledger, &first).await.pool, first.pool);
 
-    // Each submission puts its own object; the bytes are what counts.
+    // Each submission stores its own object; the identity is the digest of the bytes.
     by_reference.input.body = blob("input/big/2", "ab");
     let answers = ledger.submit(&[by_reference]).await.unwrap();
     assert!(matches!(&answers[..], [Submitted::Existing { .. }]), "{answers:?}");
 }
 
-pub async fn a_job_known_to_be_published_need_not_be_published_again(fixture: &dyn Fixture) {
+pub async fn a_job_with_a_confirmed_publication_need_not_be_published_again(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
@@ -85,7 +85,7 @@ pub async fn a_job_known_to_be_published_need_not_be_published_again(fixture: &d
     assert_eq!(publish(ledger.submit(&[job]).await.unwrap()), None);
 }
 
-pub async fn answers_come_in_the_order_of_the_questions(fixture: &dyn Fixture) {
+pub async fn answers_come_in_the_order_of_the_requests(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let [a, b, c] = ["a", "b", "c"].map(|id| job(fixture, id));
     accept(&*ledger, std::slice::from_ref(&b)).await;
