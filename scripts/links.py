@@ -3,7 +3,7 @@
 
     scripts/links.py
 
-A page of the book (docs/src) may link only to pages of the book, because mdBook copies no other file. A code span that
+A page of the book (docs) may link only to pages of the book, because mdBook copies no other file. A code span that
 begins with a folder of this repository, such as `queue/src/broker.rs`, must name a file or folder that exists.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BOOK = ROOT / "docs" / "src"
+BOOK = ROOT / "docs"
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+\s+(.+?)\s*$", re.MULTILINE)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks that comments, documents and messages use plain English: processes instead of persons as the subject, and the
-# field's verb (log, report, return, publish, notify) instead of "say", "tell" or "hear". docs/src/glossary.md has the words.
+# field's verb (log, report, return, publish, notify) instead of "say", "tell" or "hear". docs/glossary.md has the words.
 #
 #   scripts/plain-english.sh [--list] [FOLDER...]
 #
