@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::gauge::RedisGauge;
 use self::keeper::{Keeper, Message};
 use self::streams::Scripts;
-use super::{Announcer, Broker, Consumer, Delivery, DeliveryTag, Gauge, Producer, RequeueOnDrop, Settlement};
+use queue::driver::{Announcer, Broker, Consumer, Delivery, DeliveryTag, Gauge, Producer, RequeueOnDrop, Settlement};
 use crate::connection::Redis;
 use queue::{Body, Error, ErrorKind, Job, PoolExpectation, PoolName, Result, Risk};
 
