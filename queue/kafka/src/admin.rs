@@ -25,14 +25,14 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 const GROUPS_AT_ONCE: usize = 64;
 
 /// Of a group what it has committed for these partitions.
-pub(super) struct Question {
+pub(super) struct OffsetsQuery {
     pub(super) group: String,
     pub(super) partitions: TopicPartitionList,
 }
 
 /// What a group has committed for a partition.
 #[derive(Debug)]
-pub(super) struct Committed {
+pub(super) struct CommittedOffset {
     pub(super) topic: String,
     pub(super) partition: i32,
     /// The offset and the text beside it; `None`: nothing yet.
@@ -42,19 +42,19 @@ pub(super) struct Committed {
 /// One answer per question, in order. Blocks for at most `within`; what is not answered by then has failed.
 pub(super) fn committed(
     client: &BaseConsumer<Context>,
-    questions: &[Question],
+    questions: &[OffsetsQuery],
     within: Duration,
-) -> Vec<KafkaResult<Vec<Committed>>> {
+) -> Vec<KafkaResult<Vec<CommittedOffset>>> {
     let late = || Err(KafkaError::OffsetFetch(Code::OperationTimedOut));
     let mut answers: Vec<_> = questions.iter().map(|_| late()).collect();
     let (queue, deadline) = (Queue::of(client), Instant::now() + within);
-    let (mut to_ask, mut to_ask_again): (VecDeque<_>, _) = ((0..questions.len()).collect(), VecDeque::new());
+    let (mut pending, mut to_retry): (VecDeque<_>, _) = ((0..questions.len()).collect(), VecDeque::new());
     let mut open = 0;
     loop {
         while open < GROUPS_AT_ONCE
-            && let Some(number) = to_ask.pop_front()
+            && let Some(number) = pending.pop_front()
         {
-            match queue.ask_for_offsets(number, &questions[number]) {
+            match queue.request_offsets(number, &questions[number]) {
                 Ok(()) => open += 1,
                 Err(code) => answers[number] = Err(KafkaError::OffsetFetch(code)),
             }
@@ -64,23 +64,23 @@ pub(super) fn committed(
             let Some(event) = queue.next(left) else { return answers };
             open -= 1;
             let (number, answer) = (event.question(), event.offsets());
-            if answer.as_ref().is_err_and(|code| is_finding_its_place(*code)) {
-                to_ask_again.push_back(number);
+            if answer.as_ref().is_err_and(|code| is_coordinator_moving(*code)) {
+                to_retry.push_back(number);
             }
             if let Some(answered) = answers.get_mut(number) {
                 *answered = answer.map_err(KafkaError::OffsetFetch);
             }
-        } else if to_ask_again.is_empty() || left.is_zero() {
+        } else if to_retry.is_empty() || left.is_zero() {
             return answers;
         } else {
             let _ = crossbeam_channel::after(ASK_AGAIN.min(left)).recv();
-            to_ask.append(&mut to_ask_again);
+            pending.append(&mut to_retry);
         }
     }
 }
 
 /// The group's coordinator has just begun, or moves. It gives no sign when it is there.
-fn is_finding_its_place(code: Code) -> bool {
+fn is_coordinator_moving(code: Code) -> bool {
     matches!(code, Code::CoordinatorLoadInProgress | Code::CoordinatorNotAvailable | Code::NotCoordinator)
 }
 
@@ -90,7 +90,7 @@ pub(super) fn partition_counts(
     topics: &BTreeSet<String>,
 ) -> KafkaResult<HashMap<String, KafkaResult<i32>>> {
     let queue = Queue::of(client);
-    queue.ask_for_topics(topics).map_err(KafkaError::MetadataFetch)?;
+    queue.request_topics(topics).map_err(KafkaError::MetadataFetch)?;
     let late = KafkaError::MetadataFetch(Code::OperationTimedOut);
     // The client itself says why when that time is up, a moment after it.
     let event = queue.next(CALL_TIMEOUT + A_MOMENT).ok_or(late)?;
@@ -113,7 +113,7 @@ impl<'a> Queue<'a> {
         Self { client, queue }
     }
 
-    fn ask_for_offsets(&self, number: usize, question: &Question) -> Result<(), Code> {
+    fn request_offsets(&self, number: usize, question: &OffsetsQuery) -> Result<(), Code> {
         let group = CString::new(question.group.as_str()).map_err(|_| Code::InvalidArgument)?;
         let operation = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
         let options = Options::of(self.client, operation, number)?;
@@ -128,7 +128,7 @@ impl<'a> Queue<'a> {
         Ok(())
     }
 
-    fn ask_for_topics(&self, topics: &BTreeSet<String>) -> Result<(), Code> {
+    fn request_topics(&self, topics: &BTreeSet<String>) -> Result<(), Code> {
         let names: Result<Vec<_>, _> = topics.iter().map(|topic| CString::new(topic.as_str())).collect();
         let names = names.map_err(|_| Code::InvalidArgument)?;
         let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
@@ -144,11 +144,11 @@ impl<'a> Queue<'a> {
         Ok(())
     }
 
-    fn next(&self, within: Duration) -> Option<Event> {
+    fn next(&self, within: Duration) -> Option<AdminResponse> {
         let milliseconds = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the queue lives; the event is ours to destroy.
         let event = unsafe { native::rd_kafka_queue_poll(self.queue, milliseconds) };
-        (!event.is_null()).then_some(Event(event))
+        (!event.is_null()).then_some(AdminResponse(event))
     }
 }
 
@@ -175,7 +175,7 @@ impl Options {
             native::rd_kafka_AdminOptions_set_opaque(options.0, question as *mut c_void);
             let milliseconds = c_int::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(c_int::MAX);
             let none = std::ptr::null_mut();
-            refuse(native::rd_kafka_AdminOptions_set_request_timeout(options.0, milliseconds, none, 0))?;
+            check_code(native::rd_kafka_AdminOptions_set_request_timeout(options.0, milliseconds, none, 0))?;
             Ok(options)
         }
     }
@@ -189,19 +189,19 @@ impl Drop for Options {
 }
 
 /// An answer.
-struct Event(*mut native::rd_kafka_event_t);
+struct AdminResponse(*mut native::rd_kafka_event_t);
 
-impl Event {
+impl AdminResponse {
     /// The number of the question.
     fn question(&self) -> usize {
         // SAFETY: the event lives. What is read was never a pointer.
         unsafe { native::rd_kafka_event_opaque(self.0) as usize }
     }
 
-    fn offsets(&self) -> Result<Vec<Committed>, Code> {
+    fn offsets(&self) -> Result<Vec<CommittedOffset>, Code> {
         // SAFETY: the event lives, and all that is read here belongs to it.
         unsafe {
-            refuse(native::rd_kafka_event_error(self.0))?;
+            check_code(native::rd_kafka_event_error(self.0))?;
             let result = native::rd_kafka_event_ListConsumerGroupOffsets_result(self.0);
             if result.is_null() {
                 return Err(Code::BadMessage);
@@ -211,7 +211,7 @@ impl Event {
             if groups.is_null() || count != 1 {
                 return Err(Code::BadMessage);
             }
-            refuse_error(native::rd_kafka_group_result_error(*groups))?;
+            check_error(native::rd_kafka_group_result_error(*groups))?;
             let list = native::rd_kafka_group_result_partitions(*groups);
             if list.is_null() || (*list).elems.is_null() {
                 return Err(Code::BadMessage);
@@ -224,7 +224,7 @@ impl Event {
     fn partition_counts(&self) -> Result<HashMap<String, KafkaResult<i32>>, Code> {
         // SAFETY: the event lives, and all that is read here belongs to it.
         unsafe {
-            refuse(native::rd_kafka_event_error(self.0))?;
+            check_code(native::rd_kafka_event_error(self.0))?;
             let result = native::rd_kafka_event_DescribeTopics_result(self.0);
             if result.is_null() {
                 return Err(Code::BadMessage);
@@ -237,13 +237,13 @@ impl Event {
             let mut counts = HashMap::with_capacity(count);
             for topic in std::slice::from_raw_parts(topics, count) {
                 let name = CStr::from_ptr(native::rd_kafka_TopicDescription_name(*topic));
-                let found = match refuse_error(native::rd_kafka_TopicDescription_error(*topic)) {
+                let found = match check_error(native::rd_kafka_TopicDescription_error(*topic)) {
                     Ok(()) => {
                         let mut partitions = 0;
                         native::rd_kafka_TopicDescription_partitions(*topic, &raw mut partitions);
                         Ok(i32::try_from(partitions).unwrap_or(i32::MAX))
                     }
-                    Err(code) if is_not_there(code) => Ok(0),
+                    Err(code) if is_unknown_topic(code) => Ok(0),
                     Err(code) => Err(KafkaError::MetadataFetch(code)),
                 };
                 counts.insert(name.to_string_lossy().into_owned(), found);
@@ -253,7 +253,7 @@ impl Event {
     }
 }
 
-impl Drop for Event {
+impl Drop for AdminResponse {
     fn drop(&mut self) {
         // SAFETY: it came from the queue, and nobody else has it.
         unsafe { native::rd_kafka_event_destroy(self.0) }
@@ -261,15 +261,15 @@ impl Drop for Event {
 }
 
 /// What the servers say of a topic that is not there, or not yet.
-pub(super) fn is_not_there(code: Code) -> bool {
+pub(super) fn is_unknown_topic(code: Code) -> bool {
     matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable)
 }
 
 /// # Safety
 ///
 /// What `element` points to must live.
-unsafe fn read(element: &native::rd_kafka_topic_partition_t) -> Result<Committed, Code> {
-    refuse(element.err)?;
+unsafe fn read(element: &native::rd_kafka_topic_partition_t) -> Result<CommittedOffset, Code> {
+    check_code(element.err)?;
     // SAFETY: a topic is a text that ends in a zero.
     let topic = unsafe { CStr::from_ptr(element.topic) }.to_string_lossy().into_owned();
     let text = if element.metadata.is_null() {
@@ -281,17 +281,17 @@ unsafe fn read(element: &native::rd_kafka_topic_partition_t) -> Result<Committed
     };
     // Below 0 it says that there is none.
     let offset = (element.offset >= 0).then_some((element.offset, text));
-    Ok(Committed { topic, partition: element.partition, offset })
+    Ok(CommittedOffset { topic, partition: element.partition, offset })
 }
 
-fn refuse(code: RDKafkaRespErr) -> Result<(), Code> {
+fn check_code(code: RDKafkaRespErr) -> Result<(), Code> {
     if code.is_error() { Err(code.into()) } else { Ok(()) }
 }
 
 /// # Safety
 ///
 /// `error` must live, if there is one.
-unsafe fn refuse_error(error: *const native::rd_kafka_error_t) -> Result<(), Code> {
+unsafe fn check_error(error: *const native::rd_kafka_error_t) -> Result<(), Code> {
     // SAFETY: it is there.
-    if error.is_null() { Ok(()) } else { refuse(unsafe { native::rd_kafka_error_code(error) }) }
+    if error.is_null() { Ok(()) } else { check_code(unsafe { native::rd_kafka_error_code(error) }) }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::publisher::{Publisher, Record};
+use super::publisher::{OutgoingRecord, Publisher};
 use super::record;
 use queue::Result;
 use queue::driver::Event;
@@ -21,7 +21,7 @@ impl Announcer for KafkaAnnouncer {
         }
         let records = endings.iter().map(|ending| {
             let (headers, value) = record::write(Event::of_ending(ending));
-            Record { topic: self.topic.clone(), job: &ending.record.id, headers, value }
+            OutgoingRecord { topic: self.topic.clone(), job: &ending.record.id, headers, value }
         });
         self.publisher.publish(records).await
     }

@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::FutureProducer;
 use tokio::sync::oneshot;
 
-use super::admin::is_not_there;
+use super::admin::is_unknown_topic;
 use super::context::{Context, lock};
 use super::error::{failed, kind_of};
 use super::url::KafkaUrl;
@@ -77,7 +77,7 @@ const CLASSIC_GROUP: [(&str, &str); 3] = [
 type Work = Box<dyn FnOnce() + Send>;
 
 /// How many calls may wait for the one thread that makes them.
-const DESK_LENGTH: usize = 256;
+const MAX_WAITING_CALLS: usize = 256;
 
 pub(super) struct Cluster {
     pub(super) url: KafkaUrl,
@@ -148,12 +148,12 @@ impl Cluster {
         let action = format!("look up the topic {topic}");
         let client = self.client()?;
         let metadata =
-            client.fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|error| because(&client, &action, error))?;
-        client.context().is_well();
+            client.fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|error| call_error(&client, &action, error))?;
+        client.context().clear_error();
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(0) };
         match found.error().map(Code::from) {
             None => Ok(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)),
-            Some(code) if is_not_there(code) => Ok(0),
+            Some(code) if is_unknown_topic(code) => Ok(0),
             Some(code) => Err(failed(&action, KafkaError::MetadataFetch(code))),
         }
     }
@@ -238,7 +238,7 @@ impl Cluster {
         let gone = || Error::new(ErrorKind::Unavailable, format_args!("cannot {action}: its thread has ended"));
         self.desk(action)?.try_send(work).map_err(|error| match error {
             TrySendError::Full(_) => {
-                let why = format!("cannot {action}: {DESK_LENGTH} calls wait for the servers already");
+                let why = format!("cannot {action}: {MAX_WAITING_CALLS} calls wait for the servers already");
                 Error::new(ErrorKind::Unavailable, why)
             }
             TrySendError::Disconnected(_) => gone(),
@@ -257,10 +257,10 @@ impl Cluster {
         if let Some(desk) = &*desk {
             return Ok(desk.clone());
         }
-        let (sender, work) = crossbeam_channel::bounded::<Work>(DESK_LENGTH);
+        let (sender, work) = crossbeam_channel::bounded::<Work>(MAX_WAITING_CALLS);
         let run = move || work.into_iter().for_each(|work| work());
         std::thread::Builder::new()
-            .name("kafka-desk".to_owned())
+            .name("kafka-calls".to_owned())
             .spawn(run)
             .map_err(|error| Error::caused(ErrorKind::Unavailable, format_args!("cannot {action}"), error))?;
         *desk = Some(sender.clone());
@@ -269,13 +269,13 @@ impl Cluster {
 }
 
 /// The error of a call, with the reason why where the client was told one.
-pub(super) fn because(client: &BaseConsumer<Context>, action: &str, error: KafkaError) -> Error {
+pub(super) fn call_error(client: &BaseConsumer<Context>, action: &str, error: KafkaError) -> Error {
     let error = failed(action, error);
     if error.kind() != ErrorKind::Unavailable {
         return error;
     }
-    hear(client);
-    client.context().trouble(action).unwrap_or(error)
+    serve_events(client);
+    client.context().reported_error(action).unwrap_or(error)
 }
 
 /// Why a client cannot go on: the error that it gives says only that it cannot.
@@ -287,10 +287,10 @@ pub(super) fn fatal(client: &BaseConsumer<Context>, error: KafkaError) -> Error 
 }
 
 /// Lets a client without messages say what it has to say.
-pub(super) fn hear(client: &BaseConsumer<Context>) {
+pub(super) fn serve_events(client: &BaseConsumer<Context>) {
     loop {
-        let told = client.context().told();
-        if client.poll(Duration::ZERO).is_none() && client.context().told() == told {
+        let told = client.context().event_count();
+        if client.poll(Duration::ZERO).is_none() && client.context().event_count() == told {
             return;
         }
     }
@@ -327,7 +327,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         busy.recv().unwrap();
-        for _ in 1..DESK_LENGTH {
+        for _ in 1..MAX_WAITING_CALLS {
             assert!(tokio::time::timeout(Duration::ZERO, ask()).await.is_err(), "it cannot have been answered");
         }
         let last = tokio::spawn(ask());

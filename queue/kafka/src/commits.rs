@@ -15,7 +15,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 pub(super) struct Commits {
     /// For the next commit.
-    waiting: Vec<Waiter>,
+    waiting: Vec<CommitWaiter>,
     sent: Option<Sent>,
     retry_at: Option<Instant>,
     /// Why the last one failed.
@@ -25,36 +25,36 @@ pub(super) struct Commits {
 }
 
 /// Who waits, for what.
-pub(super) enum Answer {
+pub(super) enum PendingReply {
     /// That what is settled is committed.
     Settled(oneshot::Sender<Result<()>>),
     /// That whoever has the partitions next will know of these deliveries.
     Received(Vec<Delivery>, oneshot::Sender<Result<Vec<Delivery>>>),
 }
 
-struct Waiter {
-    answer: Answer,
+struct CommitWaiter {
+    answer: PendingReply,
     deadline: Instant,
 }
 
 struct Sent {
-    waiters: Vec<Waiter>,
-    partitions: Vec<Committed>,
+    waiters: Vec<CommitWaiter>,
+    partitions: Vec<PartitionCommit>,
 }
 
 /// A partition in a commit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Committed {
+pub(super) struct PartitionCommit {
     pub(super) partition: u64,
-    pub(super) handed_out: i64,
+    pub(super) delivered: i64,
 }
 
 /// What came of a commit.
-pub(super) enum Outcome {
+pub(super) enum CommitOutcome {
     /// These are committed.
-    Committed(Vec<Committed>),
+    Committed(Vec<PartitionCommit>),
     /// These are not, and are to be committed again.
-    Failed(Vec<Committed>),
+    Failed(Vec<PartitionCommit>),
 }
 
 impl Commits {
@@ -63,8 +63,8 @@ impl Commits {
     }
 
     /// Answers when the next commit is done.
-    pub(super) fn wait(&mut self, answer: Answer) {
-        self.waiting.push(Waiter { answer, deadline: Instant::now() + CALL_TIMEOUT });
+    pub(super) fn wait(&mut self, answer: PendingReply) {
+        self.waiting.push(CommitWaiter { answer, deadline: Instant::now() + CALL_TIMEOUT });
     }
 
     /// Whether somebody waits for the next one.
@@ -88,7 +88,7 @@ impl Commits {
     }
 
     /// A commit of these has been sent.
-    pub(super) fn send(&mut self, partitions: Vec<Committed>) {
+    pub(super) fn send(&mut self, partitions: Vec<PartitionCommit>) {
         self.retry_at = None;
         self.sent = Some(Sent { waiters: std::mem::take(&mut self.waiting), partitions });
     }
@@ -99,12 +99,12 @@ impl Commits {
     }
 
     /// The commit that was sent has ended.
-    pub(super) fn ended(&mut self, result: Result<(), KafkaError>) -> Outcome {
-        let Some(sent) = self.sent.take() else { return Outcome::Committed(Vec::new()) };
+    pub(super) fn ended(&mut self, result: Result<(), KafkaError>) -> CommitOutcome {
+        let Some(sent) = self.sent.take() else { return CommitOutcome::Committed(Vec::new()) };
         match result {
             Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => {
                 sent.waiters.into_iter().for_each(|waiter| waiter.answer.confirm());
-                Outcome::Committed(sent.partitions)
+                CommitOutcome::Committed(sent.partitions)
             }
             Err(error) => {
                 if error.rdkafka_error_code() == Some(Code::OffsetMetadataTooLarge) {
@@ -114,7 +114,7 @@ impl Commits {
                 let mut waiters = sent.waiters;
                 if is_no_longer_ours(&error) {
                     // What is settled belongs to another: that is passed over.
-                    let settled = waiters.extract_if(.., |waiter| matches!(waiter.answer, Answer::Settled(_)));
+                    let settled = waiters.extract_if(.., |waiter| matches!(waiter.answer, PendingReply::Settled(_)));
                     settled.for_each(|waiter| waiter.answer.confirm());
                 }
                 tracing::debug!(%error, "a commit failed; trying again");
@@ -122,7 +122,7 @@ impl Commits {
                 self.retry_at = Some(Instant::now() + RETRY_AFTER);
                 waiters.append(&mut self.waiting);
                 self.waiting = waiters;
-                Outcome::Failed(sent.partitions)
+                CommitOutcome::Failed(sent.partitions)
             }
         }
     }
@@ -139,7 +139,7 @@ impl Commits {
     }
 }
 
-impl Answer {
+impl PendingReply {
     fn confirm(self) {
         match self {
             // Whoever asked may have gone. Deliveries that nobody takes are given back as they are dropped.

@@ -12,11 +12,11 @@ use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Context;
-use super::member::{Bell, unavailable};
+use super::member::{Waker, unavailable};
 use queue::Result;
 
 /// What is to be committed of a partition.
-pub(super) struct Commit {
+pub(super) struct OffsetCommit {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
     pub(super) offset: i64,
@@ -26,20 +26,20 @@ pub(super) struct Commit {
 /// Ends when it is dropped and what it was given is done.
 pub(super) struct Committer {
     /// `None`: it is to end.
-    work: Option<Sender<Vec<Commit>>>,
+    work: Option<Sender<Vec<OffsetCommit>>>,
     results: Receiver<KafkaResult<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Committer {
-    pub(super) fn start(consumer: Arc<BaseConsumer<Context>>, bell: Bell) -> Result<Self> {
-        let (work, inbox) = crossbeam_channel::unbounded::<Vec<Commit>>();
+    pub(super) fn start(consumer: Arc<BaseConsumer<Context>>, waker: Waker) -> Result<Self> {
+        let (work, inbox) = crossbeam_channel::unbounded::<Vec<OffsetCommit>>();
         let (outbox, results) = crossbeam_channel::unbounded();
         let run = move || {
             for commits in inbox {
                 // A member that has ended needs no result.
                 drop(outbox.send(commit(&consumer, &commits)));
-                bell.ring();
+                waker.wake();
             }
         };
         let started = std::thread::Builder::new().name("kafka-commit".to_owned()).spawn(run);
@@ -49,7 +49,7 @@ impl Committer {
     }
 
     /// Begins a commit; its result comes later.
-    pub(super) fn commit(&self, commits: Vec<Commit>) {
+    pub(super) fn commit(&self, commits: Vec<OffsetCommit>) {
         // The thread ends only after this is dropped.
         drop(self.work.as_ref().map(|work| work.send(commits)));
     }
@@ -71,9 +71,9 @@ impl Drop for Committer {
     }
 }
 
-fn commit(consumer: &BaseConsumer<Context>, commits: &[Commit]) -> KafkaResult<()> {
+fn commit(consumer: &BaseConsumer<Context>, commits: &[OffsetCommit]) -> KafkaResult<()> {
     let mut list = TopicPartitionList::with_capacity(commits.len());
-    for Commit { topic, partition, offset, mark } in commits {
+    for OffsetCommit { topic, partition, offset, mark } in commits {
         let mut element = list.add_partition(topic, *partition);
         element.set_offset(Offset::Offset(*offset))?;
         element.set_metadata(mark);

@@ -27,17 +27,17 @@ pub(super) enum Command {
     /// Settle these and answer when that is committed.
     Settle { settled: Vec<(DeliveryTag, Settlement)>, reply: oneshot::Sender<Result<()>> },
     /// A delivery was dropped.
-    GiveBack(DeliveryTag),
+    Requeue(DeliveryTag),
     /// librdkafka has something.
     Wake,
     /// Leave the group and end.
     Leave,
     /// End as if killed: nothing is committed, nothing is said to the group.
     #[cfg(test)]
-    Vanish,
+    Kill,
     /// Meet with this.
     #[cfg(test)]
-    Meet(super::Event, oneshot::Sender<()>),
+    Inject(super::InjectedEvent, oneshot::Sender<()>),
 }
 
 pub(super) struct KafkaConsumer {
@@ -105,12 +105,12 @@ impl Drop for KafkaConsumer {
 
 /// What a delivery knows of its consumer.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(super) struct Requeuer {
     commands: Sender<Command>,
     last_number: AtomicI64,
 }
 
-impl Hold {
+impl Requeuer {
     pub(super) fn new(commands: Sender<Command>) -> Self {
         Self { commands, last_number: AtomicI64::new(0) }
     }
@@ -122,9 +122,9 @@ impl Hold {
     }
 }
 
-impl RequeueOnDrop for Hold {
+impl RequeueOnDrop for Requeuer {
     fn requeue(self: Arc<Self>, tag: DeliveryTag) {
         // A consumer that has ended has given everything back.
-        drop(self.commands.send(Command::GiveBack(tag)));
+        drop(self.commands.send(Command::Requeue(tag)));
     }
 }

@@ -16,11 +16,11 @@ use queue::{Error, ErrorKind};
 
 /// Collects it until the thread that polls the client asks. A clone is of the same client.
 #[derive(Clone, Default)]
-pub(super) struct Context(Arc<Heard>);
+pub(super) struct Context(Arc<Reports>);
 
 #[derive(Default)]
-struct Heard {
-    trouble: Mutex<Option<Trouble>>,
+struct Reports {
+    trouble: Mutex<Option<ReportedError>>,
     /// What was refused, and has been warned of.
     warned: Mutex<Vec<Code>>,
     rebalances: Mutex<VecDeque<Rebalance>>,
@@ -40,14 +40,14 @@ pub(super) enum Rebalance {
 
 /// Why the servers cannot be reached, or what they refuse, as far as known.
 #[derive(Clone)]
-struct Trouble {
+struct ReportedError {
     code: Code,
     reason: String,
 }
 
 impl Context {
     /// Grows with everything that is told, so that whoever polls knows whether to poll again.
-    pub(super) fn told(&self) -> u64 {
+    pub(super) fn event_count(&self) -> u64 {
         self.0.told.load(Ordering::Relaxed)
     }
 
@@ -61,17 +61,17 @@ impl Context {
     }
 
     /// What was wanted has been done.
-    pub(super) fn is_well(&self) {
+    pub(super) fn clear_error(&self) {
         *lock(&self.0.trouble) = None;
     }
 
     /// A server has answered a question. What another refused, such as the group's coordinator, it goes on refusing.
-    pub(super) fn is_reached(&self) {
-        lock(&self.0.trouble).take_if(|trouble| is_of_the_connection(trouble.code));
+    pub(super) fn clear_connection_error(&self) {
+        lock(&self.0.trouble).take_if(|trouble| is_connection_error(trouble.code));
     }
 
     /// Why calls fail or are not answered, if a reason was told since all was well.
-    pub(super) fn trouble(&self, action: &str) -> Option<Error> {
+    pub(super) fn reported_error(&self, action: &str) -> Option<Error> {
         let trouble = lock(&self.0.trouble).clone()?;
         Some(Error::new(kind_of(trouble.code), format_args!("cannot {action}: {}", trouble.reason)))
     }
@@ -105,18 +105,18 @@ impl ClientContext for Context {
                 tracing::warn!(?code, reason, "kafka refuses this client something");
             }
         }
-        if kind == ErrorKind::Refused || is_of_the_connection(code) {
+        if kind == ErrorKind::Refused || is_connection_error(code) {
             let mut trouble = lock(&self.0.trouble);
             // "All are down" follows the reason why, and would hide it.
             if code != Code::AllBrokersDown || trouble.is_none() {
-                *trouble = Some(Trouble { code, reason: reason.to_owned() });
+                *trouble = Some(ReportedError { code, reason: reason.to_owned() });
             }
         }
     }
 }
 
 /// It keeps this client from any server; so one that answers shows that it is over.
-fn is_of_the_connection(code: Code) -> bool {
+fn is_connection_error(code: Code) -> bool {
     matches!(
         code,
         Code::AllBrokersDown
@@ -182,20 +182,20 @@ mod tests {
     #[test]
     fn what_is_refused_stays_so_whoever_else_answers() {
         let context = told(Code::GroupAuthorizationFailed);
-        context.is_reached();
-        let error = context.trouble("receive").unwrap();
+        context.clear_connection_error();
+        let error = context.reported_error("receive").unwrap();
         assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::Refused, "cannot receive: the reason"));
-        context.is_well();
-        assert!(context.trouble("receive").is_none());
+        context.clear_error();
+        assert!(context.reported_error("receive").is_none());
     }
 
     #[test]
     fn an_answer_shows_that_the_servers_are_in_reach() {
         for code in [Code::BrokerTransportFailure, Code::AllBrokersDown, Code::SaslAuthenticationFailed] {
             let context = told(code);
-            assert!(context.trouble("receive").is_some());
-            context.is_reached();
-            assert!(context.trouble("receive").is_none());
+            assert!(context.reported_error("receive").is_some());
+            context.clear_connection_error();
+            assert!(context.reported_error("receive").is_none());
         }
     }
 }

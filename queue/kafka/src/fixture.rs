@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use crate::{Event, KafkaBroker, KafkaUrl};
+use crate::{InjectedEvent, KafkaBroker, KafkaUrl};
 use queue::{Backend, Clock, Routes};
 use queue_contract::Fixture;
 use queue_embedded::StoreOptions;
@@ -50,10 +50,10 @@ impl KafkaFixture {
     }
 
     /// Every consumer meets with this.
-    pub(crate) async fn consumers_meet(&self, event: Event) {
+    pub(crate) async fn inject(&self, event: InjectedEvent) {
         let brokers: Vec<_> = self.processes.lock().unwrap().iter().map(|(_, broker)| Arc::clone(broker)).collect();
         for broker in brokers {
-            broker.consumers_meet(event).await;
+            broker.inject(event).await;
         }
     }
 }
@@ -72,11 +72,11 @@ impl Fixture for KafkaFixture {
     async fn kill(&self, process: Backend) {
         let mut processes = self.processes.lock().unwrap();
         let found = processes.iter().position(|(known, _)| Arc::ptr_eq(&known.broker, &process.broker));
-        processes.swap_remove(found.unwrap()).1.vanish();
+        processes.swap_remove(found.unwrap()).1.kill_consumers();
     }
 
     async fn give_up_on_consumers(&self) {
-        self.consumers_meet(Event::TakenForDead).await;
+        self.inject(InjectedEvent::RemovedFromGroup).await;
     }
 
     fn now(&self) -> Timestamp {

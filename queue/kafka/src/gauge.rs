@@ -8,8 +8,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::admin::{self, Committed, Question};
-use super::cluster::{CALL_TIMEOUT, Cluster, because, hear};
+use super::admin::{self, CommittedOffset, OffsetsQuery};
+use super::cluster::{CALL_TIMEOUT, Cluster, call_error, serve_events};
 use super::context::Context;
 
 use super::error::failed;
@@ -41,7 +41,7 @@ impl Gauge for KafkaGauge {
         let read = move |cluster: &Cluster| {
             let client = cluster.client()?;
             let depths = read_depths(cluster, &client, &asked);
-            hear(&client);
+            serve_events(&client);
             depths
         };
         same_for_all(pools, self.cluster.ask("read the depths", read).await)
@@ -49,7 +49,7 @@ impl Gauge for KafkaGauge {
 }
 
 /// A pool whose topics were found.
-struct Found {
+struct PoolTopics {
     topics: Vec<(String, Class)>,
     partitions: TopicPartitionList,
     max_consumers: u64,
@@ -62,16 +62,16 @@ fn read_depths(cluster: &Cluster, client: &BaseConsumer<Context>, pools: &[PoolN
         return Ok(Vec::new());
     }
     let counts =
-        admin::partition_counts(client, &topics).map_err(|error| because(client, "look up the topics", error))?;
-    let found: Vec<Result<Found>> = pools.iter().map(|pool| find(cluster, pool, &counts)).collect();
-    let is_asked = |found: &Result<Found>| found.as_ref().is_ok_and(|found| found.partitions.count() > 0);
+        admin::partition_counts(client, &topics).map_err(|error| call_error(client, "look up the topics", error))?;
+    let found: Vec<Result<PoolTopics>> = pools.iter().map(|pool| find(cluster, pool, &counts)).collect();
+    let is_asked = |found: &Result<PoolTopics>| found.as_ref().is_ok_and(|found| found.partitions.count() > 0);
 
     // In this order: what is taken or comes meanwhile is counted as waiting rather than not at all.
     let asked = pools.iter().zip(&found).filter(|(_, found)| is_asked(found));
     let questions: Vec<_> = asked
         .filter_map(|(pool, found)| {
             let partitions = found.as_ref().ok()?.partitions.clone();
-            Some(Question { group: cluster.url.group(pool), partitions })
+            Some(OffsetsQuery { group: cluster.url.group(pool), partitions })
         })
         .collect();
     let mut committed = admin::committed(client, &questions, CALL_TIMEOUT).into_iter();
@@ -83,17 +83,18 @@ fn read_depths(cluster: &Cluster, client: &BaseConsumer<Context>, pools: &[PoolN
             every.add_partition_range(topic, 0, count - 1);
         }
     }
-    let at = |end| offsets(client, &every, end).map_err(|error| because(client, "read the ends of the logs", error));
+    let at = |end| offsets(client, &every, end).map_err(|error| call_error(client, "read the ends of the logs", error));
     let (starts, ends) = (at(LOG_START)?, at(LOG_END)?);
-    client.context().is_well();
+    client.context().clear_error();
 
-    let depth = |(pool, found): (&PoolName, Result<Found>)| {
+    let depth = |(pool, found): (&PoolName, Result<PoolTopics>)| {
         let is_asked = is_asked(&found);
-        let Found { topics, max_consumers, .. } = found?;
+        let PoolTopics { topics, max_consumers, .. } = found?;
         let mut depth = Depth { in_flight: Some(0), max_consumers: Some(max_consumers), ..Depth::default() };
         let committed = if is_asked { committed.next() } else { None };
-        let reading = |error| because(client, &format!("read the depth of the pool {pool}"), error);
-        for Committed { topic, partition, offset } in committed.transpose().map_err(reading)?.unwrap_or_default() {
+        let reading = |error| call_error(client, &format!("read the depth of the pool {pool}"), error);
+        for CommittedOffset { topic, partition, offset } in committed.transpose().map_err(reading)?.unwrap_or_default()
+        {
             let place = (topic, partition);
             let (start, end) =
                 (offset_in(&starts, &place).map_err(reading)?, offset_in(&ends, &place).map_err(reading)?);
@@ -109,7 +110,7 @@ fn read_depths(cluster: &Cluster, client: &BaseConsumer<Context>, pools: &[PoolN
     Ok(pools.iter().zip(found).map(depth).collect())
 }
 
-fn find(cluster: &Cluster, pool: &PoolName, counts: &HashMap<String, KafkaResult<i32>>) -> Result<Found> {
+fn find(cluster: &Cluster, pool: &PoolName, counts: &HashMap<String, KafkaResult<i32>>) -> Result<PoolTopics> {
     let topics = cluster.topics(pool);
     let (mut partitions, mut most) = (TopicPartitionList::new(), 0);
     for (topic, _) in &topics {
@@ -125,7 +126,7 @@ fn find(cluster: &Cluster, pool: &PoolName, counts: &HashMap<String, KafkaResult
     }
     // A consumer with partitions of an idle class alone finds nothing, so those of one class are what can be shared.
     let shares = if most == 0 { cluster.url.partitions() } else { most };
-    Ok(Found { topics, partitions, max_consumers: u64::from(shares.unsigned_abs()) })
+    Ok(PoolTopics { topics, partitions, max_consumers: u64::from(shares.unsigned_abs()) })
 }
 
 /// Where the logs of these partitions start, or end: one question to each server, however many they are.
@@ -161,9 +162,9 @@ fn depth_of(start: i64, end: i64, committed: Option<&(i64, Mark)>) -> (u64, u64)
         // What was open has left the log; or the log was cut short or has begun anew, and is read from its start.
         return (end.saturating_sub(start).max(0).unsigned_abs(), 0);
     }
-    let handed_out = committed.saturating_add_unsigned(mark.handed_out);
-    let never_handed_out = end.saturating_sub(handed_out).max(0).unsigned_abs();
-    (never_handed_out + mark.back, mark.open_count() - mark.back)
+    let delivered = committed.saturating_add_unsigned(mark.delivered);
+    let never_handed_out = end.saturating_sub(delivered).max(0).unsigned_abs();
+    (never_handed_out + mark.returned, mark.open_count() - mark.returned)
 }
 
 #[cfg(test)]
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_open_is_held_unless_it_was_given_back() {
-        let mark = Mark { handed_out: 5, back: 1, open: vec![0..=1, 4..=4] };
+        let mark = Mark { delivered: 5, returned: 1, open: vec![0..=1, 4..=4] };
         assert_eq!(depth_of(0, 20, Some(&(10, mark))), (5 + 1, 2));
     }
 
@@ -184,13 +185,13 @@ mod tests {
 
     #[test]
     fn what_has_left_the_log_is_not_counted() {
-        assert_eq!(depth_of(15, 20, Some(&(10, Mark { handed_out: 2, back: 0, open: vec![0..=1] }))), (5, 0));
+        assert_eq!(depth_of(15, 20, Some(&(10, Mark { delivered: 2, returned: 0, open: vec![0..=1] }))), (5, 0));
     }
 
     #[test]
     fn a_log_that_ends_before_the_commit_waits_from_its_start() {
         assert_eq!(depth_of(0, 3, Some(&(10, Mark::default()))), (3, 0));
-        assert_eq!(depth_of(2, 3, Some(&(10, Mark { handed_out: 2, back: 0, open: vec![0..=1] }))), (1, 0));
+        assert_eq!(depth_of(2, 3, Some(&(10, Mark { delivered: 2, returned: 0, open: vec![0..=1] }))), (1, 0));
         assert_eq!(depth_of(0, 0, Some(&(10, Mark::default()))), (0, 0));
     }
 }

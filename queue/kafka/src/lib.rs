@@ -23,7 +23,6 @@ use queue::{Announcer, Broker, Consumer, Gauge, PoolExpectation, PoolName, Produ
 
 mod admin;
 mod announcer;
-mod assigning;
 mod cluster;
 mod commits;
 mod committer;
@@ -33,18 +32,19 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod gauge;
-mod held;
 mod mark;
 mod member;
 mod membership;
 mod partition;
 mod producer;
 mod publisher;
+mod rebalance;
 mod record;
 mod risks;
 #[cfg(test)]
 mod tests;
 mod tracker;
+mod unsettled;
 mod url;
 
 use announcer::KafkaAnnouncer;
@@ -58,13 +58,13 @@ pub use url::KafkaUrl;
 /// What a test lets a member of a group meet with.
 #[cfg(test)]
 #[derive(Clone, Copy)]
-pub(crate) enum Event {
+pub(crate) enum InjectedEvent {
     /// The group takes it for dead.
-    TakenForDead,
+    RemovedFromGroup,
     /// Its membership ends, as after an error that nothing but joining anew helps against.
-    Ended,
+    MembershipEnded,
     /// Its logs begin anew: their offsets come once more.
-    LogsBegunAnew,
+    LogsRestarted,
 }
 
 /// The broker that a [`KafkaUrl`] names.
@@ -86,20 +86,20 @@ impl KafkaBroker {
 
     /// Its consumers end as if killed.
     #[cfg(test)]
-    pub(crate) fn vanish(&self) {
+    pub(crate) fn kill_consumers(&self) {
         for member in self.members.lock().unwrap().drain(..) {
-            drop(member.send(consumer::Command::Vanish));
+            drop(member.send(consumer::Command::Kill));
         }
     }
 
     /// Its consumers meet with this.
     #[cfg(test)]
-    pub(crate) async fn consumers_meet(&self, event: Event) {
+    pub(crate) async fn inject(&self, event: InjectedEvent) {
         let members = self.members.lock().unwrap().clone();
         for member in members {
             let (reply, answer) = tokio::sync::oneshot::channel();
             // One that has left is none.
-            if member.send(consumer::Command::Meet(event, reply)).is_ok() {
+            if member.send(consumer::Command::Inject(event, reply)).is_ok() {
                 drop(answer.await);
             }
         }

@@ -24,9 +24,9 @@ pub(super) const MAX_BYTES: usize = 2_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Mark {
     /// So many were handed out.
-    pub(super) handed_out: u64,
+    pub(super) delivered: u64,
     /// So many of those that are open are in nobody's hands.
-    pub(super) back: u64,
+    pub(super) returned: u64,
     /// Those that are not done, in order.
     pub(super) open: Vec<RangeInclusive<u64>>,
 }
@@ -48,8 +48,8 @@ impl Mark {
     /// The text, of at most `max_bytes`. Where there is no room for every range the last one reaches to the end: what is
     /// done there may come again, and nothing is lost.
     pub(super) fn to_text(&self, max_bytes: usize) -> String {
-        let mut text = format!("{VERSION};{};{};", self.handed_out, self.back);
-        let to_end = |first: u64| format!("{first}-{}", self.handed_out.saturating_sub(1).max(first));
+        let mut text = format!("{VERSION};{};{};", self.delivered, self.returned);
+        let to_end = |first: u64| format!("{first}-{}", self.delivered.saturating_sub(1).max(first));
         for (index, run) in self.open.iter().enumerate() {
             let separator = if index == 0 { "" } else { "," };
             let written = if run.start() == run.end() {
@@ -77,20 +77,20 @@ impl Mark {
         if parts.next()? != VERSION {
             return None;
         }
-        let handed_out: u64 = parts.next()?.parse().ok()?;
+        let delivered: u64 = parts.next()?.parse().ok()?;
         let back = parts.next()?.parse().ok()?;
         let mut open: Vec<RangeInclusive<u64>> = Vec::new();
         for run in parts.next()?.split(',').filter(|run| !run.is_empty()) {
             let (first, last) = run.split_once('-').unwrap_or((run, run));
             let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
             let follows = open.last().is_none_or(|before| *before.end() < first);
-            if !follows || last < first || last >= handed_out {
+            if !follows || last < first || last >= delivered {
                 return None;
             }
             open.push(first..=last);
         }
-        let mark = Self { handed_out, back, open };
-        (parts.next().is_none() && mark.back <= mark.open_count()).then_some(mark)
+        let mark = Self { delivered, returned, open };
+        (parts.next().is_none() && mark.returned <= mark.open_count()).then_some(mark)
     }
 }
 
@@ -102,9 +102,9 @@ mod tests {
 
     fn marks() -> impl Strategy<Value = Mark> {
         (proptest::collection::btree_set(0..5_000u64, 0..1_500), 0..100u64).prop_map(|(open, beyond)| {
-            let mut mark = Mark { handed_out: open.last().map_or(0, |last| last + 1) + beyond, ..Mark::default() };
+            let mut mark = Mark { delivered: open.last().map_or(0, |last| last + 1) + beyond, ..Mark::default() };
             open.into_iter().for_each(|offset| mark.push(offset));
-            mark.back = mark.open_count() / 2;
+            mark.returned = mark.open_count() / 2;
             mark
         })
     }
@@ -121,7 +121,7 @@ mod tests {
             let text = mark.to_text(max_bytes);
             prop_assert!(text.len() <= max_bytes);
             let read = Mark::from_text(&text).unwrap();
-            prop_assert_eq!(read.handed_out, mark.handed_out);
+            prop_assert_eq!(read.delivered, mark.delivered);
             for run in &mark.open {
                 prop_assert!(run.clone().all(|offset| read.open.iter().any(|known| known.contains(&offset))));
             }
@@ -130,7 +130,7 @@ mod tests {
         #[test]
         fn any_text_is_read_or_passed_over(text in "[0-9;,x-]{0,40}") {
             if let Some(mark) = Mark::from_text(&text) {
-                prop_assert!(mark.back <= mark.open_count() && mark.open_count() <= mark.handed_out);
+                prop_assert!(mark.returned <= mark.open_count() && mark.open_count() <= mark.delivered);
             }
         }
     }

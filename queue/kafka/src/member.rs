@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::oneshot;
 
 use super::cluster::Cluster;
-use super::consumer::{Command, Hold};
+use super::consumer::{Command, Requeuer};
 use super::membership::Membership;
 use queue::driver::Delivery;
 use queue::{Error, ErrorKind, PoolName, Result};
@@ -34,38 +34,38 @@ pub(super) struct Member {
     cluster: Arc<Cluster>,
     pool: PoolName,
     inbox: Receiver<Command>,
-    bell: Bell,
-    hold: Arc<Hold>,
+    waker: Waker,
+    requeuer: Arc<Requeuer>,
     /// Told once the group has given us our share, or there is no use in waiting for it.
     joined: Option<oneshot::Sender<()>>,
-    receives: VecDeque<Receive>,
-    ending: Option<Ending>,
+    receives: VecDeque<ReceiveRequest>,
+    stop: Option<StopMode>,
 }
 
 /// A call that waits for deliveries.
-pub(super) struct Receive {
+pub(super) struct ReceiveRequest {
     pub(super) max: usize,
     pub(super) since: Instant,
     pub(super) reply: oneshot::Sender<Result<Vec<Delivery>>>,
 }
 
 #[derive(Clone, Copy)]
-enum Ending {
+enum StopMode {
     Leave,
     #[cfg(test)]
-    Vanish,
+    Kill,
 }
 
 /// Wakes the member from librdkafka's threads, once until it has woken.
 #[derive(Clone)]
-pub(super) struct Bell {
+pub(super) struct Waker {
     commands: Sender<Command>,
-    has_rung: Arc<AtomicBool>,
+    is_pending: Arc<AtomicBool>,
 }
 
-impl Bell {
-    pub(super) fn ring(&self) {
-        if !self.has_rung.swap(true, Ordering::AcqRel) {
+impl Waker {
+    pub(super) fn wake(&self) {
+        if !self.is_pending.swap(true, Ordering::AcqRel) {
             // A member that has ended needs no waking.
             drop(self.commands.send(Command::Wake));
         }
@@ -80,14 +80,14 @@ impl Member {
         inbox: Receiver<Command>,
         joined: oneshot::Sender<()>,
     ) -> Self {
-        let bell = Bell { commands: commands.clone(), has_rung: Arc::default() };
-        let hold = Arc::new(Hold::new(commands));
-        Self { cluster, pool, inbox, bell, hold, joined: Some(joined), receives: VecDeque::new(), ending: None }
+        let waker = Waker { commands: commands.clone(), is_pending: Arc::default() };
+        let requeuer = Arc::new(Requeuer::new(commands));
+        Self { cluster, pool, inbox, waker, requeuer, joined: Some(joined), receives: VecDeque::new(), stop: None }
     }
 
     pub(super) fn run(mut self) {
         let mut pause = FIRST_PAUSE;
-        while self.ending.is_none() {
+        while self.stop.is_none() {
             let joined_at = Instant::now();
             let Err(error) = self.take_part() else { return };
             if joined_at.elapsed() > LONGEST_PAUSE * 4 {
@@ -106,24 +106,25 @@ impl Member {
         let jobs = self.cluster.topics(&self.pool).into_iter().map(|(topic, _)| topic);
         let results = self.cluster.routes.results_to(&self.pool).map(str::to_owned);
         self.cluster.ensure_topics(jobs.chain(results).collect())?;
-        let mut membership = Membership::join(&self.cluster, &self.pool, self.bell.clone(), Arc::clone(&self.hold))?;
+        let mut membership =
+            Membership::join(&self.cluster, &self.pool, self.waker.clone(), Arc::clone(&self.requeuer))?;
         let mut leave_by = None;
         loop {
             membership.poll()?;
-            membership.hear_commits();
+            membership.finish_commits();
             membership.rebalance()?;
             if membership.has_share() {
                 self.joined = None;
             }
-            match self.ending {
+            match self.stop {
                 None => membership.serve(&mut self.receives),
                 #[cfg(test)]
-                Some(Ending::Vanish) => {
-                    membership.vanish();
+                Some(StopMode::Kill) => {
+                    membership.abandon();
                     return Ok(());
                 }
-                Some(Ending::Leave) => {
-                    membership.give_everything_back();
+                Some(StopMode::Leave) => {
+                    membership.requeue_all();
                     let deadline = *leave_by.get_or_insert_with(|| Instant::now() + LEAVE_PATIENCE);
                     if membership.is_committed() || Instant::now() > deadline {
                         return Ok(());
@@ -131,7 +132,7 @@ impl Member {
                 }
             }
             membership.commit();
-            if let Err(error) = membership.look_after(&self.receives) {
+            if let Err(error) = membership.check_stalled_receives(&self.receives) {
                 self.refuse(&error);
             }
             let tick = if membership.is_something_due() || leave_by.is_some() { SHORT_TICK } else { TICK };
@@ -146,23 +147,23 @@ impl Member {
     fn follow(&mut self, command: Command, membership: Option<&mut Membership>) {
         match (command, membership) {
             (Command::Receive { max, reply }, _) => {
-                self.receives.push_back(Receive { max, since: Instant::now(), reply });
+                self.receives.push_back(ReceiveRequest { max, since: Instant::now(), reply });
             }
             (Command::Settle { settled, reply }, Some(membership)) => membership.settle(settled, reply),
             // Without a membership nothing is held: everything is passed over.
             (Command::Settle { reply, .. }, None) => drop(reply.send(Ok(()))),
-            (Command::GiveBack(tag), Some(membership)) => membership.give_back(tag),
-            (Command::GiveBack(_), None) => {}
-            (Command::Wake, _) => self.bell.has_rung.store(false, Ordering::Release),
+            (Command::Requeue(tag), Some(membership)) => membership.requeue(tag),
+            (Command::Requeue(_), None) => {}
+            (Command::Wake, _) => self.waker.is_pending.store(false, Ordering::Release),
             (Command::Leave, _) => {
-                self.ending.get_or_insert(Ending::Leave);
+                self.stop.get_or_insert(StopMode::Leave);
             }
             #[cfg(test)]
-            (Command::Vanish, _) => self.ending = Some(Ending::Vanish),
+            (Command::Kill, _) => self.stop = Some(StopMode::Kill),
             #[cfg(test)]
-            (Command::Meet(event, reply), membership) => {
+            (Command::Inject(event, reply), membership) => {
                 if let Some(membership) = membership {
-                    membership.meet(event);
+                    membership.inject(event);
                 }
                 reply.send(()).unwrap();
             }
@@ -179,7 +180,7 @@ impl Member {
 
     fn pause(&mut self, duration: Duration) {
         let until = Instant::now() + duration;
-        while self.ending.is_none()
+        while self.stop.is_none()
             && let Ok(command) = self.inbox.recv_deadline(until)
         {
             self.follow(command, None);

@@ -9,17 +9,17 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
-use super::assigning::{Assigning, Unanswered};
-use super::cluster::{CALL_TIMEOUT, Cluster, because, fatal};
-use super::commits::{Answer, Commits, Committed, Outcome};
+use super::cluster::{CALL_TIMEOUT, Cluster, call_error, fatal};
+use super::commits::{CommitOutcome, Commits, PartitionCommit, PendingReply};
 use super::committer::Committer;
-use super::consumer::Hold;
+use super::consumer::Requeuer;
 use super::context::{Context, Rebalance, answer};
 use super::error::failed;
-use super::held::{Held, Place};
 use super::mark::Mark;
-use super::member::{Bell, Receive, unavailable};
-use super::partition::{Partition, Taken};
+use super::member::{ReceiveRequest, Waker, unavailable};
+use super::partition::{Partition, ReceivedRecord};
+use super::rebalance::{PendingAssignment, PendingRebalance};
+use super::unsettled::{RecordPosition, UnsettledDeliveries};
 use queue::driver::{Delivery, DeliveryTag, Settlement};
 use queue::{Class, PoolName, Result};
 
@@ -43,15 +43,15 @@ pub(super) struct Membership {
     consumer: Arc<BaseConsumer<Context>>,
     pool: PoolName,
     topics: Vec<(Arc<str>, Class)>,
-    bell: Bell,
-    held: Held,
+    waker: Waker,
+    unsettled: UnsettledDeliveries,
     /// How many partitions have been ours: each gets a number of its own.
     partitions_seen: u64,
     commits: Commits,
     /// Since when something is to be committed, whether or not anybody waits for it.
     uncommitted_since: Option<Instant>,
     /// A rebalance that is not answered yet.
-    unanswered: Option<Unanswered>,
+    pending_rebalance: Option<PendingRebalance>,
     has_share: bool,
     is_leaving: bool,
     /// Which partition of a class comes first.
@@ -61,27 +61,27 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    pub(super) fn join(cluster: &Cluster, pool: &PoolName, bell: Bell, hold: Arc<Hold>) -> Result<Self> {
+    pub(super) fn join(cluster: &Cluster, pool: &PoolName, waker: Waker, requeuer: Arc<Requeuer>) -> Result<Self> {
         let topics = cluster.topics(pool).into_iter().map(|(topic, class)| (Arc::from(topic), class));
         let topics: Vec<(Arc<str>, Class)> = topics.collect();
         let mut consumer = cluster.consumer(pool)?;
-        let ring = bell.clone();
-        consumer.set_nonempty_callback(move || ring.ring());
+        let waker = waker.clone();
+        consumer.set_nonempty_callback(move || waker.wake());
         let names: Vec<&str> = topics.iter().map(|(topic, _)| &**topic).collect();
         consumer.subscribe(&names).map_err(|error| failed("subscribe", error))?;
         let consumer = Arc::new(consumer);
         Ok(Self {
             partitions: BTreeMap::new(),
-            committer: Committer::start(Arc::clone(&consumer), bell.clone())?,
+            committer: Committer::start(Arc::clone(&consumer), waker.clone())?,
             consumer,
             pool: pool.clone(),
             topics,
-            bell,
-            held: Held::new(hold),
+            waker,
+            unsettled: UnsettledDeliveries::new(requeuer),
             partitions_seen: 0,
             commits: Commits::new(),
             uncommitted_since: None,
-            unanswered: None,
+            pending_rebalance: None,
             has_share: false,
             is_leaving: false,
             turn: 0,
@@ -97,12 +97,12 @@ impl Membership {
             return Err(unavailable("a test has ended the membership"));
         }
         loop {
-            let told = self.consumer.context().told();
+            let told = self.consumer.context().event_count();
             match self.consumer.poll(Duration::ZERO) {
-                None if self.consumer.context().told() == told => return Ok(()),
+                None if self.consumer.context().event_count() == told => return Ok(()),
                 None | Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(fatal(&self.consumer, error)),
-                // The context has heard the reason too: whoever waits for long is told, see `look_after`.
+                // The context has heard the reason too: whoever waits for long is told, see `check_stalled_receives`.
                 Some(Err(error)) => tracing::debug!(pool = %self.pool, %error, "the kafka consumer has trouble"),
                 Some(Ok(_)) => {
                     // It would be lost. Whoever joins anew starts from what is committed.
@@ -112,18 +112,18 @@ impl Membership {
         }
     }
 
-    pub(super) fn hear_commits(&mut self) {
+    pub(super) fn finish_commits(&mut self) {
         while let Some(result) = self.committer.result() {
             match self.commits.ended(result) {
-                Outcome::Committed(committed) => {
-                    self.consumer.context().is_well();
-                    for Committed { partition, handed_out } in committed {
+                CommitOutcome::Committed(committed) => {
+                    self.consumer.context().clear_error();
+                    for PartitionCommit { partition, delivered } in committed {
                         if let Some(partition) = self.partitions.get_mut(&partition) {
-                            partition.is_committed(handed_out);
+                            partition.is_committed(delivered);
                         }
                     }
                 }
-                Outcome::Failed(committed) => self.soil(committed),
+                CommitOutcome::Failed(committed) => self.mark_dirty(committed),
             }
         }
         self.commits.expire();
@@ -135,16 +135,16 @@ impl Membership {
             self.uncommitted_since.get_or_insert_with(Instant::now);
         }
         let is_late = self.uncommitted_since.is_some_and(|since| since.elapsed() >= COMMIT_PATIENCE);
-        let is_urgent = self.commits.is_waited_for() || self.is_leaving || self.unanswered.is_some();
+        let is_urgent = self.commits.is_waited_for() || self.is_leaving || self.pending_rebalance.is_some();
         if !self.commits.may_send() || !(is_urgent || is_late) {
             return;
         }
         self.uncommitted_since = None;
         let (mut commits, mut committed) = (Vec::new(), Vec::new());
         for (id, partition) in self.partitions.iter_mut().filter(|(_, partition)| partition.is_dirty) {
-            let (commit, handed_out) = partition.commit(&self.consumer, self.commits.mark_bytes);
+            let (commit, delivered) = partition.commit(&self.consumer, self.commits.mark_bytes);
             commits.push(commit);
-            committed.push(Committed { partition: *id, handed_out });
+            committed.push(PartitionCommit { partition: *id, delivered });
         }
         if committed.is_empty() {
             self.commits.nothing_to_send();
@@ -154,8 +154,8 @@ impl Membership {
         }
     }
 
-    fn soil(&mut self, committed: Vec<Committed>) {
-        for Committed { partition, .. } in committed {
+    fn mark_dirty(&mut self, committed: Vec<PartitionCommit>) {
+        for PartitionCommit { partition, .. } in committed {
             if let Some(partition) = self.partitions.get_mut(&partition) {
                 partition.is_dirty = true;
             }
@@ -168,7 +168,7 @@ impl Membership {
 
     /// Whether time alone changes something.
     pub(super) fn is_something_due(&self) -> bool {
-        self.unanswered.is_some() || self.commits.is_retrying() || self.uncommitted_since.is_some()
+        self.pending_rebalance.is_some() || self.commits.is_retrying() || self.uncommitted_since.is_some()
     }
 
     /// The group has said which partitions are ours.
@@ -179,40 +179,40 @@ impl Membership {
     /// Follows the group, as far as it can be followed now.
     pub(super) fn rebalance(&mut self) -> Result<()> {
         loop {
-            let mut unanswered = match self.unanswered.take() {
-                Some(unanswered) => unanswered,
+            let mut pending_rebalance = match self.pending_rebalance.take() {
+                Some(pending_rebalance) => pending_rebalance,
                 None => match self.consumer.context().next_rebalance() {
                     None => return Ok(()),
                     Some(Rebalance::Assign(partitions)) => {
-                        Unanswered::Assign(Assigning::new(partitions, Instant::now()))
+                        PendingRebalance::Assign(PendingAssignment::new(partitions, Instant::now()))
                     }
                     Some(Rebalance::Lost(partitions)) => {
                         tracing::warn!(pool = %self.pool, "the group has taken this consumer for dead; it joins again");
-                        Unanswered::Revoke { partitions, deadline: Instant::now() }
+                        PendingRebalance::Revoke { partitions, deadline: Instant::now() }
                     }
                     Some(Rebalance::Revoke(partitions)) => {
-                        self.each_of(&partitions, Partition::begin_to_leave);
-                        Unanswered::Revoke { partitions, deadline: Instant::now() + HANDOVER_PATIENCE }
+                        self.each_of(&partitions, Partition::stop_delivering);
+                        PendingRebalance::Revoke { partitions, deadline: Instant::now() + HANDOVER_PATIENCE }
                     }
                 },
             };
-            let answered = match &mut unanswered {
-                Unanswered::Assign(assigning) => self.assign(assigning)?,
-                Unanswered::Revoke { partitions, deadline } => self.revoke(partitions, *deadline)?,
+            let answered = match &mut pending_rebalance {
+                PendingRebalance::Assign(assignment) => self.assign(assignment)?,
+                PendingRebalance::Revoke { partitions, deadline } => self.revoke(partitions, *deadline)?,
             };
             if !answered {
-                self.unanswered = Some(unanswered);
+                self.pending_rebalance = Some(pending_rebalance);
                 return Ok(());
             }
         }
     }
 
     /// Takes partitions over, from where the group has committed. `false`: the coordinator cannot say where, yet.
-    fn assign(&mut self, assigning: &mut Assigning) -> Result<bool> {
-        if !assigning.is_due(Instant::now()) {
+    fn assign(&mut self, assignment: &mut PendingAssignment) -> Result<bool> {
+        if !assignment.is_due(Instant::now()) {
             return Ok(false);
         }
-        let (action, partitions) = ("take over partitions", &assigning.partitions);
+        let (action, partitions) = ("take over partitions", &assignment.partitions);
         let committed = match partitions.count() {
             0 => Ok(partitions.clone()),
             _ => self.consumer.committed_offsets(partitions.clone(), CALL_TIMEOUT),
@@ -222,9 +222,9 @@ impl Membership {
         let committed = match committed.and_then(all_told) {
             Ok(committed) => committed,
             Err(error) => {
-                let error = because(&self.consumer, action, error);
+                let error = call_error(&self.consumer, action, error);
                 tracing::warn!(pool = %self.pool, %error, "the group's offsets are not known; asking again");
-                return assigning.put_off(error, Instant::now()).map(|()| false);
+                return assignment.put_off(error, Instant::now()).map(|()| false);
             }
         };
         let mut list = TopicPartitionList::new();
@@ -234,8 +234,8 @@ impl Membership {
             let queue = self.consumer.split_partition_queue(topic, number);
             let mut queue =
                 queue.ok_or_else(|| unavailable(format_args!("cannot {action}: {topic}/{number} has no queue")))?;
-            let ring = self.bell.clone();
-            queue.set_nonempty_callback(move || ring.ring());
+            let waker = self.waker.clone();
+            queue.set_nonempty_callback(move || waker.wake());
             let at = match element.offset() {
                 Offset::Offset(offset) => Some((offset, Mark::from_text(element.metadata()))),
                 _ => None,
@@ -247,7 +247,7 @@ impl Membership {
             self.partitions.insert(self.partitions_seen, partition);
         }
         answer(&self.consumer, true, &list).map_err(|error| failed(action, error))?;
-        self.consumer.context().is_well();
+        self.consumer.context().clear_error();
         self.has_share = true;
         tracing::debug!(pool = %self.pool, added = list.count(), all = self.partitions.len(), "partitions assigned");
         Ok(true)
@@ -257,7 +257,7 @@ impl Membership {
     fn revoke(&mut self, partitions: &TopicPartitionList, deadline: Instant) -> Result<bool> {
         let (mut is_held, mut is_dirty) = (false, self.commits.is_sent());
         self.each_of(partitions, |partition| {
-            is_held |= partition.is_held();
+            is_held |= partition.has_held_records();
             is_dirty |= partition.is_dirty;
         });
         let is_late = Instant::now() >= deadline || self.consumer.assignment_lost();
@@ -274,7 +274,7 @@ impl Membership {
     /// What is out of these is no longer ours.
     fn forget(&mut self, partitions: &TopicPartitionList) {
         self.partitions.retain(|_, partition| partitions.find_partition(&partition.topic, partition.number).is_none());
-        self.held.retain(|id| self.partitions.contains_key(&id));
+        self.unsettled.retain(|id| self.partitions.contains_key(&id));
     }
 
     fn each_of(&mut self, partitions: &TopicPartitionList, mut act: impl FnMut(&mut Partition)) {
@@ -285,7 +285,7 @@ impl Membership {
     }
 
     /// Hands out what is there.
-    pub(super) fn serve(&mut self, receives: &mut VecDeque<Receive>) {
+    pub(super) fn serve(&mut self, receives: &mut VecDeque<ReceiveRequest>) {
         while let Some(receive) = receives.pop_front() {
             if receive.reply.is_closed() {
                 continue;
@@ -303,7 +303,7 @@ impl Membership {
     }
 
     /// The most urgent there is. A class waits until those above it are known to have nothing.
-    fn take(&mut self, max: usize, since: Instant) -> Result<Vec<(u64, Taken)>, KafkaError> {
+    fn take(&mut self, max: usize, since: Instant) -> Result<Vec<(u64, ReceivedRecord)>, KafkaError> {
         let mut all = Vec::new();
         self.turn = self.turn.wrapping_add(1);
         for class in Class::ALL {
@@ -341,19 +341,19 @@ impl Membership {
         Ok(all)
     }
 
-    fn hand_out(&mut self, all: Vec<(u64, Taken)>, reply: oneshot::Sender<Result<Vec<Delivery>>>) {
+    fn hand_out(&mut self, all: Vec<(u64, ReceivedRecord)>, reply: oneshot::Sender<Result<Vec<Delivery>>>) {
         let mut deliveries = Vec::with_capacity(all.len());
         let mut is_news = false;
-        for (id, Taken { log, offset, read, redelivered }) in all {
-            is_news |= self.partitions.get(&id).is_none_or(|partition| !partition.is_known_as_handed_out(offset));
-            let (tag, holder) = self.held.add(Place { partition: id, log, offset });
+        for (id, ReceivedRecord { log, offset, read, redelivered }) in all {
+            is_news |= self.partitions.get(&id).is_none_or(|partition| !partition.is_committed_as_delivered(offset));
+            let (tag, holder) = self.unsettled.add(RecordPosition { partition: id, log, offset });
             deliveries.push(match &read.unreadable {
                 None => Delivery::new(read.job, redelivered, tag, holder),
                 Some(why) => Delivery::unreadable(read.job, why, redelivered, tag, holder),
             });
         }
         if is_news {
-            self.commits.wait(Answer::Received(deliveries, reply));
+            self.commits.wait(PendingReply::Received(deliveries, reply));
         } else {
             // Whoever asked may have gone; then they are given back as they are dropped.
             drop(reply.send(Ok(deliveries)));
@@ -363,75 +363,75 @@ impl Membership {
     pub(super) fn settle(&mut self, settled: Vec<(DeliveryTag, Settlement)>, reply: oneshot::Sender<Result<()>>) {
         let mut is_news = false;
         for (tag, how) in settled {
-            let Some(place) = self.held.remove(tag) else { continue };
-            let Some(partition) = self.partitions.get_mut(&place.partition) else { continue };
+            let Some(position) = self.unsettled.remove(tag) else { continue };
+            let Some(partition) = self.partitions.get_mut(&position.partition) else { continue };
             match how {
-                Settlement::Ack => partition.done(place),
-                Settlement::Requeue => partition.give_back(place),
+                Settlement::Ack => partition.acknowledge(position),
+                Settlement::Requeue => partition.requeue(position),
             }
             is_news = true;
         }
         if is_news {
-            self.commits.wait(Answer::Settled(reply));
+            self.commits.wait(PendingReply::Settled(reply));
         } else {
             // Whoever asked may have gone.
             drop(reply.send(Ok(())));
         }
     }
 
-    pub(super) fn give_back(&mut self, tag: DeliveryTag) {
-        if let Some(place) = self.held.remove(tag)
-            && let Some(partition) = self.partitions.get_mut(&place.partition)
+    pub(super) fn requeue(&mut self, tag: DeliveryTag) {
+        if let Some(position) = self.unsettled.remove(tag)
+            && let Some(partition) = self.partitions.get_mut(&position.partition)
         {
-            partition.give_back(place);
+            partition.requeue(position);
         }
     }
 
     /// An error, where somebody has waited for long, and no server answers or the group does not let us in.
-    pub(super) fn look_after(&self, receives: &VecDeque<Receive>) -> Result<()> {
+    pub(super) fn check_stalled_receives(&self, receives: &VecDeque<ReceiveRequest>) -> Result<()> {
         let is_late = receives.front().is_some_and(|receive| receive.since.elapsed() > TROUBLE_PATIENCE);
         let (context, action) = (self.consumer.context(), format!("receive from the pool {}", self.pool));
-        if !is_late || context.trouble(&action).is_none() {
+        if !is_late || context.reported_error(&action).is_none() {
             return Ok(());
         }
         match self.consumer.fetch_metadata(Some(&self.topics[0].0), PROBE_TIMEOUT) {
             Ok(_) => {
-                context.is_reached();
-                context.trouble(&action).map_or(Ok(()), Err)
+                context.clear_connection_error();
+                context.reported_error(&action).map_or(Ok(()), Err)
             }
-            Err(error) => Err(because(&self.consumer, &action, error)),
+            Err(error) => Err(call_error(&self.consumer, &action, error)),
         }
     }
 
     /// Nothing is handed out any more.
-    pub(super) fn give_everything_back(&mut self) {
+    pub(super) fn requeue_all(&mut self) {
         if std::mem::replace(&mut self.is_leaving, true) {
             return;
         }
-        for place in self.held.drain() {
-            if let Some(partition) = self.partitions.get_mut(&place.partition) {
-                partition.give_back(place);
+        for position in self.unsettled.drain() {
+            if let Some(partition) = self.partitions.get_mut(&position.partition) {
+                partition.requeue(position);
             }
         }
-        self.partitions.values_mut().for_each(Partition::begin_to_leave);
+        self.partitions.values_mut().for_each(Partition::stop_delivering);
     }
 
     #[cfg(test)]
-    pub(super) fn vanish(self) {
+    pub(super) fn abandon(self) {
         // Without its destructor the client says no goodbye: it is silent until the group takes it for dead.
         std::mem::forget(self);
     }
 
     #[cfg(test)]
-    pub(super) fn meet(&mut self, event: super::Event) {
+    pub(super) fn inject(&mut self, event: super::InjectedEvent) {
         match event {
-            super::Event::Ended => self.is_to_end = true,
-            super::Event::LogsBegunAnew => self.partitions.values().for_each(|partition| {
+            super::InjectedEvent::MembershipEnded => self.is_to_end = true,
+            super::InjectedEvent::LogsRestarted => self.partitions.values().for_each(|partition| {
                 self.consumer.seek(&partition.topic, partition.number, Offset::Beginning, CALL_TIMEOUT).unwrap();
             }),
-            super::Event::TakenForDead => {
+            super::InjectedEvent::RemovedFromGroup => {
                 self.partitions.clear();
-                self.held.retain(|_| false);
+                self.unsettled.retain(|_| false);
                 self.consumer.unsubscribe();
                 let names: Vec<&str> = self.topics.iter().map(|(topic, _)| &**topic).collect();
                 self.consumer.subscribe(&names).unwrap();
@@ -445,15 +445,15 @@ impl Drop for Membership {
     fn drop(&mut self) {
         self.consumer.context().leave();
         loop {
-            let unanswered = self.unanswered.take().map(|unanswered| match unanswered {
-                Unanswered::Assign(assigning) => (true, assigning.partitions),
-                Unanswered::Revoke { partitions, .. } => (false, partitions),
+            let pending_rebalance = self.pending_rebalance.take().map(|pending_rebalance| match pending_rebalance {
+                PendingRebalance::Assign(assignment) => (true, assignment.partitions),
+                PendingRebalance::Revoke { partitions, .. } => (false, partitions),
             });
             let next = || match self.consumer.context().next_rebalance()? {
                 Rebalance::Assign(partitions) => Some((true, partitions)),
                 Rebalance::Revoke(partitions) | Rebalance::Lost(partitions) => Some((false, partitions)),
             };
-            let Some((assign, partitions)) = unanswered.or_else(next) else { return };
+            let Some((assign, partitions)) = pending_rebalance.or_else(next) else { return };
             if let Err(error) = answer(&self.consumer, assign, &partitions) {
                 tracing::warn!(pool = %self.pool, %error, "cannot answer the group before leaving it");
             }

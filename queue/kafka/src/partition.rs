@@ -11,12 +11,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message, Offset};
 
-use super::committer::Commit;
+use super::committer::OffsetCommit;
 use super::context::Context;
-use super::held::Place;
 use super::mark::Mark;
-use super::record::{self, Read};
+use super::record::{self, DecodedJob};
 use super::tracker::{Arrival, Tracker};
+use super::unsettled::RecordPosition;
 use queue::{Class, PoolName};
 
 /// Its records, fetched ahead into a queue of its own, and what became of those handed out.
@@ -29,7 +29,7 @@ pub(super) struct Partition {
     /// What a commit would say has changed since the last.
     pub(super) is_dirty: bool,
     /// What is before this is committed as handed out: who has the partition next knows.
-    known_as_handed_out: i64,
+    committed_delivered: i64,
     /// What the last commit said, or is about to say, of that.
     announced: i64,
     queue: PartitionQueue<Context>,
@@ -37,7 +37,7 @@ pub(super) struct Partition {
     /// How often its log has begun anew. What was handed out of an earlier one has nothing to do with this one.
     log: u64,
     /// What is in our worker's hands, or given back: to be handed out again.
-    kept: BTreeMap<i64, Read>,
+    unsettled: BTreeMap<i64, DecodedJob>,
     /// Where the next record to come is at least. `None`: nothing has come, not even word that nothing is there.
     position: Option<i64>,
     /// Nothing is there, or it has been waited for long enough.
@@ -50,10 +50,10 @@ pub(super) struct Partition {
 const FAST: usize = 16;
 
 /// A record to hand out.
-pub(super) struct Taken {
+pub(super) struct ReceivedRecord {
     pub(super) log: u64,
     pub(super) offset: i64,
-    pub(super) read: Read,
+    pub(super) read: DecodedJob,
     pub(super) redelivered: bool,
 }
 
@@ -76,13 +76,13 @@ impl Partition {
             class,
             is_leaving: false,
             // Who had it before is gone: what was in their hands is back.
-            is_dirty: committed.is_some_and(|(_, mark)| mark.is_some_and(|mark| mark.open_count() > mark.back)),
-            known_as_handed_out: tracker.handed_out(),
-            announced: tracker.handed_out(),
+            is_dirty: committed.is_some_and(|(_, mark)| mark.is_some_and(|mark| mark.open_count() > mark.returned)),
+            committed_delivered: tracker.delivered(),
+            announced: tracker.delivered(),
             queue,
             tracker,
             log: 0,
-            kept: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
             position: None,
             is_silent: false,
             pace: 0,
@@ -100,14 +100,14 @@ impl Partition {
         consumer: &BaseConsumer<Context>,
         pool: &PoolName,
         max: usize,
-    ) -> (Vec<Taken>, KafkaResult<()>) {
+    ) -> (Vec<ReceivedRecord>, KafkaResult<()>) {
         let mut taken = Vec::new();
         while taken.len() < max
-            && let Some(offset) = self.tracker.hand_out_again()
+            && let Some(offset) = self.tracker.redeliver()
         {
             self.is_dirty = true;
-            if let Some(read) = self.kept.get(&offset) {
-                taken.push(Taken { log: self.log, offset, read: read.clone(), redelivered: true });
+            if let Some(read) = self.unsettled.get(&offset) {
+                taken.push(ReceivedRecord { log: self.log, offset, read: read.clone(), redelivered: true });
             }
         }
         self.pace = max;
@@ -130,21 +130,21 @@ impl Partition {
                     self.is_silent = false;
                     self.position = Some(offset + 1);
                     self.is_dirty = true;
-                    if self.tracker.begins_anew_with(offset) {
+                    if self.tracker.restarts_at(offset) {
                         let (topic, partition) = (&*self.topic, self.number);
                         tracing::warn!(topic, partition, offset, "the log has begun anew, or was cut short");
                         // Other records use the offsets now: what was handed out before is not to be mistaken for them.
                         self.log += 1;
-                        self.kept.clear();
-                        (self.known_as_handed_out, self.announced) = (offset, offset);
+                        self.unsettled.clear();
+                        (self.committed_delivered, self.announced) = (offset, offset);
                     }
                     let redelivered = match self.tracker.arrive(offset) {
-                        Arrival::Done => continue,
-                        arrival => arrival == Arrival::Again,
+                        Arrival::Settled => continue,
+                        arrival => arrival == Arrival::Redelivered,
                     };
                     let read = record::read(pool, self.class, &message);
-                    self.kept.insert(offset, read.clone());
-                    taken.push(Taken { log: self.log, offset, read, redelivered });
+                    self.unsettled.insert(offset, read.clone());
+                    taken.push(ReceivedRecord { log: self.log, offset, read, redelivered });
                 }
             }
         }
@@ -154,15 +154,15 @@ impl Partition {
     /// librdkafka has passed everything up to the end of the log. The last of it may be no record: a transaction leaves
     /// a marker, and an aborted one its records too. Were they not passed here, they would count as waiting for ever.
     fn reach_end(&mut self, consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
-        let is_open = log_end(consumer, &self.topic, self.number) > self.tracker.handed_out();
-        if !is_open && !self.tracker.is_expecting() {
+        let is_open = log_end(consumer, &self.topic, self.number) > self.tracker.delivered();
+        if !is_open && !self.tracker.expects_records() {
             return Ok(());
         }
         let positions = consumer.position()?;
         if let Some(Offset::Offset(position)) =
             positions.find_partition(&self.topic, self.number).map(|found| found.offset())
         {
-            self.is_dirty |= self.tracker.reach(position);
+            self.is_dirty |= self.tracker.advance_to(position);
         }
         Ok(())
     }
@@ -179,57 +179,57 @@ impl Partition {
         self.is_silent = true;
     }
 
-    pub(super) fn done(&mut self, place: Place) {
-        if place.log == self.log {
-            self.kept.remove(&place.offset);
-            self.tracker.done(place.offset);
+    pub(super) fn acknowledge(&mut self, position: RecordPosition) {
+        if position.log == self.log {
+            self.unsettled.remove(&position.offset);
+            self.tracker.acknowledge(position.offset);
             self.is_dirty = true;
         }
     }
 
-    pub(super) fn give_back(&mut self, place: Place) {
-        if place.log == self.log {
-            self.tracker.give_back(place.offset);
+    pub(super) fn requeue(&mut self, position: RecordPosition) {
+        if position.log == self.log {
+            self.tracker.requeue(position.offset);
             self.is_dirty = true;
         }
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.tracker.is_held()
+    pub(super) fn has_held_records(&self) -> bool {
+        self.tracker.has_held_records()
     }
 
     /// What is to be committed, with a mark of at most so many bytes, and up to where that says that it was handed out.
     ///
     /// Under load the next batch is announced with this one, so that it need not wait for a commit of its own. Should we
     /// be killed, what was announced and never handed out comes as redelivered.
-    pub(super) fn commit(&mut self, consumer: &BaseConsumer<Context>, mark_bytes: usize) -> (Commit, i64) {
-        let in_log = log_end(consumer, &self.topic, self.number).saturating_sub(self.tracker.handed_out()).max(0);
+    pub(super) fn commit(&mut self, consumer: &BaseConsumer<Context>, mark_bytes: usize) -> (OffsetCommit, i64) {
+        let in_log = log_end(consumer, &self.topic, self.number).saturating_sub(self.tracker.delivered()).max(0);
         let is_fast = self.pace >= FAST && !self.is_leaving;
         let ahead = if is_fast { in_log.unsigned_abs().min(self.pace as u64) } else { 0 };
         let (offset, mark) = self.tracker.commit(ahead);
         let (topic, partition) = (Arc::clone(&self.topic), self.number);
-        self.announced = offset.saturating_add_unsigned(mark.handed_out);
+        self.announced = offset.saturating_add_unsigned(mark.delivered);
         // It may take back what an earlier one announced.
-        self.known_as_handed_out = self.known_as_handed_out.min(self.announced);
+        self.committed_delivered = self.committed_delivered.min(self.announced);
         self.is_dirty = false;
-        (Commit { topic, partition, offset, mark: mark.to_text(mark_bytes) }, self.announced)
+        (OffsetCommit { topic, partition, offset, mark: mark.to_text(mark_bytes) }, self.announced)
     }
 
     /// The group knows that what is before this is handed out.
-    pub(super) fn is_committed(&mut self, handed_out: i64) {
+    pub(super) fn is_committed(&mut self, delivered: i64) {
         // The log may have begun anew since that was sent.
-        self.known_as_handed_out = handed_out.min(self.announced);
+        self.committed_delivered = delivered.min(self.announced);
     }
 
     /// Whether whoever has the partition next would know that this was handed out.
-    pub(super) fn is_known_as_handed_out(&self, offset: i64) -> bool {
-        offset < self.known_as_handed_out
+    pub(super) fn is_committed_as_delivered(&self, offset: i64) -> bool {
+        offset < self.committed_delivered
     }
 
     /// Nothing more is handed out, and nothing more is announced.
-    pub(super) fn begin_to_leave(&mut self) {
+    pub(super) fn stop_delivering(&mut self) {
         self.is_leaving = true;
-        self.is_dirty |= self.announced > self.tracker.handed_out();
+        self.is_dirty |= self.announced > self.tracker.delivered();
     }
 }
 

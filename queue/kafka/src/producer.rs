@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 
-use super::publisher::{Publisher, Record};
+use super::publisher::{OutgoingRecord, Publisher};
 use super::record;
 use queue::driver::Event;
 use queue::driver::Producer;
@@ -27,7 +27,7 @@ impl Producer for KafkaProducer {
         }
         let records = jobs.iter().map(|job| {
             let (headers, value) = record::write(Event::of(job));
-            Record { topic: topic(job), job: &job.id, headers, value }
+            OutgoingRecord { topic: topic(job), job: &job.id, headers, value }
         });
         self.publisher.publish(records).await
     }

@@ -23,7 +23,7 @@ pub(super) struct Publisher {
 type Client = (FutureProducer<Context>, Context);
 
 /// What is put into a topic.
-pub(super) struct Record<'a> {
+pub(super) struct OutgoingRecord<'a> {
     pub(super) topic: String,
     /// The job that it is of is its key, which spreads jobs evenly and keeps the records of one job in order.
     pub(super) job: &'a JobId,
@@ -32,7 +32,7 @@ pub(super) struct Record<'a> {
 }
 
 /// A record on its way, and the confirmation to come.
-struct Sent<'a> {
+struct UnconfirmedRecord<'a> {
     job: &'a JobId,
     topic: String,
     bytes: usize,
@@ -63,16 +63,16 @@ impl Publisher {
     }
 
     /// Returns when the servers have confirmed every record.
-    pub(super) async fn publish(&self, records: impl Iterator<Item = Record<'_>> + Send) -> Result<()> {
+    pub(super) async fn publish(&self, records: impl Iterator<Item = OutgoingRecord<'_>> + Send) -> Result<()> {
         let (client, context) = self.client()?;
         let (mut sent, mut first_error) = (VecDeque::new(), None);
-        'records: for Record { topic, job, headers, value } in records {
+        'records: for OutgoingRecord { topic, job, headers, value } in records {
             let bytes = value.len();
             let mut record = FutureRecord::to(&topic).key(job.as_str()).payload(value.as_ref()).headers(headers);
             loop {
                 let error = match client.send_result(record) {
                     Ok(confirmed) => {
-                        sent.push_back(Sent { job, topic, bytes, confirmed });
+                        sent.push_back(UnconfirmedRecord { job, topic, bytes, confirmed });
                         continue 'records;
                     }
                     Err((KafkaError::MessageProduction(Code::QueueFull), rejected)) if !sent.is_empty() => {
@@ -97,10 +97,10 @@ impl Publisher {
         first_error.map_or(Ok(()), Err)
     }
 
-    async fn confirmed(&self, context: &Context, sent: Sent<'_>) -> Result<()> {
+    async fn confirmed(&self, context: &Context, sent: UnconfirmedRecord<'_>) -> Result<()> {
         match sent.confirmed.await {
             Ok(Ok(_)) => {
-                context.is_well();
+                context.clear_error();
                 Ok(())
             }
             Ok(Err((error, _))) => Err(self.refused(context, sent.job, &sent.topic, sent.bytes, error)),
@@ -123,7 +123,7 @@ impl Publisher {
             _ => {
                 let error = failed(&action, error);
                 let unavailable = error.kind() == ErrorKind::Unavailable;
-                unavailable.then(|| context.trouble(&action)).flatten().unwrap_or(error)
+                unavailable.then(|| context.reported_error(&action)).flatten().unwrap_or(error)
             }
         }
     }

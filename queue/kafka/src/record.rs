@@ -17,7 +17,7 @@ const DATA_CONTENT_TYPE: &str = "datacontenttype";
 
 /// What a record asks for.
 #[derive(Debug, Clone)]
-pub(super) struct Read {
+pub(super) struct DecodedJob {
     pub(super) job: Job,
     /// Why it is no job; then `job` stands for it.
     pub(super) unreadable: Option<Unreadable>,
@@ -38,7 +38,7 @@ pub(super) fn write(event: Event) -> (OwnedHeaders, Bytes) {
 }
 
 /// What a record of a pool's class asks for.
-pub(super) fn read(pool: &PoolName, class: Class, message: &BorrowedMessage<'_>) -> Read {
+pub(super) fn read(pool: &PoolName, class: Class, message: &BorrowedMessage<'_>) -> DecodedJob {
     let data = Bytes::copy_from_slice(message.payload().unwrap_or_default());
     let headers = message.headers().map(|headers| {
         let pairs = headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()));
@@ -57,15 +57,15 @@ fn job_of(
     data: Bytes,
     arrived_at: Timestamp,
     position: &str,
-) -> Read {
+) -> DecodedJob {
     let media_type = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE));
     let media_type = media_type.and_then(|(_, value)| str::from_utf8(value).ok());
     let job = event_of(headers, media_type, &data).and_then(|event| event.into_job(pool, class, arrived_at));
     match job {
-        Ok(job) => Read { job, unreadable: None },
+        Ok(job) => DecodedJob { job, unreadable: None },
         Err(why) => {
             let job = unreadable(pool, class, position, media_type, data, arrived_at);
-            Read { job, unreadable: Some(why) }
+            DecodedJob { job, unreadable: Some(why) }
         }
     }
 }
@@ -95,7 +95,7 @@ fn event_of(headers: &[(String, Vec<u8>)], media_type: Option<&str>, data: &Byte
 mod tests {
     use super::*;
 
-    fn read(headers: &[(&str, &[u8])], data: &'static [u8]) -> Read {
+    fn read(headers: &[(&str, &[u8])], data: &'static [u8]) -> DecodedJob {
         let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
         let pool = "resnet50".parse().unwrap();
         job_of(&pool, Class::Standard, &headers, Bytes::from_static(data), Timestamp::UNIX_EPOCH, "topic/0/7")

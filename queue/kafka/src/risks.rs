@@ -13,7 +13,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::runtime::Runtime;
 
-use super::cluster::{ALL_CLIENTS, CALL_TIMEOUT, Cluster, because};
+use super::cluster::{ALL_CLIENTS, CALL_TIMEOUT, Cluster, call_error};
 use super::context::Context;
 use super::error::failed;
 use queue::{Error, ErrorKind, PoolExpectation, Result, Risk, Severity};
@@ -29,13 +29,13 @@ const LONGEST_SESSION_MS: i64 = 10_000;
 
 /// The risks of the topics that are there; one that is missing is created when it is needed. Blocks.
 pub(super) fn of(cluster: &Cluster, pools: &[PoolExpectation]) -> Result<Vec<Risk>> {
-    let asker = Asker::new(cluster)?;
+    let reader = SettingsReader::new(cluster)?;
     let mut offsets_kept_minutes = None;
     let mut risks = Vec::new();
     for pool in pools {
         if cluster.url.property("group.protocol") == Some("consumer") {
             let group = cluster.url.group(&pool.pool);
-            let found = asker.settings(&ResourceSpecifier::Group(&group), &format!("the group {group}"));
+            let found = reader.settings(&ResourceSpecifier::Group(&group), &format!("the group {group}"));
             risks.extend(optional(found)?.and_then(|found| long_session(&group, number(&found, SESSION)?)));
         }
         for (topic, _) in cluster.topics(&pool.pool) {
@@ -45,10 +45,10 @@ pub(super) fn of(cluster: &Cluster, pools: &[PoolExpectation]) -> Result<Vec<Ris
             }
             let offsets_kept_minutes = match offsets_kept_minutes {
                 Some(known) => known,
-                None => *offsets_kept_minutes.insert(asker.offsets_kept_minutes(cluster, &topic)?),
+                None => *offsets_kept_minutes.insert(reader.offsets_kept_minutes(cluster, &topic)?),
             };
             risks.extend(idle_workers(&topic, partitions, pool.max_workers));
-            let settings = asker.settings(&ResourceSpecifier::Topic(&topic), &format!("the topic {topic}"))?;
+            let settings = reader.settings(&ResourceSpecifier::Topic(&topic), &format!("the topic {topic}"))?;
             let of = |name: &str| settings.get(name).and_then(|entry| entry.value.clone());
             risks.extend(of_settings(&topic, pool.deadline, offsets_kept_minutes, of));
         }
@@ -57,12 +57,12 @@ pub(super) fn of(cluster: &Cluster, pools: &[PoolExpectation]) -> Result<Vec<Ris
 }
 
 /// Asks for settings.
-struct Asker {
+struct SettingsReader {
     admin: AdminClient<Context>,
     runtime: Runtime,
 }
 
-impl Asker {
+impl SettingsReader {
     fn new(cluster: &Cluster) -> Result<Self> {
         let action = "look up settings";
         let mut config: ClientConfig = cluster.url.config(&ALL_CLIENTS);
@@ -90,7 +90,7 @@ impl Asker {
     fn offsets_kept_minutes(&self, cluster: &Cluster, topic: &str) -> Result<i64> {
         let client = cluster.client()?;
         let metadata = client.fetch_metadata(Some(topic), CALL_TIMEOUT);
-        let metadata = metadata.map_err(|error| because(&client, "look up the servers", error))?;
+        let metadata = metadata.map_err(|error| call_error(&client, "look up the servers", error))?;
         let Some(server) = metadata.brokers().first() else { return Ok(OFFSETS_KEPT_MINUTES) };
         let name = format!("the server {} ({}:{})", server.id(), server.host(), server.port());
         let found = optional(self.settings(&ResourceSpecifier::Broker(server.id()), &name))?;

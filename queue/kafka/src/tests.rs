@@ -12,7 +12,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord, Producer as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use super::Event;
+use super::InjectedEvent;
 use crate::fixture::KafkaFixture;
 use queue::{
     Backend, Body, Class, Consumer, Delivery, Depth, Error, ErrorKind, Job, PoolExpectation, Result, Settlement,
@@ -346,7 +346,7 @@ async fn what_is_settled_after_its_consumer_has_joined_anew_settles_nothing_else
     let last = former.pop().unwrap();
     done(&*consumer, former).await;
 
-    fixture.consumers_meet(Event::Ended).await;
+    fixture.inject(InjectedEvent::MembershipEnded).await;
     let mut next = Vec::new();
     while next.len() < 2 {
         // Who waits while it joins is told so, and asks again.
@@ -369,7 +369,7 @@ async fn what_is_settled_of_a_former_log_settles_nothing_of_the_next() {
     let consumer = consumer(&process).await;
     publish(&process, &jobs(&fixture, 2)).await;
     let former = receive_exactly(&*consumer, 2).await;
-    fixture.consumers_meet(Event::LogsBegunAnew).await;
+    fixture.inject(InjectedEvent::LogsRestarted).await;
     let next = receive_exactly(&*consumer, 2).await;
     done(&*consumer, former).await;
     assert_eq!(waiting_and_held(&process).await, (0, Some(2)));

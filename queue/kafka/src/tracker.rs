@@ -15,9 +15,9 @@ pub(super) struct Tracker {
     /// Those of them that a former holder had and that have not come to us yet.
     expected: BTreeSet<i64>,
     /// Those of them that are given back, and that we can hand out again at once.
-    back: BTreeSet<i64>,
+    returned: BTreeSet<i64>,
     /// Everything from here on was never handed out.
-    handed_out: i64,
+    delivered: i64,
     /// The next record to come has at least this offset.
     position: i64,
 }
@@ -26,20 +26,20 @@ pub(super) struct Tracker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
     /// Nobody has had it.
-    First,
+    New,
     /// Somebody may have had it.
-    Again,
+    Redelivered,
     /// It was done already.
-    Done,
+    Settled,
 }
 
 impl Tracker {
     /// Of a partition whose committed offset and mark are these.
     pub(super) fn resume(committed: Option<i64>, mark: Option<&Mark>) -> Self {
         let base = committed.unwrap_or(0);
-        let mut tracker = Self { handed_out: base, position: base, ..Self::default() };
+        let mut tracker = Self { delivered: base, position: base, ..Self::default() };
         if let Some(mark) = mark {
-            tracker.handed_out = base.saturating_add_unsigned(mark.handed_out);
+            tracker.delivered = base.saturating_add_unsigned(mark.delivered);
             for run in &mark.open {
                 tracker.expected.extend(run.clone().map(|offset| base.saturating_add_unsigned(offset)));
             }
@@ -49,40 +49,40 @@ impl Tracker {
     }
 
     /// Whether a record of this offset can only be of a log that has begun anew.
-    pub(super) fn begins_anew_with(&self, offset: i64) -> bool {
+    pub(super) fn restarts_at(&self, offset: i64) -> bool {
         offset < self.position
     }
 
     /// A record has come, and is handed out unless it is done. Records come in order; offsets may be missing.
     pub(super) fn arrive(&mut self, offset: i64) -> Arrival {
-        if self.begins_anew_with(offset) {
+        if self.restarts_at(offset) {
             // The log has begun anew: nothing that we know of it holds.
-            *self = Self { handed_out: offset, ..Self::default() };
+            *self = Self { delivered: offset, ..Self::default() };
         }
-        self.nothing_comes_before(offset);
+        self.drop_expected_before(offset);
         self.position = offset + 1;
-        if offset >= self.handed_out {
-            self.handed_out = offset + 1;
+        if offset >= self.delivered {
+            self.delivered = offset + 1;
             self.open.insert(offset);
-            return Arrival::First;
+            return Arrival::New;
         }
-        if self.expected.remove(&offset) { Arrival::Again } else { Arrival::Done }
+        if self.expected.remove(&offset) { Arrival::Redelivered } else { Arrival::Settled }
     }
 
     /// Everything before `position` has come or never will: markers of transactions take offsets too, and so do records
     /// that were aborted. Whether that is news.
-    pub(super) fn reach(&mut self, position: i64) -> bool {
+    pub(super) fn advance_to(&mut self, position: i64) -> bool {
         if position <= self.position {
             return false;
         }
-        self.nothing_comes_before(position);
+        self.drop_expected_before(position);
         self.position = position;
-        self.handed_out = self.handed_out.max(position);
+        self.delivered = self.delivered.max(position);
         true
     }
 
     /// What was expected before this is no longer in the log: waiting for it would hold up the commits for ever.
-    fn nothing_comes_before(&mut self, offset: i64) {
+    fn drop_expected_before(&mut self, offset: i64) {
         while let Some(gone) = self.expected.first().copied().filter(|expected| *expected < offset) {
             self.expected.remove(&gone);
             self.open.remove(&gone);
@@ -90,35 +90,35 @@ impl Tracker {
     }
 
     /// Whether a former holder had some that have not come to us.
-    pub(super) fn is_expecting(&self) -> bool {
+    pub(super) fn expects_records(&self) -> bool {
         !self.expected.is_empty()
     }
 
     /// The lowest of what was given back is handed out again.
-    pub(super) fn hand_out_again(&mut self) -> Option<i64> {
-        self.back.pop_first()
+    pub(super) fn redeliver(&mut self) -> Option<i64> {
+        self.returned.pop_first()
     }
 
     /// A delivery is done.
-    pub(super) fn done(&mut self, offset: i64) {
+    pub(super) fn acknowledge(&mut self, offset: i64) {
         self.open.remove(&offset);
     }
 
     /// A delivery is given back.
-    pub(super) fn give_back(&mut self, offset: i64) {
+    pub(super) fn requeue(&mut self, offset: i64) {
         if self.open.contains(&offset) {
-            self.back.insert(offset);
+            self.returned.insert(offset);
         }
     }
 
     /// Whether any of it is in our worker's hands.
-    pub(super) fn is_held(&self) -> bool {
-        self.open.len() > self.expected.len() + self.back.len()
+    pub(super) fn has_held_records(&self) -> bool {
+        self.open.len() > self.expected.len() + self.returned.len()
     }
 
     /// Everything from here on was never handed out.
-    pub(super) fn handed_out(&self) -> i64 {
-        self.handed_out
+    pub(super) fn delivered(&self) -> i64 {
+        self.delivered
     }
 
     /// Everything before this is done: what to commit, and the mark beside it.
@@ -126,11 +126,11 @@ impl Tracker {
     /// The mark announces `ahead` offsets that are likely to be handed out next. They count as given back, since nobody
     /// has them, and need no further commit before they are handed out.
     pub(super) fn commit(&self, ahead: u64) -> (i64, Mark) {
-        let committed = self.open.first().copied().unwrap_or(self.handed_out);
+        let committed = self.open.first().copied().unwrap_or(self.delivered);
         let from = |offset: i64| offset.abs_diff(committed);
-        let announced = from(self.handed_out)..from(self.handed_out) + ahead;
-        let back = (self.expected.len() + self.back.len()) as u64 + ahead;
-        let mut mark = Mark { handed_out: announced.end, back, open: Vec::new() };
+        let announced = from(self.delivered)..from(self.delivered) + ahead;
+        let returned = (self.expected.len() + self.returned.len()) as u64 + ahead;
+        let mut mark = Mark { delivered: announced.end, returned, open: Vec::new() };
         self.open.iter().for_each(|offset| mark.push(from(*offset)));
         announced.for_each(|offset| mark.push(offset));
         (committed, mark)
@@ -148,60 +148,63 @@ mod tests {
     #[test]
     fn only_what_is_done_without_a_gap_is_committed() {
         let mut tracker = Tracker::resume(None, None);
-        (5..9).for_each(|offset| assert_eq!(tracker.arrive(offset), Arrival::First));
-        tracker.done(6);
-        tracker.done(8);
+        (5..9).for_each(|offset| assert_eq!(tracker.arrive(offset), Arrival::New));
+        tracker.acknowledge(6);
+        tracker.acknowledge(8);
         let (committed, mark) = tracker.commit(0);
-        assert_eq!((committed, mark), (5, Mark { handed_out: 4, back: 0, open: vec![0..=0, 2..=2] }));
-        tracker.done(5);
+        assert_eq!((committed, mark), (5, Mark { delivered: 4, returned: 0, open: vec![0..=0, 2..=2] }));
+        tracker.acknowledge(5);
         assert_eq!(tracker.commit(0).0, 7);
-        tracker.done(7);
+        tracker.acknowledge(7);
         assert_eq!(tracker.commit(0), (9, Mark::default()));
     }
 
     #[test]
     fn what_was_done_out_of_order_is_not_repeated_to_the_next_holder() {
         let mut former = Tracker::resume(Some(0), None);
-        (0..4).for_each(|offset| assert_eq!(former.arrive(offset), Arrival::First));
-        former.done(1);
-        former.done(2);
+        (0..4).for_each(|offset| assert_eq!(former.arrive(offset), Arrival::New));
+        former.acknowledge(1);
+        former.acknowledge(2);
         let (committed, mark) = former.commit(0);
         let mut next = Tracker::resume(Some(committed), Some(&mark));
-        assert_eq!(next.commit(0).1.back, 2);
+        assert_eq!(next.commit(0).1.returned, 2);
         let arrivals: Vec<_> = (0..5).map(|offset| next.arrive(offset)).collect();
-        assert_eq!(arrivals, [Arrival::Again, Arrival::Done, Arrival::Done, Arrival::Again, Arrival::First]);
+        assert_eq!(
+            arrivals,
+            [Arrival::Redelivered, Arrival::Settled, Arrival::Settled, Arrival::Redelivered, Arrival::New]
+        );
     }
 
     #[test]
     fn an_expected_record_that_is_gone_from_the_log_holds_up_nothing() {
-        let mark = Mark { handed_out: 3, back: 0, open: vec![0..=2] };
+        let mark = Mark { delivered: 3, returned: 0, open: vec![0..=2] };
         let mut tracker = Tracker::resume(Some(10), Some(&mark));
-        assert_eq!(tracker.arrive(20), Arrival::First);
-        tracker.done(20);
+        assert_eq!(tracker.arrive(20), Arrival::New);
+        tracker.acknowledge(20);
         assert_eq!(tracker.commit(0), (21, Mark::default()));
     }
 
     #[test]
     fn offsets_that_no_record_has_are_passed_at_the_end_of_the_log() {
         // A record, and the marker behind it; then an announced one that was aborted, and the marker behind that.
-        let mark = Mark { handed_out: 2, back: 1, open: vec![1..=1] };
+        let mark = Mark { delivered: 2, returned: 1, open: vec![1..=1] };
         let mut tracker = Tracker::resume(Some(0), None);
-        assert_eq!(tracker.arrive(0), Arrival::First);
-        assert!(tracker.reach(2) && !tracker.reach(2));
+        assert_eq!(tracker.arrive(0), Arrival::New);
+        assert!(tracker.advance_to(2) && !tracker.advance_to(2));
         assert_eq!(tracker.commit(0).0, 0);
-        tracker.done(0);
+        tracker.acknowledge(0);
         assert_eq!(tracker.commit(0), (2, Mark::default()));
         let mut next = Tracker::resume(Some(1), Some(&mark));
-        assert!(next.is_expecting() && next.reach(4) && !next.is_expecting());
+        assert!(next.expects_records() && next.advance_to(4) && !next.expects_records());
         assert_eq!(next.commit(0), (4, Mark::default()));
-        assert_eq!(next.arrive(4), Arrival::First);
+        assert_eq!(next.arrive(4), Arrival::New);
     }
 
     #[test]
     fn a_log_that_begins_anew_is_not_taken_for_done() {
-        let mut tracker = Tracker::resume(Some(100), Some(&Mark { handed_out: 5, back: 0, open: vec![0..=0] }));
-        assert_eq!(tracker.arrive(0), Arrival::First);
-        assert_eq!(tracker.arrive(1), Arrival::First);
+        let mut tracker = Tracker::resume(Some(100), Some(&Mark { delivered: 5, returned: 0, open: vec![0..=0] }));
+        assert_eq!(tracker.arrive(0), Arrival::New);
+        assert_eq!(tracker.arrive(1), Arrival::New);
         assert_eq!(tracker.commit(0).0, 0);
     }
 
@@ -210,7 +213,7 @@ mod tests {
     enum Step {
         Take,
         Done(prop::sample::Index),
-        GiveBack(prop::sample::Index),
+        Requeue(prop::sample::Index),
         TakeAgain,
         /// Its state is committed, with so many announced.
         Commit(u64),
@@ -226,7 +229,7 @@ mod tests {
         let step = prop_oneof![
             6 => Just(Step::Take),
             5 => any::<prop::sample::Index>().prop_map(Step::Done),
-            2 => any::<prop::sample::Index>().prop_map(Step::GiveBack),
+            2 => any::<prop::sample::Index>().prop_map(Step::Requeue),
             2 => Just(Step::TakeAgain),
             3 => (0..5u64).prop_map(Step::Commit),
             1 => Just(Step::Move),
@@ -250,8 +253,8 @@ mod tests {
                 match step {
                     Step::Gap => end += 1,
                     Step::Reach if position == log.len() => {
-                        tracker.reach(end);
-                        prop_assert!(!tracker.is_expecting());
+                        tracker.advance_to(end);
+                        prop_assert!(!tracker.expects_records());
                     }
                     Step::Take => {
                         if position == log.len() {
@@ -261,12 +264,12 @@ mod tests {
                         let offset = log[position];
                         position += 1;
                         match tracker.arrive(offset) {
-                            Arrival::Done => prop_assert!(durably_done.contains(&offset)),
+                            Arrival::Settled => prop_assert!(durably_done.contains(&offset)),
                             arrival => {
                                 prop_assert!(!durably_done.contains(&offset), "{offset} was done");
-                                let announced = offset < committed.0.saturating_add_unsigned(committed.1.handed_out);
-                                prop_assert!(arrival == Arrival::Again || !durably_seen.contains(&offset));
-                                prop_assert!(arrival == Arrival::First || announced);
+                                let announced = offset < committed.0.saturating_add_unsigned(committed.1.delivered);
+                                prop_assert!(arrival == Arrival::Redelivered || !durably_seen.contains(&offset));
+                                prop_assert!(arrival == Arrival::New || announced);
                                 prop_assert!(!held.contains(&offset));
                                 held.push(offset);
                                 seen.insert(offset);
@@ -276,24 +279,24 @@ mod tests {
                     Step::Done(index) if !held.is_empty() => {
                         let offset = held.swap_remove(index.index(held.len()));
                         done.insert(offset);
-                        tracker.done(offset);
+                        tracker.acknowledge(offset);
                     }
-                    Step::GiveBack(index) if !held.is_empty() => {
-                        tracker.give_back(held.swap_remove(index.index(held.len())));
+                    Step::Requeue(index) if !held.is_empty() => {
+                        tracker.requeue(held.swap_remove(index.index(held.len())));
                     }
                     Step::TakeAgain => {
-                        if let Some(offset) = tracker.hand_out_again() {
+                        if let Some(offset) = tracker.redeliver() {
                             prop_assert!(!held.contains(&offset) && !done.contains(&offset));
                             held.push(offset);
                         }
                     }
                     Step::Commit(ahead) => {
-                        let in_log = end.saturating_sub(tracker.handed_out()).max(0).unsigned_abs();
+                        let in_log = end.saturating_sub(tracker.delivered()).max(0).unsigned_abs();
                         committed = tracker.commit(ahead.min(in_log));
-                        let open = committed.1.open_count() - committed.1.back;
+                        let open = committed.1.open_count() - committed.1.returned;
                         prop_assert_eq!(open, held.len() as u64);
                         prop_assert!(log.iter().filter(|at| **at < committed.0).all(|at| done.contains(at)));
-                        prop_assert_eq!(tracker.is_held(), !held.is_empty());
+                        prop_assert_eq!(tracker.has_held_records(), !held.is_empty());
                         (durably_done, durably_seen) = (done.clone(), seen.clone());
                     }
                     Step::Move => {
@@ -309,16 +312,16 @@ mod tests {
             // In the end everything comes and is done, and the commit says so.
             log.push(end);
             while position < log.len() {
-                if tracker.arrive(log[position]) != Arrival::Done {
+                if tracker.arrive(log[position]) != Arrival::Settled {
                     held.push(log[position]);
                 }
                 position += 1;
             }
-            while let Some(offset) = tracker.hand_out_again() {
+            while let Some(offset) = tracker.redeliver() {
                 held.push(offset);
             }
             for offset in held {
-                tracker.done(offset);
+                tracker.acknowledge(offset);
                 done.insert(offset);
             }
             prop_assert!(log.iter().all(|at| done.contains(at)));

@@ -1,4 +1,4 @@
-//! Taking jobs and settling them.
+//! RunningReceive jobs and settling them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +16,10 @@ use queue::driver::{Consumer, Delivery, DeliveryTag, RequeueOnDrop, Settlement};
 use queue::{Error, ErrorKind, PoolName, Result};
 
 /// A channel that does not even live that long has a reason of its own to be closed.
-const SHORT_LIFE: Duration = Duration::from_secs(1);
+const SHORT_SESSION: Duration = Duration::from_secs(1);
 
 /// How many channels of a short life one call tries.
-const SHORT_LIVES: usize = 3;
+const MAX_SHORT_SESSIONS: usize = 3;
 
 /// Asks its supervisor, a task that has the channel to itself and opens another when the server closed it.
 pub(super) struct RabbitMqConsumer {
@@ -27,13 +27,13 @@ pub(super) struct RabbitMqConsumer {
 }
 
 enum Command {
-    Receive(Request),
+    Receive(ReceiveRequest),
     Settle(Vec<(DeliveryTag, Settlement)>, oneshot::Sender<Result<()>>),
-    GiveBack(DeliveryTag),
+    Requeue(DeliveryTag),
     Leave,
 }
 
-struct Request {
+struct ReceiveRequest {
     max: usize,
     reply: oneshot::Sender<Reply>,
 }
@@ -41,10 +41,15 @@ struct Request {
 impl RabbitMqConsumer {
     pub(super) fn start(link: &Arc<Link>, pool: &PoolName, sources: Vec<Source>) -> Self {
         let (sender, commands) = mpsc::unbounded_channel();
-        let holder = Arc::new(Hold { commands: sender.clone() });
-        let taker =
-            Arc::new(Taker { link: Arc::clone(link), pool: pool.clone(), sources, holder, session: Mutex::default() });
-        tokio::spawn(supervise(taker, commands));
+        let requeuer = Arc::new(Requeuer { commands: sender.clone() });
+        let supervisor = Arc::new(Supervisor {
+            link: Arc::clone(link),
+            pool: pool.clone(),
+            sources,
+            requeuer,
+            session: Mutex::default(),
+        });
+        tokio::spawn(supervise(supervisor, commands));
         Self { commands: sender }
     }
 
@@ -59,7 +64,7 @@ impl RabbitMqConsumer {
 impl Consumer for RabbitMqConsumer {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Receive(Request { max, reply }), answer).await
+        self.ask(Command::Receive(ReceiveRequest { max, reply }), answer).await
     }
 
     async fn settle(&self, deliveries: Vec<(Delivery, Settlement)>) -> Result<()> {
@@ -78,14 +83,14 @@ impl Drop for RabbitMqConsumer {
 
 /// What a consumer's deliveries know of it.
 #[derive(Debug)]
-struct Hold {
+struct Requeuer {
     commands: mpsc::UnboundedSender<Command>,
 }
 
-impl RequeueOnDrop for Hold {
+impl RequeueOnDrop for Requeuer {
     fn requeue(self: Arc<Self>, tag: DeliveryTag) {
         // A consumer that is gone has given everything back.
-        let _ = self.commands.send(Command::GiveBack(tag));
+        let _ = self.commands.send(Command::Requeue(tag));
     }
 }
 
@@ -95,18 +100,18 @@ impl std::fmt::Debug for Command {
     }
 }
 
-type Taking = Fuse<BoxFuture<'static, (oneshot::Sender<Reply>, Reply)>>;
+type RunningReceive = Fuse<BoxFuture<'static, (oneshot::Sender<Reply>, Reply)>>;
 
 /// Does what the consumer asks for until it leaves. Everything said on the channel is said from here, in order.
-async fn supervise(taker: Arc<Taker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn supervise(supervisor: Arc<Supervisor>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let mut requests = VecDeque::new();
-    let mut taking = Taking::terminated();
-    'living: loop {
+    let mut taking = RunningReceive::terminated();
+    'commands: loop {
         tokio::select! {
             biased;
             command = commands.recv() => {
                 let Some(command) = command else { break };
-                if !taker.obey(command, &mut requests).await {
+                if !supervisor.handle(command, &mut requests).await {
                     break;
                 }
             }
@@ -114,17 +119,17 @@ async fn supervise(taker: Arc<Taker>, mut commands: mpsc::UnboundedReceiver<Comm
                 let mut taken = reply.send(taken).err();
                 // Nobody waits for it any more, but somebody may wait anew.
                 while let Ok(command) = commands.try_recv() {
-                    if !taker.obey(command, &mut requests).await {
-                        break 'living;
+                    if !supervisor.handle(command, &mut requests).await {
+                        break 'commands;
                     }
                 }
                 while let Some(Ok(deliveries)) = taken {
-                    let Some(Request { max, reply }) = requests.pop_front() else { break };
+                    let Some(ReceiveRequest { max, reply }) = requests.pop_front() else { break };
                     taken = match deliveries {
                         deliveries if (1..=max).contains(&deliveries.len()) => reply.send(Ok(deliveries)).err(),
                         // What is dropped here is given back.
                         _ => {
-                            requests.push_front(Request { max, reply });
+                            requests.push_front(ReceiveRequest { max, reply });
                             None
                         }
                     };
@@ -132,11 +137,11 @@ async fn supervise(taker: Arc<Taker>, mut commands: mpsc::UnboundedReceiver<Comm
             }
         }
         if taking.is_terminated()
-            && let Some(Request { max, mut reply }) = requests.pop_front()
+            && let Some(ReceiveRequest { max, mut reply }) = requests.pop_front()
         {
-            let taker = Arc::clone(&taker);
+            let supervisor = Arc::clone(&supervisor);
             taking = async move {
-                let taken = taker.take(max, &mut reply).await;
+                let taken = supervisor.take(max, &mut reply).await;
                 (reply, taken)
             }
             .boxed()
@@ -144,7 +149,7 @@ async fn supervise(taker: Arc<Taker>, mut commands: mpsc::UnboundedReceiver<Comm
         }
     }
     drop(taking);
-    let session = taker.current();
+    let session = supervisor.current();
     if let Some(session) = session
         && session.end()
         && let Err(error) = session.close().await
@@ -153,26 +158,26 @@ async fn supervise(taker: Arc<Taker>, mut commands: mpsc::UnboundedReceiver<Comm
     }
 }
 
-struct Taker {
+struct Supervisor {
     link: Arc<Link>,
     pool: PoolName,
     sources: Vec<Source>,
-    holder: Arc<Hold>,
+    requeuer: Arc<Requeuer>,
     session: Mutex<Option<Arc<Session>>>,
 }
 
-impl Taker {
+impl Supervisor {
     /// `false`: there is nothing more to do.
-    async fn obey(&self, command: Command, requests: &mut VecDeque<Request>) -> bool {
+    async fn handle(&self, command: Command, requests: &mut VecDeque<ReceiveRequest>) -> bool {
         match command {
             Command::Receive(request) => requests.push_back(request),
             Command::Settle(settled, reply) => {
                 // Who asked may have gone; it is settled all the same.
                 let _ = reply.send(self.settle(&settled).await);
             }
-            Command::GiveBack(tag) => {
+            Command::Requeue(tag) => {
                 if let Some(session) = self.current() {
-                    session.give_back(tag);
+                    session.requeue(tag);
                 }
             }
             Command::Leave => return false,
@@ -181,17 +186,17 @@ impl Taker {
     }
 
     async fn take(&self, max: usize, reply: &mut oneshot::Sender<Reply>) -> Reply {
-        let holder: Arc<dyn RequeueOnDrop> = Arc::clone(&self.holder) as Arc<dyn RequeueOnDrop>;
-        let mut short_lives = 0;
+        let requeuer: Arc<dyn RequeueOnDrop> = Arc::clone(&self.requeuer) as Arc<dyn RequeueOnDrop>;
+        let mut short_sessions = 0;
         while !reply.is_closed() {
             let session = self.open().await?;
-            let error = match session.take(max, &holder, reply).await {
+            let error = match session.take(max, &requeuer, reply).await {
                 Ok(taken) if !taken.is_empty() || reply.is_closed() => return Ok(taken),
                 Ok(_) => {
                     // A server before 4.0 that sees a queue deleted and declared in one breath has its consumers go on at
                     // the new one, but forgets their state, and with it what it gives them. Only a channel's end brings
                     // that back, and nothing tells that it is so. An idle channel costs little to replace.
-                    if session.holds_nothing() {
+                    if session.has_no_deliveries() {
                         tracing::debug!(pool = %self.pool, "nothing has come for long; replacing the channel");
                         self.end(&session);
                     }
@@ -200,8 +205,8 @@ impl Taker {
                 Err(error) => error,
             };
             self.end(&session);
-            short_lives += usize::from(session.opened_at.elapsed() < SHORT_LIFE);
-            if short_lives == SHORT_LIVES {
+            short_sessions += usize::from(session.opened_at.elapsed() < SHORT_SESSION);
+            if short_sessions == MAX_SHORT_SESSIONS {
                 return Err(error);
             }
             tracing::warn!(%error, pool = %self.pool, "lost the channel to the broker; opening another");

@@ -12,15 +12,15 @@ use queue::{Error, ErrorKind, Result};
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits for the server's answer, but not for ever.
-pub(super) async fn answer<T>(doing: impl Display, asked: impl Future<Output = lapin::Result<T>>) -> Result<T> {
+pub(super) async fn await_reply<T>(doing: impl Display, asked: impl Future<Output = lapin::Result<T>>) -> Result<T> {
     match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
         Ok(answer) => answer.map_err(|error| failed(doing, error)),
-        Err(_) => Err(unanswered(doing)),
+        Err(_) => Err(timed_out(doing)),
     }
 }
 
 /// The server said nothing in time.
-pub(super) fn unanswered(doing: impl Display) -> Error {
+pub(super) fn timed_out(doing: impl Display) -> Error {
     Error::new(ErrorKind::Unavailable, format_args!("cannot {doing}: no answer within {ANSWER_TIMEOUT:?}"))
 }
 
@@ -30,7 +30,7 @@ pub(super) fn failed(doing: impl Display, error: lapin::Error) -> Error {
 }
 
 /// The server has closed the channel over what was asked; another question may be answered.
-pub(super) fn is_of_one_queue(error: &Error) -> bool {
+pub(super) fn is_channel_error(error: &Error) -> bool {
     let driver = std::error::Error::source(error).and_then(|source| source.downcast_ref::<lapin::Error>());
     let said = driver.and_then(|driver| match driver.kind() {
         lapin::ErrorKind::ProtocolError(said) => Some(said),

@@ -8,8 +8,8 @@ use futures::future::join_all;
 use lapin::Channel;
 use lapin::types::ShortString;
 
-use super::error::is_of_one_queue;
-use super::known::{Known, Plan};
+use super::error::is_channel_error;
+use super::existing_queues::{ExistingQueues, ReadingPlan};
 use super::link::Link;
 use super::queues::{self, Source};
 use queue::driver::{Depth, Gauge};
@@ -26,7 +26,7 @@ pub(super) struct RabbitMqGauge {
     link: Arc<Link>,
     routes: Routes,
     channel: tokio::sync::Mutex<Option<Channel>>,
-    known: Mutex<Known>,
+    known: Mutex<ExistingQueues>,
 }
 
 /// How much waits in queues.
@@ -44,7 +44,7 @@ impl RabbitMqGauge {
 
     async fn waiting(&self, names: HashSet<ShortString>) -> Waiting {
         let mut channel = self.channel.lock().await;
-        let Plan { there, unknown, missing } = self.known().plan(names);
+        let ReadingPlan { there, unknown, missing } = self.known().plan(names);
         let apart = unknown.chunks(unknown.len().div_ceil(CHANNELS).max(1));
         let apart = apart.map(async |names| self.ask(&mut None, names, 1).await);
         let (there, unknown) = tokio::join!(self.ask(&mut channel, &there, AT_ONCE), join_all(apart));
@@ -85,7 +85,7 @@ impl RabbitMqGauge {
                     self.known().is_missing(name);
                     Ok(0)
                 }
-                Err(error) if is_of_one_queue(&error) => {
+                Err(error) if is_channel_error(&error) => {
                     self.known().forget(name);
                     Err(error)
                 }
@@ -99,7 +99,7 @@ impl RabbitMqGauge {
         found
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, ExistingQueues> {
         // What it knows is what to ask first; a panic in the middle of a change costs a reading at most.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,7 +138,7 @@ impl Gauge for RabbitMqGauge {
                 match waiting.get(&queue) {
                     Some(Ok(count)) => depth.waiting_by_class[class as usize] += count,
                     Some(Err(error)) => return Err(error.duplicate()),
-                    None => return Err(super::error::unanswered(format_args!("ask how much waits in {queue}"))),
+                    None => return Err(super::error::timed_out(format_args!("ask how much waits in {queue}"))),
                 }
             }
             Ok(depth)

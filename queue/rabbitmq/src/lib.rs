@@ -7,10 +7,10 @@
 mod announcer;
 mod consumer;
 mod error;
+mod existing_queues;
 #[cfg(test)]
 mod fixture;
 mod gauge;
-mod known;
 mod link;
 mod message;
 mod producer;
@@ -87,6 +87,6 @@ impl Broker for RabbitMqBroker {
         let names: Vec<PoolName> = pools.iter().map(|pool| pool.pool.clone()).collect();
         gauge.depths(&names).await.into_iter().collect::<Result<Vec<_>>>()?;
         let named = pools.iter().flat_map(|pool| self.routes.jobs_from(&pool.pool)).map(String::as_str);
-        Ok(risks::not_told(self.consuming.prefix(), &named.collect::<Vec<_>>(), pools))
+        Ok(risks::unreadable_settings(self.consuming.prefix(), &named.collect::<Vec<_>>(), pools))
     }
 }

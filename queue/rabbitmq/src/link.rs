@@ -30,7 +30,7 @@ pub(super) struct Link {
 
 #[derive(Default)]
 struct State {
-    open: Option<Arc<Open>>,
+    open: Option<Arc<OpenConnection>>,
     /// How the last attempts ended.
     failure: Option<Failure>,
 }
@@ -43,7 +43,7 @@ struct Failure {
 }
 
 /// A connection.
-pub(super) struct Open {
+pub(super) struct OpenConnection {
     connection: Connection,
     prefix: String,
     /// What is known to be there.
@@ -73,7 +73,7 @@ impl Link {
 
     /// The connection that is open, or a new one. After an attempt that failed, the next one is not made at once; until
     /// then this fails as that attempt did.
-    pub(super) async fn open(&self) -> Result<Arc<Open>> {
+    pub(super) async fn open(&self) -> Result<Arc<OpenConnection>> {
         let mut state = self.state.lock().await;
         if let Some(open) = state.open.as_ref().filter(|open| open.connection.status().connected()) {
             if !open.is_used_up() {
@@ -107,7 +107,7 @@ impl Link {
     }
 
     /// A new channel, and the connection it is on.
-    pub(super) async fn channel(&self) -> Result<(Arc<Open>, Channel)> {
+    pub(super) async fn channel(&self) -> Result<(Arc<OpenConnection>, Channel)> {
         let open = self.open().await?;
         match open.channel().await {
             Ok(channel) => Ok((open, channel)),
@@ -121,7 +121,7 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<Arc<Open>> {
+    async fn connect(&self) -> Result<Arc<OpenConnection>> {
         let doing = format!("connect to {}", self.url);
         let runtime = lapin::runtime::default_runtime().map_err(|error| super::error::failed(&doing, error))?;
         let name = format!("millrace {} ({})", self.purpose, std::process::id());
@@ -129,7 +129,7 @@ impl Link {
             .with_uri(self.url.uri().clone())
             .with_properties(ConnectionProperties::default().with_connection_name(name.into()))
             .with_tls_config(self.tls.clone());
-        let connection = answer(&doing, builder.connect()).await?;
+        let connection = await_reply(&doing, builder.connect()).await?;
         let (block, blocked) = watch::channel(false);
         let mut events = Box::pin(connection.events_listener());
         tokio::spawn(async move {
@@ -149,11 +149,11 @@ impl Link {
         });
         let prefix = self.prefix().to_owned();
         let (declared, channels) = (Mutex::default(), AtomicU16::new(0));
-        Ok(Arc::new(Open { connection, prefix, declared, blocked, channels }))
+        Ok(Arc::new(OpenConnection { connection, prefix, declared, blocked, channels }))
     }
 }
 
-impl Open {
+impl OpenConnection {
     /// The driver numbers channels up to the most that the server allows and then begins again; but a number whose channel
     /// the server has closed fails for ever. So no number is used twice: half of them leaves room for who opens meanwhile.
     fn is_used_up(&self) -> bool {
@@ -166,7 +166,7 @@ impl Open {
 
     async fn channel(&self) -> Result<Channel> {
         self.channels.fetch_add(1, Ordering::Relaxed);
-        answer("open a channel", self.connection.create_channel()).await
+        await_reply("open a channel", self.connection.create_channel()).await
     }
 
     /// Makes sure, once per connection, that the queues are there.

@@ -10,8 +10,8 @@ use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
 use tokio::sync::Semaphore;
 
-use super::error::{ANSWER_TIMEOUT, answer, failed, unanswered};
-use super::link::{Link, Open};
+use super::error::{ANSWER_TIMEOUT, await_reply, failed, timed_out};
+use super::link::{Link, OpenConnection};
 use super::message::Message;
 use super::queues::Target;
 use queue::{Error, ErrorKind, Result};
@@ -20,7 +20,7 @@ use queue::{Error, ErrorKind, Result};
 const WINDOW: usize = 256;
 
 /// How many calls publish at a time; the others wait for their turn.
-const LANES: usize = 32;
+const MAX_CHANNELS: usize = 32;
 
 /// How long to wait before what a queue did not take is sent again, and how often.
 const PAUSES: [Duration; 4] =
@@ -33,34 +33,34 @@ pub(super) struct Publisher {
     link: Arc<Link>,
     /// Each call has a channel to itself: the server names neither the message that made it close a channel nor, in an
     /// order to rely on, the one that it returned, so no other call may be on it.
-    idle: Mutex<Vec<Lane>>,
+    idle: Mutex<Vec<PublishChannel>>,
     lanes: Semaphore,
 }
 
 /// The messages that are in no queue.
 #[derive(Default)]
-struct Unheard {
+struct UnqueuedMessages {
     /// There was no queue.
-    homeless: HashSet<(ShortString, ShortString)>,
+    unroutable: HashSet<(ShortString, ShortString)>,
     /// The queue took them not: it is at a limit that somebody set, or only just being made by somebody else.
     refused: HashSet<(ShortString, ShortString)>,
 }
 
-struct Lane {
-    open: Arc<Open>,
+struct PublishChannel {
+    open: Arc<OpenConnection>,
     channel: Channel,
 }
 
 impl Publisher {
     pub(super) fn new(link: &Arc<Link>) -> Self {
-        Self { link: Arc::clone(link), idle: Mutex::default(), lanes: Semaphore::new(LANES) }
+        Self { link: Arc::clone(link), idle: Mutex::default(), lanes: Semaphore::new(MAX_CHANNELS) }
     }
 
     /// Returns when the server has confirmed every message. They go to queues of `targets`, which are declared where they
     /// are not there.
     pub(super) async fn publish(&self, messages: &[Message], targets: &HashSet<Target>) -> Result<()> {
         let Ok(Ok(_turn)) = tokio::time::timeout(ANSWER_TIMEOUT, self.lanes.acquire()).await else {
-            return Err(unanswered("publish (others are before it)"));
+            return Err(timed_out("publish (others are before it)"));
         };
         let mut lane = self.lane().await?;
         lane.publish(&self.link, messages, targets).await?;
@@ -73,7 +73,7 @@ impl Publisher {
         self.link.prefix()
     }
 
-    async fn lane(&self) -> Result<Lane> {
+    async fn lane(&self) -> Result<PublishChannel> {
         let open = self.link.open().await?;
         // Nothing that is said now would be heard, not even the wish for a channel.
         if open.is_blocked() {
@@ -84,19 +84,19 @@ impl Publisher {
                 return Ok(lane);
             }
         }
-        Lane::open(&self.link).await
+        PublishChannel::open(&self.link).await
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Lane>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<PublishChannel>> {
         // Every change under it is a single call, so a panic cannot leave it half-changed.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lane {
+impl PublishChannel {
     async fn open(link: &Link) -> Result<Self> {
         let (open, channel) = link.channel().await?;
-        answer("ask for confirmations", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        await_reply("ask for confirmations", channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Self { open, channel })
     }
 
@@ -106,9 +106,9 @@ impl Lane {
         }
         let mut left: Vec<_> = messages.iter().collect();
         for pause in PAUSES {
-            let Unheard { homeless, refused } = self.send(&left).await?;
-            if !homeless.is_empty() {
-                tracing::warn!(messages = homeless.len(), "queues have been deleted; declaring them again");
+            let UnqueuedMessages { unroutable, refused } = self.send(&left).await?;
+            if !unroutable.is_empty() {
+                tracing::warn!(messages = unroutable.len(), "queues have been deleted; declaring them again");
                 // On a new channel: the server may confirm to the old one what it sends to the queues that are gone.
                 *self = Self::open(link).await?;
                 for target in targets {
@@ -116,7 +116,9 @@ impl Lane {
                     self.open.declare(&self.channel, target).await?;
                 }
             }
-            left.retain(|message| refused.contains(&name_of(message)) || homeless.contains(&name_of(message)));
+            left.retain(|message| {
+                refused.contains(&message_key(message)) || unroutable.contains(&message_key(message))
+            });
             if left.is_empty() {
                 return Ok(());
             }
@@ -126,17 +128,17 @@ impl Lane {
     }
 
     /// Sends messages in their order and waits until the server has said of each what became of it.
-    async fn send(&self, messages: &[&Message]) -> Result<Unheard> {
+    async fn send(&self, messages: &[&Message]) -> Result<UnqueuedMessages> {
         let sent: Vec<_> = messages.iter().map(|message| self.send_one(message).boxed()).collect();
         let mut confirmations = stream::iter(sent).buffered(WINDOW);
-        let mut unheard = Unheard::default();
+        let mut unqueued = UnqueuedMessages::default();
         let mut sent = messages.iter();
         while let Some(confirmation) = self.next(&mut confirmations).await? {
             let message = sent.next();
             let returned = match confirmation.map_err(|error| failed("publish", error))? {
                 Confirmation::Ack(returned) => returned,
                 Confirmation::Nack(returned) => {
-                    unheard.refused.extend(message.map(|message| name_of(message)));
+                    unqueued.refused.extend(message.map(|message| message_key(message)));
                     returned
                 }
                 Confirmation::NotRequested => {
@@ -144,12 +146,12 @@ impl Lane {
                 }
             };
             // It need not be the one that this confirms.
-            unheard.homeless.extend(returned.map(|returned| {
+            unqueued.unroutable.extend(returned.map(|returned| {
                 let id = returned.properties.message_id().clone().unwrap_or_default();
                 (returned.routing_key.clone(), id)
             }));
         }
-        Ok(unheard)
+        Ok(unqueued)
     }
 
     async fn send_one(&self, message: &Message) -> lapin::Result<Confirmation> {
@@ -168,13 +170,13 @@ impl Lane {
             biased;
             next = confirmations.next() => Ok(next),
             () = blocked => Err(full()),
-            () = tokio::time::sleep(ANSWER_TIMEOUT) => Err(unanswered("publish")),
+            () = tokio::time::sleep(ANSWER_TIMEOUT) => Err(timed_out("publish")),
         }
     }
 }
 
 /// What a message is known by: its queue and its id.
-fn name_of(message: &Message) -> (ShortString, ShortString) {
+fn message_key(message: &Message) -> (ShortString, ShortString) {
     (message.queue.clone(), message.properties.message_id().clone().unwrap_or_default())
 }
 

@@ -5,7 +5,7 @@ use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::error::{ANSWER_TIMEOUT, answer, failed, unanswered};
+use super::error::{ANSWER_TIMEOUT, await_reply, failed, timed_out};
 use queue::{Class, Error, ErrorKind, PoolName, Result, Routes};
 
 /// How many times a message may be given back. Attempts are counted in the ledger, so this means never to drop one; but
@@ -81,7 +81,7 @@ async fn declare_all(channel: &Channel, names: &[ShortString], doing: String) ->
     arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let declared = names.iter().map(|name| channel.queue_declare(name.clone(), options, arguments.clone()));
-    answer(doing, try_join_all(declared)).await.map(drop)
+    await_reply(doing, try_join_all(declared)).await.map(drop)
 }
 
 /// How many messages wait in a queue. `None`: there is no such queue, and the channel is closed.
@@ -90,7 +90,7 @@ pub(super) async fn waiting(channel: &Channel, name: ShortString) -> Result<Opti
     let doing = format!("ask how much waits in {name}");
     let asked = channel.queue_declare(name, options, FieldTable::default());
     let Ok(counted) = tokio::time::timeout(ANSWER_TIMEOUT, asked).await else {
-        return Err(unanswered(doing));
+        return Err(timed_out(doing));
     };
     match counted {
         Ok(queue) => Ok(Some(queue.message_count().into())),

@@ -8,7 +8,7 @@ use queue::{PoolExpectation, Risk, Severity};
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// AMQP gives a client no way to read these settings, so they are named with the way to look them up, never passed over.
-pub(super) fn not_told(prefix: &str, named: &[&str], pools: &[PoolExpectation]) -> Vec<Risk> {
+pub(super) fn unreadable_settings(prefix: &str, named: &[&str], pools: &[PoolExpectation]) -> Vec<Risk> {
     let mut risks = vec![
         Risk {
             severity: Severity::Warning,
@@ -71,7 +71,7 @@ mod tests {
             holding: Some(Duration::from_secs(minutes * 60)),
         };
         let settings = |minutes| {
-            not_told("millrace", &[], &[pool(minutes)])
+            unreadable_settings("millrace", &[], &[pool(minutes)])
                 .into_iter()
                 .filter(|risk| risk.severity == Severity::Severe)
                 .count()

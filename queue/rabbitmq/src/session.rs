@@ -15,7 +15,7 @@ use lapin::types::{FieldTable, ShortString};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::error::{answer, failed};
+use super::error::{await_reply, failed};
 use super::link::Link;
 use super::message;
 use super::queues::{self, Source, Target};
@@ -23,10 +23,10 @@ use queue::driver::{Delivery, DeliveryTag, RequeueOnDrop, Settlement};
 use queue::{Error, ErrorKind, PoolName, Result};
 
 /// What waited may have gone to another consumer meanwhile, so what does not come within this time is not waited for.
-const STRAGGLERS: Duration = Duration::from_millis(50);
+const DELIVERY_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long to trust that the first job of an empty queue will be delivered.
-const TRUST: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a consumer is answered.
 pub(super) type Reply = Result<Vec<Delivery>>;
@@ -81,7 +81,7 @@ impl Session {
     }
 
     /// Whether every delivery of its has been settled.
-    pub(super) fn holds_nothing(&self) -> bool {
+    pub(super) fn has_no_deliveries(&self) -> bool {
         self.unsettled().tags.is_empty()
     }
 
@@ -97,7 +97,7 @@ impl Session {
     pub(super) async fn take(
         &self,
         max: usize,
-        holder: &Arc<dyn RequeueOnDrop>,
+        requeuer: &Arc<dyn RequeueOnDrop>,
         reply: &mut oneshot::Sender<Reply>,
     ) -> Reply {
         loop {
@@ -115,14 +115,14 @@ impl Session {
             let mut taken = if is_empty {
                 // The first of any queue is the signal.
                 wanted.extend(self.sources.iter().map(|source| (source, 1)));
-                self.consume(&wanted, 1, TRUST, reply).await?
+                self.consume(&wanted, 1, IDLE_TIMEOUT, reply).await?
             } else {
-                self.consume(&wanted, wanted.iter().map(|(_, some)| some).sum(), STRAGGLERS, reply).await?
+                self.consume(&wanted, wanted.iter().map(|(_, some)| some).sum(), DELIVERY_TIMEOUT, reply).await?
             };
             taken.sort_by_key(|(source, received)| (source.class, received.delivery_tag));
             let taken: Vec<_> =
-                taken.into_iter().map(|(source, received)| self.delivery(source, received, holder)).collect();
-            let taken = self.at_most(max, taken);
+                taken.into_iter().map(|(source, received)| self.delivery(source, received, requeuer)).collect();
+            let taken = self.requeue_excess(max, taken);
             if !taken.is_empty() || is_empty || reply.is_closed() {
                 return Ok(taken);
             }
@@ -130,9 +130,9 @@ impl Session {
     }
 
     /// More than one may have come of the classes that were waited for; those too many go back.
-    fn at_most(&self, max: usize, mut taken: Vec<Delivery>) -> Vec<Delivery> {
+    fn requeue_excess(&self, max: usize, mut taken: Vec<Delivery>) -> Vec<Delivery> {
         for delivery in taken.drain(max.min(taken.len())..).collect::<Vec<_>>() {
-            self.give_back(delivery.into_tag());
+            self.requeue(delivery.into_tag());
         }
         taken
     }
@@ -160,7 +160,7 @@ impl Session {
             let ((), consumer) = futures::future::try_join(room, consumer).await?;
             Ok::<_, lapin::Error>((*source, consumer))
         });
-        let consumers = answer("take jobs", try_join_all(opened)).await?;
+        let consumers = await_reply("take jobs", try_join_all(opened)).await?;
         let tags: Vec<_> = consumers.iter().map(|(_, consumer)| consumer.tag()).collect();
         let deliveries = consumers.into_iter().map(|(source, consumer)| {
             let deliveries = consumer.map(move |received| Some((source, received)));
@@ -181,7 +181,7 @@ impl Session {
             }
         }
         let closed = tags.into_iter().map(|tag| self.channel.basic_cancel(tag, BasicCancelOptions::default()));
-        answer("stop taking jobs", try_join_all(closed)).await?;
+        await_reply("stop taking jobs", try_join_all(closed)).await?;
         // What came before the server closed them is theirs.
         while let Some(next) = deliveries.next().await {
             if let Some((source, received)) = next {
@@ -197,16 +197,16 @@ impl Session {
         Ok(received)
     }
 
-    fn delivery(&self, source: &Source, received: Received, holder: &Arc<dyn RequeueOnDrop>) -> Delivery {
+    fn delivery(&self, source: &Source, received: Received, requeuer: &Arc<dyn RequeueOnDrop>) -> Delivery {
         let tag =
             DeliveryTag { message: self.number, delivery: i64::try_from(received.delivery_tag).unwrap_or(i64::MAX) };
         let body = Bytes::from(received.data);
         let (job, unreadable) =
             message::read(source.queue.as_str(), &self.pool, source.class, &received.properties, body);
-        let holder = Arc::clone(holder);
+        let requeuer = Arc::clone(requeuer);
         match unreadable {
-            None => Delivery::new(job, received.redelivered, tag, holder),
-            Some(reason) => Delivery::unreadable(job, &reason, received.redelivered, tag, holder),
+            None => Delivery::new(job, received.redelivered, tag, requeuer),
+            Some(reason) => Delivery::unreadable(job, &reason, received.redelivered, tag, requeuer),
         }
     }
 
@@ -216,8 +216,8 @@ impl Session {
         let mut is_stale = true;
         for (tag, how) in settled {
             match how {
-                Settlement::Requeue => is_stale &= !self.give_back(*tag),
-                Settlement::Ack => done.extend(self.held(*tag)),
+                Settlement::Requeue => is_stale &= !self.requeue(*tag),
+                Settlement::Ack => done.extend(self.remove_unsettled(*tag)),
             }
         }
         is_stale &= done.is_empty();
@@ -229,40 +229,43 @@ impl Session {
         let held = self.unsettled().tags.first().copied();
         let together = done.partition_point(|tag| held.is_none_or(|held| *tag < held));
         if let Some(last) = together.checked_sub(1) {
-            self.say(self.channel.basic_ack(done[last], BasicAckOptions { multiple: true }));
+            self.send_unconfirmed(self.channel.basic_ack(done[last], BasicAckOptions { multiple: true }));
         }
         for tag in &done[together..] {
-            self.say(self.channel.basic_ack(*tag, BasicAckOptions { multiple: false }));
+            self.send_unconfirmed(self.channel.basic_ack(*tag, BasicAckOptions { multiple: false }));
         }
         // None of them is answered. What is answered on the same channel has been heard after them.
-        answer("settle jobs", self.channel.basic_qos(1, BasicQosOptions::default())).await
+        await_reply("settle jobs", self.channel.basic_qos(1, BasicQosOptions::default())).await
     }
 
     /// Gives a delivery back; `false` if this channel does not hold it.
-    pub(super) fn give_back(&self, tag: DeliveryTag) -> bool {
-        let held = self.held(tag);
+    pub(super) fn requeue(&self, tag: DeliveryTag) -> bool {
+        let held = self.remove_unsettled(tag);
         if let Some(tag) = held {
-            self.say(self.channel.basic_nack(tag, BasicNackOptions { requeue: true, ..BasicNackOptions::default() }));
+            self.send_unconfirmed(
+                self.channel.basic_nack(tag, BasicNackOptions { requeue: true, ..BasicNackOptions::default() }),
+            );
         }
         held.is_some()
     }
 
     /// Hands a message without an answer to the driver, which sends in the order in which it was asked.
-    fn say(&self, said: impl Future<Output = lapin::Result<()>>) {
+    fn send_unconfirmed(&self, said: impl Future<Output = lapin::Result<()>>) {
         if let Some(Err(error)) = said.now_or_never() {
             tracing::debug!(%error, "cannot settle a job: the channel is closed and the job comes again");
         }
     }
 
     /// The server's name for a delivery, if this channel still holds it; from here on it does not.
-    fn held(&self, tag: DeliveryTag) -> Option<u64> {
+    fn remove_unsettled(&self, tag: DeliveryTag) -> Option<u64> {
         let delivery = u64::try_from(tag.delivery).ok()?;
         (tag.message == self.number && self.unsettled().tags.remove(&delivery)).then_some(delivery)
     }
 
     /// Gives everything back.
     pub(super) async fn close(&self) -> Result<()> {
-        answer("close a channel", self.channel.close(lapin::protocol::constants::REPLY_SUCCESS, "done".into())).await
+        await_reply("close a channel", self.channel.close(lapin::protocol::constants::REPLY_SUCCESS, "done".into()))
+            .await
     }
 
     fn unsettled(&self) -> std::sync::MutexGuard<'_, Unsettled> {

@@ -12,20 +12,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-pub(super) enum Unanswered {
-    Assign(Assigning),
+pub(super) enum PendingRebalance {
+    Assign(PendingAssignment),
     Revoke { partitions: TopicPartitionList, deadline: Instant },
 }
 
 /// Partitions that are ours once the group has said where they were left.
-pub(super) struct Assigning {
+pub(super) struct PendingAssignment {
     pub(super) partitions: TopicPartitionList,
     deadline: Instant,
     ask_at: Instant,
     pause: Duration,
 }
 
-impl Assigning {
+impl PendingAssignment {
     pub(super) fn new(partitions: TopicPartitionList, now: Instant) -> Self {
         Self { partitions, deadline: now + PATIENCE, ask_at: now, pause: FIRST_PAUSE }
     }
@@ -54,16 +54,16 @@ mod tests {
     #[test]
     fn a_group_that_cannot_say_is_asked_ever_less_often_and_not_for_ever() {
         let start = Instant::now();
-        let mut assigning = Assigning::new(TopicPartitionList::new(), start);
+        let mut assignment = PendingAssignment::new(TopicPartitionList::new(), start);
         let (mut now, mut asked) = (start, 0);
         loop {
-            assert!(assigning.is_due(now));
+            assert!(assignment.is_due(now));
             asked += 1;
-            if assigning.put_off(Error::new(ErrorKind::Unavailable, "not now"), now).is_err() {
+            if assignment.put_off(Error::new(ErrorKind::Unavailable, "not now"), now).is_err() {
                 break;
             }
-            assert!(!assigning.is_due(now));
-            now = assigning.ask_at;
+            assert!(!assignment.is_due(now));
+            now = assignment.ask_at;
         }
         assert!(asked < 12, "asked {asked} times");
         assert!(now - start >= PATIENCE && now - start <= PATIENCE + LONGEST_PAUSE);
