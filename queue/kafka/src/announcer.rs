@@ -1,4 +1,4 @@
-//! Tells in a topic how jobs ended.
+//! Publishes the endings of jobs to a topic.
 
 use async_trait::async_trait;
 
@@ -16,7 +16,7 @@ pub(super) struct KafkaAnnouncer {
 #[async_trait]
 impl Announcer for KafkaAnnouncer {
     async fn announce(&self, endings: &[Ending]) -> Result<()> {
-        if !self.publisher.cluster().is_known(&self.topic) {
+        if !self.publisher.cluster().is_known_topic(&self.topic) {
             self.publisher.ensure_topics(vec![self.topic.clone()]).await?;
         }
         let records = endings.iter().map(|ending| {

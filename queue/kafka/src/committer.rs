@@ -1,7 +1,7 @@
-//! The thread that commits.
+//! The thread that commits offsets.
 //!
-//! rdkafka 0.39 says nothing of what became of an asynchronous commit (librdkafka reports it to a callback that the
-//! crate does not set), and a synchronous one blocks; so it blocks here.
+//! rdkafka 0.39 does not report the result of an asynchronous commit: librdkafka passes it to a callback that the crate
+//! does not set. A synchronous commit blocks, so it has a thread of its own.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,11 +11,12 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::command::Waker;
 use super::context::Context;
-use super::member::{Waker, unavailable};
+use super::error::unavailable;
 use queue::Result;
 
-/// What is to be committed of a partition.
+/// The offset to commit for a partition, and the text to store with it.
 pub(super) struct OffsetCommit {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
@@ -23,9 +24,9 @@ pub(super) struct OffsetCommit {
     pub(super) mark: String,
 }
 
-/// Ends when it is dropped and what it was given is done.
+/// Dropping it waits for the commits that have been started, and ends the thread.
 pub(super) struct Committer {
-    /// `None`: it is to end.
+    /// `None`: the thread is to end.
     work: Option<Sender<Vec<OffsetCommit>>>,
     results: Receiver<KafkaResult<()>>,
     thread: Option<JoinHandle<()>>,
@@ -48,13 +49,13 @@ impl Committer {
         Ok(Self { work: Some(work), results, thread: Some(thread) })
     }
 
-    /// Begins a commit; its result comes later.
+    /// Starts a commit; [`Committer::result`] has its result later.
     pub(super) fn commit(&self, commits: Vec<OffsetCommit>) {
         // The thread ends only after this is dropped.
         drop(self.work.as_ref().map(|work| work.send(commits)));
     }
 
-    /// The result of the oldest commit, once it is there.
+    /// The result of the oldest commit, once there is one.
     pub(super) fn result(&self) -> Option<KafkaResult<()>> {
         self.results.try_recv().ok()
     }
@@ -66,7 +67,7 @@ impl Drop for Committer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread that commits has panicked");
+            tracing::error!("the thread that commits offsets panicked");
         }
     }
 }

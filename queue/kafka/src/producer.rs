@@ -20,7 +20,7 @@ impl Producer for KafkaProducer {
         let cluster = self.publisher.cluster();
         let topic = |job: &Job| cluster.url.topic(&job.pool, job.class);
         let new: BTreeSet<&PoolName> =
-            jobs.iter().filter(|job| !cluster.is_known(&topic(job))).map(|job| &job.pool).collect();
+            jobs.iter().filter(|job| !cluster.is_known_topic(&topic(job))).map(|job| &job.pool).collect();
         if !new.is_empty() {
             let topics = new.into_iter().flat_map(|pool| Class::ALL.map(|class| cluster.url.topic(pool, class)));
             self.publisher.ensure_topics(topics.collect()).await?;
