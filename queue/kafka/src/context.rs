@@ -116,7 +116,7 @@ impl ClientContext for Context {
     }
 }
 
-/// Whether the error keeps the client from reaching any server. Then a reply shows that it is over.
+/// Whether the error keeps the client from reaching any server. Such an error is over as soon as a server replies.
 fn is_connection_error(code: Code) -> bool {
     matches!(
         code,

@@ -57,7 +57,7 @@ impl Tracker {
     /// in order; offsets may be missing.
     pub(super) fn arrive(&mut self, offset: i64) -> Arrival {
         if self.restarts_at(offset) {
-            // The log was created again: all that is known of the former one is void.
+            // The log was created again: nothing that is known of the former one applies.
             *self = Self { first_undelivered: offset, ..Self::default() };
         }
         self.drop_expected_before(offset);

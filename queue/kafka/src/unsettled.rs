@@ -28,7 +28,7 @@ impl UnsettledDeliveries {
         Self { requeuer, by_number: HashMap::new() }
     }
 
-    /// Adds a delivery of this record. Returns its tag, and the requeuer for when it is dropped.
+    /// Adds a delivery of this record. Returns its tag, and the requeuer to call when it is dropped.
     pub(super) fn add(&mut self, position: RecordPosition) -> (DeliveryTag, Arc<Requeuer>) {
         let number = self.requeuer.next_number();
         self.by_number.insert(number, position);

@@ -31,7 +31,7 @@ async fn channel(url: &RabbitMqUrl) -> (Connection, Channel) {
     (connection, channel)
 }
 
-/// A queue of [`pool`] and [`Class::Standard`].
+/// The queue of [`pool`] and the class standard.
 fn queue(fixture: &RabbitMqFixture) -> ShortString {
     format!("{}.{}.standard", fixture.prefix(), pool()).into()
 }
