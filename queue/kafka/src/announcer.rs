@@ -21,7 +21,7 @@ impl Announcer for KafkaAnnouncer {
         }
         let records = endings.iter().map(|ending| {
             let (headers, value) = record::write(Event::of_ending(ending));
-            OutgoingRecord { topic: self.topic.clone(), job: &ending.record.id, headers, value }
+            OutgoingRecord { topic: self.topic.clone(), job: &ending.id, headers, value }
         });
         self.publisher.publish(records).await
     }

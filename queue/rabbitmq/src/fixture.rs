@@ -59,9 +59,9 @@ impl Fixture for RabbitMqFixture {
         let proxy = Proxy::start(host, port).await;
         let url = self.url.through(proxy.port(), &self.prefix);
         let options = StoreOptions::new(self.ledger.path());
-        let store = Store::open(&options, self.clock.clone()).unwrap();
+        let embedded = queue_embedded::open(&options, self.clock.clone()).unwrap();
         let broker = Arc::new(RabbitMqBroker::open(&url, &Routes::default()).unwrap());
-        let backend = Backend { broker, ..Backend::of_store(&store) };
+        let backend = Backend { broker, ..embedded };
         self.processes.lock().await.push((backend.clone(), proxy));
         backend
     }

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::shared;
+use crate::fixture::RabbitMqFixture;
 use crate::{RabbitMqBroker, RabbitMqUrl};
 use queue::{Broker, ErrorKind, Routes};
-use queue_contract::{job, pool, soon};
+use queue_contract::{Fixture, job, pool, soon};
 
 #[tokio::test]
 async fn wrong_credentials_are_refused_without_showing_the_password() {
@@ -24,11 +25,10 @@ async fn wrong_credentials_are_refused_without_showing_the_password() {
 #[tokio::test]
 async fn an_unreachable_server_is_an_error_of_calls_and_not_of_opening() {
     let port = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() };
-    let broker =
-        RabbitMqBroker::open(&format!("rabbitmq://127.0.0.1:{port}").parse().unwrap(), &Routes::default()).unwrap();
+    let url: RabbitMqUrl = format!("rabbitmq://127.0.0.1:{port}").parse().unwrap();
+    let broker = RabbitMqBroker::open(&url, &Routes::default()).unwrap();
     let (producer, consumer) = (broker.producer().await.unwrap(), broker.consumer(&pool()).await.unwrap());
-    let job = job(&queue_contract::EmbeddedFixture::start(), "job");
-    let error = soon(producer.publish(&[job])).await.unwrap_err();
+    let error = soon(producer.publish(&[job(&RabbitMqFixture::of(url), "job")])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains(&port.to_string()), "{error}");
     assert_eq!(soon(consumer.receive(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);

@@ -90,7 +90,7 @@ pub(super) async fn forget(redis: &Redis, id: &JobId) -> Result<Forgotten> {
         return Ok(Forgotten::Unknown);
     }
     Ok(match rows::state(code)? {
-        kept if !kept.has_ended() || kept == JobState::Cancelled => Forgotten::Kept(kept),
+        kept if !kept.has_ended() || kept == JobState::Cancelled => Forgotten::Retained(kept),
         _ => Forgotten::Forgotten(rows::blobs_of_the_forgotten(&blobs)),
     })
 }

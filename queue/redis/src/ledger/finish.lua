@@ -1,6 +1,7 @@
 -- Writes how attempts ended. ARGV from 3, six per attempt: id, fence, outcome, and of a success media type, blob and
 -- body, of a failure error type and message, of a retry those and the milliseconds to wait.
--- Answers for each the state it is in now, -1 where the lease is lost.
+-- Answers with the time in milliseconds, which is when the jobs ended, and for each attempt the state of its job now, -1
+-- where the lease is lost.
 local function finish(job, outcome, first, second, third)
     local key = job_key(job.id)
     if outcome == 'succeeded' then
@@ -35,7 +36,7 @@ local function finish(job, outcome, first, second, third)
     return QUEUED
 end
 
-local answers = {}
+local answers = { now }
 for at = 3, #ARGV, 6 do
     local job = find(ARGV[at])
     local state = -1

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use queue::ledger::{Attempt, JobRecord, JobState};
+use queue::ledger::{Attempt, Finished, JobRecord, JobState};
 use queue::{BlobRef, Body, Class, Error, ErrorKind, Input, Job, JobError, JobId, Origin, Output, Result, WorkerId};
 
 /// Fields of a hash, by name.
@@ -126,6 +126,16 @@ pub(super) fn job(id: &JobId, (fields, input): Row) -> Result<Job> {
 }
 
 /// A state as the scripts know it: its place in [`JobState::ALL`].
+/// The answer to the end of an attempt at `now`, in milliseconds since the Unix epoch.
+pub(super) fn finished(code: i64, now: i64) -> Result<Finished> {
+    let state = state(code)?;
+    let time = || {
+        Timestamp::from_millisecond(now)
+            .map_err(|_| Error::new(ErrorKind::Corrupt, format_args!("redis returned {now} as its time")))
+    };
+    Ok(Finished::Recorded { state, finished_at: state.has_ended().then(time).transpose()? })
+}
+
 pub(super) fn state(code: i64) -> Result<JobState> {
     let state = usize::try_from(code).ok().and_then(|code| JobState::ALL.get(code));
     state.copied().ok_or_else(|| Error::new(ErrorKind::Corrupt, format_args!("redis holds {code} as a state")))
