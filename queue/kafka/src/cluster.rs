@@ -1,39 +1,35 @@
-//! The servers, as every role of this program needs them: how clients are configured, and the topics.
+//! The Kafka cluster, shared by all roles: how clients are configured, and which topics exist.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, TrySendError};
+use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::FutureProducer;
-use tokio::sync::oneshot;
 
-use super::admin::is_not_there;
-use super::context::{Context, lock};
-use super::error::{failed, kind_of};
+use super::blocking::BlockingCalls;
+use super::context::Context;
+use super::error::{failed, is_unknown_topic, kind_of};
 use super::url::KafkaUrl;
 use queue::{Class, Error, ErrorKind, PoolName, Result, Routes};
 
-/// A call that has not been answered by then has failed.
+/// A call without a reply has failed after this time.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A piece of work of several calls that has not ended by then has failed.
-const WORK_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How long a new topic may take to be known to the servers, and how often they are asked: they give no sign.
-const TOPIC_PATIENCE: Duration = Duration::from_secs(5);
-const TOPIC_LOOK: Duration = Duration::from_millis(20);
+/// How long the servers may take until all know a new topic, and how often they are asked. They send no event for it.
+const TOPIC_TIMEOUT: Duration = Duration::from_secs(5);
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(super) const ALL_CLIENTS: [(&str, &str); 4] = [
     ("client.id", "millrace"),
     ("socket.timeout.ms", "10000"),
     ("reconnect.backoff.max.ms", "2000"),
-    // So that a partition that was added is noticed.
+    // Notices added partitions soon.
     ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 
@@ -41,10 +37,11 @@ const PRODUCERS: [(&str, &str); 6] = [
     ("enable.idempotence", "true"),
     ("acks", "all"),
     ("message.timeout.ms", "10000"),
-    // Less than that, so that a topic that was deleted is named as the reason, and created again.
+    // Shorter than the message timeout, so that the error names a deleted topic as the reason. Then it is created
+    // again.
     ("topic.metadata.propagation.max.ms", "5000"),
     ("linger.ms", "1"),
-    // As Java's producers do it: the same key goes to the same partition, whoever publishes it.
+    // As Java's producers do it: a key goes to the same partition, whatever program publishes it.
     ("partitioner", "murmur2_random"),
 ];
 
@@ -55,38 +52,34 @@ const CONSUMERS: [(&str, &str); 10] = [
     ("auto.offset.reset", "earliest"),
     ("isolation.level", "read_committed"),
     ("fetch.wait.max.ms", "100"),
-    // What is fetched ahead, per partition. It counts as waiting; a class above it is looked at first all the same.
+    // How much is fetched ahead, per partition. It counts as waiting, and a more urgent class is still taken first.
     ("queued.min.messages", "256"),
     ("queued.max.messages.kbytes", "2048"),
     ("fetch.queue.backoff.ms", "20"),
     ("fetch.max.bytes", "16777216"),
 ];
 
-/// How the members of a group agree, unless the URL says `group.protocol=consumer`; then the servers decide all this.
+/// How the members of a group share its partitions, unless the URL sets `group.protocol=consumer`. With that protocol
+/// the servers decide all this.
 ///
-/// That protocol lets nobody wait for a member that was killed. It is not the default even where the servers have it
-/// (Kafka 4.0 and later), because a killed worker's jobs would come again after 45 s rather than within 8: this is what
-/// `group.consumer.session.timeout.ms` is unless the servers are told otherwise, and the least they let a group choose.
+/// That protocol has an advantage: when a member is killed, no other member waits for its session to expire. It is not
+/// the default all the same, even where the servers support it (Kafka 4.0 and later). By default they set
+/// `group.consumer.session.timeout.ms` to 45 s and let no group choose less. So the jobs of a killed worker would be
+/// delivered again only after 45 s, rather than within 8 s.
 const CLASSIC_GROUP: [(&str, &str); 3] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
-    // A killed worker's jobs come again within 10 s.
+    // The jobs of a killed worker are delivered again within 10 s.
     ("session.timeout.ms", "6000"),
     ("heartbeat.interval.ms", "2000"),
 ];
 
-type Work = Box<dyn FnOnce() + Send>;
-
-/// How many calls may wait for the one thread that makes them.
-const DESK_LENGTH: usize = 256;
-
 pub(super) struct Cluster {
     pub(super) url: KafkaUrl,
     pub(super) routes: Routes,
-    /// Asks about topics and offsets; member of no group.
+    /// Reads about topics and offsets. It is not a member of any group.
     client: Mutex<Option<Arc<BaseConsumer<Context>>>>,
-    known_topics: Mutex<HashSet<String>>,
-    /// librdkafka's calls block; those that an async caller waits for run on one thread.
-    desk: Mutex<Option<Sender<Work>>>,
+    existing_topics: Mutex<HashSet<String>>,
+    blocking_calls: BlockingCalls,
 }
 
 impl Cluster {
@@ -95,25 +88,26 @@ impl Cluster {
             url: url.clone(),
             routes: routes.clone(),
             client: Mutex::default(),
-            known_topics: Mutex::default(),
-            desk: Mutex::default(),
+            existing_topics: Mutex::default(),
+            blocking_calls: BlockingCalls::default(),
         }
     }
 
-    /// The topics whose records are jobs of `pool`, and of which class.
+    /// The topics whose records are jobs of `pool`, with their classes.
     pub(super) fn topics(&self, pool: &PoolName) -> Vec<(String, Class)> {
         let own = Class::ALL.into_iter().map(|class| (self.url.topic(pool, class), class));
         let others = self.routes.jobs_from(pool).iter().map(|topic| (topic.clone(), Class::default()));
         own.chain(others).collect()
     }
 
-    /// A client that publishes, and what it is told.
+    /// A client that publishes, with the context that collects its events.
     pub(super) fn producer(&self) -> Result<(FutureProducer<Context>, Context)> {
         let context = Context::default();
         Ok((self.create("open a producer", &PRODUCERS, context.clone())?, context))
     }
 
-    /// A member of a pool's group, once it subscribes; before, it only knows what the group has committed.
+    /// A client that joins a pool's group when it subscribes. Before that it can only read the group's committed
+    /// offsets.
     pub(super) fn consumer(&self, pool: &PoolName) -> Result<BaseConsumer<Context>> {
         let group = self.url.group(pool);
         let mut defaults = CONSUMERS.to_vec();
@@ -129,44 +123,44 @@ impl Cluster {
         C: FromClientConfigAndContext<Context>,
     {
         let mut config = self.url.config(&[&ALL_CLIENTS, defaults].concat());
-        // Everything from warnings upwards reaches the context, which decides.
+        // Warnings and errors reach the context, which decides how to log them.
         config.set_log_level(RDKafkaLogLevel::Warning);
         config.create_with_context(context).map_err(|error| failed(action, error))
     }
 
-    /// The client for questions. What it was told about the servers is heard here.
+    /// The client that reads about topics and offsets. Its callers poll it, so that its context collects its events.
     pub(super) fn client(&self) -> Result<Arc<BaseConsumer<Context>>> {
-        let mut client = lock(&self.client);
+        let mut client = self.client.lock();
         if client.is_none() {
             *client = Some(Arc::new(self.create("open a client", &[], Context::default())?));
         }
         client.clone().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the kafka client is gone"))
     }
 
-    /// How many partitions a topic has; 0: there is no such topic.
+    /// The number of partitions of a topic; 0: there is no such topic.
     pub(super) fn partition_count(&self, topic: &str) -> Result<i32> {
         let action = format!("look up the topic {topic}");
         let client = self.client()?;
         let metadata =
-            client.fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|error| because(&client, &action, error))?;
-        client.context().is_well();
+            client.fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|error| call_error(&client, &action, error))?;
+        client.context().clear_error();
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(0) };
         match found.error().map(Code::from) {
             None => Ok(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)),
-            Some(code) if is_not_there(code) => Ok(0),
+            Some(code) if is_unknown_topic(code) => Ok(0),
             Some(code) => Err(failed(&action, KafkaError::MetadataFetch(code))),
         }
     }
 
-    /// Creates those of `topics` that are not there. Blocks.
+    /// Creates the missing ones of `topics`. Blocks.
     pub(super) fn ensure_topics(&self, topics: Vec<String>) -> Result<()> {
         let mut missing = Vec::new();
         for topic in topics {
-            if !self.is_known(&topic) {
+            if !self.is_known_topic(&topic) {
                 if self.partition_count(&topic)? == 0 {
                     missing.push(topic);
                 } else {
-                    lock(&self.known_topics).insert(topic);
+                    self.existing_topics.lock().insert(topic);
                 }
             }
         }
@@ -178,7 +172,7 @@ impl Cluster {
         let action = format!("create the topics {} with {partitions} partitions", topics.join(", "));
         let creating = |error| failed(&action, error);
         let mut config: ClientConfig = self.url.config(&ALL_CLIENTS);
-        // Nobody listens to this client: what it would say the one for questions has said.
+        // The client that reads reports the same errors, so this one logs nothing.
         config.set_log_level(RDKafkaLogLevel::Emerg);
         let admin: AdminClient<Context> = config.create_with_context(Context::default()).map_err(creating)?;
         let new = topics.iter().map(|topic| NewTopic::new(topic, partitions, TopicReplication::Fixed(-1)));
@@ -198,146 +192,64 @@ impl Cluster {
                 }
             }
         }
-        let deadline = Instant::now() + TOPIC_PATIENCE;
+        let deadline = Instant::now() + TOPIC_TIMEOUT;
         for topic in topics {
             while self.partition_count(&topic)? == 0 {
                 if Instant::now() > deadline {
-                    let why = format!("the new topic {topic} is still unknown after {TOPIC_PATIENCE:?}");
+                    let why = format!("the new topic {topic} is still unknown after {TOPIC_TIMEOUT:?}");
                     return Err(Error::new(ErrorKind::Unavailable, why));
                 }
-                let _ = crossbeam_channel::after(TOPIC_LOOK).recv();
+                let _ = crossbeam_channel::after(TOPIC_CHECK_INTERVAL).recv();
             }
-            lock(&self.known_topics).insert(topic);
+            self.existing_topics.lock().insert(topic);
         }
         Ok(())
     }
 
-    pub(super) fn is_known(&self, topic: &str) -> bool {
-        lock(&self.known_topics).contains(topic)
+    pub(super) fn is_known_topic(&self, topic: &str) -> bool {
+        self.existing_topics.lock().contains(topic)
     }
 
-    /// The topic is gone: look again before using it.
-    pub(super) fn forget(&self, topic: &str) {
-        lock(&self.known_topics).remove(topic);
+    /// The topic is gone: its next use looks for it again.
+    pub(super) fn forget_topic(&self, topic: &str) {
+        self.existing_topics.lock().remove(topic);
     }
 
-    /// Runs `work`, which may block, and waits for what it gives.
-    pub(super) async fn ask<T: Send + 'static>(
+    /// Runs `call`, which may block, on a thread of its own, and returns its result.
+    pub(super) async fn run_blocking<T: Send + 'static>(
         self: &Arc<Self>,
         action: &str,
-        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+        call: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
         let cluster = Arc::clone(self);
-        let work = Box::new(move || {
-            // While the servers were out of reach many have asked, and most have given up.
-            if !reply.is_closed() {
-                drop(reply.send(work(&cluster)));
-            }
-        });
-        let gone = || Error::new(ErrorKind::Unavailable, format_args!("cannot {action}: its thread has ended"));
-        self.desk(action)?.try_send(work).map_err(|error| match error {
-            TrySendError::Full(_) => {
-                let why = format!("cannot {action}: {DESK_LENGTH} calls wait for the servers already");
-                Error::new(ErrorKind::Unavailable, why)
-            }
-            TrySendError::Disconnected(_) => gone(),
-        })?;
-        match tokio::time::timeout(WORK_TIMEOUT, answer).await {
-            Ok(answer) => answer.map_err(|_| gone())?,
-            Err(_) => {
-                let why = format!("cannot {action}: no answer within {WORK_TIMEOUT:?}");
-                Err(Error::new(ErrorKind::Unavailable, why))
-            }
-        }
-    }
-
-    fn desk(&self, action: &str) -> Result<Sender<Work>> {
-        let mut desk = lock(&self.desk);
-        if let Some(desk) = &*desk {
-            return Ok(desk.clone());
-        }
-        let (sender, work) = crossbeam_channel::bounded::<Work>(DESK_LENGTH);
-        let run = move || work.into_iter().for_each(|work| work());
-        std::thread::Builder::new()
-            .name("kafka-desk".to_owned())
-            .spawn(run)
-            .map_err(|error| Error::caused(ErrorKind::Unavailable, format_args!("cannot {action}"), error))?;
-        *desk = Some(sender.clone());
-        Ok(sender)
+        self.blocking_calls.run(action, move || call(&cluster)).await
     }
 }
 
-/// The error of a call, with the reason why where the client was told one.
-pub(super) fn because(client: &BaseConsumer<Context>, action: &str, error: KafkaError) -> Error {
+/// The error of a call, with the reason if librdkafka has reported one.
+pub(super) fn call_error(client: &BaseConsumer<Context>, action: &str, error: KafkaError) -> Error {
     let error = failed(action, error);
     if error.kind() != ErrorKind::Unavailable {
         return error;
     }
-    hear(client);
-    client.context().trouble(action).unwrap_or(error)
+    serve_events(client);
+    client.context().reported_error(action).unwrap_or(error)
 }
 
-/// Why a client cannot go on: the error that it gives says only that it cannot.
-pub(super) fn fatal(client: &BaseConsumer<Context>, error: KafkaError) -> Error {
+/// The error of a client that cannot go on, with the reason: `error` itself does not have it.
+pub(super) fn fatal_error(client: &BaseConsumer<Context>, error: KafkaError) -> Error {
     match client.client().fatal_error() {
         Some((code, why)) => Error::caused(kind_of(code), format_args!("cannot go on: {why}"), error),
         None => failed("go on", error),
     }
 }
 
-/// Lets a client without messages say what it has to say.
-pub(super) fn hear(client: &BaseConsumer<Context>) {
+/// Lets a client that receives no messages report its events.
+pub(super) fn serve_events(client: &BaseConsumer<Context>) {
     loop {
-        let told = client.context().told();
-        if client.poll(Duration::ZERO).is_none() && client.context().told() == told {
+        let count = client.context().event_count();
+        if client.poll(Duration::ZERO).is_none() && client.context().event_count() == count {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_question_that_nobody_waits_for_is_not_asked_and_no_more_wait_than_can_be() {
-        let url = "kafka://127.0.0.1:1".parse().unwrap();
-        let cluster = Arc::new(Cluster::new(&url, &Routes::default()));
-        let (is_busy, busy) = crossbeam_channel::bounded(0);
-        let (go_on, gone_on) = crossbeam_channel::bounded::<()>(0);
-        let hold_up = move |_: &Cluster| {
-            is_busy.send(()).unwrap();
-            gone_on.recv().unwrap();
-            Ok(())
-        };
-        let asked = Arc::new(AtomicUsize::new(0));
-        let ask = || {
-            let asked = Arc::clone(&asked);
-            let count = move |_: &Cluster| Ok(asked.fetch_add(1, Ordering::Relaxed));
-            let cluster = Arc::clone(&cluster);
-            async move { cluster.ask("count", count).await }
-        };
-
-        let first = tokio::spawn({
-            let cluster = Arc::clone(&cluster);
-            async move { cluster.ask("hold up", hold_up).await }
-        });
-        tokio::task::yield_now().await;
-        busy.recv().unwrap();
-        for _ in 1..DESK_LENGTH {
-            assert!(tokio::time::timeout(Duration::ZERO, ask()).await.is_err(), "it cannot have been answered");
-        }
-        let last = tokio::spawn(ask());
-        tokio::task::yield_now().await;
-        let error = ask().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.to_string().contains("256 calls wait"), "{error}");
-        go_on.send(()).unwrap();
-        first.await.unwrap().unwrap();
-        assert_eq!(last.await.unwrap().unwrap(), 0);
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 }

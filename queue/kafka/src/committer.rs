@@ -1,7 +1,7 @@
-//! The thread that commits.
+//! The thread that commits offsets.
 //!
-//! rdkafka 0.39 says nothing of what became of an asynchronous commit (librdkafka reports it to a callback that the
-//! crate does not set), and a synchronous one blocks; so it blocks here.
+//! rdkafka 0.39 does not report the result of an asynchronous commit: librdkafka passes it to a callback that the crate
+//! does not set. A synchronous commit blocks, so it has a thread of its own.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,35 +11,36 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::command::Waker;
 use super::context::Context;
-use super::member::{Bell, unavailable};
+use super::error::unavailable;
 use queue::Result;
 
-/// What is to be committed of a partition.
-pub(super) struct Commit {
+/// The offset to commit for a partition, and the text to store with it.
+pub(super) struct OffsetCommit {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
     pub(super) offset: i64,
     pub(super) mark: String,
 }
 
-/// Ends when it is dropped and what it was given is done.
+/// Dropping it waits for the commits that have been started, and ends the thread.
 pub(super) struct Committer {
-    /// `None`: it is to end.
-    work: Option<Sender<Vec<Commit>>>,
+    /// `None`: the thread is to end.
+    work: Option<Sender<Vec<OffsetCommit>>>,
     results: Receiver<KafkaResult<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Committer {
-    pub(super) fn start(consumer: Arc<BaseConsumer<Context>>, bell: Bell) -> Result<Self> {
-        let (work, inbox) = crossbeam_channel::unbounded::<Vec<Commit>>();
+    pub(super) fn start(consumer: Arc<BaseConsumer<Context>>, waker: Waker) -> Result<Self> {
+        let (work, inbox) = crossbeam_channel::unbounded::<Vec<OffsetCommit>>();
         let (outbox, results) = crossbeam_channel::unbounded();
         let run = move || {
             for commits in inbox {
                 // A member that has ended needs no result.
                 drop(outbox.send(commit(&consumer, &commits)));
-                bell.ring();
+                waker.wake();
             }
         };
         let started = std::thread::Builder::new().name("kafka-commit".to_owned()).spawn(run);
@@ -48,13 +49,13 @@ impl Committer {
         Ok(Self { work: Some(work), results, thread: Some(thread) })
     }
 
-    /// Begins a commit; its result comes later.
-    pub(super) fn commit(&self, commits: Vec<Commit>) {
+    /// Starts a commit; [`Committer::result`] has its result later.
+    pub(super) fn commit(&self, commits: Vec<OffsetCommit>) {
         // The thread ends only after this is dropped.
         drop(self.work.as_ref().map(|work| work.send(commits)));
     }
 
-    /// The result of the oldest commit, once it is there.
+    /// The result of the oldest commit, once there is one.
     pub(super) fn result(&self) -> Option<KafkaResult<()>> {
         self.results.try_recv().ok()
     }
@@ -66,14 +67,14 @@ impl Drop for Committer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread that commits has panicked");
+            tracing::error!("the thread that commits offsets panicked");
         }
     }
 }
 
-fn commit(consumer: &BaseConsumer<Context>, commits: &[Commit]) -> KafkaResult<()> {
+fn commit(consumer: &BaseConsumer<Context>, commits: &[OffsetCommit]) -> KafkaResult<()> {
     let mut list = TopicPartitionList::with_capacity(commits.len());
-    for Commit { topic, partition, offset, mark } in commits {
+    for OffsetCommit { topic, partition, offset, mark } in commits {
         let mut element = list.add_partition(topic, *partition);
         element.set_offset(Offset::Offset(*offset))?;
         element.set_metadata(mark);

@@ -4,7 +4,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use queue::{Error, ErrorKind};
 
-/// What a caller can do about it.
+/// What a caller can do about this code.
 pub(super) fn kind_of(code: Code) -> ErrorKind {
     match code {
         Code::MessageSizeTooLarge
@@ -37,7 +37,7 @@ pub(super) fn kind_of(code: Code) -> ErrorKind {
     }
 }
 
-/// What a call failed with.
+/// The error of a call that failed.
 pub(super) fn failed(action: &str, error: KafkaError) -> Error {
     let kind = match &error {
         KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::AdminOpCreation(_) => {
@@ -49,8 +49,18 @@ pub(super) fn failed(action: &str, error: KafkaError) -> Error {
     Error::caused(kind, format_args!("cannot {action}"), error)
 }
 
-/// The group has taken this consumer for dead, or has given its partitions to another.
-pub(super) fn is_no_longer_ours(error: &KafkaError) -> bool {
+/// The backend does not answer, or the consumer cannot go on.
+pub(super) fn unavailable(why: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unavailable, why)
+}
+
+/// Whether the servers do not know the topic, or not yet.
+pub(super) fn is_unknown_topic(code: Code) -> bool {
+    matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable)
+}
+
+/// Whether the group has removed this consumer, or assigned its partitions to another.
+pub(super) fn is_partition_lost(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(

@@ -1,19 +1,21 @@
-//! The contract on a real Kafka, which several tests share: each has a prefix of its own.
+//! The contract on a real Kafka, which several tests share. Each test has a prefix of its own.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use crate::{Event, KafkaBroker, KafkaUrl};
+use crate::command::InjectedEvent;
+use crate::{KafkaBroker, KafkaUrl};
 use queue::{Backend, Clock, Routes};
 use queue_contract::Fixture;
 use queue_embedded::StoreOptions;
 
-/// A dead consumer is noticed sooner than a user would want it. The order is that of publication in a partition, so
-/// there is one.
+/// A dead consumer is removed sooner than by default. Jobs are in the order of their publication only within a
+/// partition, so there is one partition.
 const OPTIONS: &str = "partitions=1&session.timeout.ms=2000&heartbeat.interval.ms=200&max.poll.interval.ms=3000";
 
 pub(crate) struct KafkaFixture {
@@ -23,7 +25,7 @@ pub(crate) struct KafkaFixture {
     processes: Mutex<Vec<(Backend, Arc<KafkaBroker>)>>,
 }
 
-/// The URL of the server for the tests, with a fresh prefix.
+/// The URL of the tests' server, with a fresh prefix.
 fn url(options: &str) -> String {
     let server = std::env::var("MILLRACE_TEST_KAFKA_URL")
         .expect("set MILLRACE_TEST_KAFKA_URL, or run make test, which starts the servers");
@@ -49,11 +51,11 @@ impl KafkaFixture {
         }
     }
 
-    /// Every consumer meets with this.
-    pub(crate) async fn consumers_meet(&self, event: Event) {
-        let brokers: Vec<_> = self.processes.lock().unwrap().iter().map(|(_, broker)| Arc::clone(broker)).collect();
+    /// Causes this event for every consumer.
+    pub(crate) async fn inject(&self, event: InjectedEvent) {
+        let brokers: Vec<_> = self.processes.lock().iter().map(|(_, broker)| Arc::clone(broker)).collect();
         for broker in brokers {
-            broker.consumers_meet(event).await;
+            broker.inject(event).await;
         }
     }
 }
@@ -62,28 +64,28 @@ impl KafkaFixture {
 impl Fixture for KafkaFixture {
     async fn open(&self) -> Backend {
         let options = StoreOptions::new(self.folder.path());
-        let kept = queue_embedded::open(&options, self.clock.clone()).unwrap();
+        let embedded = queue_embedded::open(&options, self.clock.clone()).unwrap();
         let broker = Arc::new(KafkaBroker::open(&self.url, &Routes::default()));
-        let backend = Backend { broker: Arc::clone(&broker) as _, ..kept };
-        self.processes.lock().unwrap().push((backend.clone(), broker));
+        let backend = Backend { broker: Arc::clone(&broker) as _, ..embedded };
+        self.processes.lock().push((backend.clone(), broker));
         backend
     }
 
     async fn kill(&self, process: Backend) {
-        let mut processes = self.processes.lock().unwrap();
-        let found = processes.iter().position(|(known, _)| Arc::ptr_eq(&known.broker, &process.broker));
-        processes.swap_remove(found.unwrap()).1.vanish();
+        let mut processes = self.processes.lock();
+        let found = processes.iter().position(|(backend, _)| Arc::ptr_eq(&backend.broker, &process.broker));
+        processes.swap_remove(found.unwrap()).1.kill_consumers();
     }
 
     async fn give_up_on_consumers(&self) {
-        self.consumers_meet(Event::TakenForDead).await;
+        self.inject(InjectedEvent::RemovedFromGroup).await;
     }
 
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The servers have a clock of their own; whoever waits for them waits for what they do.
+    /// The servers have a clock of their own, so tests wait for what the servers do, not for a time.
     async fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }

@@ -1,19 +1,25 @@
 //! Jobs in Kafka: a topic per pool and class, a group of consumers per pool.
 //!
-//! A record stays where it is when its job is done; what moves is the group's committed offset. So each partition's
-//! consumer follows what it has handed out ([`tracker`]), commits the offset before which everything is done, and beside
-//! it a note of what is open beyond ([`mark`]): settled in any order, nothing is repeated that was done, the gauge tells
-//! what waits from what is held, and a redelivered job is known as one. Before a delivery is handed out the group knows
-//! of it; that costs a commit per batch besides the one that settles it, which under load says both.
+//! A record stays in its topic after its job is done; only the group's committed offset moves. So the consumer of each
+//! partition tracks the records that it has delivered ([`tracker`]). It commits the offset before which all records are
+//! acknowledged, and with it a note of the open records after it ([`mark`]). Deliveries can therefore be settled in any
+//! order:
 //!
-//! Each partition is fetched ahead into a short queue of its own, so that the most urgent class is taken first, and a
-//! worker that is busy stops the fetching without pausing partitions: pausing would throw the queues away and fetch
-//! them again.
+//! - no acknowledged job is delivered again,
+//! - the gauge can count waiting jobs and deliveries apart,
+//! - a job that was delivered before is known as redelivered.
 //!
-//! A topic's retention is the servers': a job that waits for longer than `retention.ms` is deleted by them. Give the
-//! topics of slow pools a retention that is longer than the longest wait. It must not be longer than the servers'
-//! `offsets.retention.minutes`: what a pool without workers has done is forgotten after that, and what its topics still
-//! keep runs again.
+//! A delivery is committed in a mark before the worker gets it. That is one more commit per batch, besides the one that
+//! settles it. Under load one commit does both.
+//!
+//! Each partition is fetched ahead into a short queue of its own. So the most urgent class can be taken first, and a
+//! busy worker stops the fetching without pausing partitions. Pausing would discard the queues, and fetch them again
+//! later.
+//!
+//! The servers delete a job that waits longer than the topic's `retention.ms`. Give the topics of slow pools a
+//! retention that is longer than the longest wait. It must not be longer than the servers' `offsets.retention.minutes`:
+//! when a pool has had no workers for that time, the servers forget its offsets, and jobs that are still in its topics
+//! run again.
 
 use std::sync::Arc;
 
@@ -23,8 +29,10 @@ use queue::{Announcer, Broker, Consumer, Gauge, PoolExpectation, PoolName, Produ
 
 mod admin;
 mod announcer;
-mod assigning;
+mod assigned;
+mod blocking;
 mod cluster;
+mod command;
 mod commits;
 mod committer;
 mod consumer;
@@ -33,7 +41,6 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod gauge;
-mod held;
 mod mark;
 mod member;
 mod membership;
@@ -45,61 +52,50 @@ mod risks;
 #[cfg(test)]
 mod tests;
 mod tracker;
+mod unsettled;
 mod url;
 
+pub use self::url::KafkaUrl;
 use announcer::KafkaAnnouncer;
 use cluster::Cluster;
 use consumer::KafkaConsumer;
 use gauge::KafkaGauge;
 use producer::KafkaProducer;
 use publisher::Publisher;
-pub use url::KafkaUrl;
-
-/// What a test lets a member of a group meet with.
-#[cfg(test)]
-#[derive(Clone, Copy)]
-pub(crate) enum Event {
-    /// The group takes it for dead.
-    TakenForDead,
-    /// Its membership ends, as after an error that nothing but joining anew helps against.
-    Ended,
-    /// Its logs begin anew: their offsets come once more.
-    LogsBegunAnew,
-}
 
 /// The broker that a [`KafkaUrl`] names.
 pub struct KafkaBroker {
     cluster: Arc<Cluster>,
     #[cfg(test)]
-    members: std::sync::Mutex<Vec<crossbeam_channel::Sender<consumer::Command>>>,
+    members: parking_lot::Mutex<Vec<crossbeam_channel::Sender<command::Command>>>,
 }
 
 impl KafkaBroker {
-    /// Opens it; connects when the first call needs it.
+    /// Opens the broker. It connects when the first call needs it.
     pub fn open(url: &KafkaUrl, routes: &Routes) -> Self {
         Self {
             cluster: Arc::new(Cluster::new(url, routes)),
             #[cfg(test)]
-            members: std::sync::Mutex::default(),
+            members: parking_lot::Mutex::default(),
         }
     }
 
-    /// Its consumers end as if killed.
+    /// Ends its consumers as if they were killed.
     #[cfg(test)]
-    pub(crate) fn vanish(&self) {
-        for member in self.members.lock().unwrap().drain(..) {
-            drop(member.send(consumer::Command::Vanish));
+    pub(crate) fn kill_consumers(&self) {
+        for member in self.members.lock().drain(..) {
+            drop(member.send(command::Command::Kill));
         }
     }
 
-    /// Its consumers meet with this.
+    /// Causes this event for all of its consumers.
     #[cfg(test)]
-    pub(crate) async fn consumers_meet(&self, event: Event) {
-        let members = self.members.lock().unwrap().clone();
+    pub(crate) async fn inject(&self, event: command::InjectedEvent) {
+        let members = self.members.lock().clone();
         for member in members {
             let (reply, answer) = tokio::sync::oneshot::channel();
-            // One that has left is none.
-            if member.send(consumer::Command::Meet(event, reply)).is_ok() {
+            // A consumer that has left the group has no thread any more.
+            if member.send(command::Command::Inject(event, reply)).is_ok() {
                 drop(answer.await);
             }
         }
@@ -115,7 +111,7 @@ impl Broker for KafkaBroker {
     async fn consumer(&self, pool: &PoolName) -> Result<Arc<dyn Consumer>> {
         let consumer = KafkaConsumer::join(Arc::clone(&self.cluster), pool).await?;
         #[cfg(test)]
-        self.members.lock().unwrap().push(consumer.commands());
+        self.members.lock().push(consumer.commands());
         Ok(Arc::new(consumer))
     }
 
@@ -131,6 +127,6 @@ impl Broker for KafkaBroker {
 
     async fn risks(&self, pools: &[PoolExpectation]) -> Result<Vec<Risk>> {
         let pools = pools.to_vec();
-        self.cluster.ask("look for risks", move |cluster| risks::of(cluster, &pools)).await
+        self.cluster.run_blocking("look for risks", move |cluster| risks::of(cluster, &pools)).await
     }
 }

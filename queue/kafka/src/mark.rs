@@ -1,43 +1,49 @@
-//! What a consumer leaves beside a committed offset, for whoever has the partition after it and for the gauge.
+//! The metadata of a committed offset. The next consumer of the partition reads it, and the gauge does.
 //!
-//! Kafka keeps one number per partition: everything before it is done. Beyond it some records are done too, some are in
-//! a worker's hands, and the rest was never handed out. The text that Kafka lets one commit with the number tells which:
+//! Kafka keeps one offset per partition and group: every record before it is acknowledged. Of the records after it,
+//! some are acknowledged too, a worker holds some, and the rest was never delivered. Kafka stores a short text with
+//! each committed offset. This text is a mark, which describes the records after the offset:
 //!
 //! ```text
-//! 1;HANDED_OUT;BACK;OPEN      e.g.  1;40;2;0-3,9
+//! 1;DELIVERED;RETURNED;OPEN      e.g.  1;40;2;0-3,9
 //! ```
 //!
-//! `HANDED_OUT` records after the committed offset have been handed out; those in the ranges `OPEN` are not done; `BACK`
-//! of the open ones are in nobody's hands. All are counted from the committed offset, which itself is open unless
-//! nothing is. Under load the next batch is announced before it is handed out: as handed out, open and back. A text
-//! that cannot be read (an offset set with Kafka's own tools has none) says nothing of what is beyond: it comes as if
-//! for the first time.
+//! - `DELIVERED` is the number of records after the committed offset that were delivered.
+//! - `OPEN` are the ranges of those that are not acknowledged.
+//! - `RETURNED` is the number of open records that no worker holds.
+//!
+//! Offsets are relative to the committed one. It is itself open, unless no record is.
+//!
+//! Under load the next batch is announced before it is delivered: the mark counts it as delivered, open and returned. A
+//! text that cannot be parsed is ignored; an offset that was set with Kafka's own tools has none, for example. All
+//! records after the offset are then new.
 
 use std::ops::RangeInclusive;
 
 const VERSION: &str = "1";
 
-/// A server takes 4096 bytes unless told otherwise (`offset.metadata.max.bytes`).
+/// The limit of a mark. A server accepts 4096 bytes unless it is configured otherwise (`offset.metadata.max.bytes`).
 pub(super) const MAX_BYTES: usize = 2_000;
 
-/// How far a partition was handed out, and what of that is not done. Offsets count from the committed one.
+/// The records of a partition that were delivered, and those of them that are open. Offsets count from the committed
+/// one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// So many were handed out.
-    pub(super) handed_out: u64,
-    /// So many of those that are open are in nobody's hands.
-    pub(super) back: u64,
-    /// Those that are not done, in order.
+    /// The number of records that were delivered.
+    pub(super) delivered: u64,
+    /// The number of open records that no worker holds.
+    pub(super) returned: u64,
+    /// The delivered records that are not acknowledged, in order.
     pub(super) open: Vec<RangeInclusive<u64>>,
 }
 
 impl Mark {
-    /// Not done.
+    /// The number of open records.
     pub(super) fn open_count(&self) -> u64 {
         self.open.iter().map(|run| run.end() - run.start() + 1).sum()
     }
 
-    /// Adds an open offset behind those that are there.
+    /// Adds an open offset, which is above all others.
     pub(super) fn push(&mut self, offset: u64) {
         match self.open.last_mut() {
             Some(last) if *last.end() + 1 == offset => *last = *last.start()..=offset,
@@ -45,11 +51,11 @@ impl Mark {
         }
     }
 
-    /// The text, of at most `max_bytes`. Where there is no room for every range the last one reaches to the end: what is
-    /// done there may come again, and nothing is lost.
+    /// The text, of at most `max_bytes`. Where not every range fits, the last one reaches to the end: acknowledged
+    /// records in it may be delivered again, and none is lost.
     pub(super) fn to_text(&self, max_bytes: usize) -> String {
-        let mut text = format!("{VERSION};{};{};", self.handed_out, self.back);
-        let to_end = |first: u64| format!("{first}-{}", self.handed_out.saturating_sub(1).max(first));
+        let mut text = format!("{VERSION};{};{};", self.delivered, self.returned);
+        let to_end = |first: u64| format!("{first}-{}", self.delivered.saturating_sub(1).max(first));
         for (index, run) in self.open.iter().enumerate() {
             let separator = if index == 0 { "" } else { "," };
             let written = if run.start() == run.end() {
@@ -71,26 +77,26 @@ impl Mark {
         if text.len() > max_bytes { String::new() } else { text }
     }
 
-    /// What the text says; `None` for what was not written here.
+    /// Parses the text. `None`: [`Mark::to_text`] did not write it.
     pub(super) fn from_text(text: &str) -> Option<Self> {
         let mut parts = text.split(';');
         if parts.next()? != VERSION {
             return None;
         }
-        let handed_out: u64 = parts.next()?.parse().ok()?;
+        let delivered: u64 = parts.next()?.parse().ok()?;
         let back = parts.next()?.parse().ok()?;
         let mut open: Vec<RangeInclusive<u64>> = Vec::new();
         for run in parts.next()?.split(',').filter(|run| !run.is_empty()) {
             let (first, last) = run.split_once('-').unwrap_or((run, run));
             let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
             let follows = open.last().is_none_or(|before| *before.end() < first);
-            if !follows || last < first || last >= handed_out {
+            if !follows || last < first || last >= delivered {
                 return None;
             }
             open.push(first..=last);
         }
-        let mark = Self { handed_out, back, open };
-        (parts.next().is_none() && mark.back <= mark.open_count()).then_some(mark)
+        let mark = Self { delivered, returned, open };
+        (parts.next().is_none() && mark.returned <= mark.open_count()).then_some(mark)
     }
 }
 
@@ -102,9 +108,9 @@ mod tests {
 
     fn marks() -> impl Strategy<Value = Mark> {
         (proptest::collection::btree_set(0..5_000u64, 0..1_500), 0..100u64).prop_map(|(open, beyond)| {
-            let mut mark = Mark { handed_out: open.last().map_or(0, |last| last + 1) + beyond, ..Mark::default() };
+            let mut mark = Mark { delivered: open.last().map_or(0, |last| last + 1) + beyond, ..Mark::default() };
             open.into_iter().for_each(|offset| mark.push(offset));
-            mark.back = mark.open_count() / 2;
+            mark.returned = mark.open_count() / 2;
             mark
         })
     }
@@ -115,28 +121,28 @@ mod tests {
             prop_assert_eq!(Mark::from_text(&mark.to_text(usize::MAX)), Some(mark));
         }
 
-        /// Else what is not done would be taken for done.
+        /// A range that is missing would count as acknowledged.
         #[test]
         fn a_mark_cut_short_still_names_everything_open(mark in marks(), max_bytes in 60..MAX_BYTES) {
             let text = mark.to_text(max_bytes);
             prop_assert!(text.len() <= max_bytes);
             let read = Mark::from_text(&text).unwrap();
-            prop_assert_eq!(read.handed_out, mark.handed_out);
+            prop_assert_eq!(read.delivered, mark.delivered);
             for run in &mark.open {
-                prop_assert!(run.clone().all(|offset| read.open.iter().any(|known| known.contains(&offset))));
+                prop_assert!(run.clone().all(|offset| read.open.iter().any(|found| found.contains(&offset))));
             }
         }
 
         #[test]
-        fn any_text_is_read_or_passed_over(text in "[0-9;,x-]{0,40}") {
+        fn any_text_is_parsed_or_ignored(text in "[0-9;,x-]{0,40}") {
             if let Some(mark) = Mark::from_text(&text) {
-                prop_assert!(mark.back <= mark.open_count() && mark.open_count() <= mark.handed_out);
+                prop_assert!(mark.returned <= mark.open_count() && mark.open_count() <= mark.delivered);
             }
         }
     }
 
     #[test]
-    fn a_foreign_text_says_nothing() {
+    fn a_text_of_another_program_is_ignored() {
         for text in ["", "host-7", "2;1;0;0", "1;1", "1;1;0;5", "1;9;0;3-2", "1;9;0;3,3", "1;2;9;0"] {
             assert_eq!(Mark::from_text(text), None, "{text}");
         }

@@ -1,75 +1,59 @@
-//! A member of a pool's group: the thread that polls librdkafka, whatever the worker does.
+//! The member of a pool's group: the thread that polls librdkafka.
 //!
-//! It must poll often, or the group takes the consumer for dead; so it never waits for the worker, only for a command, a
-//! word from librdkafka, or a tick.
+//! It must poll often, or the group removes the consumer. So it never waits for the worker, but only for a command, an
+//! event of librdkafka, or a tick.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::oneshot;
 
 use super::cluster::Cluster;
-use super::consumer::{Command, Hold};
-use super::membership::Membership;
-use queue::driver::Delivery;
-use queue::{Error, ErrorKind, PoolName, Result};
+use super::command::{Command, Requeuer, Waker};
+use super::membership::{Membership, ReceiveRequest};
+use queue::{Error, PoolName, Result};
 
-/// How often it looks when nothing is said.
+/// How often the thread polls without any event.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How often it looks when something is due.
+/// How often it polls while something is due after some time.
 const SHORT_TICK: Duration = Duration::from_millis(20);
 
-/// How long leaving may take.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long leaving the group may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pauses before joining again. With jitter each is up to twice as long, so that many workers that lost one server
+/// do not all come back at once.
+const LONGEST_PAUSE: Duration = Duration::from_millis(2500);
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(LONGEST_PAUSE)
+    .without_max_times()
+    .with_jitter();
+
+/// After a membership that lasted for longer, the pauses are short again.
+const STABLE_MEMBERSHIP: Duration = Duration::from_secs(20);
 
 pub(super) struct Member {
     cluster: Arc<Cluster>,
     pool: PoolName,
     inbox: Receiver<Command>,
-    bell: Bell,
-    hold: Arc<Hold>,
-    /// Told once the group has given us our share, or there is no use in waiting for it.
+    waker: Waker,
+    requeuer: Arc<Requeuer>,
+    /// Dropped once the group has assigned this member its partitions, or there is no use in waiting for that.
     joined: Option<oneshot::Sender<()>>,
-    receives: VecDeque<Receive>,
-    ending: Option<Ending>,
-}
-
-/// A call that waits for deliveries.
-pub(super) struct Receive {
-    pub(super) max: usize,
-    pub(super) since: Instant,
-    pub(super) reply: oneshot::Sender<Result<Vec<Delivery>>>,
+    receives: VecDeque<ReceiveRequest>,
+    stop: Option<StopMode>,
 }
 
 #[derive(Clone, Copy)]
-enum Ending {
+enum StopMode {
     Leave,
     #[cfg(test)]
-    Vanish,
-}
-
-/// Wakes the member from librdkafka's threads, once until it has woken.
-#[derive(Clone)]
-pub(super) struct Bell {
-    commands: Sender<Command>,
-    has_rung: Arc<AtomicBool>,
-}
-
-impl Bell {
-    pub(super) fn ring(&self) {
-        if !self.has_rung.swap(true, Ordering::AcqRel) {
-            // A member that has ended needs no waking.
-            drop(self.commands.send(Command::Wake));
-        }
-    }
+    Kill,
 }
 
 impl Member {
@@ -80,120 +64,110 @@ impl Member {
         inbox: Receiver<Command>,
         joined: oneshot::Sender<()>,
     ) -> Self {
-        let bell = Bell { commands: commands.clone(), has_rung: Arc::default() };
-        let hold = Arc::new(Hold::new(commands));
-        Self { cluster, pool, inbox, bell, hold, joined: Some(joined), receives: VecDeque::new(), ending: None }
+        let waker = Waker::new(commands.clone());
+        let requeuer = Arc::new(Requeuer::new(commands));
+        Self { cluster, pool, inbox, waker, requeuer, joined: Some(joined), receives: VecDeque::new(), stop: None }
     }
 
+    /// Joins the group again and again, until a command ends it.
     pub(super) fn run(mut self) {
-        let mut pause = FIRST_PAUSE;
-        while self.ending.is_none() {
+        let mut pauses = PAUSES.build();
+        while self.stop.is_none() {
             let joined_at = Instant::now();
-            let Err(error) = self.take_part() else { return };
-            if joined_at.elapsed() > LONGEST_PAUSE * 4 {
-                pause = FIRST_PAUSE;
+            let Err(error) = self.run_membership() else { return };
+            if joined_at.elapsed() > STABLE_MEMBERSHIP {
+                pauses = PAUSES.build();
             }
-            tracing::warn!(pool = %self.pool, %error, "no member of the group; joining again");
-            self.refuse(&error);
+            tracing::warn!(pool = %self.pool, %error, "not a member of the group; joining again");
+            self.fail_receives(&error);
             self.joined = None;
-            self.pause(jittered(pause));
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.pause(pauses.next().unwrap_or(LONGEST_PAUSE));
         }
     }
 
-    /// Joins the group and stays in it until told to end, or until nothing but joining anew helps.
-    fn take_part(&mut self) -> Result<()> {
+    /// Joins the group. Returns when a command ends the membership, or with an error from which only joining again
+    /// recovers.
+    fn run_membership(&mut self) -> Result<()> {
         let jobs = self.cluster.topics(&self.pool).into_iter().map(|(topic, _)| topic);
         let results = self.cluster.routes.results_to(&self.pool).map(str::to_owned);
         self.cluster.ensure_topics(jobs.chain(results).collect())?;
-        let mut membership = Membership::join(&self.cluster, &self.pool, self.bell.clone(), Arc::clone(&self.hold))?;
+        let requeuer = Arc::clone(&self.requeuer);
+        let mut membership = Membership::join(&self.cluster, &self.pool, self.waker.clone(), requeuer)?;
         let mut leave_by = None;
         loop {
             membership.poll()?;
-            membership.hear_commits();
+            membership.finish_commits();
             membership.rebalance()?;
-            if membership.has_share() {
+            if membership.has_assignment() {
                 self.joined = None;
             }
-            match self.ending {
-                None => membership.serve(&mut self.receives),
+            match self.stop {
+                None => membership.serve_receives(&mut self.receives),
                 #[cfg(test)]
-                Some(Ending::Vanish) => {
-                    membership.vanish();
+                Some(StopMode::Kill) => {
+                    membership.abandon();
                     return Ok(());
                 }
-                Some(Ending::Leave) => {
-                    membership.give_everything_back();
-                    let deadline = *leave_by.get_or_insert_with(|| Instant::now() + LEAVE_PATIENCE);
+                Some(StopMode::Leave) => {
+                    membership.requeue_all();
+                    let deadline = *leave_by.get_or_insert_with(|| Instant::now() + LEAVE_TIMEOUT);
                     if membership.is_committed() || Instant::now() > deadline {
                         return Ok(());
                     }
                 }
             }
             membership.commit();
-            if let Err(error) = membership.look_after(&self.receives) {
-                self.refuse(&error);
+            if let Err(error) = membership.check_stalled_receives(&self.receives) {
+                self.fail_receives(&error);
             }
-            let tick = if membership.is_something_due() || leave_by.is_some() { SHORT_TICK } else { TICK };
+            let tick = if membership.has_timer() || leave_by.is_some() { SHORT_TICK } else { TICK };
             let mut next = self.inbox.recv_timeout(tick);
             while let Ok(command) = next {
-                self.follow(command, Some(&mut membership));
+                self.handle(command, Some(&mut membership));
                 next = self.inbox.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
         }
     }
 
-    fn follow(&mut self, command: Command, membership: Option<&mut Membership>) {
+    fn handle(&mut self, command: Command, membership: Option<&mut Membership>) {
         match (command, membership) {
             (Command::Receive { max, reply }, _) => {
-                self.receives.push_back(Receive { max, since: Instant::now(), reply });
+                self.receives.push_back(ReceiveRequest { max, since: Instant::now(), reply });
             }
             (Command::Settle { settled, reply }, Some(membership)) => membership.settle(settled, reply),
-            // Without a membership nothing is held: everything is passed over.
+            // Without a membership there are no deliveries to settle.
             (Command::Settle { reply, .. }, None) => drop(reply.send(Ok(()))),
-            (Command::GiveBack(tag), Some(membership)) => membership.give_back(tag),
-            (Command::GiveBack(_), None) => {}
-            (Command::Wake, _) => self.bell.has_rung.store(false, Ordering::Release),
+            (Command::Requeue(tag), Some(membership)) => membership.requeue(tag),
+            (Command::Requeue(_), None) => {}
+            (Command::Wake, _) => self.waker.has_woken(),
             (Command::Leave, _) => {
-                self.ending.get_or_insert(Ending::Leave);
+                self.stop.get_or_insert(StopMode::Leave);
             }
             #[cfg(test)]
-            (Command::Vanish, _) => self.ending = Some(Ending::Vanish),
+            (Command::Kill, _) => self.stop = Some(StopMode::Kill),
             #[cfg(test)]
-            (Command::Meet(event, reply), membership) => {
+            (Command::Inject(event, reply), membership) => {
                 if let Some(membership) = membership {
-                    membership.meet(event);
+                    membership.inject(event);
                 }
                 reply.send(()).unwrap();
             }
         }
     }
 
-    /// Answers everybody who waits.
-    fn refuse(&mut self, error: &Error) {
+    fn fail_receives(&mut self, error: &Error) {
         for receive in self.receives.drain(..) {
-            // Whoever asked may have gone.
+            // The caller may have given up.
             drop(receive.reply.send(Err(Error::new(error.kind(), error))));
         }
     }
 
     fn pause(&mut self, duration: Duration) {
         let until = Instant::now() + duration;
-        while self.ending.is_none()
+        while self.stop.is_none()
             && let Ok(command) = self.inbox.recv_deadline(until)
         {
-            self.follow(command, None);
+            self.handle(command, None);
         }
     }
-}
-
-/// Half of it, and up to as much again by chance: many workers that lost one server do not come back at once.
-fn jittered(pause: Duration) -> Duration {
-    let chance = RandomState::new().build_hasher().finish() >> 32;
-    pause / 2 + pause.mul_f64(chance as f64 / f64::from(u32::MAX)) / 2
-}
-
-/// A member that goes on without its group says so.
-pub(super) fn unavailable(why: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Unavailable, why)
 }

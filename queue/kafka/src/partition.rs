@@ -1,4 +1,4 @@
-//! A partition that this consumer has.
+//! A partition that is assigned to this consumer.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -11,54 +11,54 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message, Offset};
 
-use super::committer::Commit;
+use super::committer::OffsetCommit;
 use super::context::Context;
-use super::held::Place;
 use super::mark::Mark;
-use super::record::{self, Read};
+use super::record::{self, DecodedJob};
 use super::tracker::{Arrival, Tracker};
+use super::unsettled::RecordPosition;
 use queue::{Class, PoolName};
 
-/// Its records, fetched ahead into a queue of its own, and what became of those handed out.
+/// The size of a batch from which the next one is announced. Below it, a commit per batch costs little.
+const ANNOUNCED_BATCH: usize = 16;
+
+/// Its records, which are fetched ahead into a queue of their own, and the state of those that were delivered.
 pub(super) struct Partition {
     pub(super) topic: Arc<str>,
     pub(super) number: i32,
     pub(super) class: Class,
-    /// It is to be given up: nothing more is handed out.
+    /// The partition is about to be given up: no record of it is delivered any more.
     pub(super) is_leaving: bool,
-    /// What a commit would say has changed since the last.
+    /// Something has changed since the last commit.
     pub(super) is_dirty: bool,
-    /// What is before this is committed as handed out: who has the partition next knows.
-    known_as_handed_out: i64,
-    /// What the last commit said, or is about to say, of that.
-    announced: i64,
+    /// Commits up to the last successful one announce the records before this offset: the next consumer of the
+    /// partition knows of them.
+    announced_end: i64,
+    /// The same for the last commit that was started.
+    next_announced_end: i64,
     queue: PartitionQueue<Context>,
     tracker: Tracker,
-    /// How often its log has begun anew. What was handed out of an earlier one has nothing to do with this one.
+    /// The number of times that its log was created again. Records of an earlier log have nothing to do with this one.
     log: u64,
-    /// What is in our worker's hands, or given back: to be handed out again.
-    kept: BTreeMap<i64, Read>,
-    /// Where the next record to come is at least. `None`: nothing has come, not even word that nothing is there.
+    /// The records that the worker holds, and those that were requeued and will be delivered again.
+    unsettled: BTreeMap<i64, DecodedJob>,
+    /// The next fetched record has at least this offset. `None`: nothing was fetched yet, not even the end of the log.
     position: Option<i64>,
-    /// Nothing is there, or it has been waited for long enough.
-    is_silent: bool,
-    /// How many records the last take gave, if it could have given more: how many the next one is likely to give.
-    pace: usize,
+    /// The log has no further record, or waiting for one took too long.
+    is_empty: bool,
+    /// The number of records of the last batch, if more may follow: the next batch is likely to have as many. Else 0.
+    expected_batch: usize,
 }
 
-/// A pace below this is no load that a commit per batch could hold up.
-const FAST: usize = 16;
-
-/// A record to hand out.
-pub(super) struct Taken {
-    pub(super) log: u64,
-    pub(super) offset: i64,
-    pub(super) read: Read,
+/// A record to deliver.
+pub(super) struct ReceivedRecord {
+    pub(super) position: RecordPosition,
+    pub(super) decoded: DecodedJob,
     pub(super) redelivered: bool,
 }
 
 impl Partition {
-    /// `committed` is what the group knows of it.
+    /// `committed` is the offset and mark that the group has committed.
     pub(super) fn new(
         topic: Arc<str>,
         number: i32,
@@ -75,165 +75,167 @@ impl Partition {
             number,
             class,
             is_leaving: false,
-            // Who had it before is gone: what was in their hands is back.
-            is_dirty: committed.is_some_and(|(_, mark)| mark.is_some_and(|mark| mark.open_count() > mark.back)),
-            known_as_handed_out: tracker.handed_out(),
-            announced: tracker.handed_out(),
+            // The former consumer is gone, so the records that it held are returned now.
+            is_dirty: committed.is_some_and(|(_, mark)| mark.is_some_and(|mark| mark.open_count() > mark.returned)),
+            announced_end: tracker.first_undelivered(),
+            next_announced_end: tracker.first_undelivered(),
             queue,
             tracker,
             log: 0,
-            kept: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
             position: None,
-            is_silent: false,
-            pace: 0,
+            is_empty: false,
+            expected_batch: 0,
         }
     }
 
-    pub(super) fn is(&self, topic: &str, number: i32) -> bool {
-        &*self.topic == topic && self.number == number
-    }
-
-    /// Up to `max` records: first what was given back, then what comes. They are handed out from here on, also those
-    /// that come with an error.
+    /// Takes up to `max` records to deliver: first those that were requeued, then fetched ones. `id` is the
+    /// membership's number for this partition. The records count as delivered, also those that are returned with an
+    /// error.
     pub(super) fn take(
         &mut self,
+        id: u64,
         consumer: &BaseConsumer<Context>,
         pool: &PoolName,
         max: usize,
-    ) -> (Vec<Taken>, KafkaResult<()>) {
+    ) -> (Vec<ReceivedRecord>, KafkaResult<()>) {
         let mut taken = Vec::new();
         while taken.len() < max
-            && let Some(offset) = self.tracker.hand_out_again()
+            && let Some(offset) = self.tracker.redeliver()
         {
             self.is_dirty = true;
-            if let Some(read) = self.kept.get(&offset) {
-                taken.push(Taken { log: self.log, offset, read: read.clone(), redelivered: true });
+            if let Some(decoded) = self.unsettled.get(&offset).cloned() {
+                let position = RecordPosition { partition: id, log: self.log, offset };
+                taken.push(ReceivedRecord { position, decoded, redelivered: true });
             }
         }
-        self.pace = max;
+        self.expected_batch = max;
         while taken.len() < max {
             match self.queue.poll(Duration::ZERO) {
                 None => {
-                    self.pace = 0;
+                    self.expected_batch = 0;
                     break;
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    self.is_silent = true;
+                    self.is_empty = true;
                     self.position.get_or_insert(0);
-                    if let Err(error) = self.reach_end(consumer) {
+                    if let Err(error) = self.advance_to_end(consumer) {
                         return (taken, Err(error));
                     }
                 }
                 Some(Err(error)) => return (taken, Err(error)),
                 Some(Ok(message)) => {
                     let offset = message.offset();
-                    self.is_silent = false;
+                    self.is_empty = false;
                     self.position = Some(offset + 1);
                     self.is_dirty = true;
-                    if self.tracker.begins_anew_with(offset) {
+                    if self.tracker.restarts_at(offset) {
                         let (topic, partition) = (&*self.topic, self.number);
-                        tracing::warn!(topic, partition, offset, "the log has begun anew, or was cut short");
-                        // Other records use the offsets now: what was handed out before is not to be mistaken for them.
+                        tracing::warn!(topic, partition, offset, "the log was truncated or created again");
+                        // Other records have the offsets now: those delivered before must not be mistaken for them.
                         self.log += 1;
-                        self.kept.clear();
-                        (self.known_as_handed_out, self.announced) = (offset, offset);
+                        self.unsettled.clear();
+                        (self.announced_end, self.next_announced_end) = (offset, offset);
                     }
                     let redelivered = match self.tracker.arrive(offset) {
-                        Arrival::Done => continue,
-                        arrival => arrival == Arrival::Again,
+                        Arrival::Acknowledged => continue,
+                        arrival => arrival == Arrival::Redelivered,
                     };
-                    let read = record::read(pool, self.class, &message);
-                    self.kept.insert(offset, read.clone());
-                    taken.push(Taken { log: self.log, offset, read, redelivered });
+                    let decoded = record::read(pool, self.class, &message);
+                    self.unsettled.insert(offset, decoded.clone());
+                    let position = RecordPosition { partition: id, log: self.log, offset };
+                    taken.push(ReceivedRecord { position, decoded, redelivered });
                 }
             }
         }
         (taken, Ok(()))
     }
 
-    /// librdkafka has passed everything up to the end of the log. The last of it may be no record: a transaction leaves
-    /// a marker, and an aborted one its records too. Were they not passed here, they would count as waiting for ever.
-    fn reach_end(&mut self, consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
-        let is_open = log_end(consumer, &self.topic, self.number) > self.tracker.handed_out();
-        if !is_open && !self.tracker.is_expecting() {
+    /// librdkafka has reached the end of the log. The last offsets may belong to no record: a transaction leaves a
+    /// marker, and an aborted one its records too. Unless they are skipped here, they count as waiting for ever.
+    fn advance_to_end(&mut self, consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
+        let is_open = log_end(consumer, &self.topic, self.number) > self.tracker.first_undelivered();
+        if !is_open && !self.tracker.expects_records() {
             return Ok(());
         }
         let positions = consumer.position()?;
         if let Some(Offset::Offset(position)) =
             positions.find_partition(&self.topic, self.number).map(|found| found.offset())
         {
-            self.is_dirty |= self.tracker.reach(position);
+            self.is_dirty |= self.tracker.advance_to(position);
         }
         Ok(())
     }
 
-    /// Nothing more is there, as far as is known. Called when its queue is empty.
+    /// Whether the log has no further record, as far as is known. Only called when the queue is empty.
     pub(super) fn is_drained(&self, consumer: &BaseConsumer<Context>) -> bool {
         self.is_leaving
-            || self.is_silent
+            || self.is_empty
             || self.position.is_some_and(|position| position >= log_end(consumer, &self.topic, self.number))
     }
 
-    /// It has been waited for long enough.
+    /// Waiting for its records took too long: the partition counts as empty until one is fetched.
     pub(super) fn give_up_waiting(&mut self) {
-        self.is_silent = true;
+        self.is_empty = true;
     }
 
-    pub(super) fn done(&mut self, place: Place) {
-        if place.log == self.log {
-            self.kept.remove(&place.offset);
-            self.tracker.done(place.offset);
+    pub(super) fn acknowledge(&mut self, position: RecordPosition) {
+        if position.log == self.log {
+            self.unsettled.remove(&position.offset);
+            self.tracker.acknowledge(position.offset);
             self.is_dirty = true;
         }
     }
 
-    pub(super) fn give_back(&mut self, place: Place) {
-        if place.log == self.log {
-            self.tracker.give_back(place.offset);
+    pub(super) fn requeue(&mut self, position: RecordPosition) {
+        if position.log == self.log {
+            self.tracker.requeue(position.offset);
             self.is_dirty = true;
         }
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.tracker.is_held()
+    pub(super) fn has_unsettled_records(&self) -> bool {
+        self.tracker.has_unsettled_records()
     }
 
-    /// What is to be committed, with a mark of at most so many bytes, and up to where that says that it was handed out.
+    /// The offset to commit, with a mark of at most `mark_bytes`, and the offset before which that announces all
+    /// records.
     ///
-    /// Under load the next batch is announced with this one, so that it need not wait for a commit of its own. Should we
-    /// be killed, what was announced and never handed out comes as redelivered.
-    pub(super) fn commit(&mut self, consumer: &BaseConsumer<Context>, mark_bytes: usize) -> (Commit, i64) {
-        let in_log = log_end(consumer, &self.topic, self.number).saturating_sub(self.tracker.handed_out()).max(0);
-        let is_fast = self.pace >= FAST && !self.is_leaving;
-        let ahead = if is_fast { in_log.unsigned_abs().min(self.pace as u64) } else { 0 };
+    /// Under load this commit announces the next batch too, which then needs no commit of its own. If the worker is
+    /// killed, announced records that were never delivered come as redelivered.
+    pub(super) fn commit(&mut self, consumer: &BaseConsumer<Context>, mark_bytes: usize) -> (OffsetCommit, i64) {
+        let log_end = log_end(consumer, &self.topic, self.number);
+        let in_log = log_end.saturating_sub(self.tracker.first_undelivered()).max(0);
+        let is_under_load = self.expected_batch >= ANNOUNCED_BATCH && !self.is_leaving;
+        let ahead = if is_under_load { in_log.unsigned_abs().min(self.expected_batch as u64) } else { 0 };
         let (offset, mark) = self.tracker.commit(ahead);
         let (topic, partition) = (Arc::clone(&self.topic), self.number);
-        self.announced = offset.saturating_add_unsigned(mark.handed_out);
-        // It may take back what an earlier one announced.
-        self.known_as_handed_out = self.known_as_handed_out.min(self.announced);
+        self.next_announced_end = offset.saturating_add_unsigned(mark.delivered);
+        // This commit may withdraw an announcement of an earlier one.
+        self.announced_end = self.announced_end.min(self.next_announced_end);
         self.is_dirty = false;
-        (Commit { topic, partition, offset, mark: mark.to_text(mark_bytes) }, self.announced)
+        (OffsetCommit { topic, partition, offset, mark: mark.to_text(mark_bytes) }, self.next_announced_end)
     }
 
-    /// The group knows that what is before this is handed out.
-    pub(super) fn is_committed(&mut self, handed_out: i64) {
-        // The log may have begun anew since that was sent.
-        self.known_as_handed_out = handed_out.min(self.announced);
+    /// A commit that announces all records before `announced_end` has succeeded.
+    pub(super) fn commit_succeeded(&mut self, announced_end: i64) {
+        // The log may have been created again since that commit started.
+        self.announced_end = announced_end.min(self.next_announced_end);
     }
 
-    /// Whether whoever has the partition next would know that this was handed out.
-    pub(super) fn is_known_as_handed_out(&self, offset: i64) -> bool {
-        offset < self.known_as_handed_out
+    /// Whether the next consumer of the partition would know that this record was delivered.
+    pub(super) fn is_announced(&self, offset: i64) -> bool {
+        offset < self.announced_end
     }
 
-    /// Nothing more is handed out, and nothing more is announced.
-    pub(super) fn begin_to_leave(&mut self) {
+    /// Delivers no further record, and withdraws announcements.
+    pub(super) fn stop_delivering(&mut self) {
         self.is_leaving = true;
-        self.is_dirty |= self.announced > self.tracker.handed_out();
+        self.is_dirty |= self.next_announced_end > self.tracker.first_undelivered();
     }
 }
 
-/// Where the log ends, as the last answer of its server said; before the first one this is below every offset.
+/// The end of the log, as of its server's last reply. Before the first reply it is below every offset.
 #[allow(unsafe_code, reason = "rdkafka has no safe call for it; its own asks the server each time")]
 fn log_end(consumer: &BaseConsumer<Context>, topic: &str, partition: i32) -> i64 {
     let Ok(topic) = CString::new(topic) else { return i64::MIN };

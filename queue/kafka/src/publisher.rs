@@ -1,38 +1,39 @@
-//! Puts records into topics.
+//! Publishes records to topics.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
 
 use super::cluster::Cluster;
-use super::context::{Context, lock};
+use super::context::Context;
 use super::error::failed;
 use queue::{Error, ErrorKind, JobId, Result};
 
 pub(super) struct Publisher {
     cluster: Arc<Cluster>,
-    /// Replaced when it can go on no more.
+    /// Replaced after a fatal error.
     client: Mutex<Client>,
 }
 
-/// librdkafka's producer, and what it is told.
+/// librdkafka's producer, and the context that collects its events.
 type Client = (FutureProducer<Context>, Context);
 
-/// What is put into a topic.
-pub(super) struct Record<'a> {
+/// A record to publish.
+pub(super) struct OutgoingRecord<'a> {
     pub(super) topic: String,
-    /// The job that it is of is its key, which spreads jobs evenly and keeps the records of one job in order.
+    /// The record's job. Its id is the key, which spreads jobs evenly and keeps the records of one job in order.
     pub(super) job: &'a JobId,
     pub(super) headers: OwnedHeaders,
     pub(super) value: Bytes,
 }
 
-/// A record on its way, and the confirmation to come.
-struct Sent<'a> {
+/// A record that was sent, and its confirmation to come.
+struct UnconfirmedRecord<'a> {
     job: &'a JobId,
     topic: String,
     bytes: usize,
@@ -45,34 +46,34 @@ impl Publisher {
     }
 
     fn client(&self) -> Result<Client> {
-        let mut client = lock(&self.client);
+        let mut client = self.client.lock();
         if let Some((_, why)) = client.0.client().fatal_error() {
-            tracing::warn!(why, "the kafka producer can go on no more, and is replaced");
+            tracing::warn!(why, "the kafka producer has failed, and is replaced");
             *client = self.cluster.producer()?;
         }
         Ok(client.clone())
     }
 
-    /// Makes sure that these topics are there: librdkafka would let a server create them as it pleases.
+    /// Creates the missing ones of these topics. Otherwise a server might create them, with its own defaults.
     pub(super) async fn ensure_topics(&self, topics: Vec<String>) -> Result<()> {
-        self.cluster.ask("publish", move |cluster| cluster.ensure_topics(topics)).await
+        self.cluster.run_blocking("publish", move |cluster| cluster.ensure_topics(topics)).await
     }
 
     pub(super) fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 
-    /// Returns when the servers have confirmed every record.
-    pub(super) async fn publish(&self, records: impl Iterator<Item = Record<'_>> + Send) -> Result<()> {
+    /// Publishes the records, and returns when the servers have confirmed each of them.
+    pub(super) async fn publish(&self, records: impl Iterator<Item = OutgoingRecord<'_>> + Send) -> Result<()> {
         let (client, context) = self.client()?;
         let (mut sent, mut first_error) = (VecDeque::new(), None);
-        'records: for Record { topic, job, headers, value } in records {
+        'records: for OutgoingRecord { topic, job, headers, value } in records {
             let bytes = value.len();
             let mut record = FutureRecord::to(&topic).key(job.as_str()).payload(value.as_ref()).headers(headers);
             loop {
                 let error = match client.send_result(record) {
                     Ok(confirmed) => {
-                        sent.push_back(Sent { job, topic, bytes, confirmed });
+                        sent.push_back(UnconfirmedRecord { job, topic, bytes, confirmed });
                         continue 'records;
                     }
                     Err((KafkaError::MessageProduction(Code::QueueFull), rejected)) if !sent.is_empty() => {
@@ -83,13 +84,13 @@ impl Publisher {
                             Err(error) => error,
                         }
                     }
-                    Err((error, _)) => self.refused(&context, job, &topic, bytes, error),
+                    Err((error, _)) => self.publish_error(&context, job, &topic, bytes, error),
                 };
                 first_error = Some(error);
                 break 'records;
             }
         }
-        // What is on its way is waited for even so: a caller may publish again as soon as it has its answer.
+        // All sent records are waited for, also after an error: the caller may publish again as soon as this returns.
         for sent in sent {
             let confirmed = self.confirmed(&context, sent).await;
             first_error = first_error.or(confirmed.err());
@@ -97,18 +98,18 @@ impl Publisher {
         first_error.map_or(Ok(()), Err)
     }
 
-    async fn confirmed(&self, context: &Context, sent: Sent<'_>) -> Result<()> {
+    async fn confirmed(&self, context: &Context, sent: UnconfirmedRecord<'_>) -> Result<()> {
         match sent.confirmed.await {
             Ok(Ok(_)) => {
-                context.is_well();
+                context.clear_error();
                 Ok(())
             }
-            Ok(Err((error, _))) => Err(self.refused(context, sent.job, &sent.topic, sent.bytes, error)),
+            Ok(Err((error, _))) => Err(self.publish_error(context, sent.job, &sent.topic, sent.bytes, error)),
             Err(_) => Err(Error::new(ErrorKind::Unavailable, "cannot publish: the kafka producer has ended")),
         }
     }
 
-    fn refused(&self, context: &Context, job: &JobId, topic: &str, bytes: usize, error: KafkaError) -> Error {
+    fn publish_error(&self, context: &Context, job: &JobId, topic: &str, bytes: usize, error: KafkaError) -> Error {
         let action = format!("publish the job {job} to the topic {topic}");
         match error.rdkafka_error_code() {
             Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => {
@@ -117,13 +118,13 @@ impl Publisher {
                 Error::caused(ErrorKind::Refused, format_args!("cannot {action}: {bytes} bytes: {way_out}"), error)
             }
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                self.cluster.forget(topic);
+                self.cluster.forget_topic(topic);
                 failed(&action, error)
             }
             _ => {
                 let error = failed(&action, error);
                 let unavailable = error.kind() == ErrorKind::Unavailable;
-                unavailable.then(|| context.trouble(&action)).flatten().unwrap_or(error)
+                unavailable.then(|| context.reported_error(&action)).flatten().unwrap_or(error)
             }
         }
     }

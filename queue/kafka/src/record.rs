@@ -1,8 +1,8 @@
 //! A job as a Kafka record: CloudEvents' Kafka protocol binding 1.0.2.
 //!
-//! In binary mode the attributes are headers `ce_NAME`, the media type is the header `content-type`, and the data is the
-//! value. In structured mode, told by its `content-type`, everything is in the value. The key is the job's id, which
-//! spreads jobs evenly and keeps the publications of one job in order.
+//! In binary mode the attributes are headers `ce_NAME`, the media type is the header `content-type`, and the value is
+//! the data. In structured mode, which the `content-type` shows, everything is in the value. The key is the job's id:
+//! it spreads jobs evenly, and keeps the records of one job in order.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -15,11 +15,11 @@ const PREFIX: &str = "ce_";
 const CONTENT_TYPE: &str = "content-type";
 const DATA_CONTENT_TYPE: &str = "datacontenttype";
 
-/// What a record asks for.
+/// The job in a record.
 #[derive(Debug, Clone)]
-pub(super) struct Read {
+pub(super) struct DecodedJob {
     pub(super) job: Job,
-    /// Why it is no job; then `job` stands for it.
+    /// Why the record is not a job. Then `job` stands for it, and holds its bytes.
     pub(super) unreadable: Option<Unreadable>,
 }
 
@@ -37,8 +37,8 @@ pub(super) fn write(event: Event) -> (OwnedHeaders, Bytes) {
     (headers, event.data)
 }
 
-/// What a record of a pool's class asks for.
-pub(super) fn read(pool: &PoolName, class: Class, message: &BorrowedMessage<'_>) -> Read {
+/// Reads a record as a job of this pool and class.
+pub(super) fn read(pool: &PoolName, class: Class, message: &BorrowedMessage<'_>) -> DecodedJob {
     let data = Bytes::copy_from_slice(message.payload().unwrap_or_default());
     let headers = message.headers().map(|headers| {
         let pairs = headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()));
@@ -57,15 +57,15 @@ fn job_of(
     data: Bytes,
     arrived_at: Timestamp,
     position: &str,
-) -> Read {
+) -> DecodedJob {
     let media_type = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE));
     let media_type = media_type.and_then(|(_, value)| str::from_utf8(value).ok());
     let job = event_of(headers, media_type, &data).and_then(|event| event.into_job(pool, class, arrived_at));
     match job {
-        Ok(job) => Read { job, unreadable: None },
+        Ok(job) => DecodedJob { job, unreadable: None },
         Err(why) => {
             let job = unreadable(pool, class, position, media_type, data, arrived_at);
-            Read { job, unreadable: Some(why) }
+            DecodedJob { job, unreadable: Some(why) }
         }
     }
 }
@@ -82,8 +82,8 @@ fn event_of(headers: &[(String, Vec<u8>)], media_type: Option<&str>, data: &Byte
             None if header == CONTENT_TYPE => DATA_CONTENT_TYPE.to_owned(),
             None => continue,
         };
-        // A header may be there twice; the first counts.
-        if event.attributes.iter().all(|(known, _)| *known != name) {
+        // A header may occur twice; the first one counts.
+        if event.attributes.iter().all(|(earlier, _)| *earlier != name) {
             let value = str::from_utf8(value).map_err(|_| Unreadable::new(format_args!("{header}: is not UTF-8")))?;
             event.attributes.push((name.into(), value.to_owned()));
         }
@@ -95,7 +95,7 @@ fn event_of(headers: &[(String, Vec<u8>)], media_type: Option<&str>, data: &Byte
 mod tests {
     use super::*;
 
-    fn read(headers: &[(&str, &[u8])], data: &'static [u8]) -> Read {
+    fn read(headers: &[(&str, &[u8])], data: &'static [u8]) -> DecodedJob {
         let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
         let pool = "resnet50".parse().unwrap();
         job_of(&pool, Class::Standard, &headers, Bytes::from_static(data), Timestamp::UNIX_EPOCH, "topic/0/7")
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_keeps_its_bytes_and_says_why() {
+    fn a_record_that_is_no_event_keeps_its_bytes_and_gives_the_reason() {
         let read = read(&[("ce_specversion", b"\xff"), ("content-type", b"text/plain")], b"hello");
         assert_eq!(read.unreadable.unwrap().to_string(), "ce_specversion: is not UTF-8");
         assert_eq!(read.job.input.media_type, "text/plain");

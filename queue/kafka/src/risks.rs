@@ -1,8 +1,8 @@
-//! What about the topics and the servers, as they are set up, may lose, delay or repeat jobs.
+//! The settings of the topics and the servers that may lose, delay or repeat jobs.
 //!
-//! Not looked for: how far the servers' clocks are from ours, which decides when `retention.ms` is over and how old a
-//! job is said to be. No answer of Kafka's carries the server's time: a record's timestamp is its producer's, or, with
-//! `message.timestamp.type=LogAppendTime`, the time of a publication, and looking for risks publishes nothing.
+//! Not checked: the difference between the servers' clocks and ours. It decides when `retention.ms` is over, and it
+//! shifts the reported age of jobs. But no reply of Kafka carries the server's time. A record's timestamp is that of
+//! its producer, or with `message.timestamp.type=LogAppendTime` that of its publication. This check publishes nothing.
 
 use std::time::Duration;
 
@@ -13,29 +13,29 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::runtime::Runtime;
 
-use super::cluster::{ALL_CLIENTS, CALL_TIMEOUT, Cluster, because};
+use super::cluster::{ALL_CLIENTS, CALL_TIMEOUT, Cluster, call_error};
 use super::context::Context;
 use super::error::failed;
 use queue::{Error, ErrorKind, PoolExpectation, Result, Risk, Severity};
 
-/// An input up to the limit for what travels with a job, and its headers, must fit.
+/// The largest input that travels with its job must fit, with its headers.
 const MESSAGE_BYTES: i64 = 320 * 1024;
 
-/// How long the servers keep the offsets of a group without members unless told otherwise: `offsets.retention.minutes`.
+/// How long the servers keep the offsets of a group without members by default (`offsets.retention.minutes`).
 const OFFSETS_KEPT_MINUTES: i64 = 7 * 24 * 60;
 
-/// A killed worker's jobs are to come again within this.
+/// The jobs of a killed worker must be delivered again within this time.
 const LONGEST_SESSION_MS: i64 = 10_000;
 
-/// The risks of the topics that are there; one that is missing is created when it is needed. Blocks.
+/// The risks of the topics that exist. A missing topic is created when it is needed, so it is no risk. Blocks.
 pub(super) fn of(cluster: &Cluster, pools: &[PoolExpectation]) -> Result<Vec<Risk>> {
-    let asker = Asker::new(cluster)?;
+    let reader = SettingsReader::new(cluster)?;
     let mut offsets_kept_minutes = None;
     let mut risks = Vec::new();
     for pool in pools {
         if cluster.url.property("group.protocol") == Some("consumer") {
             let group = cluster.url.group(&pool.pool);
-            let found = asker.settings(&ResourceSpecifier::Group(&group), &format!("the group {group}"));
+            let found = reader.settings(&ResourceSpecifier::Group(&group), &format!("the group {group}"));
             risks.extend(optional(found)?.and_then(|found| long_session(&group, number(&found, SESSION)?)));
         }
         for (topic, _) in cluster.topics(&pool.pool) {
@@ -45,10 +45,10 @@ pub(super) fn of(cluster: &Cluster, pools: &[PoolExpectation]) -> Result<Vec<Ris
             }
             let offsets_kept_minutes = match offsets_kept_minutes {
                 Some(known) => known,
-                None => *offsets_kept_minutes.insert(asker.offsets_kept_minutes(cluster, &topic)?),
+                None => *offsets_kept_minutes.insert(reader.offsets_kept_minutes(cluster, &topic)?),
             };
             risks.extend(idle_workers(&topic, partitions, pool.max_workers));
-            let settings = asker.settings(&ResourceSpecifier::Topic(&topic), &format!("the topic {topic}"))?;
+            let settings = reader.settings(&ResourceSpecifier::Topic(&topic), &format!("the topic {topic}"))?;
             let of = |name: &str| settings.get(name).and_then(|entry| entry.value.clone());
             risks.extend(of_settings(&topic, pool.deadline, offsets_kept_minutes, of));
         }
@@ -56,17 +56,17 @@ pub(super) fn of(cluster: &Cluster, pools: &[PoolExpectation]) -> Result<Vec<Ris
     Ok(risks)
 }
 
-/// Asks for settings.
-struct Asker {
+/// Reads settings from the servers.
+struct SettingsReader {
     admin: AdminClient<Context>,
     runtime: Runtime,
 }
 
-impl Asker {
+impl SettingsReader {
     fn new(cluster: &Cluster) -> Result<Self> {
         let action = "look up settings";
         let mut config: ClientConfig = cluster.url.config(&ALL_CLIENTS);
-        // Nobody listens to this client: what it would say the one for questions says.
+        // The client that reads topics reports the same errors, so this one logs nothing.
         config.set_log_level(RDKafkaLogLevel::Emerg);
         let admin = config.create_with_context(Context::default()).map_err(|error| failed(action, error))?;
         let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -81,16 +81,16 @@ impl Asker {
         let options = AdminOptions::new().request_timeout(Some(CALL_TIMEOUT));
         let found = self.runtime.block_on(self.admin.describe_configs([resource], &options)).map_err(looking)?;
         let found = found.into_iter().next().ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, format_args!("cannot {action}: the server said nothing of it"))
+            Error::new(ErrorKind::Unavailable, format_args!("cannot {action}: the server returned no settings"))
         })?;
         found.map_err(|code| looking(KafkaError::AdminOp(code)))
     }
 
-    /// As one of the servers has it: they are meant to have it alike.
+    /// The setting of one server. All servers of a cluster are meant to have the same.
     fn offsets_kept_minutes(&self, cluster: &Cluster, topic: &str) -> Result<i64> {
         let client = cluster.client()?;
         let metadata = client.fetch_metadata(Some(topic), CALL_TIMEOUT);
-        let metadata = metadata.map_err(|error| because(&client, "look up the servers", error))?;
+        let metadata = metadata.map_err(|error| call_error(&client, "look up the servers", error))?;
         let Some(server) = metadata.brokers().first() else { return Ok(OFFSETS_KEPT_MINUTES) };
         let name = format!("the server {} ({}:{})", server.id(), server.host(), server.port());
         let found = optional(self.settings(&ResourceSpecifier::Broker(server.id()), &name))?;
@@ -98,12 +98,12 @@ impl Asker {
     }
 }
 
-/// `None`: this user may not ask, or the server is too old to be asked.
+/// `None`: this user may not read the settings, or the server is too old.
 fn optional(settings: Result<ConfigResource>) -> Result<Option<ConfigResource>> {
     match settings {
         Ok(settings) => Ok(Some(settings)),
         Err(error) if error.kind() == ErrorKind::Refused => {
-            tracing::warn!(%error, "not looked at; what is usual is taken for granted");
+            tracing::warn!(%error, "cannot check these settings; assuming the defaults");
             Ok(None)
         }
         Err(error) => Err(error),
@@ -114,7 +114,7 @@ fn number(settings: &ConfigResource, name: &str) -> Option<i64> {
     settings.get(name)?.value.as_ref()?.parse().ok()
 }
 
-/// A group's own setting; where it has none, the servers' `group.consumer.session.timeout.ms`.
+/// A group's own setting. Without it, the servers' `group.consumer.session.timeout.ms` holds.
 const SESSION: &str = "consumer.session.timeout.ms";
 
 fn long_session(group: &str, session_ms: i64) -> Option<Risk> {
@@ -123,7 +123,7 @@ fn long_session(group: &str, session_ms: i64) -> Option<Risk> {
         subject: group.to_owned(),
         setting: SESSION.to_owned(),
         found: session_ms.to_string(),
-        why: "the jobs of a killed worker come again only after that long".to_owned(),
+        why: "the jobs of a killed worker are delivered again only after that time".to_owned(),
         advice: "set group.consumer.session.timeout.ms and group.consumer.min.session.timeout.ms of the servers to \
                  6000, or leave group.protocol out of the URL"
             .to_owned(),
@@ -136,12 +136,12 @@ fn idle_workers(topic: &str, partitions: i32, max_workers: u32) -> Option<Risk> 
         subject: topic.to_owned(),
         setting: "partitions".to_owned(),
         found: partitions.to_string(),
-        why: format!("a partition has one consumer: of {max_workers} workers no more than {partitions} can work"),
+        why: format!("a partition has one consumer: of {max_workers} workers at most {partitions} get jobs"),
         advice: format!("give the topic {max_workers} partitions, or the pool a maximum of {partitions} workers"),
     })
 }
 
-/// The risks of a topic's settings, of which `of` gives the values.
+/// The risks of a topic's settings; `of` returns their values.
 fn of_settings(
     topic: &str,
     deadline: Option<Duration>,
@@ -155,7 +155,7 @@ fn of_settings(
     };
     let number = |name: &str| of(name).and_then(|value| value.parse::<i64>().ok());
     if of("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
-        let why = "of messages with the same key all but the last are dropped, read or not";
+        let why = "all messages with the same key but the last are deleted, whether or not they were read";
         add(Severity::Severe, "cleanup.policy", "compact".to_owned(), why, "set cleanup.policy=delete");
     }
     let retention = number("retention.ms");
@@ -163,11 +163,11 @@ fn of_settings(
     if let Some(kept) = retention.filter(|kept| *kept < 0 || *kept > offsets_kept) {
         let why = format!(
             "{offsets_kept_minutes} minutes after the pool has gone to zero workers the servers forget which jobs are \
-             done (offsets.retention.minutes), and all that the topic still keeps run again"
+             done (offsets.retention.minutes), and all jobs that are still in the topic run again"
         );
         let advice = format!(
             "set it to at most {offsets_kept}, or, if jobs wait longer, raise offsets.retention.minutes of the servers \
-             to as much"
+             to the same time"
         );
         add(Severity::Severe, "retention.ms", kept.to_string(), &why, &advice);
     }
@@ -183,16 +183,16 @@ fn of_settings(
         _ => {}
     }
     if let Some(bytes) = number("retention.bytes").filter(|bytes| *bytes >= 0) {
-        let why = "what waits beyond that size is deleted unread";
+        let why = "jobs that wait beyond that size are deleted unread";
         add(Severity::Severe, "retention.bytes", bytes.to_string(), why, "set retention.bytes=-1");
     }
     if let Some(replicas) = number("min.insync.replicas").filter(|replicas| *replicas < 2) {
-        let why = "a confirmed job may be on one server alone, and is lost with its disk";
+        let why = "a confirmed job may be on a single server, and is lost with its disk";
         let advice = "run three replicas with min.insync.replicas=2";
         add(Severity::Warning, "min.insync.replicas", replicas.to_string(), why, advice);
     }
     if of("unclean.leader.election.enable").as_deref() == Some("true") {
-        let why = "a server that missed confirmed jobs may become the leader: they are lost";
+        let why = "a server that lacks confirmed jobs may become the leader, and these are lost";
         add(Severity::Severe, "unclean.leader.election.enable", "true".to_owned(), why, "set it to false");
     }
     if let Some(bytes) = number("max.message.bytes").filter(|bytes| *bytes < MESSAGE_BYTES) {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_outlive_the_knowledge_that_they_are_done_are_named() {
+    fn topics_that_keep_jobs_longer_than_the_servers_keep_offsets_are_named() {
         let of = |name: &str| (name == "retention.ms").then(|| "86400001".to_owned());
         let risks = of_settings("topic", Some(Duration::from_secs(60)), 24 * 60, of);
         let [risk] = &risks[..] else { panic!("{risks:?}") };
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_outlasts_the_promise_is_named() {
+    fn a_session_timeout_above_the_promised_redelivery_time_is_named() {
         assert_eq!(long_session("group", 10_000), None);
         assert!(long_session("group", 45_000).is_some_and(|risk| risk.found == "45000"));
     }

@@ -1,10 +1,12 @@
-//! How a Kafka is named.
+//! The URL that names a Kafka cluster.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use rdkafka::ClientConfig;
+use url::Url;
 
 use queue::{Class, Error, ErrorKind, PoolName, Result};
 
@@ -13,8 +15,19 @@ const PREFIX: &str = "millrace";
 const PARTITIONS: i32 = 12;
 const MASK: &str = "***";
 
-/// What this program sets itself, because what it promises depends on it.
-const OURS: [&str; 7] = [
+/// The characters of a value that are written as `%XX`.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'-')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b',')
+    .remove(b'+');
+
+/// The properties that this program sets itself, because its promises depend on them.
+const RESERVED: [&str; 7] = [
     "bootstrap.servers",
     "group.id",
     "enable.auto.commit",
@@ -24,10 +37,10 @@ const OURS: [&str; 7] = [
     "acks",
 ];
 
-/// Names a Kafka: `kafka://HOST:PORT[,HOST:PORT...]?prefix=millrace&partitions=12&PROPERTY=VALUE...`.
+/// Names a Kafka cluster: `kafka://HOST:PORT[,HOST:PORT...]?prefix=millrace&partitions=12&PROPERTY=VALUE...`.
 ///
 /// A property is any of librdkafka's that has a dot in its name, such as `security.protocol` or `sasl.username`.
-/// Characters that mean something in a URL are written as `%XX`. The text never shows a password.
+/// Characters with a meaning in a URL are written as `%XX`. The text never shows a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KafkaUrl {
     servers: String,
@@ -37,12 +50,12 @@ pub struct KafkaUrl {
 }
 
 impl KafkaUrl {
-    /// How many partitions a topic gets when it is created.
+    /// The number of partitions of a topic that this program creates.
     pub(super) fn partitions(&self) -> i32 {
         self.partitions
     }
 
-    /// What the names of the pools' own topics begin with.
+    /// The beginning of the names of the pools' own topics.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -52,7 +65,7 @@ impl KafkaUrl {
         format!("{}.{pool}.{class}", self.prefix)
     }
 
-    /// Whether a topic that is no pool's own may be called so.
+    /// Checks the name of a topic that does not belong to a single pool.
     pub(crate) fn check_topic(&self, name: &str) -> Result<(), String> {
         // https://github.com/apache/kafka/blob/4.1/clients/src/main/java/org/apache/kafka/common/internals/Topic.java
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -67,7 +80,8 @@ impl KafkaUrl {
         format!("{}.{pool}", self.prefix)
     }
 
-    /// What every client starts from: the servers, `defaults`, and above these what the URL says.
+    /// The configuration from which every client starts: the servers, `defaults`, and the properties of the URL, which
+    /// override these.
     pub(super) fn config(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         for (name, value) in defaults {
@@ -80,7 +94,7 @@ impl KafkaUrl {
         config
     }
 
-    /// What the URL says of a property of librdkafka.
+    /// The value of a property of librdkafka, if the URL sets it.
     pub(super) fn property(&self, name: &str) -> Option<&str> {
         self.properties.get(name).map(String::as_str)
     }
@@ -96,16 +110,11 @@ impl FromStr for KafkaUrl {
         let (servers, query) = rest.split_once('?').unwrap_or((rest, ""));
         let servers = servers.trim_end_matches('/');
         if servers.contains('@') {
-            // It is not shown: before the @ there may be a password.
+            // The text is not shown: there may be a password before the @.
             return Err(refused(
                 "has credentials before its host: write sasl.username=...&sasl.password=...".to_owned(),
             ));
         }
-        let is_server = |server: &str| {
-            let port =
-                server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-            matches!(port, Some(Ok(port)) if port > 0)
-        };
         if let Some(wrong) = servers.split(',').find(|server| !is_server(server)) {
             return Err(refused(format!("names the server {wrong:?}, which is not HOST:PORT")));
         }
@@ -117,16 +126,17 @@ impl FromStr for KafkaUrl {
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decoded(value).ok_or_else(|| refused(format!("has a {name} with a % that is no %XX")))?;
+            let value =
+                decoded(value).ok_or_else(|| refused(format!("has a {name} with a % that is not part of %XX")))?;
             match name {
-                "prefix" => url.prefix = topic_part(value).map_err(refused)?,
+                "prefix" => url.prefix = checked_prefix(value).map_err(refused)?,
                 "partitions" => {
                     let count = value.parse().ok().filter(|count| (1..=10_000).contains(count));
-                    let rule = || refused(format!("has partitions={value}, which is not a number of 1 to 10000"));
+                    let rule = || refused(format!("has partitions={value}, which is not a number from 1 to 10000"));
                     url.partitions = count.ok_or_else(rule)?;
                 }
-                ours if OURS.contains(&ours) => {
-                    return Err(refused(format!("sets {ours}, which this program sets itself: leave it out")));
+                reserved if RESERVED.contains(&reserved) => {
+                    return Err(refused(format!("sets {reserved}, which this program sets itself: leave it out")));
                 }
                 property if property.contains('.') => {
                     check_property(property, &value).map_err(refused)?;
@@ -142,7 +152,7 @@ impl FromStr for KafkaUrl {
     }
 }
 
-fn topic_part(prefix: String) -> Result<String, String> {
+fn checked_prefix(prefix: String) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if prefix.is_empty() || prefix.len() > 100 || !prefix.chars().all(allowed) {
         return Err(format!("has prefix={prefix:?}, which is not 1 to 100 characters out of A-Z a-z 0-9 . _ -"));
@@ -150,14 +160,14 @@ fn topic_part(prefix: String) -> Result<String, String> {
     Ok(prefix)
 }
 
-/// librdkafka knows the property and what it may be.
+/// librdkafka knows the properties, and checks their values.
 fn check_property(name: &str, value: &str) -> Result<(), String> {
     let checked = ClientConfig::new().set(name, value).create_native_config();
     checked.map(drop).map_err(|error| match error {
         rdkafka::error::KafkaError::ClientConfig(_, why, ..) if !is_secret(name) => {
-            format!("has a wrong {name}: {why}")
+            format!("has an invalid {name}: {why}")
         }
-        _ => format!("has a wrong {name}"),
+        _ => format!("has an invalid {name}"),
     })
 }
 
@@ -167,33 +177,20 @@ fn is_secret(property: &str) -> bool {
         .any(|part| property.contains(part))
 }
 
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, tail) = tail.split_at_checked(2)?;
-        bytes.push(u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = tail;
-    }
-    String::from_utf8(bytes).ok()
+/// Whether the text is HOST:PORT. A `Url` has one host only, so the list of servers is not parsed as a whole.
+fn is_server(text: &str) -> bool {
+    let Ok(url) = Url::parse(&format!("{SCHEME}{text}")) else { return false };
+    url.has_host() && url.port().is_some_and(|port| port > 0) && url.path().is_empty() && url.fragment().is_none()
 }
 
-fn encoded(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"._~-/:,+".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // A String takes everything.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
+/// `None`: a `%` is not part of `%XX`, or the text is not UTF-8. A `+` stands for itself, as passwords may contain it.
+fn decoded(text: &str) -> Option<String> {
+    let is_encoded =
+        |after: &str| after.get(..2).is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if !text.split('%').skip(1).all(is_encoded) {
+        return None;
+    }
+    percent_decode_str(text).decode_utf8().ok().map(Into::into)
 }
 
 impl fmt::Display for KafkaUrl {
@@ -207,7 +204,7 @@ impl fmt::Display for KafkaUrl {
             options.push(format!("partitions={}", self.partitions));
         }
         for (name, value) in &self.properties {
-            let shown = if is_secret(name) { MASK.to_owned() } else { encoded(value) };
+            let shown = if is_secret(name) { MASK.to_owned() } else { utf8_percent_encode(value, ENCODED).to_string() };
             options.push(format!("{name}={shown}"));
         }
         if options.is_empty() { Ok(()) } else { write!(f, "?{}", options.join("&")) }
@@ -245,20 +242,20 @@ mod tests {
         assert_eq!(url.to_string(), "kafka://a:1?sasl.password=***&sasl.username=me&ssl.key.password=***");
         assert_eq!(url.property("sasl.password"), Some("hun&ter2"));
         assert!(!format!("{url:?}").contains("hun"));
-        // Not every build of librdkafka knows it.
+        // Not every build of librdkafka has this property.
         assert!(is_secret("sasl.oauthbearer.assertion.private.key.passphrase"));
         let error = "kafka://me:hunter2@a:1".parse::<KafkaUrl>().unwrap_err();
         assert!(!error.to_string().contains("hunter2") && error.to_string().contains("sasl.password"), "{error}");
     }
 
     #[test]
-    fn a_wrong_kafka_url_is_refused_with_what_is_wrong() {
+    fn a_wrong_kafka_url_is_refused_with_the_reason() {
         for (text, what) in [
             ("kafka:a:1", "HOST:PORT"),
             ("kafka://", "\"\", which is not HOST:PORT"),
             ("kafka://a", "\"a\", which is not HOST:PORT"),
             ("kafka://a:1,b:0", "\"b:0\""),
-            ("kafka://a:1?partitions=0", "partitions=0, which is not a number of 1 to 10000"),
+            ("kafka://a:1?partitions=0", "partitions=0, which is not a number from 1 to 10000"),
             ("kafka://a:1?prefix=a/b", "prefix=\"a/b\""),
             ("kafka://a:1?colour=red", "\"colour\": the known ones are prefix, partitions"),
             ("kafka://a:1?group.id=x", "group.id, which this program sets itself"),
@@ -273,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_url_says_wins_over_a_default() {
+    fn a_property_of_the_url_overrides_a_default() {
         let url: KafkaUrl = "kafka://a:1?session.timeout.ms=7000".parse().unwrap();
         let config = url.config(&[("session.timeout.ms", "6000"), ("linger.ms", "1")]);
         assert_eq!((config.get("session.timeout.ms"), config.get("linger.ms")), (Some("7000"), Some("1")));

@@ -1,4 +1,4 @@
-//! Tells in a queue how jobs ended.
+//! Publishes the endings of jobs to a queue.
 
 use std::collections::HashSet;
 

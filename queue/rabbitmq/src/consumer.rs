@@ -1,54 +1,60 @@
-//! Taking jobs and settling them.
+//! The consumer of a worker, and the task that owns its channel.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Fuse, FusedFuture};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::link::Link;
 use super::queues::Source;
-use super::session::{Reply, Session};
+use super::session::{ReceiveResult, Session};
 use queue::driver::{Consumer, Delivery, DeliveryTag, RequeueOnDrop, Settlement};
 use queue::{Error, ErrorKind, PoolName, Result};
 
-/// A channel that does not even live that long has a reason of its own to be closed.
-const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// A channel that closes sooner than this is closed for a reason that another channel will not change.
+const SHORT_SESSION: Duration = Duration::from_secs(1);
 
-/// How many channels of a short life one call tries.
-const SHORT_LIVES: usize = 3;
+/// How many channels one call opens that close so soon.
+const MAX_SHORT_SESSIONS: usize = 3;
 
-/// Asks its supervisor, a task that has the channel to itself and opens another when the server closed it.
+/// Sends commands to its supervisor. This task owns the channel, and opens another when the server has closed it.
 pub(super) struct RabbitMqConsumer {
     commands: mpsc::UnboundedSender<Command>,
 }
 
 enum Command {
-    Receive(Request),
+    Receive(ReceiveRequest),
     Settle(Vec<(DeliveryTag, Settlement)>, oneshot::Sender<Result<()>>),
-    GiveBack(DeliveryTag),
+    Requeue(DeliveryTag),
     Leave,
 }
 
-struct Request {
+struct ReceiveRequest {
     max: usize,
-    reply: oneshot::Sender<Reply>,
+    reply: oneshot::Sender<ReceiveResult>,
 }
 
 impl RabbitMqConsumer {
     pub(super) fn start(link: &Arc<Link>, pool: &PoolName, sources: Vec<Source>) -> Self {
         let (sender, commands) = mpsc::unbounded_channel();
-        let holder = Arc::new(Hold { commands: sender.clone() });
-        let taker =
-            Arc::new(Taker { link: Arc::clone(link), pool: pool.clone(), sources, holder, session: Mutex::default() });
-        tokio::spawn(supervise(taker, commands));
+        let requeuer = Arc::new(Requeuer { commands: sender.clone() });
+        let supervisor = Arc::new(Supervisor {
+            link: Arc::clone(link),
+            pool: pool.clone(),
+            sources,
+            requeuer,
+            session: Mutex::default(),
+        });
+        tokio::spawn(supervise(supervisor, commands));
         Self { commands: sender }
     }
 
-    async fn ask<T>(&self, command: Command, reply: oneshot::Receiver<Result<T>>) -> Result<T> {
+    async fn call<T>(&self, command: Command, reply: oneshot::Receiver<Result<T>>) -> Result<T> {
         let ended = || Error::new(ErrorKind::Unavailable, "the consumer has ended");
         self.commands.send(command).map_err(|_| ended())?;
         reply.await.map_err(|_| ended())?
@@ -59,33 +65,33 @@ impl RabbitMqConsumer {
 impl Consumer for RabbitMqConsumer {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Receive(Request { max, reply }), answer).await
+        self.call(Command::Receive(ReceiveRequest { max, reply }), answer).await
     }
 
     async fn settle(&self, deliveries: Vec<(Delivery, Settlement)>) -> Result<()> {
-        let settled = deliveries.into_iter().map(|(delivery, how)| (delivery.into_tag(), how)).collect();
+        let settled = deliveries.into_iter().map(|(delivery, settlement)| (delivery.into_tag(), settlement)).collect();
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Settle(settled, reply), answer).await
+        self.call(Command::Settle(settled, reply), answer).await
     }
 }
 
 impl Drop for RabbitMqConsumer {
     fn drop(&mut self) {
-        // Deliveries may outlive the consumer, so the end of the commands would come too late.
+        // Deliveries may outlive the consumer and keep the commands open, so the supervisor needs this one to end.
         let _ = self.commands.send(Command::Leave);
     }
 }
 
-/// What a consumer's deliveries know of it.
+/// Requeues deliveries that are dropped.
 #[derive(Debug)]
-struct Hold {
+struct Requeuer {
     commands: mpsc::UnboundedSender<Command>,
 }
 
-impl RequeueOnDrop for Hold {
+impl RequeueOnDrop for Requeuer {
     fn requeue(self: Arc<Self>, tag: DeliveryTag) {
-        // A consumer that is gone has given everything back.
-        let _ = self.commands.send(Command::GiveBack(tag));
+        // A consumer that has ended has requeued all its deliveries.
+        let _ = self.commands.send(Command::Requeue(tag));
     }
 }
 
@@ -95,84 +101,84 @@ impl std::fmt::Debug for Command {
     }
 }
 
-type Taking = Fuse<BoxFuture<'static, (oneshot::Sender<Reply>, Reply)>>;
+type RunningReceive = Fuse<BoxFuture<'static, (oneshot::Sender<ReceiveResult>, ReceiveResult)>>;
 
-/// Does what the consumer asks for until it leaves. Everything said on the channel is said from here, in order.
-async fn supervise(taker: Arc<Taker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+/// Executes the commands of a consumer until it leaves. Only this task uses the channel, so the order is kept.
+async fn supervise(supervisor: Arc<Supervisor>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let mut requests = VecDeque::new();
-    let mut taking = Taking::terminated();
-    'living: loop {
+    let mut running = RunningReceive::terminated();
+    'commands: loop {
         tokio::select! {
             biased;
             command = commands.recv() => {
                 let Some(command) = command else { break };
-                if !taker.obey(command, &mut requests).await {
+                if !supervisor.handle(command, &mut requests).await {
                     break;
                 }
             }
-            (reply, taken) = &mut taking, if !taking.is_terminated() => {
-                let mut taken = reply.send(taken).err();
-                // Nobody waits for it any more, but somebody may wait anew.
+            (reply, received) = &mut running, if !running.is_terminated() => {
+                let mut unwanted = reply.send(received).err();
+                // That caller has given up, but a new call may wait already.
                 while let Ok(command) = commands.try_recv() {
-                    if !taker.obey(command, &mut requests).await {
-                        break 'living;
+                    if !supervisor.handle(command, &mut requests).await {
+                        break 'commands;
                     }
                 }
-                while let Some(Ok(deliveries)) = taken {
-                    let Some(Request { max, reply }) = requests.pop_front() else { break };
-                    taken = match deliveries {
+                while let Some(Ok(deliveries)) = unwanted {
+                    let Some(ReceiveRequest { max, reply }) = requests.pop_front() else { break };
+                    unwanted = match deliveries {
                         deliveries if (1..=max).contains(&deliveries.len()) => reply.send(Ok(deliveries)).err(),
-                        // What is dropped here is given back.
+                        // Deliveries that are dropped here are requeued.
                         _ => {
-                            requests.push_front(Request { max, reply });
+                            requests.push_front(ReceiveRequest { max, reply });
                             None
                         }
                     };
                 }
             }
         }
-        if taking.is_terminated()
-            && let Some(Request { max, mut reply }) = requests.pop_front()
+        if running.is_terminated()
+            && let Some(ReceiveRequest { max, mut reply }) = requests.pop_front()
         {
-            let taker = Arc::clone(&taker);
-            taking = async move {
-                let taken = taker.take(max, &mut reply).await;
-                (reply, taken)
+            let supervisor = Arc::clone(&supervisor);
+            running = async move {
+                let received = supervisor.receive(max, &mut reply).await;
+                (reply, received)
             }
             .boxed()
             .fuse();
         }
     }
-    drop(taking);
-    let session = taker.current();
+    drop(running);
+    let session = supervisor.current();
     if let Some(session) = session
         && session.end()
         && let Err(error) = session.close().await
     {
-        tracing::warn!(%error, "a consumer could not say that it leaves; what it held comes again with its connection's end");
+        tracing::warn!(%error, "cannot close a channel; its deliveries are requeued when its connection ends");
     }
 }
 
-struct Taker {
+struct Supervisor {
     link: Arc<Link>,
     pool: PoolName,
     sources: Vec<Source>,
-    holder: Arc<Hold>,
+    requeuer: Arc<Requeuer>,
     session: Mutex<Option<Arc<Session>>>,
 }
 
-impl Taker {
-    /// `false`: there is nothing more to do.
-    async fn obey(&self, command: Command, requests: &mut VecDeque<Request>) -> bool {
+impl Supervisor {
+    /// `false`: the consumer leaves, and no further command is executed.
+    async fn handle(&self, command: Command, requests: &mut VecDeque<ReceiveRequest>) -> bool {
         match command {
             Command::Receive(request) => requests.push_back(request),
             Command::Settle(settled, reply) => {
-                // Who asked may have gone; it is settled all the same.
+                // The deliveries are settled also where the caller has given up.
                 let _ = reply.send(self.settle(&settled).await);
             }
-            Command::GiveBack(tag) => {
+            Command::Requeue(tag) => {
                 if let Some(session) = self.current() {
-                    session.give_back(tag);
+                    session.requeue(tag);
                 }
             }
             Command::Leave => return false,
@@ -180,19 +186,20 @@ impl Taker {
         true
     }
 
-    async fn take(&self, max: usize, reply: &mut oneshot::Sender<Reply>) -> Reply {
-        let holder: Arc<dyn RequeueOnDrop> = Arc::clone(&self.holder) as Arc<dyn RequeueOnDrop>;
-        let mut short_lives = 0;
+    async fn receive(&self, max: usize, reply: &mut oneshot::Sender<ReceiveResult>) -> ReceiveResult {
+        let requeuer: Arc<dyn RequeueOnDrop> = Arc::clone(&self.requeuer) as Arc<dyn RequeueOnDrop>;
+        let mut short_sessions = 0;
         while !reply.is_closed() {
             let session = self.open().await?;
-            let error = match session.take(max, &holder, reply).await {
-                Ok(taken) if !taken.is_empty() || reply.is_closed() => return Ok(taken),
+            let error = match session.receive(max, &requeuer, reply).await {
+                Ok(received) if !received.is_empty() || reply.is_closed() => return Ok(received),
                 Ok(_) => {
-                    // A server before 4.0 that sees a queue deleted and declared in one breath has its consumers go on at
-                    // the new one, but forgets their state, and with it what it gives them. Only a channel's end brings
-                    // that back, and nothing tells that it is so. An idle channel costs little to replace.
-                    if session.holds_nothing() {
-                        tracing::debug!(pool = %self.pool, "nothing has come for long; replacing the channel");
+                    // A queue may be deleted and at once declared again. A server before 4.0 then moves its consumers
+                    // to the new queue, but loses their state, and with it the jobs that it assigns to them. It
+                    // requeues those only when the channel closes, and no event shows that this is needed. So an idle
+                    // channel is replaced, which costs little.
+                    if session.has_no_deliveries() {
+                        tracing::debug!(pool = %self.pool, "no job for a long time; replacing the channel");
                         self.end(&session);
                     }
                     continue;
@@ -200,8 +207,8 @@ impl Taker {
                 Err(error) => error,
             };
             self.end(&session);
-            short_lives += usize::from(session.opened_at.elapsed() < SHORT_LIFE);
-            if short_lives == SHORT_LIVES {
+            short_sessions += usize::from(session.opened_at.elapsed() < SHORT_SESSION);
+            if short_sessions == MAX_SHORT_SESSIONS {
                 return Err(error);
             }
             tracing::warn!(%error, pool = %self.pool, "lost the channel to the broker; opening another");
@@ -217,30 +224,30 @@ impl Taker {
                 Err(error)
             }
             Err(error) => {
-                tracing::warn!(%error, pool = %self.pool, "lost the channel to the broker; what it held comes again");
+                tracing::warn!(%error, pool = %self.pool, "lost the channel to the broker; the jobs are requeued");
                 Ok(())
             }
             Ok(()) => Ok(()),
         }
     }
 
-    /// The session that is open, or another one.
+    /// The open session, or else a new one.
     async fn open(&self) -> Result<Arc<Session>> {
-        let number = match &*self.session() {
+        let number = match &*self.session.lock() {
             Some(session) if session.is_open() => return Ok(Arc::clone(session)),
             Some(session) => session.number() + 1,
             None => 0,
         };
         let session = Arc::new(Session::open(&self.link, &self.pool, &self.sources, number).await?);
-        *self.session() = Some(Arc::clone(&session));
+        *self.session.lock() = Some(Arc::clone(&session));
         Ok(session)
     }
 
     fn current(&self) -> Option<Arc<Session>> {
-        self.session().clone().filter(|session| session.is_open())
+        self.session.lock().clone().filter(|session| session.is_open())
     }
 
-    /// Makes sure that nothing of a session that went wrong is held for ever: it comes again when its channel closes.
+    /// Closes the channel of a session that has failed: otherwise its deliveries would be held for ever.
     fn end(&self, session: &Arc<Session>) {
         if !session.end() {
             return;
@@ -248,13 +255,8 @@ impl Taker {
         let session = Arc::clone(session);
         tokio::spawn(async move {
             if let Err(error) = session.close().await {
-                tracing::warn!(%error, "cannot close a channel; what it held comes again with its connection's end");
+                tracing::warn!(%error, "cannot close a channel; its deliveries are requeued when its connection ends");
             }
         });
-    }
-
-    fn session(&self) -> std::sync::MutexGuard<'_, Option<Arc<Session>>> {
-        // Every change under it is a single call, so a panic cannot leave it half-changed.
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! The contract on RabbitMQ, with an embedded ledger beside it.
+//! The contract on RabbitMQ. The ledger is embedded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use queue::{Backend, Clock, Routes};
 use queue_contract::Fixture;
 use queue_embedded::StoreOptions;
 
-/// Queues of its own in the server that all tests share.
+/// A prefix of its own, for the queues of one test on the server that all tests share.
 pub(crate) struct RabbitMqFixture {
     url: RabbitMqUrl,
     prefix: String,
@@ -41,12 +41,12 @@ impl RabbitMqFixture {
         }
     }
 
-    /// Where the server itself is.
+    /// The URL of the server itself, without a proxy.
     pub(crate) fn url(&self) -> &RabbitMqUrl {
         &self.url
     }
 
-    /// What the queues' names begin with.
+    /// The beginning of the queues' names.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -59,16 +59,16 @@ impl Fixture for RabbitMqFixture {
         let proxy = Proxy::start(host, port).await;
         let url = self.url.through(proxy.port(), &self.prefix);
         let options = StoreOptions::new(self.ledger.path());
-        let store = Store::open(&options, self.clock.clone()).unwrap();
+        let embedded = queue_embedded::open(&options, self.clock.clone()).unwrap();
         let broker = Arc::new(RabbitMqBroker::open(&url, &Routes::default()).unwrap());
-        let backend = Backend { broker, ..Backend::of_store(&store) };
+        let backend = Backend { broker, ..embedded };
         self.processes.lock().await.push((backend.clone(), proxy));
         backend
     }
 
     async fn kill(&self, process: Backend) {
         let processes = self.processes.lock().await;
-        let (_, proxy) = processes.iter().find(|(known, _)| Arc::ptr_eq(&known.broker, &process.broker)).unwrap();
+        let (_, proxy) = processes.iter().find(|(backend, _)| Arc::ptr_eq(&backend.broker, &process.broker)).unwrap();
         proxy.close().await;
     }
 
@@ -82,7 +82,7 @@ impl Fixture for RabbitMqFixture {
         self.clock.now()
     }
 
-    /// The server keeps time for nothing that is promised: a connection that is cut is known to be dead at once.
+    /// No promise depends on the server's time: it notices at once that a connection is cut.
     async fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }

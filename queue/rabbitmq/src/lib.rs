@@ -1,16 +1,18 @@
 //! Jobs in RabbitMQ, 3.10 and later.
 //!
-//! A pool has a durable quorum queue per class, `<prefix>.<pool>.<class>`, reached through the default exchange. Whoever
-//! publishes to a pool or takes from it declares the three; anybody else may publish to them, see [`message`]. Queues of
-//! other names that a pool's [`queue::Route`] names may be of any kind; one that is not there is declared alike.
+//! A pool has a durable quorum queue per class, `<prefix>.<pool>.<class>`, which the default exchange routes to.
+//! Producers and consumers declare the three queues of a pool. Other programs may publish to them too, see [`message`].
+//!
+//! A pool's [`queue::Route`] may name other queues. These may be of any kind; a missing one is declared in the same
+//! way.
 
 mod announcer;
 mod consumer;
 mod error;
+mod existing_queues;
 #[cfg(test)]
 mod fixture;
 mod gauge;
-mod known;
 mod link;
 mod message;
 mod producer;
@@ -39,17 +41,17 @@ use queue::{Announcer, Broker, Consumer, Gauge, PoolExpectation, PoolName, Produ
 
 /// The broker that a [`RabbitMqUrl`] names.
 pub struct RabbitMqBroker {
-    /// A server that is short of memory or disk stops reading from connections that publish; what must go on, such as
-    /// settling, has another connection.
+    /// A server that is short of memory or disk stops reading from connections that publish. Settling must go on, so it
+    /// has another connection.
     publishing: Arc<Link>,
     consuming: Arc<Link>,
-    /// Channels come and go with every queue that is not there, and use the connection up.
+    /// Every queue that does not exist costs a channel, so this connection is used up and replaced.
     reading: Arc<Link>,
     routes: Routes,
 }
 
 impl RabbitMqBroker {
-    /// Opens it; connects when the first call needs it.
+    /// Opens the broker. It connects when the first call needs it.
     pub fn open(url: &RabbitMqUrl, routes: &Routes) -> Result<Self> {
         let link = |purpose| Link::new(url, purpose);
         let (publishing, consuming, reading) = (link("publishing")?, link("consuming")?, link("reading")?);
@@ -82,11 +84,11 @@ impl Broker for RabbitMqBroker {
     }
 
     async fn risks(&self, pools: &[PoolExpectation]) -> Result<Vec<Risk>> {
-        // That it answers is found out too.
+        // The reading fails if the server cannot be reached.
         let gauge = RabbitMqGauge::new(&self.reading, &self.routes);
         let names: Vec<PoolName> = pools.iter().map(|pool| pool.pool.clone()).collect();
         gauge.depths(&names).await.into_iter().collect::<Result<Vec<_>>>()?;
         let named = pools.iter().flat_map(|pool| self.routes.jobs_from(&pool.pool)).map(String::as_str);
-        Ok(risks::not_told(self.consuming.prefix(), &named.collect::<Vec<_>>(), pools))
+        Ok(risks::unreadable_settings(self.consuming.prefix(), &named.collect::<Vec<_>>(), pools))
     }
 }

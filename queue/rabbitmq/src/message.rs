@@ -1,8 +1,8 @@
 //! A job as a message: a CloudEvent in the binary mode of the AMQP binding. An attribute is a header
-//! `cloudEvents:NAME` (or `cloudEvents_NAME`, as JMS clients write it), `datacontenttype` the property `content-type`,
-//! the data the body. A body of type `application/cloudevents+json` is read too.
+//! `cloudEvents:NAME` (or `cloudEvents_NAME`, as JMS clients write it), `datacontenttype` is the property
+//! `content-type`, and the data is the body. A body of type `application/cloudevents+json` is read too.
 //!
-//! The properties `message-id` (the job's id) and `timestamp` are for people who look into the queue.
+//! The properties `message-id` (the job's id) and `timestamp` only help to inspect a queue by hand.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use queue::{Class, Ending, Error, ErrorKind, Job, JobId, PoolName, Result};
 const PREFIXES: [&str; 2] = ["cloudEvents:", "cloudEvents_"];
 const CONTENT_TYPE: &str = "datacontenttype";
 
-/// What AMQP calls a message that survives a restart.
+/// The delivery mode of a message that survives a restart of the server.
 const PERSISTENT: u8 = 2;
 
 /// An event, ready to be sent.
@@ -28,12 +28,12 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// A job, to its own queue.
+    /// The message of a job, for the queue of its pool and class.
     pub(super) fn of_job(job: &Job, prefix: &str) -> Result<Self> {
         Self::new(queues::name(prefix, &job.pool, job.class)?, Event::of(job), &job.id, job.created_at)
     }
 
-    /// How a job ended.
+    /// The message of an ending, for this queue.
     pub(super) fn of_ending(ending: &Ending, queue: ShortString) -> Result<Self> {
         Self::new(queue, Event::of_ending(ending), &ending.id, ending.finished_at)
     }
@@ -61,7 +61,7 @@ impl Message {
     }
 }
 
-/// The job in a message of `queue`, or what stands for it and why it cannot be read.
+/// Reads the job in a message of `queue`. If it cannot be read, returns a job that stands for it, and the reason.
 pub(super) fn read(
     queue: &str,
     pool: &PoolName,
@@ -94,7 +94,7 @@ fn event(properties: &BasicProperties, body: &Bytes) -> Result<Event, Unreadable
     for (header, value) in headers {
         let Some(name) = PREFIXES.iter().find_map(|prefix| header.as_str().strip_prefix(prefix)) else { continue };
         let name = name.to_lowercase();
-        if event.attributes.iter().any(|(known, _)| *known == name) {
+        if event.attributes.iter().any(|(earlier, _)| *earlier == name) {
             continue;
         }
         event.attributes.push((name.into(), text(header.as_str(), value)?));
@@ -102,7 +102,7 @@ fn event(properties: &BasicProperties, body: &Bytes) -> Result<Event, Unreadable
     Ok(event)
 }
 
-/// Whether a media type, parameters apart, is that of a structured event.
+/// Whether a media type is that of a structured event, apart from its parameters.
 fn is_structured(content_type: &str) -> bool {
     content_type.split(';').next().is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(STRUCTURED))
 }
@@ -130,17 +130,16 @@ fn text(header: &str, value: &AMQPValue) -> Result<String, Unreadable> {
     })
 }
 
-/// What tells a message from others and stays the same when it comes again; AMQP has no such name.
+/// Identifies a message, also when it is delivered again. AMQP has no such identifier.
 fn position(queue: &str, properties: &BasicProperties, body: &[u8]) -> String {
     let mut digest = Sha256::new();
     for (name, value) in properties.headers().as_ref().map(FieldTable::inner).into_iter().flatten() {
-        // Headers such as `x-delivery-count` are the server's own, and change.
+        // Other headers, such as `x-delivery-count`, are set by the server and change.
         if PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix)) {
             digest.update(format!("{name}\n{value:?}\n"));
         }
     }
     digest.update(body);
     let id = properties.message_id().as_ref().map_or("", ShortString::as_str);
-    let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{queue}/{id}/{digest}")
+    format!("{queue}/{id}/{}", hex::encode(digest.finalize()))
 }

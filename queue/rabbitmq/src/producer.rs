@@ -19,7 +19,7 @@ impl Producer for RabbitMqProducer {
             return Ok(());
         }
         let prefix = self.publisher.prefix();
-        // Before anything is sent, so that a job that cannot be sent leaves no half.
+        // All messages are made before the first is sent, so that a job that cannot be sent fails the call as a whole.
         let messages = jobs.iter().map(|job| Message::of_job(job, prefix)).collect::<Result<Vec<_>>>()?;
         let targets = jobs.iter().map(|job| Target::Pool(job.pool.clone())).collect();
         self.publisher.publish(&messages, &targets).await

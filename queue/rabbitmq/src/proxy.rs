@@ -1,4 +1,4 @@
-//! A way to a server that can be cut, so that a process of a test vanishes as it would by `kill -9`.
+//! A TCP proxy whose connections a test can cut, as when a process is killed with `kill -9`.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ impl Proxy {
         Self { port, accepting, connections, accepts }
     }
 
-    /// Where it listens, on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -46,7 +46,7 @@ impl Proxy {
         self.connections.lock().await.shutdown().await;
     }
 
-    /// Cuts every connection and lets nobody in any more.
+    /// Cuts every connection, and accepts no further one.
     pub(crate) async fn close(&self) {
         self.accepts.send_replace(false);
         self.sever().await;
@@ -60,9 +60,9 @@ impl Drop for Proxy {
 }
 
 async fn carry(mut client: TcpStream, server: (String, u16)) {
-    // A server that is away, or goes away, closes the connection of the client: that is what this is for.
+    // When the server cannot be reached or closes its connection, the connection of the client is closed too.
     if let Ok(mut server) = TcpStream::connect(server).await {
-        // Else small messages would wait for each other.
+        // Otherwise small messages would wait for each other.
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
         let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;

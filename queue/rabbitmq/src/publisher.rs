@@ -1,17 +1,18 @@
-//! Puts messages into queues.
+//! Publishes messages to queues.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::error::{ANSWER_TIMEOUT, answer, failed, unanswered};
-use super::link::{Link, Open};
+use super::error::{REPLY_TIMEOUT, await_reply, failed, timed_out};
+use super::link::{Link, OpenConnection};
 use super::message::Message;
 use super::queues::Target;
 use queue::{Error, ErrorKind, Result};
@@ -19,53 +20,53 @@ use queue::{Error, ErrorKind, Result};
 /// How many messages of one call may wait for their confirmation.
 const WINDOW: usize = 256;
 
-/// How many calls publish at a time; the others wait for their turn.
-const LANES: usize = 32;
+/// How many calls publish at the same time. The others wait.
+const MAX_CHANNELS: usize = 32;
 
-/// How long to wait before what a queue did not take is sent again, and how often.
+/// The pauses before rejected messages are sent again. After the last one the call fails.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500), Duration::from_millis(1000)];
 
-/// How long a server that has just said that it takes no more may still confirm what it took before.
+/// How long a server that has just blocked the connection may still confirm earlier messages.
 const LAST_CONFIRMATIONS: Duration = Duration::from_secs(1);
 
 pub(super) struct Publisher {
     link: Arc<Link>,
-    /// Each call has a channel to itself: the server names neither the message that made it close a channel nor, in an
-    /// order to rely on, the one that it returned, so no other call may be on it.
-    idle: Mutex<Vec<Lane>>,
-    lanes: Semaphore,
+    /// Open channels that are not in use. A channel serves one call at a time: when the server closes a channel, it
+    /// does not name the message that was the reason, and it returns messages in no reliable order.
+    idle: Mutex<Vec<PublishChannel>>,
+    permits: Semaphore,
 }
 
-/// The messages that are in no queue.
+/// The messages that no queue has stored.
 #[derive(Default)]
-struct Unheard {
-    /// There was no queue.
-    homeless: HashSet<(ShortString, ShortString)>,
-    /// The queue took them not: it is at a limit that somebody set, or only just being made by somebody else.
-    refused: HashSet<(ShortString, ShortString)>,
+struct UnqueuedMessages {
+    /// Their queue does not exist.
+    unroutable: HashSet<(ShortString, ShortString)>,
+    /// Their queue rejected them: it has reached a limit of a policy, or another client is just declaring it.
+    rejected: HashSet<(ShortString, ShortString)>,
 }
 
-struct Lane {
-    open: Arc<Open>,
+struct PublishChannel {
+    open: Arc<OpenConnection>,
     channel: Channel,
 }
 
 impl Publisher {
     pub(super) fn new(link: &Arc<Link>) -> Self {
-        Self { link: Arc::clone(link), idle: Mutex::default(), lanes: Semaphore::new(LANES) }
+        Self { link: Arc::clone(link), idle: Mutex::default(), permits: Semaphore::new(MAX_CHANNELS) }
     }
 
-    /// Returns when the server has confirmed every message. They go to queues of `targets`, which are declared where they
-    /// are not there.
+    /// Publishes the messages to queues of `targets`, and returns when the server has confirmed each of them. Missing
+    /// queues are declared.
     pub(super) async fn publish(&self, messages: &[Message], targets: &HashSet<Target>) -> Result<()> {
-        let Ok(Ok(_turn)) = tokio::time::timeout(ANSWER_TIMEOUT, self.lanes.acquire()).await else {
-            return Err(unanswered("publish (others are before it)"));
+        let Ok(Ok(_permit)) = tokio::time::timeout(REPLY_TIMEOUT, self.permits.acquire()).await else {
+            return Err(timed_out("publish (too many calls publish already)"));
         };
-        let mut lane = self.lane().await?;
-        lane.publish(&self.link, messages, targets).await?;
-        // Only a lane with nothing outstanding may be used again; any other closes as it is dropped.
-        self.idle().push(lane);
+        let mut channel = self.channel().await?;
+        channel.publish(&self.link, messages, targets).await?;
+        // After an error, confirmations may be outstanding. Then the channel is dropped, which closes it.
+        self.idle.lock().push(channel);
         Ok(())
     }
 
@@ -73,30 +74,26 @@ impl Publisher {
         self.link.prefix()
     }
 
-    async fn lane(&self) -> Result<Lane> {
+    async fn channel(&self) -> Result<PublishChannel> {
         let open = self.link.open().await?;
-        // Nothing that is said now would be heard, not even the wish for a channel.
+        // The server reads nothing from a blocked connection, not even the request to open a channel.
         if open.is_blocked() {
             return Err(full());
         }
-        while let Some(lane) = self.idle().pop() {
-            if lane.channel.status().connected() {
-                return Ok(lane);
+        loop {
+            let Some(idle) = self.idle.lock().pop() else { break };
+            if idle.channel.status().connected() {
+                return Ok(idle);
             }
         }
-        Lane::open(&self.link).await
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Lane>> {
-        // Every change under it is a single call, so a panic cannot leave it half-changed.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        PublishChannel::open(&self.link).await
     }
 }
 
-impl Lane {
+impl PublishChannel {
     async fn open(link: &Link) -> Result<Self> {
         let (open, channel) = link.channel().await?;
-        answer("ask for confirmations", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        await_reply("ask for confirmations", channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Self { open, channel })
     }
 
@@ -106,50 +103,53 @@ impl Lane {
         }
         let mut left: Vec<_> = messages.iter().collect();
         for pause in PAUSES {
-            let Unheard { homeless, refused } = self.send(&left).await?;
-            if !homeless.is_empty() {
-                tracing::warn!(messages = homeless.len(), "queues have been deleted; declaring them again");
-                // On a new channel: the server may confirm to the old one what it sends to the queues that are gone.
+            let UnqueuedMessages { unroutable, rejected } = self.send(&left).await?;
+            if !unroutable.is_empty() {
+                tracing::warn!(messages = unroutable.len(), "queues have been deleted; declaring them again");
+                // On a new channel: on the old one, the server may confirm messages to the deleted queues and lose
+                // them.
                 *self = Self::open(link).await?;
                 for target in targets {
                     self.open.forget(target);
                     self.open.declare(&self.channel, target).await?;
                 }
             }
-            left.retain(|message| refused.contains(&name_of(message)) || homeless.contains(&name_of(message)));
+            left.retain(|message| {
+                rejected.contains(&message_key(message)) || unroutable.contains(&message_key(message))
+            });
             if left.is_empty() {
                 return Ok(());
             }
             tokio::time::sleep(pause).await;
         }
-        Err(Error::new(ErrorKind::Full, "cannot publish: the queues take no more"))
+        Err(Error::new(ErrorKind::Full, "cannot publish: the queues are full"))
     }
 
-    /// Sends messages in their order and waits until the server has said of each what became of it.
-    async fn send(&self, messages: &[&Message]) -> Result<Unheard> {
+    /// Sends messages in order, and waits until the server has confirmed or rejected each of them.
+    async fn send(&self, messages: &[&Message]) -> Result<UnqueuedMessages> {
         let sent: Vec<_> = messages.iter().map(|message| self.send_one(message).boxed()).collect();
         let mut confirmations = stream::iter(sent).buffered(WINDOW);
-        let mut unheard = Unheard::default();
+        let mut unqueued = UnqueuedMessages::default();
         let mut sent = messages.iter();
         while let Some(confirmation) = self.next(&mut confirmations).await? {
             let message = sent.next();
             let returned = match confirmation.map_err(|error| failed("publish", error))? {
                 Confirmation::Ack(returned) => returned,
                 Confirmation::Nack(returned) => {
-                    unheard.refused.extend(message.map(|message| name_of(message)));
+                    unqueued.rejected.extend(message.map(|message| message_key(message)));
                     returned
                 }
                 Confirmation::NotRequested => {
                     return Err(Error::new(ErrorKind::Unavailable, "cannot publish: the broker does not confirm"));
                 }
             };
-            // It need not be the one that this confirms.
-            unheard.homeless.extend(returned.map(|returned| {
+            // The returned message may be another than the confirmed one.
+            unqueued.unroutable.extend(returned.map(|returned| {
                 let id = returned.properties.message_id().clone().unwrap_or_default();
                 (returned.routing_key.clone(), id)
             }));
         }
-        Ok(unheard)
+        Ok(unqueued)
     }
 
     async fn send_one(&self, message: &Message) -> lapin::Result<Confirmation> {
@@ -168,16 +168,19 @@ impl Lane {
             biased;
             next = confirmations.next() => Ok(next),
             () = blocked => Err(full()),
-            () = tokio::time::sleep(ANSWER_TIMEOUT) => Err(unanswered("publish")),
+            () = tokio::time::sleep(REPLY_TIMEOUT) => Err(timed_out("publish")),
         }
     }
 }
 
-/// What a message is known by: its queue and its id.
-fn name_of(message: &Message) -> (ShortString, ShortString) {
+/// Identifies a message: its queue and its id.
+fn message_key(message: &Message) -> (ShortString, ShortString) {
     (message.queue.clone(), message.properties.message_id().clone().unwrap_or_default())
 }
 
 fn full() -> Error {
-    Error::new(ErrorKind::Full, "cannot publish: the broker is short of memory or disk and takes no more for now")
+    Error::new(
+        ErrorKind::Full,
+        "cannot publish: the broker is short of memory or disk, and accepts no messages at present",
+    )
 }

@@ -1,36 +1,37 @@
-//! The queues of a pool.
+//! The queues of a pool, and other queues that routes name.
 
 use futures::future::try_join_all;
 use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::error::{ANSWER_TIMEOUT, answer, failed, unanswered};
+use super::error::{REPLY_TIMEOUT, await_reply, failed, timed_out};
 use queue::{Class, Error, ErrorKind, PoolName, Result, Routes};
 
-/// How many times a message may be given back. Attempts are counted in the ledger, so this means never to drop one; but
-/// it must be set, and alike on every version of the server, since those who declare a queue must agree:
-/// - from 4.0 on a queue without it drops a message that came back 20 times;
-/// - before 4.0 it may not be negative, so `-1`, which 4.0 takes for unlimited, is refused;
-/// - from 3.10 on a queue without it puts what is given back behind all others, one with it where it was.
+/// How many times a message may be requeued. The ledger counts attempts, so no message must be dropped for this. The
+/// limit must still be set, and to the same value for every version of the server, since all clients that declare a
+/// queue must agree:
+/// - Since 4.0, a queue without a limit drops a message that was requeued 20 times.
+/// - Before 4.0, the limit may not be negative: `-1`, which means unlimited since 4.0, is refused.
+/// - Since 3.10, a queue without a limit moves a requeued message to its end, and a queue with one puts it back.
 const DELIVERY_LIMIT: i32 = i32::MAX;
 
-/// What is made sure to be there together.
+/// Queues that are declared together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Target {
     /// The queues of a pool, by class.
     Pool(PoolName),
-    /// A queue of a name of its own.
+    /// A queue with a name of its own.
     Named(ShortString),
 }
 
-/// The name of the queue of a pool and class. A URL's prefix is short enough that it never is too long.
+/// The name of the queue of a pool and class. It is never too long, since the URL limits the prefix.
 pub(super) fn name(prefix: &str, pool: &PoolName, class: Class) -> Result<ShortString> {
     short(&format!("{prefix}.{pool}.{class}"))
 }
 
 /// The names of the queues of a pool, in the order of the classes.
-pub(super) fn of(prefix: &str, pool: &PoolName) -> Result<[ShortString; 3]> {
+pub(super) fn pool_queues(prefix: &str, pool: &PoolName) -> Result<[ShortString; 3]> {
     let of = |class| name(prefix, pool, class);
     Ok([of(Class::Premium)?, of(Class::Standard)?, of(Class::Batch)?])
 }
@@ -40,13 +41,13 @@ pub(super) fn of(prefix: &str, pool: &PoolName) -> Result<[ShortString; 3]> {
 pub(super) struct Source {
     pub(super) queue: ShortString,
     pub(super) class: Class,
-    /// Its name is its own; it may be another's.
+    /// It has a name of its own, and may belong to another program.
     pub(super) is_named: bool,
 }
 
 /// The queues whose messages are jobs of `pool`, in the order of the classes.
 pub(super) fn sources(prefix: &str, pool: &PoolName, routes: &Routes) -> Result<Vec<Source>> {
-    let own = Class::ALL.into_iter().zip(of(prefix, pool)?);
+    let own = Class::ALL.into_iter().zip(pool_queues(prefix, pool)?);
     let own = own.map(|(class, queue)| Ok(Source { queue, class, is_named: false }));
     let source = |name: &String| Ok(Source { queue: short(name)?, class: Class::default(), is_named: true });
     let mut sources = own.chain(routes.jobs_from(pool).iter().map(source)).collect::<Result<Vec<_>>>()?;
@@ -54,23 +55,23 @@ pub(super) fn sources(prefix: &str, pool: &PoolName, routes: &Routes) -> Result<
     Ok(sources)
 }
 
-/// Text of which AMQP allows 255 bytes.
+/// A text of at most 255 bytes, the limit of AMQP.
 pub(super) fn short(text: &str) -> Result<ShortString> {
     let refused = |error| Error::new(ErrorKind::Refused, format_args!("{text:?} is too long: {error}"));
     ShortString::try_new(text).map_err(refused)
 }
 
-/// Makes sure that the queues of `pool` are there.
-pub(super) async fn declare(channel: &Channel, prefix: &str, pool: &PoolName) -> Result<()> {
+/// Declares the queues of `pool`.
+pub(super) async fn declare_pool(channel: &Channel, prefix: &str, pool: &PoolName) -> Result<()> {
     let doing = format!(
         "declare the queues {prefix}.{pool}.* as durable quorum queues with x-delivery-limit={DELIVERY_LIMIT} (delete \
-         a queue that is there with other arguments, or set another prefix)"
+         a queue that exists with other arguments, or set another prefix)"
     );
-    declare_all(channel, &of(prefix, pool)?, doing).await
+    declare_all(channel, &pool_queues(prefix, pool)?, doing).await
 }
 
-/// Makes a queue of a name of its own, which is not there.
-pub(super) async fn make(channel: &Channel, name: &ShortString) -> Result<()> {
+/// Declares a queue with a name of its own, which does not exist yet.
+pub(super) async fn declare_named(channel: &Channel, name: &ShortString) -> Result<()> {
     declare_all(channel, std::slice::from_ref(name), format!("declare the queue {name} as a durable quorum queue"))
         .await
 }
@@ -81,18 +82,18 @@ async fn declare_all(channel: &Channel, names: &[ShortString], doing: String) ->
     arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let declared = names.iter().map(|name| channel.queue_declare(name.clone(), options, arguments.clone()));
-    answer(doing, try_join_all(declared)).await.map(drop)
+    await_reply(doing, try_join_all(declared)).await.map(drop)
 }
 
-/// How many messages wait in a queue. `None`: there is no such queue, and the channel is closed.
-pub(super) async fn waiting(channel: &Channel, name: ShortString) -> Result<Option<u64>> {
+/// The number of messages that wait in a queue. `None`: there is no such queue, and the server has closed the channel.
+pub(super) async fn message_count(channel: &Channel, name: ShortString) -> Result<Option<u64>> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let doing = format!("ask how much waits in {name}");
-    let asked = channel.queue_declare(name, options, FieldTable::default());
-    let Ok(counted) = tokio::time::timeout(ANSWER_TIMEOUT, asked).await else {
-        return Err(unanswered(doing));
+    let doing = format!("count the messages in {name}");
+    let request = channel.queue_declare(name, options, FieldTable::default());
+    let Ok(reply) = tokio::time::timeout(REPLY_TIMEOUT, request).await else {
+        return Err(timed_out(doing));
     };
-    match counted {
+    match reply {
         Ok(queue) => Ok(Some(queue.message_count().into())),
         Err(error) if is_not_found(&error) => Ok(None),
         Err(error) => Err(failed(doing, error)),
@@ -101,6 +102,6 @@ pub(super) async fn waiting(channel: &Channel, name: ShortString) -> Result<Opti
 
 fn is_not_found(error: &lapin::Error) -> bool {
     use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-    let lapin::ErrorKind::ProtocolError(said) = error.kind() else { return false };
-    matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+    let lapin::ErrorKind::ProtocolError(reason) = error.kind() else { return false };
+    matches!(reason.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
 }

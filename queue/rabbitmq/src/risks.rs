@@ -1,32 +1,31 @@
-//! What about the queues may lose or delay jobs.
+//! The settings of the queues that may lose or delay jobs.
 
 use std::time::Duration;
 
 use queue::{PoolExpectation, Risk, Severity};
 
-/// The server's default; a consumer that holds a delivery for longer is cut off.
+/// The server's default. The server closes the channel of a consumer that holds a delivery for longer.
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// AMQP gives a client no way to read these settings, so they are named with the way to look them up, never passed over.
-pub(super) fn not_told(prefix: &str, named: &[&str], pools: &[PoolExpectation]) -> Vec<Risk> {
+/// The risks of settings that a client cannot read over AMQP. Each is named with the way to check it by hand.
+pub(super) fn unreadable_settings(prefix: &str, named: &[&str], pools: &[PoolExpectation]) -> Vec<Risk> {
     let mut risks = vec![
         Risk {
             severity: Severity::Warning,
             subject: format!("queues {prefix}.*"),
             setting: "delivery-limit".to_owned(),
-            found: "not checked: AMQP does not tell".to_owned(),
-            why:
-                "a policy that sets it below what these queues were declared with, without a dead-letter-exchange, has \
-                  the server drop a job that was given back that often"
-                    .to_owned(),
+            found: "not checked: AMQP does not show it".to_owned(),
+            why: "with a policy that sets a lower limit than the declaration of these queues, and no \
+                  dead-letter-exchange, the server drops a job that was requeued more often"
+                .to_owned(),
             advice: "look with rabbitmqctl list_policies; have no policy set it for these queues".to_owned(),
         },
         Risk {
             severity: Severity::Warning,
             subject: format!("queues {prefix}.*"),
             setting: "max-length, message-ttl".to_owned(),
-            found: "not checked: AMQP does not tell".to_owned(),
-            why: "either drops jobs that wait".to_owned(),
+            found: "not checked: AMQP does not show it".to_owned(),
+            why: "either setting deletes jobs that wait".to_owned(),
             advice: "look with rabbitmqctl list_policies; leave both unset for these queues".to_owned(),
         },
     ];
@@ -35,8 +34,8 @@ pub(super) fn not_told(prefix: &str, named: &[&str], pools: &[PoolExpectation]) 
             severity: Severity::Warning,
             subject: format!("queue {queue}"),
             setting: "delivery-limit".to_owned(),
-            found: "not checked: AMQP does not tell".to_owned(),
-            why: "from RabbitMQ 4 on a quorum queue declared without it drops a job that was given back 20 times"
+            found: "not checked: AMQP does not show it".to_owned(),
+            why: "since RabbitMQ 4 a quorum queue that was declared without it drops a job that was requeued 20 times"
                 .to_owned(),
             advice: format!("declare it with x-delivery-limit, or leave it to this program to declare {queue}"),
         });
@@ -47,9 +46,9 @@ pub(super) fn not_told(prefix: &str, named: &[&str], pools: &[PoolExpectation]) 
             severity: Severity::Severe,
             subject: format!("pool {}", pool.pool),
             setting: "consumer_timeout".to_owned(),
-            found: "30 min unless set: AMQP does not tell".to_owned(),
+            found: "30 min unless set: AMQP does not show it".to_owned(),
             why: format!(
-                "a worker holds a job for up to {} s; one held for longer is given to another",
+                "a worker holds a job for up to {} s; after the timeout the server gives the job to another",
                 holding.as_secs()
             ),
             advice: format!("set consumer_timeout to at least {} (milliseconds)", (holding * 4).as_millis()),
@@ -71,7 +70,7 @@ mod tests {
             holding: Some(Duration::from_secs(minutes * 60)),
         };
         let settings = |minutes| {
-            not_told("millrace", &[], &[pool(minutes)])
+            unreadable_settings("millrace", &[], &[pool(minutes)])
                 .into_iter()
                 .filter(|risk| risk.severity == Severity::Severe)
                 .count()

@@ -1,27 +1,32 @@
-//! Names a RabbitMQ.
+//! The URL that names a RabbitMQ server.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
 
 use queue::{Error, ErrorKind, Result};
 
 /// How a URL is written.
 const FORM: &str = "rabbitmq://USER:PASSWORD@HOST:PORT/VHOST?prefix=NAME, or rabbitmqs:// for TLS";
 
-/// The longest a prefix may be: with a pool's name and a class it must make a queue's name of at most 255 bytes.
+/// The limit of a prefix. With a pool's name and a class it makes the name of a queue, which may have 255 bytes.
 const MAX_PREFIX: usize = 64;
 
-/// How often each side says that it lives, in seconds. Whoever says nothing for two to three of them is taken for dead.
+/// How often client and server send a heartbeat, in seconds. A connection without any for two to three of these
+/// intervals is closed.
 const HEARTBEAT_SECONDS: u16 = 5;
 
-/// Names a RabbitMQ: `rabbitmq://USER:PASSWORD@HOST:PORT/VHOST`, or `rabbitmqs://` for TLS.
+/// Names a RabbitMQ server: `rabbitmq://USER:PASSWORD@HOST:PORT/VHOST`, or `rabbitmqs://` for TLS.
 ///
-/// What is left out is `guest:guest`, port 5672 (with TLS 5671), the virtual host `/`. User, password and virtual host
-/// are percent-encoded. Options: `prefix=NAME`, what the queues' names begin with, `millrace` by default; with TLS,
-/// `ca=FILE`, certificates in PEM to trust beside the public ones.
+/// The defaults are `guest:guest`, port 5672 (with TLS 5671) and the virtual host `/`. All parts are percent-encoded.
+///
+/// Options:
+/// - `prefix=NAME` is the beginning of the queues' names, by default `millrace`.
+/// - `ca=FILE`, with TLS, has certificates in PEM to trust in addition to the public ones.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RabbitMqUrl {
     uri: AMQPUri,
@@ -30,22 +35,22 @@ pub struct RabbitMqUrl {
 }
 
 impl RabbitMqUrl {
-    /// As the driver wants it.
+    /// The URI for the driver.
     pub(super) fn uri(&self) -> &AMQPUri {
         &self.uri
     }
 
-    /// What the queues' names begin with.
+    /// The beginning of the queues' names.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Certificates to trust beside the public ones.
+    /// The file of certificates to trust in addition to the public ones.
     pub(super) fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
     }
 
-    /// The same server by another way, with queues of its own.
+    /// The same server through a proxy on this port, with queues of its own.
     #[cfg(test)]
     pub(crate) fn through(&self, port: u16, prefix: &str) -> Self {
         let mut url = Self { prefix: prefix.to_owned(), ..self.clone() };
@@ -54,61 +59,76 @@ impl RabbitMqUrl {
         url
     }
 
-    /// Where it is.
+    /// Its host and port.
     #[cfg(test)]
     pub(crate) fn address(&self) -> (&str, u16) {
         (&self.uri.authority.host, self.uri.authority.port)
     }
 
-    fn read(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = text.split_once("://").ok_or("is incomplete")?;
-        let amqp = match scheme {
-            "rabbitmq" => "amqp",
-            "rabbitmqs" => "amqps",
+    fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+        let scheme = match url.scheme() {
+            "rabbitmq" => AMQPScheme::AMQP,
+            "rabbitmqs" => AMQPScheme::AMQPS,
             _ => return Err("has another scheme".to_owned()),
         };
-        let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
-        let mut uri: AMQPUri = format!("{amqp}://{place}").parse()?;
-        // The driver's parser knows names and IPv4 addresses only, and takes anything else for localhost.
-        let authority = place.split('/').next().unwrap_or_default();
-        let host = authority.rsplit('@').next().unwrap_or_default();
-        if let Some((address, _)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
-            address.clone_into(&mut uri.authority.host);
-        } else if host.is_empty() || host.starts_with(':') {
-            return Err("names no host".to_owned());
+        if url.cannot_be_a_base() {
+            return Err("is incomplete".to_owned());
         }
-        if uri.vhost.is_empty() {
-            "/".clone_into(&mut uri.vhost);
+        if url.fragment().is_some() {
+            return Err("has a #, which is written as %23".to_owned());
         }
-        uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
-        let mut url = Self { uri, prefix: "millrace".to_owned(), ca: None };
-        for option in options.split('&').filter(|option| !option.is_empty()) {
+        let host = match url.host() {
+            Some(Host::Domain(name)) if !name.is_empty() => decoded(name)?,
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Ipv6(address)) => address.to_string(),
+            _ => return Err("names no host".to_owned()),
+        };
+        let AMQPUserInfo { username, password } = AMQPUserInfo::default();
+        let userinfo = AMQPUserInfo {
+            username: if url.username().is_empty() { username } else { decoded(url.username())? },
+            password: url.password().map_or(Ok(password), decoded)?,
+        };
+        let port = url.port().unwrap_or_else(|| scheme.default_port());
+        let vhost = match url.path() {
+            "" | "/" => "/".to_owned(),
+            path => decoded(path.strip_prefix('/').unwrap_or(path))?,
+        };
+        let query = AMQPQueryString { heartbeat: Some(HEARTBEAT_SECONDS), ..AMQPQueryString::default() };
+        let uri = AMQPUri { scheme, authority: AMQPAuthority { userinfo, host, port }, vhost, query };
+        let mut parsed = Self { uri, prefix: "millrace".to_owned(), ca: None };
+        for option in url.query().unwrap_or_default().split('&').filter(|option| !option.is_empty()) {
             match option.split_once('=') {
-                Some(("prefix", prefix)) => url.prefix = checked_prefix(prefix)?,
-                Some(("ca", _)) if url.uri.scheme == AMQPScheme::AMQP => {
+                Some(("prefix", prefix)) => parsed.prefix = checked_prefix(decoded(prefix)?)?,
+                Some(("ca", _)) if parsed.uri.scheme == AMQPScheme::AMQP => {
                     return Err("has the option ca, which needs TLS: write rabbitmqs://".to_owned());
                 }
-                Some(("ca", file)) if !file.is_empty() => url.ca = Some(file.into()),
+                Some(("ca", file)) if !file.is_empty() => parsed.ca = Some(decoded(file)?.into()),
                 _ => return Err("has an unknown option: the known ones are prefix=NAME and ca=FILE".to_owned()),
             }
         }
-        Ok(url)
+        Ok(parsed)
     }
 }
 
-fn checked_prefix(prefix: &str) -> Result<String, String> {
+fn decoded(part: &str) -> Result<String, String> {
+    let text = percent_decode_str(part).decode_utf8();
+    text.map(Into::into).map_err(|_| "has a %XX that is not part of a text in UTF-8".to_owned())
+}
+
+fn checked_prefix(prefix: String) -> Result<String, String> {
     let is_sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    // The server keeps names that begin with `amq.` for itself.
+    // Names that begin with `amq.` are reserved for the server.
     if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.bytes().all(is_sound) || prefix.starts_with("amq") {
         return Err(format!(
             "has the prefix {prefix:?}, which is not 1 to {MAX_PREFIX} characters out of A–Z a–z 0–9 . _ - or begins \
              with amq"
         ));
     }
-    Ok(prefix.to_owned())
+    Ok(prefix)
 }
 
-/// `text` without what may be a password: all between the scheme and the last `@`, or the end where there is none.
+/// `text` without a possible password: all between the scheme and the last `@`, or else the end, is masked.
 fn masked(text: &str) -> String {
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
     match text.rsplit_once('@') {
@@ -122,7 +142,7 @@ impl FromStr for RabbitMqUrl {
 
     fn from_str(text: &str) -> Result<Self> {
         let refused = |why| Error::new(ErrorKind::Refused, format_args!("{:?} {why} (write {FORM})", masked(text)));
-        Self::read(text).map_err(refused)
+        Self::parse(text).map_err(refused)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A RabbitMQ of a test's own, for what would disturb the others.
+//! A RabbitMQ server for one test, for settings and failures that would disturb other tests.
 #![allow(clippy::zombie_processes, reason = "a test that cannot start its server panics, and ends")]
 
 use std::fs;
@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use crate::RabbitMqUrl;
 
-/// Where Debian puts the programs themselves; those on the path change the user.
+/// The folder of the programs themselves on Debian. The scripts on the path change the user.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 
-/// Runs the server, and kills its own process group when its input ends, as it does with the test.
+/// Runs the server. Kills its own process group when its input ends, which happens when the test ends.
 const RUN: &str = r#""$0" </dev/null 2>/dev/null & read -r _; kill -KILL 0"#;
 
 pub(super) struct Server {
@@ -29,7 +29,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts one with lines of `rabbitmq.conf` and terms of `advanced.config`.
+    /// Starts a server with lines of `rabbitmq.conf` and terms of `advanced.config`.
     pub(super) fn start(lines: &str, terms: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [port, tls_port, distribution_port] = free_ports();
@@ -52,18 +52,18 @@ impl Server {
         command.args(["-c", RUN, &format!("{}/rabbitmq-server", programs().display())]);
         let mut running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).spawn().unwrap();
         let lines = BufReader::new(running.stdout.take().unwrap()).lines();
-        let mut said = Vec::new();
+        let mut output = Vec::new();
         for line in lines.map_while(Result::ok) {
             if line.contains("completed with") {
                 self.running = Some(running);
                 return;
             }
-            said.push(line);
+            output.push(line);
         }
-        panic!("the server did not start: {}", said.join("\n"));
+        panic!("the server did not start: {}", output.join("\n"));
     }
 
-    /// As a power failure would.
+    /// Kills the server, as a power failure would.
     pub(super) fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
             drop(running.stdin.take());
@@ -81,7 +81,7 @@ impl Server {
         format!("rabbitmq://127.0.0.1:{}", self.port).parse().unwrap()
     }
 
-    /// With a certificate for `localhost`, by an authority of its own.
+    /// The URL with TLS. The certificate is for `localhost`, by an authority of its own.
     pub(super) fn tls_url(&self, options: &str) -> RabbitMqUrl {
         let options = options.replace("FOLDER", &self.folder.path().display().to_string());
         format!("rabbitmqs://localhost:{}?{options}", self.tls_port).parse().unwrap()
