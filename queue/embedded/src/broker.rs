@@ -3,7 +3,7 @@
 //! A consumer marks the messages it takes as its own and says now and then that it is alive. When it stops saying so,
 //! any other consumer of the file that itself kept time frees what it held.
 
-mod beat;
+mod heartbeat;
 #[cfg(test)]
 mod tests;
 
@@ -41,9 +41,9 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn consumer(&self, pool: &PoolName) -> Result<Arc<dyn Consumer>> {
-        let id = self.store.write(Durability::Process, beat::register).await?;
+        let id = self.store.write(Durability::Process, heartbeat::register).await?;
         let hold = Arc::new(Hold { store: self.store.clone(), id, unsettled: Mutex::default() });
-        let beating = tokio::spawn(beat::beat(Arc::clone(&hold)));
+        let beating = tokio::spawn(heartbeat::beat(Arc::clone(&hold)));
         Ok(Arc::new(EmbeddedConsumer { store: self.store.clone(), pool: pool.clone(), hold, beating }))
     }
 
@@ -113,7 +113,7 @@ impl Drop for EmbeddedConsumer {
     fn drop(&mut self) {
         self.beating.abort();
         let id = self.hold.id;
-        let leave = move |write: &mut Write<'_>| beat::leave(write, id);
+        let leave = move |write: &mut Write<'_>| heartbeat::leave(write, id);
         self.store.write_later(Durability::Process, leave, |left| {
             if let Err(error) = left {
                 tracing::warn!(%error, "a consumer could not leave: it will be taken for dead");
@@ -125,7 +125,7 @@ impl Drop for EmbeddedConsumer {
 /// As if no consumer had said anything for long.
 #[cfg(test)]
 pub(crate) fn give_up_on_consumers(write: &mut Write<'_>) -> Result<()> {
-    beat::free(write, "?1 = ?1", 0).map(drop)
+    heartbeat::free(write, "?1 = ?1", 0).map(drop)
 }
 
 #[async_trait]

@@ -4,7 +4,7 @@ mod arrivals;
 mod claim;
 mod counts;
 mod dead;
-mod endings;
+mod ended;
 mod finish;
 mod history;
 mod rows;
@@ -19,7 +19,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use rusqlite::{Connection, params};
 
-use self::endings::{Ending, Endings};
+use self::ended::{Ending, Endings};
 use crate::store::{Durability, Store, Write, sqlite};
 use queue::{BlobRef, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
 use queue::{

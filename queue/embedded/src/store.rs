@@ -4,7 +4,7 @@
 //! then answers all: the more callers, the more rows an fsync carries. Between processes a file lock decides whose turn
 //! it is: the kernel wakes the next one (SQLite's own busy handler would poll) and lets go when a holder dies.
 
-mod bell;
+mod notifier;
 mod body;
 mod error;
 mod risk;
@@ -21,12 +21,12 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
-pub(crate) use bell::{Bell, Listener};
+pub(crate) use notifier::{Bell, Listener};
 pub(crate) use body::{read_blob, read_body, read_origin};
 pub(crate) use error::{corrupt, sqlite};
 pub(crate) use writer::{Durability, Write};
 
-use bell::Bells;
+use notifier::Bells;
 use queue::{Clock, Error, ErrorKind, Result, Risk};
 use writer::{Pending, Task, Writer};
 

@@ -15,7 +15,7 @@
 
 mod entry;
 mod gauge;
-mod keeper;
+mod session;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use self::gauge::RedisGauge;
-use self::keeper::{Keeper, Message};
+use self::session::{Keeper, Message};
 use self::streams::Scripts;
 use super::{Announcer, Broker, Consumer, Delivery, DeliveryTag, Gauge, Producer, RequeueOnDrop, Settlement};
 use crate::connection::Redis;
@@ -153,6 +153,6 @@ pub(crate) async fn give_up_on_consumers(redis: &Redis, pool: &PoolName) -> Resu
     forget.arg(&streams.keys[streams::COUNT..]);
     redis.run::<()>("forget who lives", &forget).await?;
     let none = std::time::Duration::ZERO;
-    while keeper::sweep(redis, &streams, &scripts, none, none).await? >= keeper::SWEEP_ENTRIES {}
+    while session::sweep(redis, &streams, &scripts, none, none).await? >= session::SWEEP_ENTRIES {}
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! All keys of an installation share one hash tag, so one server holds them: found once, by the URL, a Sentinel or a node
 //! of the Cluster, and found anew when it fails.
 
-mod failure;
+mod error;
 #[cfg(test)]
 pub(crate) mod private;
 mod risks;
@@ -135,10 +135,10 @@ impl Redis {
                 Ok(answer)
             }
             Err(source) => {
-                if failure::is_fatal(&source) {
+                if error::is_fatal(&source) {
                     self.leave(server.number).await;
                 }
-                Err(failure::error(doing, source))
+                Err(error::error(doing, source))
             }
         }
     }
@@ -162,7 +162,7 @@ impl Redis {
             }
             Ok(Err(source)) => {
                 self.leave(server.number).await;
-                Err(failure::error(doing, source))
+                Err(error::error(doing, source))
             }
             Err(_) => {
                 self.leave(server.number).await;
@@ -180,10 +180,10 @@ impl Redis {
         match command(server.connection).await {
             Ok(answer) => Ok(answer),
             Err(source) => {
-                if failure::is_fatal(&source) {
+                if error::is_fatal(&source) {
                     self.leave(server.number).await;
                 }
-                Err(failure::error(doing, source))
+                Err(error::error(doing, source))
             }
         }
     }

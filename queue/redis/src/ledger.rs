@@ -25,7 +25,7 @@ mod arrivals;
 mod channel;
 mod counts;
 mod dead;
-mod endings;
+mod ended;
 mod rows;
 mod scripts;
 #[cfg(test)]
@@ -38,7 +38,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::time::Instant;
 
-use self::endings::{Ending, Endings};
+use self::ended::{Ending, Endings};
 use self::rows::{Fields, Row};
 use self::scripts::{Call, PIECE_BYTES, PIECE_ITEMS, pieces};
 use crate::connection::{Redis, backoff};

@@ -18,9 +18,9 @@ use queue::driver::milliseconds_of;
 use queue::{Error, ErrorKind, PoolName, Result};
 use queue::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};
 
-static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/beat.lua")));
-static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/leave.lua")));
-static WORKERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/workers.lua")));
+static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("roster/heartbeat.lua")));
+static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("roster/leave.lua")));
+static WORKERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("roster/workers.lua")));
 
 /// The most pools that one script reads: the server does nothing else meanwhile. As many are asked for in one pipeline.
 const PIECE_POOLS: usize = 500;

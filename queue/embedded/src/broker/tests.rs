@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::beat;
+use super::heartbeat;
 use crate::store::{Durability, Store, StoreOptions};
 use queue::{Backend, Body, Class, Clock, Consumer, Input, Job, PoolName, Settlement};
 use queue_contract::soon;
@@ -84,7 +84,7 @@ impl Consumers {
         producer.publish(&vec![job(); count]).await.unwrap();
         let mut ids = Vec::new();
         for message in 1..=count {
-            let id = store.write(Durability::Process, beat::register).await.unwrap();
+            let id = store.write(Durability::Process, heartbeat::register).await.unwrap();
             file.execute("UPDATE messages SET consumer = ?1 WHERE seq = ?2", rusqlite::params![id, message]).unwrap();
             ids.push(id);
         }
@@ -93,7 +93,7 @@ impl Consumers {
 
     async fn beat(&self, consumer: usize, has_beaten: bool) {
         let id = self.ids[consumer];
-        self.store.write(Durability::Process, move |write| beat::beat_once(write, id, has_beaten)).await.unwrap();
+        self.store.write(Durability::Process, move |write| heartbeat::beat_once(write, id, has_beaten)).await.unwrap();
     }
 
     /// Which of them are registered and hold their message.
@@ -109,7 +109,7 @@ impl Consumers {
 #[tokio::test]
 async fn a_consumer_that_missed_its_own_beats_does_not_bury_another_that_did_too() {
     let consumers = Consumers::start(2).await;
-    for pause in [Duration::from_millis(4_500), beat::DEAD_AFTER, Duration::from_secs(3600)] {
+    for pause in [Duration::from_millis(4_500), heartbeat::DEAD_AFTER, Duration::from_secs(3600)] {
         // The other beat a moment earlier, and so is overdue a moment earlier.
         consumers.beat(1, true).await;
         consumers.clock.advance(Duration::from_millis(900));
@@ -140,8 +140,8 @@ async fn a_consumer_that_beats_on_time_buries_one_that_is_silent() {
 #[tokio::test]
 async fn a_consumer_buries_nobody_with_its_first_beat() {
     let mut consumers = Consumers::start(1).await;
-    consumers.clock.advance(beat::DEAD_AFTER * 2);
-    let id = consumers.store.write(Durability::Process, beat::register).await.unwrap();
+    consumers.clock.advance(heartbeat::DEAD_AFTER * 2);
+    let id = consumers.store.write(Durability::Process, heartbeat::register).await.unwrap();
     consumers.ids.push(id);
     consumers.beat(1, false).await;
     assert_eq!(consumers.alive(), [0]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use rusqlite::{CachedStatement, Connection};
 
-use super::bell::{Bell, Ringer};
+use super::notifier::{Bell, Ringer};
 use super::{schema, sqlite};
 use queue::driver::milliseconds_of;
 use queue::{Clock, Error, ErrorKind, Result};

@@ -89,9 +89,9 @@ impl Scripts {
         Self {
             take: script(include_str!("take.lua")),
             settle: script(include_str!("settle.lua")),
-            beat: script(include_str!("beat.lua")),
+            beat: script(include_str!("heartbeat.lua")),
             leave: script(include_str!("leave.lua")),
-            sweep: script(include_str!("sweep.lua")),
+            sweep: script(include_str!("reclaim.lua")),
         }
     }
 }

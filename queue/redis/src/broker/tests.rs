@@ -108,7 +108,7 @@ async fn a_consumer_that_holds_for_long_is_not_dead() {
     let held = receive(&*holding, 1).await;
     let other = process.broker.consumer(&pool()).await.unwrap();
     // Nothing tells that nothing happens.
-    let patience = keeper::SILENT_AFTER + std::time::Duration::from_secs(3);
+    let patience = session::SILENT_AFTER + std::time::Duration::from_secs(3);
     assert!(tokio::time::timeout(patience, other.receive(1)).await.is_err());
     holding.settle(held.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await.unwrap();
 }

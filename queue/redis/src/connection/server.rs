@@ -13,7 +13,7 @@ use ::redis::{
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
-use super::failure::error;
+use super::error::error;
 use super::url::{RedisUrl, Servers};
 use queue::{Error, ErrorKind, Result};
 

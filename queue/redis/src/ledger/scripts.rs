@@ -23,7 +23,7 @@ static ERROR: LazyLock<String> = LazyLock::new(|| {
 
 const SHARED: &str = include_str!("job.lua");
 const OPEN: &str = include_str!("open.lua");
-const FORGET_JOB: &str = include_str!("forget_job.lua");
+const FORGET_JOB: &str = include_str!("delete_job.lua");
 
 pub(super) static SUBMIT: LazyLock<Script> =
     LazyLock::new(|| script_that_needs_room(&[OPEN, include_str!("submit.lua")]));
