@@ -1,16 +1,15 @@
 #!lua flags=allow-oom
--- Enters or renews a worker, and strikes out the dead of its pool.
--- KEYS: 1 the worker's hash, 2 the workers of its pool by until when they count as alive, 3 where it has measured
--- anything: the hash of what its pool is remembered by.
--- ARGV: 1 what every key begins with, 2 milliseconds to add to the server's time (tests only), 3 the worker's id,
--- 4 its pool, 5 for how many milliseconds it is alive, 6... fields and values in turn, the last four of which are what
--- it has measured.
+-- Adds or renews a worker, and deletes the expired workers of its pool.
+-- KEYS: 1 the worker's hash, 2 the workers of its pool by the time their heartbeat expires, 3 only of a worker with
+-- measurements: the hash of the pool's last measurements.
+-- ARGV: 1 the prefix of every key, 2 milliseconds to add to the server's time (tests only), 3 the worker's id, 4 its pool,
+-- 5 milliseconds until its heartbeat expires, 6... fields and values in turn; the last four fields are its measurements.
 local PREFIX, id, pool = ARGV[1], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
-for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. string.format('%.0f', now))) do
-    redis.call('ZREM', KEYS[2], dead)
-    redis.call('DEL', PREFIX .. 'worker:' .. dead)
+for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. string.format('%.0f', now))) do
+    redis.call('ZREM', KEYS[2], expired)
+    redis.call('DEL', PREFIX .. 'worker:' .. expired)
 end
 local former = redis.call('HGET', KEYS[1], 'pool')
 if former and former ~= pool then redis.call('ZREM', PREFIX .. 'workers:' .. former, id) end
