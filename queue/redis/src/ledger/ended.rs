@@ -1,76 +1,78 @@
-//! Who waits for which job to end: one subscription per process for all of them, whatever their number.
+//! Notices for the watchers of jobs: one subscription per process serves all of them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::channel::{self, Heard, Standing};
+use super::channel::{self, ChannelEvent, SubscriptionState};
 use crate::connection::Redis;
 use queue::{JobId, Result};
 
-/// Where it is told.
+/// The channel to which the scripts publish the ids of jobs that ended.
 const CHANNEL: &str = "ended";
 
-/// The waiters of this process.
+/// Notifies the watchers of this process when their jobs have ended.
 #[derive(Clone)]
-pub(super) struct Endings {
+pub(super) struct EndedNotices {
     following: Arc<Following>,
 }
 
 struct Following {
     redis: Redis,
-    waiters: Arc<Waiters>,
+    watchers: Arc<Watchers>,
     task: OnceLock<JoinHandle<()>>,
 }
 
-struct Waiters {
+struct Watchers {
     by_id: Mutex<HashMap<String, Vec<oneshot::Sender<()>>>>,
-    standing: Standing,
+    subscription: SubscriptionState,
 }
 
-/// One waiter.
-pub(super) struct Ending {
+/// A notice to come: that one job has ended.
+pub(super) struct EndedNotice {
     id: JobId,
-    heard: oneshot::Receiver<()>,
+    received: oneshot::Receiver<()>,
     following: Arc<Following>,
 }
 
-impl Endings {
+impl EndedNotices {
     pub(super) fn new(redis: Redis) -> Self {
-        let waiters = Arc::new(Waiters { by_id: Mutex::default(), standing: Standing::not_yet() });
-        Self { following: Arc::new(Following { redis, waiters, task: OnceLock::new() }) }
+        let watchers = Arc::new(Watchers { by_id: Mutex::default(), subscription: SubscriptionState::new() });
+        Self { following: Arc::new(Following { redis, watchers, task: OnceLock::new() }) }
     }
 
-    /// Waits for job `id`, from when this returns. The first call subscribes: most processes never watch.
-    pub(super) async fn of(&self, id: &JobId) -> Result<Ending> {
-        let Following { redis, waiters, task } = &*self.following;
+    /// The notice of job `id`, if it ends after this returns. The first call subscribes to the channel, because most
+    /// processes never watch a job.
+    pub(super) async fn of(&self, id: &JobId) -> Result<EndedNotice> {
+        let Following { redis, watchers, task } = &*self.following;
         task.get_or_init(|| {
-            let waiters = Arc::clone(waiters);
-            tokio::spawn(channel::follow(redis.clone(), CHANNEL, move |heard| waiters.hear(heard)))
+            let watchers = Arc::clone(watchers);
+            tokio::spawn(channel::follow(redis.clone(), CHANNEL, move |event| watchers.handle(event)))
         });
-        let (sender, heard) = oneshot::channel();
-        // Registered before the look at the subscription: if it is lost from here on, `heard` tells.
-        waiters.lock().entry(id.to_string()).or_default().push(sender);
-        let ending = Ending { id: id.clone(), heard, following: Arc::clone(&self.following) };
-        waiters.standing.wait(CHANNEL).await?;
-        Ok(ending)
+        let (sender, received) = oneshot::channel();
+        // Registered before the subscription is checked: if it is lost from here on, `received` reports that.
+        watchers.by_id.lock().entry(id.to_string()).or_default().push(sender);
+        let notice = EndedNotice { id: id.clone(), received, following: Arc::clone(&self.following) };
+        watchers.subscription.wait(CHANNEL).await?;
+        Ok(notice)
     }
 }
 
-impl Ending {
-    /// Returns when the job has ended, or may have while the subscription was lost.
+impl EndedNotice {
+    /// Returns when the job has ended, or when the subscription was lost and the job may have ended.
     pub(super) async fn wait(&mut self) {
-        // An error means that the sender was dropped: the subscription is lost, and the caller looks for itself.
-        drop((&mut self.heard).await);
+        // An error means that the sender was dropped because the subscription is lost. The caller reads the record anyway.
+        drop((&mut self.received).await);
     }
 }
 
-impl Drop for Ending {
+impl Drop for EndedNotice {
     fn drop(&mut self) {
-        self.heard.close();
-        let mut by_id = self.following.waiters.lock();
+        self.received.close();
+        let mut by_id = self.following.watchers.by_id.lock();
         if let Some(senders) = by_id.get_mut(self.id.as_str()) {
             senders.retain(|sender| !sender.is_closed());
             if senders.is_empty() {
@@ -88,35 +90,31 @@ impl Drop for Following {
     }
 }
 
-impl Waiters {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<oneshot::Sender<()>>>> {
-        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hear(&self, heard: Heard<'_>) {
-        match heard {
-            Heard::Standing => drop(self.standing.set(Ok(()))),
-            Heard::Names(ids) => self.tell(ids),
-            Heard::Lost(why) => {
-                // In this order: who registers after the second step has seen the first, and waits for the next
-                // subscription.
-                self.standing.set(Err(why.to_owned()));
-                self.tell_all();
+impl Watchers {
+    fn handle(&self, event: ChannelEvent<'_>) {
+        match event {
+            ChannelEvent::Subscribed => drop(self.subscription.set(Ok(()))),
+            ChannelEvent::Names(ids) => self.notify(ids),
+            ChannelEvent::Lost(reason) => {
+                // In this order: a watcher that registers after the second step sees the effect of the first, and waits
+                // for the next subscription.
+                self.subscription.set(Err(reason.to_owned()));
+                self.notify_all();
             }
         }
     }
 
-    fn tell(&self, ids: &str) {
-        let mut by_id = self.lock();
+    fn notify(&self, ids: &str) {
+        let mut by_id = self.by_id.lock();
         for sender in ids.split_whitespace().filter_map(|id| by_id.remove(id)).flatten() {
-            // Nobody listens any more: no one needs to know.
+            // A watcher that was dropped needs no notice.
             let _ = sender.send(());
         }
     }
 
-    /// Makes every waiter look for itself.
-    fn tell_all(&self) {
-        self.lock().clear();
+    /// Wakes every watcher, so that each reads the record of its job.
+    fn notify_all(&self) {
+        self.by_id.lock().clear();
     }
 }
 
@@ -131,7 +129,7 @@ mod tests {
     use queue_contract::{Fixture, job, soon};
 
     #[tokio::test]
-    async fn a_watch_goes_on_over_a_lost_connection() {
+    async fn a_watch_continues_after_a_lost_connection() {
         let fixture = RedisFixture::start();
         let watching = fixture.open().await;
         let other = RedisLedger::new(fixture.redis());
@@ -140,7 +138,7 @@ mod tests {
             other.submit(std::slice::from_ref(&job)).await.unwrap();
             let mut watch = watching.ledger.watch(&job.id).await.unwrap();
             assert_eq!(watch.next().await.unwrap().unwrap().state, JobState::Queued);
-            fixture.cut_lines();
+            fixture.cut_connections();
             other.cancel(&job.id).await.unwrap();
             let last = soon(watch.map(|record| record.unwrap()).collect::<Vec<_>>()).await.pop().unwrap();
             assert_eq!(last.state, JobState::Cancelled);

@@ -1,6 +1,6 @@
--- Writes how attempts ended. ARGV from 3, six per attempt: id, fence, outcome, and of a success media type, blob and
--- body, of a failure error type and message, of a retry those and the milliseconds to wait.
--- Answers for each the state it is in now, -1 where the lease is lost.
+-- Records how attempts ended. ARGV from 3, six per attempt: id, fence, outcome, and three more. Of `succeeded`: media type,
+-- blob and body; of `failed`: error type and message; of `retry`: error type, message and milliseconds to wait.
+-- Returns per attempt the state of the job afterwards, or -1 where the lease is lost.
 local function finish(job, outcome, first, second, third)
     local key = job_key(job.id)
     if outcome == 'succeeded' then
@@ -13,7 +13,7 @@ local function finish(job, outcome, first, second, third)
         end
         return SUCCEEDED
     end
-    if outcome ~= 'released' then remember(job, first, second) end
+    if outcome ~= 'released' then record_failed_attempt(job, first, second) end
     if outcome == 'failed' then
         end_job(job, 'leased', FAILED, first, second)
         return FAILED
@@ -27,7 +27,7 @@ local function finish(job, outcome, first, second, third)
         count(job.pool, 'retry', 1)
         return RETRY
     end
-    -- Released: its delivery goes back to the broker, so nobody needs to publish it.
+    -- Released: the worker requeues its delivery, so the job need not be published again.
     redis.call('HSET', key, 'state', QUEUED, 'attempts', job.attempts - 1)
     redis.call('ZREM', DUE, job.id)
     count(job.pool, 'leased', -1)
@@ -39,10 +39,10 @@ local answers = {}
 for at = 3, #ARGV, 6 do
     local job = find(ARGV[at])
     local state = -1
-    if is_held(job, ARGV[at + 1]) then
+    if is_lease_valid(job, ARGV[at + 1]) then
         state = finish(job, ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
     end
     answers[#answers + 1] = state
 end
-done()
+publish_changes()
 return answers
