@@ -1,7 +1,8 @@
-//! Tells other processes that something was committed, without making them ask.
+//! Notifies other processes of commits, so that they need not poll.
 //!
-//! A bell is a small file. Who rings it touches it; the kernel tells whoever watches the folder. A ring may be lost
-//! (a full event queue), so listeners also look by themselves now and then.
+//! There is one small file per kind of change. A process that commits a change overwrites a byte of the file. The kernel
+//! notifies the processes that watch the folder. A notification may be lost when the kernel's event queue is full, so a
+//! subscription also wakes its owner at intervals.
 
 use std::fs::File;
 use std::io;
@@ -14,103 +15,106 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// What happened.
+/// A kind of change in the data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bell {
+pub(crate) enum Change {
     /// A message may be taken.
     Published,
     /// A job has ended.
     Ended,
-    /// A pool may have got work.
+    /// A pool may have work.
     Arrived,
 }
 
-impl Bell {
-    pub(crate) const COUNT: usize = 3;
+/// For each kind of change whether there is one, by `Change as usize`.
+pub(super) type Changes = [bool; Change::COUNT];
+
+impl Change {
+    pub(super) const COUNT: usize = 3;
     const FILES: [&str; Self::COUNT] = ["published", "ended", "arrived"];
 }
 
-/// How often a listener looks by itself: when bells work, and when this machine cannot watch files.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const LOOK_EVERY_UNWATCHED: Duration = Duration::from_millis(20);
+/// The longest wait of a subscription: with notifications, and on a machine that cannot watch files.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+const POLL_EVERY_UNWATCHED: Duration = Duration::from_millis(20);
 
-/// The bells of one data folder.
-pub(super) struct Bells {
-    files: Arc<[File; Bell::COUNT]>,
-    heard: [watch::Receiver<()>; Bell::COUNT],
-    look_every: Duration,
+/// The notifications of one data folder.
+pub(super) struct Notifier {
+    files: Arc<[File; Change::COUNT]>,
+    notified: [watch::Receiver<()>; Change::COUNT],
+    poll_every: Duration,
     _watcher: Option<RecommendedWatcher>,
 }
 
-impl Bells {
+impl Notifier {
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let file = |name| File::options().create(true).write(true).truncate(false).open(folder.join(name));
-        let [published, ended, arrived] = Bell::FILES;
+        let [published, ended, arrived] = Change::FILES;
         let files = Arc::new([file(published)?, file(ended)?, file(arrived)?]);
-        let senders = [(); Bell::COUNT].map(|()| watch::Sender::new(()));
-        let heard = senders.each_ref().map(watch::Sender::subscribe);
+        let senders = [(); Change::COUNT].map(|()| watch::Sender::new(()));
+        let notified = senders.each_ref().map(watch::Sender::subscribe);
         let watching = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
             Ok(event) if matches!(event.kind, EventKind::Access(_)) => {}
             Ok(event) if !event.need_rescan() => {
-                for (name, sender) in Bell::FILES.iter().zip(&senders) {
+                for (name, sender) in Change::FILES.iter().zip(&senders) {
                     if event.paths.iter().any(|path| path.ends_with(name)) {
                         sender.send_replace(());
                     }
                 }
             }
-            // Events were lost, or watching failed: anything may have happened.
+            // Events were lost, or the watch failed: any change may have happened.
             _ => senders.iter().for_each(|sender| sender.send_replace(())),
         })
         .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher));
         let watcher = watching
-            .inspect_err(|error| tracing::warn!(%error, "cannot watch the data folder: looking every 20 ms instead"))
+            .inspect_err(|error| tracing::warn!(%error, "cannot watch the data folder; polling every 20 ms instead"))
             .ok();
-        let look_every = if watcher.is_some() { LOOK_EVERY } else { LOOK_EVERY_UNWATCHED };
-        Ok(Self { files, heard, look_every, _watcher: watcher })
+        let poll_every = if watcher.is_some() { POLL_EVERY } else { POLL_EVERY_UNWATCHED };
+        Ok(Self { files, notified, poll_every, _watcher: watcher })
     }
 
-    pub(super) fn ringer(&self) -> Ringer {
-        Ringer { files: Arc::clone(&self.files) }
+    pub(super) fn publisher(&self) -> Publisher {
+        Publisher { files: Arc::clone(&self.files) }
     }
 
-    pub(super) fn listen(&self, bell: Bell) -> Listener {
-        let mut heard = self.heard[bell as usize].clone();
-        heard.mark_unchanged();
-        Listener { heard, look_every: self.look_every }
+    pub(super) fn subscribe(&self, change: Change) -> Subscription {
+        let mut notified = self.notified[change as usize].clone();
+        notified.mark_unchanged();
+        Subscription { notified, poll_every: self.poll_every }
     }
 }
 
-/// The writer's side.
-pub(super) struct Ringer {
-    files: Arc<[File; Bell::COUNT]>,
+/// The part of the notifier that the writer uses.
+pub(super) struct Publisher {
+    files: Arc<[File; Change::COUNT]>,
 }
 
-impl Ringer {
-    pub(super) fn ring(&self, rung: [bool; Bell::COUNT]) {
-        for (file, rung) in self.files.iter().zip(rung) {
-            // Overwriting the one byte needs no room on the disk. A ring that fails is as good as one lost.
-            if rung && let Err(error) = file.write_at(&[0], 0) {
-                tracing::debug!(%error, "a bell did not ring");
+impl Publisher {
+    pub(super) fn publish(&self, changes: Changes) {
+        for (file, is_changed) in self.files.iter().zip(changes) {
+            // Overwriting the one byte needs no space on the disk. A failure has the effect of a lost notification.
+            if is_changed && let Err(error) = file.write_at(&[0], 0) {
+                tracing::debug!(%error, "could not notify other processes of a commit");
             }
         }
     }
 }
 
-/// Hears one bell, from when it was made or last heard.
+/// Notifications of one kind of change since the subscription was made, or since it woke last.
 #[derive(Clone)]
-pub(crate) struct Listener {
-    heard: watch::Receiver<()>,
-    look_every: Duration,
+pub(crate) struct Subscription {
+    notified: watch::Receiver<()>,
+    poll_every: Duration,
 }
 
-impl Listener {
-    /// Returns when the bell has rung since the last call, or it is time to look anyway. May be dropped.
-    pub(crate) async fn rung(&mut self) {
-        match timeout(self.look_every, self.heard.changed()).await {
+impl Subscription {
+    /// Returns when there was a change since the last call, or when it is time to poll. Its future may be dropped.
+    pub(crate) async fn changed(&mut self) {
+        match timeout(self.poll_every, self.notified.changed()).await {
             Ok(Ok(())) | Err(_) => {}
-            // The watcher is gone: only the time is left to go by.
-            Ok(Err(_)) => tokio::time::sleep(self.look_every).await,
+            // There is no watcher, so only polling is left.
+            Ok(Err(_)) => tokio::time::sleep(self.poll_every).await,
         }
     }
 }
