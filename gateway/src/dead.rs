@@ -106,14 +106,14 @@ pub(crate) async fn forget(State(gateway): State<Arc<Shared>>, JobPath(id): JobP
                 delete(&gateway, blobs).await;
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
-            Forgotten::Kept(queue::JobState::Cancelled) => {
+            Forgotten::Retained(queue::JobState::Cancelled) => {
                 let detail = format!(
                     "job {id} was cancelled, and its record keeps a message of it that may still wait from being run: \
                      it is forgotten when its retention is over"
                 );
                 Err(Problem::new(ProblemKind::RecordNeeded, detail).job(&id))
             }
-            Forgotten::Kept(state) => {
+            Forgotten::Retained(state) => {
                 let detail = format!("job {id} is {}: wait until it has ended", state.as_str());
                 Err(Problem::new(ProblemKind::JobNotEnded, detail).job(&id).ended_as(state, None))
             }

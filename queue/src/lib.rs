@@ -1,10 +1,11 @@
-//! Jobs and where they wait.
+//! Jobs and what is promised of them.
 //!
-//! Three roles, because the three services hold three different things: the gateway a [`Producer`], a worker a
-//! [`Consumer`], the scaler a [`Gauge`]; all of them the [`Ledger`], which knows what became of every job, and the
-//! [`Roster`], which knows the workers alive and what they measured. A [`Backend`] opens them from one URL.
+//! A broker has three roles, one per service: the gateway holds a [`Producer`], a worker a [`Consumer`] and the scaler a
+//! [`Gauge`]. All three services use the [`Ledger`], which records what became of every job, and the [`Roster`], which
+//! lists the live workers and what they measured. A [`Backend`] is a broker, a ledger and a roster; the crate
+//! `millrace-backends` opens it from a URL.
 //!
-//! No type of a driver leaves this crate: errors are an [`Error`] with a [`ErrorKind`] that a caller can decide on.
+//! This crate has no driver. A call fails with an [`Error`]: an [`ErrorKind`] for the caller to decide on, and its source.
 
 mod backend;
 mod blob;

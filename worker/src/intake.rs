@@ -73,7 +73,7 @@ impl Intake {
         let (mut settled, mut ended) = (Vec::new(), Vec::new());
         for (mut delivery, claim) in deliveries.into_iter().zip(claims) {
             match claim {
-                Claim::Go { lease, alone } => {
+                Claim::Granted { lease, alone } => {
                     let lost = self.leases.keep(&lease);
                     let unreadable = delivery.unreadable.take();
                     let held = Held { delivery, lease, received, alone, lost };
@@ -83,7 +83,7 @@ impl Intake {
                     }
                 }
                 Claim::Ended(_) => ended.push(delivery),
-                Claim::Held => settled.push((delivery, Settlement::Ack)),
+                Claim::HeldElsewhere => settled.push((delivery, Settlement::Ack)),
             }
         }
         // Whoever saw them end may have vanished before they told it.

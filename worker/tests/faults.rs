@@ -283,7 +283,7 @@ async fn a_stale_message_of_a_job_runs_the_edited_input() {
     // It fails, by another's hand, and is edited; its message is still in the broker.
     let request = ClaimRequest::new(stale, false);
     let lease = bench.sound.ledger.claim(&WorkerId::new("other"), vec![request], PATIENCE).await.unwrap();
-    let [Claim::Go { lease, .. }] = &lease[..] else { panic!("{lease:?}") };
+    let [Claim::Granted { lease, .. }] = &lease[..] else { panic!("{lease:?}") };
     let error = JobError { kind: "bad_input".to_owned(), message: "no text".to_owned() };
     let finish = Finish { lease: lease.clone(), outcome: Outcome::Failed(error) };
     bench.sound.ledger.finish(vec![finish]).await.unwrap();

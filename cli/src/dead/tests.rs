@@ -79,7 +79,7 @@ impl Bench {
         let request = ClaimRequest::new(job, false);
         let worker = WorkerId::new("worker-1");
         let claims = self.backend.ledger.claim(&worker, vec![request], Duration::from_secs(30));
-        let Some(Claim::Go { lease, .. }) = claims.await.unwrap().pop() else { panic!("{id} is new") };
+        let Some(Claim::Granted { lease, .. }) = claims.await.unwrap().pop() else { panic!("{id} is new") };
         let error = JobError { kind: "model_error".to_owned(), message: format!("\u{1b}[31m{id} is no digit") };
         let outcome = match state {
             JobState::Dead => Outcome::Retry { error, after: Duration::ZERO },

@@ -135,7 +135,7 @@ async fn a_batch_that_takes_longer_than_a_worker_has_to_drain_is_found() {
             batch_limit_items: 8,
             cold_start_seconds: 1.0,
         };
-        backend.roster.beat(&worker, Duration::from_secs(60)).await.unwrap();
+        backend.roster.heartbeat(&worker, Duration::from_secs(60)).await.unwrap();
     }
     let (pools, risks) = expectations(&settings, Some(&*backend.roster), "ledger").await;
     assert_eq!(pools[0].holding, Some(Duration::from_secs(60)));

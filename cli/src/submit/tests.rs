@@ -68,7 +68,7 @@ async fn serve(folder: &TempDir) -> String {
             let delivery = consumer.receive(1).await.unwrap().pop().unwrap();
             let request = ClaimRequest::new(delivery.job.clone(), false);
             let claim = backend.ledger.claim(&worker, vec![request], Duration::from_secs(30)).await.unwrap().pop();
-            if let Some(Claim::Go { lease, .. }) = claim {
+            if let Some(Claim::Granted { lease, .. }) = claim {
                 let outcome = model(&delivery.job.input.body);
                 backend.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
             }

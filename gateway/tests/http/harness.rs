@@ -138,7 +138,7 @@ impl Running {
     pub(crate) async fn work(&self, outcome: Outcome) -> Job {
         let delivery = self.consumer.receive(1).await.unwrap().pop().unwrap();
         let job = delivery.job.clone();
-        if let Claim::Go { lease, .. } = self.claim(&job).await {
+        if let Claim::Granted { lease, .. } = self.claim(&job).await {
             self.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
         }
         self.consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap();

@@ -1,4 +1,4 @@
-//! How fast a broker takes jobs and gives them out: `drain BROKER-URL [LEDGER-URL] [JOBS]`.
+//! Measures how fast a broker accepts and delivers jobs: `drain BROKER-URL [LEDGER-URL] [JOBS]`.
 
 use std::error::Error;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What of a backend exists already.
+//! The parts of a backend that exist already.
 
 use std::sync::Arc;
 
@@ -8,21 +8,21 @@ use crate::open::{open_broker, open_ledger};
 use crate::url::BackendUrl;
 use crate::urls::BackendUrls;
 
-/// As much of a [`Backend`] as there is already, to be looked at: no data file is made, and none converted.
+/// The parts of a [`Backend`] that exist already, for inspection: no data file is made or converted.
 #[derive(Clone, Default)]
 pub struct Existing {
-    /// Where jobs wait. `None`: in a file that the first start makes or converts.
+    /// The broker. `None`: it is in a file that the first start makes or converts.
     pub broker: Option<Arc<dyn Broker>>,
-    /// What became of them; likewise.
+    /// The ledger; `None` likewise.
     pub ledger: Option<Arc<dyn Ledger>>,
-    /// The workers alive; likewise.
+    /// The roster; `None` likewise.
     pub roster: Option<Arc<dyn Roster>>,
-    /// What the first start makes or converts, and what about its place may lose or delay jobs.
+    /// What the first start makes or converts, and the risks of its folder.
     pub risks: Vec<Risk>,
 }
 
 impl Existing {
-    /// Opens what is there. As [`crate::open`] it waits for no server.
+    /// Opens the existing parts. Like [`crate::open`] it does not wait for a server.
     pub async fn open(urls: &BackendUrls) -> Result<Self> {
         let (clock, mut existing) = (Clock::default(), Self::default());
         let (broker, ledger) = (urls.broker(), urls.ledger());

@@ -19,7 +19,7 @@ pub async fn open(urls: &BackendUrls) -> Result<Backend> {
     open_with_clock(urls, Clock::default()).await
 }
 
-/// As [`open`], with leases, deadlines and retries by `clock` where the backend does not keep time itself.
+/// As [`open`], with leases, deadlines and retries by `clock` where the backend has no time of its own.
 pub async fn open_with_clock(urls: &BackendUrls, clock: Clock) -> Result<Backend> {
     let backend = open_ledger(urls.ledger(), clock.clone())?;
     if urls.broker() == urls.ledger() {
@@ -38,7 +38,7 @@ pub(crate) fn open_ledger(url: &BackendUrl, clock: Clock) -> Result<Backend> {
         #[cfg(feature = "redis")]
         BackendUrl::Redis(url) => queue_redis::open(url, clock),
         #[allow(unreachable_patterns, reason = "reachable with a backend that is a broker alone")]
-        url => Err(Error::new(ErrorKind::Refused, format_args!("ledger: {url} keeps no ledger"))),
+        url => Err(Error::new(ErrorKind::Refused, format_args!("ledger: {url} has no ledger"))),
     }
 }
 

@@ -12,7 +12,7 @@ use queue_rabbitmq::RabbitMqUrl;
 #[cfg(feature = "redis")]
 use queue_redis::RedisUrl;
 
-/// Names a backend: a scheme and what belongs to it. Its text never shows a password.
+/// The URL of a backend. Its text never shows a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendUrl {
     /// A file in a folder of this machine, shared by its processes: broker, ledger and roster.
@@ -33,7 +33,7 @@ pub enum BackendUrl {
     Redis(RedisUrl),
 }
 
-/// The schemes of a backend's URL, each with how it is written and whether this program was compiled with it.
+/// The schemes, each with its form and whether this program was compiled with it.
 const SCHEMES: [(&str, &str, bool); 7] = [
     ("embedded", "embedded:FOLDER", true),
     ("kafka", "kafka://HOST:PORT", cfg!(feature = "kafka")),
@@ -45,7 +45,7 @@ const SCHEMES: [(&str, &str, bool); 7] = [
 ];
 
 impl BackendUrl {
-    /// Whether a topic or queue that is no pool's own may be called so; else why not.
+    /// Whether a route may have this name; otherwise why not.
     pub(crate) fn check_route(&self, name: &str) -> Result<(), String> {
         let prefix = self.prefix_of_pools()?;
         #[cfg(feature = "kafka")]
@@ -53,12 +53,12 @@ impl BackendUrl {
             url.check_topic(name)?;
         }
         if name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')) {
-            return Err(format!("is among the names that are made from the pools' own, {prefix}.*"));
+            return Err(format!("is reserved: the names {prefix}.* are made from the names of pools"));
         }
         Ok(())
     }
 
-    /// What the names begin with that are made from the pools' own, where others may stand beside them; else why not.
+    /// The prefix of the names that are made from the names of pools. Otherwise why this broker has no routes.
     fn prefix_of_pools(&self) -> Result<&str, String> {
         match self {
             #[cfg(feature = "kafka")]
@@ -66,7 +66,7 @@ impl BackendUrl {
             #[cfg(feature = "rabbitmq")]
             Self::RabbitMq(url) => Ok(url.prefix()),
             #[allow(unreachable_patterns, reason = "reachable with a broker that has none")]
-            broker => Err(format!("names a topic or queue, and the broker {broker} has none: Kafka and RabbitMQ do")),
+            broker => Err(format!("names a topic or queue, and the broker {broker} has none; use Kafka or RabbitMQ")),
         }
     }
 
@@ -85,7 +85,7 @@ impl BackendUrl {
         let (folder, query) = rest.split_once('?').unwrap_or((rest, ""));
         let folder = folder.strip_prefix("//").unwrap_or(folder);
         if folder.is_empty() {
-            return refused("names no folder: write embedded:./data");
+            return refused("has no folder: write embedded:./data");
         }
         let mut max_size_bytes = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -108,9 +108,9 @@ impl FromStr for BackendUrl {
             let ways: Vec<_> = SCHEMES.iter().filter(|(.., compiled)| *compiled).map(|(_, way, _)| *way).collect();
             ways.join(", ")
         };
-        // What stands before the first colon is shown, and no more: the rest may hold a password.
+        // The error shows the text before the first colon only: the rest may hold a password.
         let Some((scheme, rest)) = text.split_once(':') else {
-            return refused(format!("{text:?} is not a backend's URL: write one of {}", known()));
+            return refused(format!("{text:?} is not the URL of a backend: write one of {}", known()));
         };
         match scheme {
             "embedded" => Self::embedded(text, rest),
@@ -121,9 +121,9 @@ impl FromStr for BackendUrl {
             #[cfg(feature = "redis")]
             "redis" | "rediss" | "redis-sentinel" => text.parse().map(Self::Redis),
             other if SCHEMES.iter().any(|(scheme, ..)| *scheme == other) => {
-                refused(format!("{other:?} is a backend that this program was compiled without: it has {}", known()))
+                refused(format!("{other:?} is a backend that this program was not compiled with; it has {}", known()))
             }
-            other => refused(format!("{other:?} is no backend that is known: write one of {}", known())),
+            other => refused(format!("{other:?} is not a known backend: write one of {}", known())),
         }
     }
 }
@@ -150,14 +150,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backend_url_is_read_and_written_alike() {
+    fn a_backend_url_is_formatted_as_it_was_written() {
         for text in ["embedded:./data", "embedded:/var/lib/millrace", "embedded:data?max_size=1048576"] {
             assert_eq!(text.parse::<BackendUrl>().unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn a_wrong_backend_url_is_refused_with_the_way_out() {
+    fn a_wrong_backend_url_is_rejected_with_the_way_out() {
         for (text, way_out) in [
             ("data", "write one of embedded:FOLDER"),
             ("mysql://host", "write one of embedded:FOLDER"),

@@ -4,7 +4,7 @@ use queue::{Error, ErrorKind, Result, RouteError, RouteErrors, Routes};
 
 use crate::url::BackendUrl;
 
-/// Where jobs wait, and where they are accounted for.
+/// The URLs of the broker and of the ledger, with the routes of all pools.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendUrls {
     broker: BackendUrl,
@@ -13,15 +13,15 @@ pub struct BackendUrls {
 }
 
 impl BackendUrls {
-    /// Jobs wait in `broker` and are accounted for in `ledger`, where the workers are known too; without one, in the broker.
+    /// The broker at `broker`, with ledger and roster at `ledger`. `None`: the broker has them too.
     pub fn new(broker: BackendUrl, ledger: Option<BackendUrl>) -> Result<Self> {
         let named = ledger.is_some();
         let ledger = ledger.unwrap_or_else(|| broker.clone());
         if !ledger.is_ledger() {
             let why = if named {
-                format!("ledger: {ledger} keeps no ledger")
+                format!("ledger: {ledger} has no ledger")
             } else {
-                format!("ledger: is missing, and the broker {broker} keeps none")
+                format!("ledger: is missing, and the broker {broker} has none")
             };
             let way_out = "name a Redis (redis://HOST), or embedded:FOLDER if all processes are on one machine";
             return Err(Error::new(ErrorKind::Refused, format_args!("{why}: {way_out}")));
@@ -29,7 +29,7 @@ impl BackendUrls {
         Ok(Self { broker, ledger, routes: Routes::default() })
     }
 
-    /// With names on the broker beside those made from the pools' names. Refused where the broker has no such.
+    /// With routes. They are rejected if the broker has no topics or queues of any name.
     pub fn with_routes(self, routes: Routes) -> Result<Self, RouteErrors> {
         let wrong = |(key, name): (String, &str)| {
             let why = self.broker.check_route(name).err()?;
@@ -39,12 +39,12 @@ impl BackendUrls {
         RouteErrors::none_or(errors, Self { routes, ..self })
     }
 
-    /// Where jobs wait.
+    /// The URL of the broker.
     pub fn broker(&self) -> &BackendUrl {
         &self.broker
     }
 
-    /// Where they are accounted for.
+    /// The URL of the ledger and roster.
     pub fn ledger(&self) -> &BackendUrl {
         &self.ledger
     }

@@ -1,4 +1,4 @@
-//! Topics and queues of any name: jobs come out of them, and how jobs ended is told in them.
+//! Routes: jobs come from topics and queues of any name, and endings are published to them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use millrace_backends::BackendUrls;
 use queue::{
-    Backend, Body, Class, Delivery, Depth, Ending, ErrorKind, Gauge, JobId, JobRecord, JobState, Origin, Output,
-    PoolName, Route, Routes, Settlement,
+    Backend, Body, Class, Delivery, Depth, Ending, ErrorKind, Gauge, JobId, JobState, Origin, Output, PoolName, Route,
+    Routes, Settlement,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -25,7 +25,7 @@ fn pool(name: &str) -> PoolName {
     name.parse().unwrap()
 }
 
-/// The results of the pool `first` are jobs of the pool `second`, through a topic or queue of a name of its own.
+/// The results of the pool `first` are jobs of the pool `second`, through a topic or queue with a name of its own.
 async fn chained(server: &str, ledger: &TempDir) -> Backend {
     let unique = JobId::generate();
     let separator = if server.contains('?') { '&' } else { '?' };
@@ -41,28 +41,19 @@ async fn chained(server: &str, ledger: &TempDir) -> Backend {
 }
 
 fn ending(id: &str) -> Ending {
-    let at = Timestamp::from_millisecond(1_800_000_000_123).unwrap();
-    let record = JobRecord {
+    Ending {
         id: id.parse().unwrap(),
         pool: pool("first"),
-        class: Class::Batch,
         state: JobState::Succeeded,
-        attempts: 1,
-        max_attempts: 5,
-        created_at: at,
-        deadline_at: None,
-        started_at: Some(at),
-        finished_at: Some(at),
-        worker: None,
-        error: None,
+        finished_at: Timestamp::from_millisecond(1_800_000_000_123).unwrap(),
         output: Some(Output { media_type: "text/plain".to_owned(), body: Body::Inline(id.to_owned().into()) }),
-        history: Vec::new(),
-    };
-    let origin = Some(Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() });
-    Ending { record, origin, trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()) }
+        error: None,
+        origin: Some(Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() }),
+        trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+    }
 }
 
-/// A server that has just started may not have its parts together.
+/// Retries: a server that has just started may not be complete.
 async fn depth(gauge: &dyn Gauge, name: &str) -> Depth {
     let reading = async {
         loop {
@@ -75,7 +66,7 @@ async fn depth(gauge: &dyn Gauge, name: &str) -> Depth {
     timeout(PATIENCE, reading).await.unwrap()
 }
 
-async fn an_ending_told_in_a_place_is_a_job_taken_from_there(server: &str) {
+async fn an_ending_published_to_a_route_is_a_job_of_the_next_pool(server: &str) {
     let ledger = tempfile::tempdir().unwrap();
     let backend = chained(server, &ledger).await;
     assert!(backend.broker.announcer(&pool("second")).await.unwrap().is_none());
@@ -85,7 +76,7 @@ async fn an_ending_told_in_a_place_is_a_job_taken_from_there(server: &str) {
 
     announcer.announce(&[ending("a"), ending("b")]).await.unwrap();
     announcer.announce(&[]).await.unwrap();
-    // Told again, as after an answer that was lost: the same event.
+    // Published again, as after a lost answer: the same event.
     announcer.announce(&[ending("a")]).await.unwrap();
     let waits = async { while depth(&*gauge, "second").await.waiting_of(Class::Standard) != 3 {} };
     timeout(PATIENCE, waits).await.unwrap();
@@ -116,30 +107,26 @@ async fn an_ending_told_in_a_place_is_a_job_taken_from_there(server: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ending_told_in_a_kafka_topic_is_a_job_taken_from_there() {
-    an_ending_told_in_a_place_is_a_job_taken_from_there(&server("MILLRACE_TEST_KAFKA_URL")).await;
+async fn an_ending_published_to_a_kafka_topic_is_a_job_of_the_next_pool() {
+    an_ending_published_to_a_route_is_a_job_of_the_next_pool(&server("MILLRACE_TEST_KAFKA_URL")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ending_told_in_a_rabbitmq_queue_is_a_job_taken_from_there() {
-    an_ending_told_in_a_place_is_a_job_taken_from_there(&server("MILLRACE_TEST_RABBITMQ_URL")).await;
+async fn an_ending_published_to_a_rabbitmq_queue_is_a_job_of_the_next_pool() {
+    an_ending_published_to_a_route_is_a_job_of_the_next_pool(&server("MILLRACE_TEST_RABBITMQ_URL")).await;
 }
 
 #[test]
-fn a_broker_without_topics_refuses_a_route_by_its_key() {
+fn a_broker_without_topics_rejects_a_route_by_its_key() {
     let route = |from: &str| {
         let route = Route { jobs_from: vec![from.to_owned()], results_to: None };
         Routes::new(BTreeMap::from([(pool("first"), route)])).unwrap()
     };
     for (broker, name, why) in [
-        ("embedded:data", "shots", "has none: Kafka and RabbitMQ do"),
-        ("redis://127.0.0.1", "shots", "has none: Kafka and RabbitMQ do"),
-        (
-            "kafka://127.0.0.1:9092",
-            "millrace.b.standard",
-            "is among the names that are made from the pools' own, millrace.*",
-        ),
-        ("rabbitmq://127.0.0.1?prefix=x", "x.b", "is among the names that are made from the pools' own, x.*"),
+        ("embedded:data", "shots", "has none; use Kafka or RabbitMQ"),
+        ("redis://127.0.0.1", "shots", "has none; use Kafka or RabbitMQ"),
+        ("kafka://127.0.0.1:9092", "millrace.b.standard", "is reserved: the names millrace.* are"),
+        ("rabbitmq://127.0.0.1?prefix=x", "x.b", "is reserved: the names x.* are"),
         ("kafka://127.0.0.1:9092", "big shots", "is not the name of a Kafka topic"),
     ] {
         let urls = BackendUrls::new(broker.parse().unwrap(), Some("embedded:data".parse().unwrap())).unwrap();

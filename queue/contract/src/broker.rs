@@ -1,4 +1,4 @@
-//! What every broker promises.
+//! The promises of every broker.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ macro_rules! broker_contract {
         $crate::promises! {
             $fixture,
             broker,
-            what_was_published_is_received_with_every_field_intact
-            what_one_process_publishes_another_receives
+            a_published_job_is_received_with_every_field_intact
+            a_job_that_one_process_publishes_is_received_by_another
             a_published_job_survives_reopening
             a_publish_of_many_jobs_is_all_there
             publishing_nothing_changes_nothing
@@ -27,22 +27,22 @@ macro_rules! broker_contract {
             deliveries_come_by_class_then_in_the_order_of_publication
             receive_gives_between_one_and_max_deliveries
             a_waiting_receive_is_woken_by_a_publish
-            a_waiting_receive_is_woken_by_a_delivery_that_is_given_back
+            a_waiting_receive_is_woken_by_a_requeued_delivery
             two_consumers_never_hold_the_same_delivery
-            a_delivery_settled_done_never_comes_again
+            an_acknowledged_delivery_is_never_delivered_again
             a_first_delivery_is_not_redelivered
-            a_delivery_settled_again_comes_again_before_later_ones
-            a_dropped_delivery_comes_again_before_later_ones
+            a_requeued_delivery_is_delivered_again_before_later_ones
+            a_dropped_delivery_is_delivered_again_before_later_ones
             a_dropped_receive_loses_nothing
-            a_consumer_that_leaves_gives_back_what_it_held
-            the_deliveries_of_a_killed_process_come_again
-            a_stale_settle_does_not_touch_the_new_holders_delivery
-            depth_counts_what_waits_by_class_what_is_held_and_the_oldest
+            a_consumer_that_leaves_requeues_its_deliveries
+            the_deliveries_of_a_killed_process_are_delivered_again
+            a_stale_settle_does_not_touch_a_later_delivery
+            depth_counts_waiting_by_class_and_in_flight_and_knows_the_oldest
             a_reading_of_the_depth_changes_nothing
-            a_pool_that_nobody_published_to_is_empty
+            a_pool_without_published_jobs_is_empty
             pools_are_separate
             depths_of_many_pools_come_in_one_call_in_order
-            a_gauge_sees_a_pool_come_to_life
+            a_gauge_counts_a_pool_that_is_new
         }
     };
 }
@@ -67,7 +67,7 @@ async fn receive(consumer: &dyn Consumer, max: usize) -> Vec<Delivery> {
     soon(consumer.receive(max)).await.unwrap()
 }
 
-/// Exactly `count` deliveries, in as many calls as it takes.
+/// Exactly `count` deliveries, in any number of calls.
 async fn receive_exactly(consumer: &dyn Consumer, count: usize) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     while deliveries.len() < count {
@@ -76,7 +76,7 @@ async fn receive_exactly(consumer: &dyn Consumer, count: usize) -> Vec<Delivery>
     deliveries
 }
 
-/// Exactly `count` deliveries to one of `consumers`, and to which: the first, unless that is not for us to say.
+/// Exactly `count` deliveries to one of `consumers`, and its index: the first, unless the broker chooses.
 async fn receive_by_one(
     fixture: &dyn Fixture,
     consumers: &[Arc<dyn Consumer>],
@@ -92,7 +92,7 @@ fn ids(deliveries: &[Delivery]) -> Vec<&str> {
     deliveries.iter().map(|delivery| delivery.job.id.as_str()).collect()
 }
 
-pub async fn what_was_published_is_received_with_every_field_intact(fixture: &dyn Fixture) {
+pub async fn a_published_job_is_received_with_every_field_intact(fixture: &dyn Fixture) {
     let blob = BlobRef {
         key: "input/x/1".to_owned(),
         size_bytes: Some(1 << 33),
@@ -138,7 +138,7 @@ pub async fn what_was_published_is_received_with_every_field_intact(fixture: &dy
     }
 }
 
-pub async fn what_one_process_publishes_another_receives(fixture: &dyn Fixture) {
+pub async fn a_job_that_one_process_publishes_is_received_by_another(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     publish(&one, &jobs(fixture, 2)).await;
     assert_eq!(ids(&receive_exactly(&*consumer(&another).await, 2).await), ["job-0", "job-1"]);
@@ -206,7 +206,7 @@ pub async fn receive_gives_between_one_and_max_deliveries(fixture: &dyn Fixture)
     }
 }
 
-/// Each round waits for a signal. Were it an interval instead, two hundred of them would take too long.
+/// Each round waits for a signal. With an interval instead, two hundred rounds would take too long.
 pub async fn a_waiting_receive_is_woken_by_a_publish(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     let (producer, consumer) = (one.broker.producer().await.unwrap(), consumer(&another).await);
@@ -221,7 +221,7 @@ pub async fn a_waiting_receive_is_woken_by_a_publish(fixture: &dyn Fixture) {
     soon(rounds).await;
 }
 
-pub async fn a_waiting_receive_is_woken_by_a_delivery_that_is_given_back(fixture: &dyn Fixture) {
+pub async fn a_waiting_receive_is_woken_by_a_requeued_delivery(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     let (first, second) = (consumer(&one).await, consumer(&another).await);
     publish(&one, &jobs(fixture, 1)).await;
@@ -249,7 +249,7 @@ pub async fn two_consumers_never_hold_the_same_delivery(fixture: &dyn Fixture) {
     assert_eq!(depth(&one).await.waiting(), 0);
 }
 
-pub async fn a_delivery_settled_done_never_comes_again(fixture: &dyn Fixture) {
+pub async fn an_acknowledged_delivery_is_never_delivered_again(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     publish(&process, &jobs(fixture, 3)).await;
     let first = consumer(&process).await;
@@ -273,7 +273,7 @@ pub async fn a_first_delivery_is_not_redelivered(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn a_delivery_settled_again_comes_again_before_later_ones(fixture: &dyn Fixture) {
+pub async fn a_requeued_delivery_is_delivered_again_before_later_ones(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     publish(&process, &jobs(fixture, 3)).await;
     let consumer = consumer(&process).await;
@@ -284,7 +284,7 @@ pub async fn a_delivery_settled_again_comes_again_before_later_ones(fixture: &dy
     assert_eq!(received.iter().map(|delivery| delivery.redelivered).collect::<Vec<_>>(), [true, false, false]);
 }
 
-pub async fn a_dropped_delivery_comes_again_before_later_ones(fixture: &dyn Fixture) {
+pub async fn a_dropped_delivery_is_delivered_again_before_later_ones(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     publish(&process, &jobs(fixture, 1)).await;
     let consumer = consumer(&process).await;
@@ -305,7 +305,7 @@ pub async fn a_dropped_receive_loses_nothing(fixture: &dyn Fixture) {
     let mut arrived = HashSet::new();
     let mut patience = 0;
     while arrived.len() < JOBS {
-        // Given up a little later each time, so that every moment of it is met, and now and then seen through.
+        // Each round drops the receive a little later, so that every moment of it is covered; some rounds complete it.
         patience = (patience + 7) % 2_000;
         let mut receiving = consumer.receive(3);
         let mut received = None;
@@ -320,13 +320,17 @@ pub async fn a_dropped_receive_loses_nothing(fixture: &dyn Fixture) {
         }
         drop(receiving);
         for delivery in received.into_iter().flatten() {
-            assert!(arrived.insert(delivery.job.id.clone()), "{} came after it was done", delivery.job.id);
+            assert!(
+                arrived.insert(delivery.job.id.clone()),
+                "{} was delivered after it was acknowledged",
+                delivery.job.id
+            );
             settle_all(&*consumer, vec![delivery], Settlement::Ack).await;
         }
     }
 }
 
-pub async fn a_consumer_that_leaves_gives_back_what_it_held(fixture: &dyn Fixture) {
+pub async fn a_consumer_that_leaves_requeues_its_deliveries(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     publish(&process, &jobs(fixture, 2)).await;
     let leaving = consumer(&process).await;
@@ -343,7 +347,7 @@ pub async fn a_consumer_that_leaves_gives_back_what_it_held(fixture: &dyn Fixtur
     assert_eq!(found, Depth { in_flight, max_consumers, ..Depth::default() });
 }
 
-pub async fn the_deliveries_of_a_killed_process_come_again(fixture: &dyn Fixture) {
+pub async fn the_deliveries_of_a_killed_process_are_delivered_again(fixture: &dyn Fixture) {
     let (killed, survivor) = (fixture.open().await, fixture.open().await);
     publish(&survivor, &jobs(fixture, 3)).await;
     let consuming = consumer(&killed).await;
@@ -364,7 +368,7 @@ pub async fn the_deliveries_of_a_killed_process_come_again(fixture: &dyn Fixture
     }
 }
 
-pub async fn a_stale_settle_does_not_touch_the_new_holders_delivery(fixture: &dyn Fixture) {
+pub async fn a_stale_settle_does_not_touch_a_later_delivery(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     publish(&one, &jobs(fixture, 3)).await;
     let (first, second) = (consumer(&one).await, consumer(&another).await);
@@ -376,7 +380,7 @@ pub async fn a_stale_settle_does_not_touch_the_new_holders_delivery(fixture: &dy
     let (first, second) = (stale.next().unwrap(), stale.next().unwrap());
     former.settle(vec![(first, Settlement::Ack), (second, Settlement::Requeue)]).await.unwrap();
     drop(stale);
-    // Behind the drop in the same consumer's queue.
+    // This follows the drop in the queue of the same consumer.
     former.settle(Vec::new()).await.unwrap();
     assert_eq!(depth(&one).await.waiting(), 0);
 
@@ -384,7 +388,7 @@ pub async fn a_stale_settle_does_not_touch_the_new_holders_delivery(fixture: &dy
     assert_eq!(ids(&receive_exactly(&*holder, 3).await), ["job-0", "job-1", "job-2"]);
 }
 
-pub async fn depth_counts_what_waits_by_class_what_is_held_and_the_oldest(fixture: &dyn Fixture) {
+pub async fn depth_counts_waiting_by_class_and_in_flight_and_knows_the_oldest(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     let before = fixture.now();
     publish(&process, &[Job { class: Class::Batch, ..job(fixture, "first") }]).await;
@@ -426,7 +430,7 @@ pub async fn a_reading_of_the_depth_changes_nothing(fixture: &dyn Fixture) {
     assert!(received.iter().all(|delivery| !delivery.redelivered));
 }
 
-pub async fn a_pool_that_nobody_published_to_is_empty(fixture: &dyn Fixture) {
+pub async fn a_pool_without_published_jobs_is_empty(fixture: &dyn Fixture) {
     let found = depth(&fixture.open().await).await;
     assert_eq!((found.waiting(), found.oldest_waiting_at), (0, None));
     assert!(found.in_flight.is_none_or(|held| held == 0));
@@ -462,7 +466,7 @@ pub async fn depths_of_many_pools_come_in_one_call_in_order(fixture: &dyn Fixtur
     publish(&process, &published).await;
     let gauge = process.broker.gauge().await.unwrap();
     let asked: Vec<_> = pools.iter().rev().chain([&pools[1]]).cloned().collect();
-    // The first reading finds out what is there; the second goes by what it has found out.
+    // The first reading finds the queues that exist; the second one uses that knowledge.
     for _ in 0..2 {
         let found: Vec<Depth> = gauge.depths(&asked).await.into_iter().map(|depth| depth.unwrap()).collect();
         assert_eq!(found.len(), POOLS + 1);
@@ -475,7 +479,7 @@ pub async fn depths_of_many_pools_come_in_one_call_in_order(fixture: &dyn Fixtur
     assert!(gauge.depths(&[]).await.is_empty());
 }
 
-pub async fn a_gauge_sees_a_pool_come_to_life(fixture: &dyn Fixture) {
+pub async fn a_gauge_counts_a_pool_that_is_new(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     let pools = [pool(), "bert".parse().unwrap(), "gpt-2".parse().unwrap(), "t5".parse().unwrap()];
     let gauge = another.broker.gauge().await.unwrap();

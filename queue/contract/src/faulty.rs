@@ -1,4 +1,4 @@
-//! A backend with faults to order: answers that get lost, calls that fail or take long.
+//! A backend with faults on demand: lost answers, failed calls and slow calls.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -9,20 +9,20 @@ use queue::{Backend, Error, ErrorKind, Result};
 
 mod broker;
 mod ledger;
-/// What goes wrong with one call.
+/// The fault of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is not done, and answered as [`ErrorKind::Unavailable`].
+    /// The call has no effect and fails with [`ErrorKind::Unavailable`].
     Fail,
-    /// It is done, but answered as [`ErrorKind::Unavailable`].
+    /// The call has its effect, but fails with [`ErrorKind::Unavailable`].
     LoseAnswer,
-    /// It is done after so long.
+    /// The call is made after this time.
     Delay(Duration),
 }
 
-/// A call that can go wrong.
+/// A call that can have a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "each is named like the call it means")]
+#[allow(missing_docs, reason = "each has the name of its call")]
 pub enum Call {
     Publish,
     Announce,
@@ -50,14 +50,14 @@ pub enum Call {
     Risks,
 }
 
-/// The faults ordered for a backend. Clones share them.
+/// The faults planned for a backend. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Faulty {
     ordered: Arc<Mutex<HashMap<Call, VecDeque<Fault>>>>,
 }
 
 impl Faulty {
-    /// Wraps the broker and the ledger of `backend`; without orders nothing goes wrong.
+    /// Wraps the broker and the ledger of `backend`. Without planned faults nothing goes wrong.
     pub fn wrap(&self, backend: Backend) -> Backend {
         Backend {
             broker: Arc::new(broker::FaultyBroker { broker: backend.broker, faulty: self.clone() }),
@@ -66,19 +66,19 @@ impl Faulty {
         }
     }
 
-    /// The next `times` of `call` go wrong like this, after what was ordered for it before.
+    /// Plans `fault` for the next `times` of `call`, after the faults planned for it before.
     pub fn order(&self, call: Call, fault: Fault, times: usize) {
         self.lock().entry(call).or_default().extend(std::iter::repeat_n(fault, times));
     }
 
-    /// How many faults ordered for `call` have not happened yet.
+    /// The number of planned faults of `call` that have not happened yet.
     pub fn left(&self, call: Call) -> usize {
         self.lock().get(&call).map_or(0, VecDeque::len)
     }
 
     async fn call<T>(&self, call: Call, done: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let fault = self.lock().get_mut(&call).and_then(VecDeque::pop_front);
-        let unavailable = |what| Err(Error::new(ErrorKind::Unavailable, format_args!("{call:?}: {what} (as ordered)")));
+        let unavailable = |what| Err(Error::new(ErrorKind::Unavailable, format_args!("{call:?}: {what} (as planned)")));
         match fault {
             None => done.await,
             Some(Fault::Fail) => unavailable("not done"),

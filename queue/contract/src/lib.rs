@@ -1,14 +1,14 @@
-//! What every backend promises, as tests: one function per promise, its name the promise.
+//! The promises of every backend as tests: one function per promise, named after it.
 //!
-//! A backend says how it is opened, killed and let wait ([`Fixture`]) and then calls the three macros, each of which
-//! makes one test per promise:
+//! A driver implements [`Fixture`], which opens, kills and delays its backend. Then it calls the three macros, each of
+//! which makes one test per promise:
 //!
 //! ```text
 //! broker_contract!(RabbitFixture::start().await);
 //! ledger_contract!(RabbitFixture::start().await);
 //! roster_contract!(RabbitFixture::start().await);
 //! ```
-#![allow(missing_docs, reason = "the name of a promise says it all")]
+#![allow(missing_docs, reason = "the name of a promise is its documentation")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,51 +33,51 @@ pub mod roster;
 /// One set of data of a backend, empty at first, and the processes that use it.
 #[async_trait]
 pub trait Fixture: Send + Sync {
-    /// The backend, opened as one more process would open it.
+    /// The backend, opened as a further process would open it.
     async fn open(&self) -> Backend;
 
-    /// Makes a process vanish as `kill -9` would: it gives nothing back, and nothing it does from here on has an effect.
+    /// Ends a process as `kill -9` does: it requeues nothing, and nothing that it does afterwards has an effect.
     async fn kill(&self, process: Backend);
 
-    /// Makes the broker take every consumer for dead, though they live: what they hold comes again.
+    /// Makes the broker take every live consumer for dead, so that it delivers their deliveries again.
     async fn give_up_on_consumers(&self);
 
-    /// The time the backend goes by.
+    /// The time that the backend uses.
     fn now(&self) -> Timestamp;
 
-    /// Lets that time go on by at least `by`.
+    /// Moves that time ahead by at least `by`.
     async fn advance(&self, by: Duration);
 
-    /// Whether the broker can tell when the oldest waiting delivery was published.
+    /// Whether the broker knows when the oldest waiting delivery was published.
     fn knows_the_oldest(&self) -> bool {
         true
     }
 
-    /// Whether a delivery may go to any consumer of its pool; else it is for the one that has its partition, and nobody
-    /// can say beforehand which that is.
+    /// Whether a delivery may go to any consumer of its pool. Otherwise it goes to the consumer of its partition, which a
+    /// test cannot predict.
     fn any_consumer_gets_any_delivery(&self) -> bool {
         true
     }
 }
 
-/// How long a claim lasts in these tests.
+/// The lease of a claim in these tests.
 pub const LEASE: Duration = Duration::from_secs(10);
 
-/// How long after a submission nobody is thought to publish it any more.
+/// The time after a submission at which upkeep publishes the job if its publication is still unconfirmed.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long after its last sign of life a consumer is surely taken for dead.
+/// The time after its last heartbeat at which every broker has taken a consumer for dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(10);
 
-/// A promise that is not kept by then is broken. Nothing waits for it to pass.
+/// A promise that does not hold by then is broken. No test waits until it is over.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The pool that these tests use unless they need two.
+/// The pool of these tests, unless they need two.
 pub fn pool() -> PoolName {
     "resnet50".parse().unwrap()
 }
 
-/// A small job of the usual kind.
+/// A small job.
 pub fn job(fixture: &dyn Fixture, id: &str) -> Job {
     Job {
         id: id.parse().unwrap(),
@@ -93,12 +93,12 @@ pub fn job(fixture: &dyn Fixture, id: &str) -> Job {
     }
 }
 
-/// `count` of them, named `job-0` and so on.
+/// `count` small jobs, named `job-0` and so on.
 pub fn jobs(fixture: &dyn Fixture, count: usize) -> Vec<Job> {
     (0..count).map(|number| job(fixture, &format!("job-{number}"))).collect()
 }
 
-/// What `future` gives; a panic instead of a test that hangs.
+/// The output of `future`. It panics instead of a test that hangs.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it should have happened long ago")
 }

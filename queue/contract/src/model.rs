@@ -1,4 +1,4 @@
-//! Random actions on a backend, crashes included, against a small pure model of it.
+//! Random actions on a backend, including crashes, compared with a small pure model of it.
 
 mod action;
 mod run;
@@ -11,17 +11,17 @@ pub use self::action::Action;
 use self::run::Run;
 use super::Fixture;
 
-/// How many cases are tried, and how a counterexample is made small.
+/// The number of cases, and how far a counterexample is shrunk.
 pub fn config(cases: u32) -> Config {
     Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() }
 }
 
-/// Any actions.
+/// Random sequences of actions.
 pub fn actions() -> impl Strategy<Value = Vec<Action>> {
     prop::collection::vec(Action::any(), 1..80)
 }
 
-/// Acts, comparing with the model after each step; then every job must end.
+/// Runs the actions and compares with the model after each one; then every job must end.
 pub fn act(fixture: impl Fixture + 'static, actions: Vec<Action>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! What every roster promises.
+//! The promises of every roster.
 
 use std::slice;
 use std::time::Duration;
@@ -14,18 +14,18 @@ macro_rules! roster_contract {
             $fixture,
             roster,
             a_worker_is_seen_by_other_processes_with_every_field_intact
-            the_last_beat_of_a_worker_is_what_is_known_of_it
-            a_worker_is_alive_for_as_long_as_it_said
-            a_worker_that_beats_again_is_alive_again
+            the_last_heartbeat_of_a_worker_replaces_earlier_ones
+            a_worker_is_live_for_the_time_that_its_heartbeat_asks_for
+            a_worker_with_a_new_heartbeat_is_live_again
             a_worker_that_leaves_is_gone_at_once
-            striking_out_an_unknown_worker_changes_nothing
+            removing_an_unknown_worker_changes_nothing
             workers_are_listed_by_id_and_by_pool
-            any_number_of_pools_is_read_at_once_and_answered_in_order
-            what_a_worker_measured_is_remembered_after_it_has_left
-            what_a_worker_measured_is_remembered_after_it_has_vanished
-            what_was_measured_last_in_a_pool_is_what_is_remembered
-            a_worker_that_has_measured_nothing_changes_nothing_of_what_is_remembered
-            what_any_number_of_pools_measured_is_read_at_once_and_answered_in_order
+            workers_of_any_number_of_pools_come_in_one_call_in_order
+            measurements_stay_after_their_worker_has_left
+            measurements_stay_after_their_worker_has_vanished
+            the_last_measurements_of_a_pool_replace_earlier_ones
+            a_worker_without_measurements_does_not_change_those_of_its_pool
+            measurements_of_any_number_of_pools_come_in_one_call_in_order
         }
     };
 }
@@ -52,7 +52,7 @@ async fn of(roster: &dyn Roster, pool: &PoolName) -> Vec<WorkerRecord> {
     workers
 }
 
-async fn remembered(roster: &dyn Roster, pool: &PoolName) -> Option<Measured> {
+async fn measurements(roster: &dyn Roster, pool: &PoolName) -> Option<Measured> {
     let [measured] = <[_; 1]>::try_from(roster.measured(slice::from_ref(pool)).await.unwrap()).unwrap();
     measured
 }
@@ -65,26 +65,26 @@ pub async fn a_worker_is_seen_by_other_processes_with_every_field_intact(fixture
     let (one, another) = (fixture.open().await, fixture.open().await);
     for state in [WorkerState::Loading, WorkerState::Idle, WorkerState::Busy, WorkerState::Draining] {
         let worker = WorkerRecord { state, ..worker(fixture, "host/17/größe") };
-        one.roster.beat(&worker, ALIVE).await.unwrap();
+        one.roster.heartbeat(&worker, ALIVE).await.unwrap();
         assert_eq!(of(&*another.roster, &pool()).await, [worker]);
     }
 }
 
-pub async fn the_last_beat_of_a_worker_is_what_is_known_of_it(fixture: &dyn Fixture) {
+pub async fn the_last_heartbeat_of_a_worker_replaces_earlier_ones(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     let other: PoolName = "bert".parse().unwrap();
     let first = worker(fixture, "a");
-    process.roster.beat(&first, ALIVE).await.unwrap();
+    process.roster.heartbeat(&first, ALIVE).await.unwrap();
     let last = WorkerRecord { state: WorkerState::Busy, batch_items: 8.0, pool: other.clone(), ..first };
-    process.roster.beat(&last, ALIVE).await.unwrap();
+    process.roster.heartbeat(&last, ALIVE).await.unwrap();
     assert!(of(&*process.roster, &pool()).await.is_empty());
     assert_eq!(of(&*process.roster, &other).await, [last]);
 }
 
-pub async fn a_worker_is_alive_for_as_long_as_it_said(fixture: &dyn Fixture) {
+pub async fn a_worker_is_live_for_the_time_that_its_heartbeat_asks_for(fixture: &dyn Fixture) {
     let process = fixture.open().await;
-    process.roster.beat(&worker(fixture, "short"), ALIVE).await.unwrap();
-    process.roster.beat(&worker(fixture, "long"), ALIVE * 4).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "short"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "long"), ALIVE * 4).await.unwrap();
     fixture.advance(ALIVE / 2).await;
     assert_eq!(names(&*process.roster, &pool()).await, ["long", "short"]);
     fixture.advance(ALIVE).await;
@@ -93,28 +93,28 @@ pub async fn a_worker_is_alive_for_as_long_as_it_said(fixture: &dyn Fixture) {
     assert!(names(&*process.roster, &pool()).await.is_empty());
 }
 
-pub async fn a_worker_that_beats_again_is_alive_again(fixture: &dyn Fixture) {
+pub async fn a_worker_with_a_new_heartbeat_is_live_again(fixture: &dyn Fixture) {
     let process = fixture.open().await;
-    process.roster.beat(&worker(fixture, "a"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "a"), ALIVE).await.unwrap();
     fixture.advance(ALIVE * 2).await;
-    process.roster.beat(&worker(fixture, "b"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "b"), ALIVE).await.unwrap();
     assert_eq!(names(&*process.roster, &pool()).await, ["b"]);
-    process.roster.beat(&worker(fixture, "a"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "a"), ALIVE).await.unwrap();
     assert_eq!(names(&*process.roster, &pool()).await, ["a", "b"]);
 }
 
 pub async fn a_worker_that_leaves_is_gone_at_once(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     for id in ["a", "b"] {
-        one.roster.beat(&worker(fixture, id), ALIVE).await.unwrap();
+        one.roster.heartbeat(&worker(fixture, id), ALIVE).await.unwrap();
     }
     another.roster.leave(&WorkerId::new("a")).await.unwrap();
     assert_eq!(names(&*one.roster, &pool()).await, ["b"]);
 }
 
-pub async fn striking_out_an_unknown_worker_changes_nothing(fixture: &dyn Fixture) {
+pub async fn removing_an_unknown_worker_changes_nothing(fixture: &dyn Fixture) {
     let process = fixture.open().await;
-    process.roster.beat(&worker(fixture, "a"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "a"), ALIVE).await.unwrap();
     process.roster.leave(&WorkerId::new("b")).await.unwrap();
     assert_eq!(names(&*process.roster, &pool()).await, ["a"]);
 }
@@ -123,27 +123,27 @@ pub async fn workers_are_listed_by_id_and_by_pool(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     let other: PoolName = "bert".parse().unwrap();
     for id in ["c", "a", "b"] {
-        process.roster.beat(&worker(fixture, id), ALIVE).await.unwrap();
+        process.roster.heartbeat(&worker(fixture, id), ALIVE).await.unwrap();
     }
-    process.roster.beat(&WorkerRecord { pool: other.clone(), ..worker(fixture, "d") }, ALIVE).await.unwrap();
+    process.roster.heartbeat(&WorkerRecord { pool: other.clone(), ..worker(fixture, "d") }, ALIVE).await.unwrap();
     assert_eq!(names(&*process.roster, &pool()).await, ["a", "b", "c"]);
     assert_eq!(names(&*process.roster, &other).await, ["d"]);
     assert!(names(&*process.roster, &"nobody".parse().unwrap()).await.is_empty());
 }
 
-pub async fn any_number_of_pools_is_read_at_once_and_answered_in_order(fixture: &dyn Fixture) {
+pub async fn workers_of_any_number_of_pools_come_in_one_call_in_order(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     let numbered = |number: usize| format!("pool-{number}").parse::<PoolName>().unwrap();
     let mut expected = vec![Vec::new(); 10_000];
     for (number, ids) in [(0, &["b", "a"][..]), (4_321, &["d"]), (9_999, &["f", "e", "g"])] {
         for id in ids {
             let worker = WorkerRecord { pool: numbered(number), ..worker(fixture, id) };
-            process.roster.beat(&worker, ALIVE).await.unwrap();
+            process.roster.heartbeat(&worker, ALIVE).await.unwrap();
             expected[number].push(worker);
         }
         expected[number].sort_by(|one, other| one.id.cmp(&other.id));
     }
-    process.roster.beat(&worker(fixture, "not asked for"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "not requested"), ALIVE).await.unwrap();
     let pools: Vec<PoolName> = (0..expected.len()).map(numbered).collect();
     assert_eq!(process.roster.workers(&pools).await.unwrap(), expected);
 
@@ -153,11 +153,11 @@ pub async fn any_number_of_pools_is_read_at_once_and_answered_in_order(fixture: 
     assert!(process.roster.workers(&[]).await.unwrap().is_empty());
 }
 
-pub async fn what_a_worker_measured_is_remembered_after_it_has_left(fixture: &dyn Fixture) {
+pub async fn measurements_stay_after_their_worker_has_left(fixture: &dyn Fixture) {
     let one = fixture.open().await;
     let worker = worker(fixture, "a");
-    one.roster.beat(&worker, ALIVE).await.unwrap();
-    let measured = remembered(&*one.roster, &pool()).await.unwrap();
+    one.roster.heartbeat(&worker, ALIVE).await.unwrap();
+    let measured = measurements(&*one.roster, &pool()).await.unwrap();
     assert_eq!(Some(measured), worker.measured());
     assert_eq!(
         (measured.batch_base_seconds, measured.batch_item_seconds, measured.batch_limit_items),
@@ -166,30 +166,30 @@ pub async fn what_a_worker_measured_is_remembered_after_it_has_left(fixture: &dy
     assert_eq!(measured.cold_start_seconds, 3.5);
     one.roster.leave(&worker.id).await.unwrap();
     assert!(of(&*one.roster, &pool()).await.is_empty());
-    assert_eq!(remembered(&*one.roster, &pool()).await, Some(measured));
+    assert_eq!(measurements(&*one.roster, &pool()).await, Some(measured));
     fixture.kill(one).await;
     let another = fixture.open().await;
-    assert_eq!(remembered(&*another.roster, &pool()).await, Some(measured));
+    assert_eq!(measurements(&*another.roster, &pool()).await, Some(measured));
 }
 
-pub async fn what_a_worker_measured_is_remembered_after_it_has_vanished(fixture: &dyn Fixture) {
+pub async fn measurements_stay_after_their_worker_has_vanished(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     let worker = worker(fixture, "a");
-    one.roster.beat(&worker, ALIVE).await.unwrap();
+    one.roster.heartbeat(&worker, ALIVE).await.unwrap();
     fixture.kill(one).await;
     fixture.advance(ALIVE * 1_000).await;
     assert!(of(&*another.roster, &pool()).await.is_empty());
-    assert_eq!(remembered(&*another.roster, &pool()).await, worker.measured());
-    // Another's beat forgets the dead.
+    assert_eq!(measurements(&*another.roster, &pool()).await, worker.measured());
+    // The heartbeat of another worker removes expired ones.
     let silent = WorkerRecord { id: WorkerId::new("b"), ..without_a_batch(&worker) };
-    another.roster.beat(&silent, ALIVE).await.unwrap();
-    assert_eq!(remembered(&*another.roster, &pool()).await, worker.measured());
+    another.roster.heartbeat(&silent, ALIVE).await.unwrap();
+    assert_eq!(measurements(&*another.roster, &pool()).await, worker.measured());
 }
 
-pub async fn what_was_measured_last_in_a_pool_is_what_is_remembered(fixture: &dyn Fixture) {
+pub async fn the_last_measurements_of_a_pool_replace_earlier_ones(fixture: &dyn Fixture) {
     let (one, another) = (fixture.open().await, fixture.open().await);
     let first = worker(fixture, "a");
-    one.roster.beat(&first, ALIVE).await.unwrap();
+    one.roster.heartbeat(&first, ALIVE).await.unwrap();
     let changes = [
         WorkerRecord { batch_base_seconds: 0.5, ..first.clone() },
         WorkerRecord { batch_base_seconds: 0.0, ..first.clone() },
@@ -199,40 +199,40 @@ pub async fn what_was_measured_last_in_a_pool_is_what_is_remembered(fixture: &dy
         WorkerRecord { state: WorkerState::Draining, ..first.clone() },
     ];
     for last in changes {
-        another.roster.beat(&last, ALIVE).await.unwrap();
+        another.roster.heartbeat(&last, ALIVE).await.unwrap();
         assert!(last.measured().is_some());
-        assert_eq!(remembered(&*one.roster, &pool()).await, last.measured());
+        assert_eq!(measurements(&*one.roster, &pool()).await, last.measured());
     }
-    // What it says of another pool is not this one's.
+    // Its measurements in another pool are not those of this pool.
     let moved = WorkerRecord { pool: "bert".parse().unwrap(), batch_limit_items: 1, ..first.clone() };
-    another.roster.beat(&moved, ALIVE).await.unwrap();
-    assert_eq!(remembered(&*one.roster, &pool()).await, first.measured());
-    assert_eq!(remembered(&*one.roster, &moved.pool).await, moved.measured());
+    another.roster.heartbeat(&moved, ALIVE).await.unwrap();
+    assert_eq!(measurements(&*one.roster, &pool()).await, first.measured());
+    assert_eq!(measurements(&*one.roster, &moved.pool).await, moved.measured());
 }
 
-/// As a worker that loads tells of itself, or one that is ready and has run nothing.
+/// The heartbeat of a worker that loads, or of a ready one that has run no batch.
 fn without_a_batch(worker: &WorkerRecord) -> WorkerRecord {
     WorkerRecord { batch_base_seconds: 0.0, batch_item_seconds: 0.0, ..worker.clone() }
 }
 
-pub async fn a_worker_that_has_measured_nothing_changes_nothing_of_what_is_remembered(fixture: &dyn Fixture) {
+pub async fn a_worker_without_measurements_does_not_change_those_of_its_pool(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     let worker = worker(fixture, "a");
     let silent = without_a_batch(&worker);
-    process.roster.beat(&silent, ALIVE).await.unwrap();
-    assert_eq!(remembered(&*process.roster, &pool()).await, None);
-    process.roster.beat(&worker, ALIVE).await.unwrap();
+    process.roster.heartbeat(&silent, ALIVE).await.unwrap();
+    assert_eq!(measurements(&*process.roster, &pool()).await, None);
+    process.roster.heartbeat(&worker, ALIVE).await.unwrap();
     for id in ["a", "b"] {
         let silent = WorkerRecord { id: WorkerId::new(id), cold_start_seconds: 0.0, ..silent.clone() };
-        process.roster.beat(&silent, ALIVE).await.unwrap();
-        assert_eq!(remembered(&*process.roster, &pool()).await, worker.measured());
+        process.roster.heartbeat(&silent, ALIVE).await.unwrap();
+        assert_eq!(measurements(&*process.roster, &pool()).await, worker.measured());
     }
     let without_limit = WorkerRecord { batch_limit_items: 0, ..worker.clone() };
-    process.roster.beat(&without_limit, ALIVE).await.unwrap();
-    assert_eq!(remembered(&*process.roster, &pool()).await, worker.measured());
+    process.roster.heartbeat(&without_limit, ALIVE).await.unwrap();
+    assert_eq!(measurements(&*process.roster, &pool()).await, worker.measured());
 }
 
-pub async fn what_any_number_of_pools_measured_is_read_at_once_and_answered_in_order(fixture: &dyn Fixture) {
+pub async fn measurements_of_any_number_of_pools_come_in_one_call_in_order(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     let numbered = |number: usize| format!("pool-{number}").parse::<PoolName>().unwrap();
     let mut expected = vec![None; 10_000];
@@ -240,11 +240,11 @@ pub async fn what_any_number_of_pools_measured_is_read_at_once_and_answered_in_o
         let id = format!("of {number}");
         let limit = 1 + u32::try_from(number).unwrap();
         let worker = WorkerRecord { pool: numbered(number), batch_limit_items: limit, ..worker(fixture, &id) };
-        process.roster.beat(&worker, ALIVE).await.unwrap();
+        process.roster.heartbeat(&worker, ALIVE).await.unwrap();
         process.roster.leave(&worker.id).await.unwrap();
         expected[number] = worker.measured();
     }
-    process.roster.beat(&worker(fixture, "not asked for"), ALIVE).await.unwrap();
+    process.roster.heartbeat(&worker(fixture, "not requested"), ALIVE).await.unwrap();
     let pools: Vec<PoolName> = (0..expected.len()).map(numbered).collect();
     assert_eq!(process.roster.measured(&pools).await.unwrap(), expected);
 

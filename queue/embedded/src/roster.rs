@@ -23,7 +23,7 @@ impl EmbeddedRoster {
 
 #[async_trait]
 impl Roster for EmbeddedRoster {
-    async fn beat(&self, worker: &WorkerRecord, alive: Duration) -> Result<()> {
+    async fn heartbeat(&self, worker: &WorkerRecord, alive: Duration) -> Result<()> {
         let worker = worker.clone();
         self.store
             .write(Durability::Process, move |write| {

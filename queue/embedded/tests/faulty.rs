@@ -36,7 +36,7 @@ async fn work_off(backend: &Backend) -> usize {
     let mut ran = 0;
     while gauge.depths(&[pool()]).await.remove(0).unwrap().waiting() > 0 {
         for delivery in soon(consumer.receive(10)).await.unwrap() {
-            if let Claim::Go { lease, .. } = claim(backend, &delivery.job, delivery.redelivered).await {
+            if let Claim::Granted { lease, .. } = claim(backend, &delivery.job, delivery.redelivered).await {
                 backend.ledger.finish(vec![success(&lease)]).await.unwrap();
                 ran += 1;
             }
@@ -71,7 +71,7 @@ async fn a_job_submitted_again_after_a_lost_answer_is_one_job() {
     faulty.order(Call::Submit, Fault::LoseAnswer, 1);
     backend.ledger.submit(std::slice::from_ref(&job)).await.unwrap_err();
     let answers = backend.ledger.submit(std::slice::from_ref(&job)).await.unwrap();
-    let [Submitted::Known { publish: Some(publication), .. }] = &answers[..] else { panic!("{answers:?}") };
+    let [Submitted::Existing { publish: Some(publication), .. }] = &answers[..] else { panic!("{answers:?}") };
     backend.broker.producer().await.unwrap().publish(&[job]).await.unwrap();
     backend.ledger.published(std::slice::from_ref(publication)).await.unwrap();
     assert_eq!(work_off(&backend).await, 1);
@@ -82,7 +82,7 @@ async fn a_result_written_again_after_a_lost_answer_is_there_once() {
     let (fixture, faulty, backend) = start().await;
     let job = job(&fixture, "job");
     backend.ledger.submit(std::slice::from_ref(&job)).await.unwrap();
-    let Claim::Go { lease, .. } = claim(&backend, &job, false).await else { panic!("not granted") };
+    let Claim::Granted { lease, .. } = claim(&backend, &job, false).await else { panic!("not granted") };
     faulty.order(Call::Finish, Fault::LoseAnswer, 1);
     backend.ledger.finish(vec![success(&lease)]).await.unwrap_err();
     assert_eq!(backend.ledger.finish(vec![success(&lease)]).await.unwrap(), [Finished::LeaseLost]);
@@ -99,7 +99,7 @@ async fn a_claim_whose_answer_was_lost_is_one_attempt_when_it_is_made_again() {
         backend.ledger.claim(&worker, requests.clone(), LEASE).await.unwrap_err();
     }
     let claims = backend.ledger.claim(&worker, requests, LEASE).await.unwrap();
-    assert!(matches!(&claims[..], [Claim::Go { lease: Lease { attempt: 1, .. }, alone: false }]), "{claims:?}");
+    assert!(matches!(&claims[..], [Claim::Granted { lease: Lease { attempt: 1, .. }, alone: false }]), "{claims:?}");
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn a_claim_whose_answer_was_lost_and_not_made_again_leaves_a_suspect() {
     drop(delivery);
     let delivery = soon(consumer.receive(1)).await.unwrap().remove(0);
     assert!(delivery.redelivered);
-    let Claim::Go { lease, .. } = claim(&backend, &delivery.job, true).await else { panic!("not granted") };
+    let Claim::Granted { lease, .. } = claim(&backend, &delivery.job, true).await else { panic!("not granted") };
     assert_eq!(lease.attempt, 2);
 }
 
@@ -143,7 +143,7 @@ async fn a_settle_that_failed_or_whose_answer_was_lost_repeats_no_job() {
         backend.broker.producer().await.unwrap().publish(std::slice::from_ref(&job)).await.unwrap();
         let consumer = backend.broker.consumer(&pool()).await.unwrap();
         let delivery = consumer.receive(1).await.unwrap().remove(0);
-        let Claim::Go { lease, .. } = claim(&backend, &job, false).await else { panic!("not granted") };
+        let Claim::Granted { lease, .. } = claim(&backend, &job, false).await else { panic!("not granted") };
         backend.ledger.finish(vec![success(&lease)]).await.unwrap();
         faulty.order(Call::Settle, fault, 1);
         consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap_err();

@@ -35,9 +35,7 @@ impl Message {
 
     /// How a job ended.
     pub(super) fn of_ending(ending: &Ending, queue: ShortString) -> Result<Self> {
-        let record = &ending.record;
-        let ended_at = record.finished_at.unwrap_or(record.created_at);
-        Self::new(queue, Event::of_ending(ending), &record.id, ended_at)
+        Self::new(queue, Event::of_ending(ending), &ending.id, ending.finished_at)
     }
 
     fn new(queue: ShortString, event: Event, job: &JobId, at: Timestamp) -> Result<Self> {

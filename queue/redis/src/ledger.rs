@@ -92,10 +92,10 @@ impl RedisLedger {
         let claimed = |((request, _), (answer, number, attempt)): (&(&ClaimRequest, bool), (String, u64, u32))| {
             let lease = || Lease { id: request.job.id.clone(), fence: number, attempt };
             Ok(Some(match answer.as_str() {
-                "go" => Claim::Go { lease: lease(), alone: false },
-                "alone" => Claim::Go { lease: lease(), alone: true },
+                "go" => Claim::Granted { lease: lease(), alone: false },
+                "alone" => Claim::Granted { lease: lease(), alone: true },
                 "ended" => Claim::Ended(rows::state(number.try_into().unwrap_or(-1))?),
-                "held" => Claim::Held,
+                "held" => Claim::HeldElsewhere,
                 _ => return Ok(None),
             }))
         };
@@ -118,7 +118,7 @@ impl Ledger for RedisLedger {
             for (job, (answer, fence, fields, output)) in jobs.iter().zip(answers) {
                 submitted.push(match (answer, rows::record(&job.id, (fields, output))?) {
                     (0, _) => Submitted::New,
-                    (2, Some(record)) => Submitted::Known {
+                    (2, Some(record)) => Submitted::Existing {
                         record: Box::new(record),
                         publish: fence.map(|fence| Publication { id: job.id.clone(), fence }),
                     },
@@ -190,9 +190,10 @@ impl Ledger for RedisLedger {
             let mut call = Call::new(&self.redis);
             finishes.iter().for_each(|finish| add_finish(&mut call, finish));
             let answers: Vec<i64> = call.run("finish", &scripts::FINISH).await?;
-            same_length(finishes.len(), &answers)?;
-            for code in answers {
-                finished.push(if code < 0 { Finished::LeaseLost } else { Finished::Recorded(rows::state(code)?) });
+            same_length(finishes.len() + 1, &answers)?;
+            let (now, codes) = (answers[0], &answers[1..]);
+            for code in codes {
+                finished.push(if *code < 0 { Finished::LeaseLost } else { rows::finished(*code, now)? });
             }
         }
         Ok(finished)

@@ -61,7 +61,7 @@ impl RedisRoster {
 
 #[async_trait]
 impl Roster for RedisRoster {
-    async fn beat(&self, worker: &WorkerRecord, alive: Duration) -> Result<()> {
+    async fn heartbeat(&self, worker: &WorkerRecord, alive: Duration) -> Result<()> {
         let mut keys = vec![self.worker_key(&worker.id), self.pool_key(&worker.pool)];
         keys.extend(worker.measured().map(|_| self.measured_key(&worker.pool)));
         let (id, pool) = (worker.id.to_string(), worker.pool.to_string());
@@ -230,7 +230,7 @@ mod tests {
         let (redis, pool) = (fixture.redis(), "pool".parse::<PoolName>().unwrap());
         let roster = RedisRoster::new(redis.clone());
         let worker = worker(&fixture, "old", &pool);
-        roster.beat(&worker, Duration::from_secs(60)).await.unwrap();
+        roster.heartbeat(&worker, Duration::from_secs(60)).await.unwrap();
         let key = redis.key("worker:old");
         let mut delete = cmd("HDEL");
         delete.arg(&key).arg(&["batch_base_seconds", "batch_item_seconds", "batch_limit_items"]);
@@ -241,7 +241,7 @@ mod tests {
 
         redis.run::<()>("overwrite", cmd("HSET").arg(&key).arg("batch_limit_items").arg("many")).await.unwrap();
         let valid = WorkerRecord { id: WorkerId::new("valid"), ..worker };
-        roster.beat(&valid, Duration::from_secs(60)).await.unwrap();
+        roster.heartbeat(&valid, Duration::from_secs(60)).await.unwrap();
         assert_eq!(roster.workers(std::slice::from_ref(&pool)).await.unwrap(), [[valid]]);
     }
 
@@ -251,7 +251,7 @@ mod tests {
         let (redis, pools) = (fixture.redis(), ["bad", "good"].map(|pool| pool.parse::<PoolName>().unwrap()));
         let roster = RedisRoster::new(redis.clone());
         for pool in &pools {
-            roster.beat(&worker(&fixture, "of", pool), Duration::from_secs(60)).await.unwrap();
+            roster.heartbeat(&worker(&fixture, "of", pool), Duration::from_secs(60)).await.unwrap();
         }
         let measured = worker(&fixture, "of", &pools[1]).measured();
         assert_eq!(roster.measured(&pools).await.unwrap(), [measured, measured]);

@@ -202,7 +202,7 @@ fn worker(name: &str, state: WorkerState) -> WorkerRecord {
 /// Enters a worker, for longer than any test takes.
 async fn register(backend: &Backend, name: &str, state: WorkerState) -> WorkerId {
     let worker = worker(name, state);
-    backend.roster.beat(&worker, Duration::from_secs(600)).await.unwrap();
+    backend.roster.heartbeat(&worker, Duration::from_secs(600)).await.unwrap();
     worker.id
 }
 

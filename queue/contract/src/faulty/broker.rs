@@ -1,4 +1,4 @@
-//! A broker with faults to order.
+//! A broker with faults on demand.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A ledger with faults to order.
+//! A ledger with faults on demand.
 
 use std::sync::Arc;
 use std::time::Duration;

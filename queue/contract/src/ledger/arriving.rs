@@ -1,4 +1,4 @@
-//! Which pools may have got work.
+//! Notices of pools that may have new work.
 
 use futures::stream::BoxStream;
 
@@ -6,13 +6,13 @@ use super::*;
 
 type Arrivals = BoxStream<'static, queue::Result<PoolName>>;
 
-/// Returns when `pool` is named; others may be.
+/// Returns when a notice names `pool`; notices of other pools are ignored.
 async fn named(arrivals: &mut Arrivals, pool: &PoolName) {
     let naming = async { while arrivals.next().await.unwrap().unwrap() != *pool {} };
     soon(naming).await;
 }
 
-pub async fn arrivals_names_the_pools_of_new_jobs_whoever_submits_them(fixture: &dyn Fixture) {
+pub async fn arrivals_names_the_pools_of_new_jobs_from_any_process(fixture: &dyn Fixture) {
     let (one, another) = (open(fixture).await, open(fixture).await);
     let (mut here, mut there) = (one.arrivals().await.unwrap(), another.arrivals().await.unwrap());
     let elsewhere: PoolName = "bert".parse().unwrap();
@@ -49,8 +49,8 @@ pub async fn arrivals_names_the_pool_of_a_job_that_is_due(fixture: &dyn Fixture)
     named(&mut arrivals, &pool()).await;
 }
 
-/// Each round waits for a signal. Were it a look every second instead, two hundred of them would take too long.
-pub async fn arrivals_come_without_waiting_for_the_next_look(fixture: &dyn Fixture) {
+/// Each round waits for a notice. With polling every second instead, two hundred rounds would take too long.
+pub async fn arrivals_come_by_notification_and_not_by_polling(fixture: &dyn Fixture) {
     let (one, another) = (open(fixture).await, open(fixture).await);
     let mut arrivals = another.arrivals().await.unwrap();
     let rounds = async {

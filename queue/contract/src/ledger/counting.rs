@@ -1,4 +1,4 @@
-//! What is counted, and what is over.
+//! Counts of jobs, and retention.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn counted(queued: u64, leased: u64, retry: u64) -> JobCounts {
     JobCounts { queued, leased, retry, ended: 0 }
 }
 
-pub async fn counts_are_of_what_is_open_and_of_what_has_ended(fixture: &dyn Fixture) {
+pub async fn counts_are_of_open_jobs_by_state_and_of_ended_jobs(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let jobs = jobs(fixture, 4);
     accept(&*ledger, &jobs).await;
@@ -19,7 +19,7 @@ pub async fn counts_are_of_what_is_open_and_of_what_has_ended(fixture: &dyn Fixt
     finish(&*ledger, &leases[0], retry(LEASE * 100)).await;
     finish(&*ledger, &leases[1], success("done")).await;
     assert_eq!(counts(&*ledger).await, JobCounts { ended: 1, ..counted(1, 1, 1) });
-    // A lease that has run out is still work to be done.
+    // An expired lease is still work to do.
     fixture.advance(LEASE * 2).await;
     assert_eq!(counts(&*ledger).await, JobCounts { ended: 1, ..counted(1, 1, 1) });
     for job in &jobs {
@@ -28,8 +28,8 @@ pub async fn counts_are_of_what_is_open_and_of_what_has_ended(fixture: &dyn Fixt
     assert_eq!(counts(&*ledger).await, JobCounts { ended: 4, ..counted(0, 0, 0) });
 }
 
-/// Otherwise a pool could go to zero while whoever took the job to publish it has died.
-pub async fn what_was_given_out_counts_as_retry_until_it_is_published(fixture: &dyn Fixture) {
+/// Otherwise a pool could go to zero after the process that took the due job has died.
+pub async fn a_due_job_counts_as_retry_until_its_publication_is_confirmed(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
@@ -41,7 +41,7 @@ pub async fn what_was_given_out_counts_as_retry_until_it_is_published(fixture: &
     assert_eq!(counts(&*ledger).await, counted(1, 0, 0));
 }
 
-pub async fn whatever_way_a_job_ends_it_is_counted_once_each_time(fixture: &dyn Fixture) {
+pub async fn every_ending_of_a_job_is_counted_once(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let names = ["succeeds", "fails", "dies", "expires", "cancelled", "killer"];
     let mut jobs = names.map(|id| Job { max_attempts: 1, ..job(fixture, id) });
@@ -53,8 +53,8 @@ pub async fn whatever_way_a_job_ends_it_is_counted_once_each_time(fixture: &dyn 
     {
         let lease = claim(&*ledger, job).await;
         finish(&*ledger, &lease, outcome.clone()).await;
-        // Said twice it is one ending.
-        assert_eq!(finish(&*ledger, &lease, outcome).await, Finished::LeaseLost);
+        // A repetition is not a second ending.
+        assert_eq!(finish(&*ledger, &lease, outcome).await, None);
     }
     assert_eq!(counts(&*ledger).await.ended, 3);
     for _ in 0..2 {
@@ -76,7 +76,7 @@ pub async fn whatever_way_a_job_ends_it_is_counted_once_each_time(fixture: &dyn 
     assert_eq!(counts(&*ledger).await, JobCounts { ended: 7, ..counted(0, 0, 0) });
 }
 
-pub async fn what_is_forgotten_stays_counted_as_ended(fixture: &dyn Fixture) {
+pub async fn a_deleted_job_stays_counted_as_ended(fixture: &dyn Fixture) {
     let process = fixture.open().await;
     let ledger = &*process.ledger;
     let jobs: Vec<_> =
@@ -94,7 +94,7 @@ pub async fn what_is_forgotten_stays_counted_as_ended(fixture: &dyn Fixture) {
     assert_eq!(ledger.dead(&filter, None, 10).await.unwrap().jobs, []);
     let expected = JobCounts { ended: 3, ..counted(1, 0, 0) };
     assert_eq!(counts(ledger).await, expected);
-    // Written with the endings themselves, it is there after any end of the process.
+    // The count is written with the endings, so it survives any end of the process.
     fixture.kill(process).await;
     assert_eq!(counts(&*open(fixture).await).await, expected);
 }
@@ -125,7 +125,7 @@ pub async fn counts_of_a_thousand_pools_come_in_one_call_in_order(fixture: &dyn 
     assert_eq!(ledger.counts(&[]).await.unwrap(), []);
 }
 
-pub async fn purge_forgets_what_is_over_and_names_its_blobs(fixture: &dyn Fixture) {
+pub async fn purge_deletes_jobs_whose_retention_is_over_and_returns_their_blobs(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let retention = Duration::from_secs(100);
     let [mut over, kept, running] = ["over", "kept", "running"].map(|id| Job { retention, ..job(fixture, id) });
@@ -150,7 +150,7 @@ pub async fn purge_forgets_what_is_over_and_names_its_blobs(fixture: &dyn Fixtur
     assert_eq!(ledger.submit(&[over]).await.unwrap(), [Submitted::New]);
 }
 
-pub async fn purge_forgets_no_more_than_its_limit(fixture: &dyn Fixture) {
+pub async fn purge_deletes_no_more_than_its_limit(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let jobs: Vec<_> =
         jobs(fixture, 5).into_iter().map(|job| Job { retention: Duration::from_secs(1), ..job }).collect();

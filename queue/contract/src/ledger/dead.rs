@@ -1,10 +1,10 @@
-//! What was tried, and what becomes of jobs that ended badly.
+//! The history of attempts, and dead and failed jobs.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// A job that has ended as dead (of one attempt) or failed.
+/// A job that has ended as dead (after one attempt) or failed.
 async fn ended(fixture: &dyn Fixture, ledger: &dyn Ledger, id: &str, state: JobState) -> Job {
     ended_in(fixture, ledger, Job { max_attempts: 1, ..job(fixture, id) }, state).await
 }
@@ -18,7 +18,7 @@ async fn ended_in(_fixture: &dyn Fixture, ledger: &dyn Ledger, job: Job, state: 
         JobState::Succeeded => success("done"),
         other => panic!("not by finishing: {other:?}"),
     };
-    assert_eq!(finish(ledger, &lease, outcome).await, Finished::Recorded(state));
+    assert_eq!(finish(ledger, &lease, outcome).await, Some(state));
     job
 }
 
@@ -49,7 +49,7 @@ async fn history(ledger: &dyn Ledger, job: &Job) -> Vec<(u32, WorkerId, String)>
     get(ledger, job).await.history.into_iter().map(told).collect()
 }
 
-pub async fn every_failed_attempt_is_remembered(fixture: &dyn Fixture) {
+pub async fn every_failed_attempt_is_in_the_history(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = Job { max_attempts: 3, ..job(fixture, "job") };
     accept(&*ledger, std::slice::from_ref(&job)).await;
@@ -73,7 +73,7 @@ pub async fn every_failed_attempt_is_remembered(fixture: &dyn Fixture) {
     assert_eq!(get(&*ledger, &job).await.state, JobState::Dead);
 }
 
-pub async fn what_failed_for_good_is_remembered_and_what_did_not_fail_is_not(fixture: &dyn Fixture) {
+pub async fn a_final_failure_is_in_the_history_and_a_release_or_cancellation_is_not(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let failed = ended(fixture, &*ledger, "failed", JobState::Failed).await;
     assert_eq!(history(&*ledger, &failed).await, [tried(1, "model_error")]);
@@ -90,7 +90,7 @@ pub async fn what_failed_for_good_is_remembered_and_what_did_not_fail_is_not(fix
     }
 }
 
-pub async fn a_holder_that_vanished_is_remembered_where_the_attempt_counted(fixture: &dyn Fixture) {
+pub async fn a_vanished_worker_is_in_the_history_if_the_attempt_counted(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let [by_broker, by_lease, by_due] = ["by-broker", "by-lease", "by-due"].map(|id| job(fixture, id));
     accept(&*ledger, &[by_broker.clone(), by_lease.clone(), by_due.clone()]).await;
@@ -107,7 +107,7 @@ pub async fn a_holder_that_vanished_is_remembered_where_the_attempt_counted(fixt
         assert_eq!(history(&*ledger, job).await, [tried(1, "worker_vanished")], "{}", job.id);
         assert!(found[0].ended_at >= found[0].started_at && !found[0].error.message.is_empty());
     }
-    // Suspects by now, and never begun: their holders fell to something else.
+    // They are suspects now whose attempts never began: another job killed their workers.
     granted(claim_as(&*ledger, "third", &by_lease, true).await);
     granted(claim_as(&*ledger, "third", &by_due, false).await);
     granted(claim_as(&*ledger, "fourth", &by_due, true).await);
@@ -116,7 +116,7 @@ pub async fn a_holder_that_vanished_is_remembered_where_the_attempt_counted(fixt
     }
 }
 
-pub async fn the_last_attempts_are_kept_and_no_more(fixture: &dyn Fixture) {
+pub async fn the_history_is_limited_to_the_last_attempts(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let attempts = u32::try_from(JobRecord::HISTORY_LIMIT).unwrap() + 5;
     let job = Job { max_attempts: attempts, ..job(fixture, "job") };
@@ -170,7 +170,7 @@ pub async fn dead_jobs_are_listed_by_pool_and_state_the_last_first(fixture: &dyn
 
 pub async fn dead_jobs_are_listed_page_by_page(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
-    // Some of them end in the same moment: none may be missed or told twice for that.
+    // Some of them end at the same time: paging must neither skip nor repeat them.
     for group in 0..4 {
         for number in 0..3 {
             ended(fixture, &*ledger, &format!("job-{group}-{number}"), JobState::Dead).await;
@@ -183,7 +183,7 @@ pub async fn dead_jobs_are_listed_page_by_page(fixture: &dyn Fixture) {
     loop {
         let page = ledger.dead(&all(JobState::Dead), after.as_ref(), 5).await.unwrap();
         assert!(page.jobs.len() <= 5);
-        // It stays a position when its job is gone.
+        // It stays a valid position when its job is deleted.
         if let Some(next) = &page.next {
             assert_eq!(page.jobs.last().map(|job| &job.id), Some(&next.id));
             ledger.forget(&next.id).await.unwrap();
@@ -214,9 +214,9 @@ pub async fn a_requeued_job_is_due_at_once_with_all_its_attempts(fixture: &dyn F
         assert!(due(&*ledger).await.is_empty());
         assert_eq!(counts(&*ledger).await, JobCounts { queued: 1, ended: ended_by_now, ..JobCounts::default() });
         let answer = claim_as(&*ledger, "worker", &given.job, false).await;
-        let Claim::Go { lease, alone: false } = answer else { panic!("{answer:?}") };
+        let Claim::Granted { lease, alone: false } = answer else { panic!("{answer:?}") };
         assert_eq!(lease.attempt, 1);
-        assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
+        assert_eq!(finish(&*ledger, &lease, success("done")).await, Some(JobState::Succeeded));
         let record = get(&*ledger, &job).await;
         assert_eq!((record.state, record.error, record.output), (JobState::Succeeded, None, Some(output("done"))));
         assert_eq!(record.history, former.history);
@@ -230,10 +230,10 @@ pub async fn a_requeued_job_that_dies_again_is_dead_again(fixture: &dyn Fixture)
     requeue(&*ledger, &job, None).await;
     let given = due(&*ledger).await.remove(0);
     let lease = claim(&*ledger, &given.job).await;
-    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Finished::Recorded(JobState::Dead));
+    assert_eq!(finish(&*ledger, &lease, retry(Duration::ZERO)).await, Some(JobState::Dead));
     assert_eq!(listed(&*ledger, &all(JobState::Dead)).await, ["job"]);
     assert_eq!(history(&*ledger, &job).await, [tried(1, "model_error"), tried(1, "model_error")]);
-    // Its retention begins anew.
+    // Its retention begins again.
     fixture.advance(job.retention - Duration::from_millis(500)).await;
     assert_eq!(ledger.purge(10).await.unwrap(), None);
     fixture.advance(Duration::from_secs(1)).await;
@@ -242,7 +242,7 @@ pub async fn a_requeued_job_that_dies_again_is_dead_again(fixture: &dyn Fixture)
     assert!(listed(&*ledger, &all(JobState::Dead)).await.is_empty());
 }
 
-pub async fn a_requeued_job_takes_another_input(fixture: &dyn Fixture) {
+pub async fn a_requeued_job_can_have_another_input(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let former = Input { media_type: "image/png".to_owned(), body: blob("input/job/1", "ab") };
     let job = Job { input: former, ..job(fixture, "job") };
@@ -254,10 +254,10 @@ pub async fn a_requeued_job_takes_another_input(fixture: &dyn Fixture) {
     assert_eq!(ledger.input(&job.id).await.unwrap(), Some(edited.clone()));
     let given = due(&*ledger).await.remove(0);
     assert_eq!(given.job, Job { input: edited, ..job.clone() });
-    // The id belongs to a job with this input now.
+    // The id now belongs to a job with this input.
     assert_eq!(ledger.submit(std::slice::from_ref(&job)).await.unwrap(), [Submitted::Conflict]);
     let answers = ledger.submit(std::slice::from_ref(&given.job)).await.unwrap();
-    assert!(matches!(answers[..], [Submitted::Known { publish: Some(_), .. }]), "{answers:?}");
+    assert!(matches!(answers[..], [Submitted::Existing { publish: Some(_), .. }]), "{answers:?}");
 }
 
 pub async fn a_requeued_job_has_no_deadline(fixture: &dyn Fixture) {
@@ -279,13 +279,13 @@ pub async fn a_requeue_outdates_every_former_lease(fixture: &dyn Fixture) {
     let former = claim(&*ledger, &job).await;
     finish(&*ledger, &former, retry(Duration::ZERO)).await;
     requeue(&*ledger, &job, None).await;
-    assert_eq!(finish(&*ledger, &former, success("late")).await, Finished::LeaseLost);
+    assert_eq!(finish(&*ledger, &former, success("late")).await, None);
     ledger.published(&[Publication::first(job.id.clone())]).await.unwrap();
     assert_eq!(due(&*ledger).await.len(), 1, "no former publication confirms this one");
     let lease = claim(&*ledger, &job).await;
     assert!(lease.fence > former.fence);
     assert_eq!(ledger.renew(&[former.clone(), lease], LEASE).await.unwrap(), [false, true]);
-    assert_eq!(finish(&*ledger, &former, success("late")).await, Finished::LeaseLost);
+    assert_eq!(finish(&*ledger, &former, success("late")).await, None);
 }
 
 pub async fn a_requeued_suspect_stays_one(fixture: &dyn Fixture) {
@@ -298,10 +298,10 @@ pub async fn a_requeued_suspect_stays_one(fixture: &dyn Fixture) {
     assert_eq!(requeue(&*ledger, &job, None).await, Requeued::Queued { replaced: None });
     due(&*ledger).await;
     let answer = claim_as(&*ledger, "other", &job, false).await;
-    let Claim::Go { lease, alone: true } = answer else { panic!("{answer:?}") };
+    let Claim::Granted { lease, alone: true } = answer else { panic!("{answer:?}") };
     assert_eq!(lease.attempt, 1);
-    // Not charged until it is begun, as before.
-    assert!(matches!(claim_as(&*ledger, "third", &job, true).await, Claim::Go { alone: true, .. }));
+    // The attempt is not charged until it begins, as before.
+    assert!(matches!(claim_as(&*ledger, "third", &job, true).await, Claim::Granted { alone: true, .. }));
 }
 
 pub async fn only_a_dead_or_failed_job_is_requeued(fixture: &dyn Fixture) {
@@ -327,14 +327,14 @@ pub async fn only_a_dead_or_failed_job_is_requeued(fixture: &dyn Fixture) {
     assert_eq!(ledger.requeue(&"unknown".parse().unwrap(), None).await.unwrap(), Requeued::Unknown);
 }
 
-pub async fn a_watch_goes_on_over_a_requeue(fixture: &dyn Fixture) {
+pub async fn a_watch_continues_over_a_requeue(fixture: &dyn Fixture) {
     let (one, another) = (open(fixture).await, open(fixture).await);
     let job = ended(fixture, &*one, "job", JobState::Dead).await;
     requeue(&*one, &job, None).await;
     let mut watch = one.watch(&job.id).await.unwrap();
     assert_eq!(soon(watch.next()).await.unwrap().unwrap().state, JobState::Queued);
     let lease = claim(&*another, &job).await;
-    // Both have happened by the time that anybody looks, or only the first: either is to be borne.
+    // The watch may read the record after both changes or after the first: both are correct.
     finish(&*another, &lease, retry(Duration::ZERO)).await;
     requeue(&*another, &job, None).await;
     let lease = claim(&*another, &job).await;
@@ -346,14 +346,14 @@ pub async fn a_watch_goes_on_over_a_requeue(fixture: &dyn Fixture) {
     assert!(last.is_some_and(JobState::has_ended), "{last:?}");
 }
 
-pub async fn an_ended_job_is_forgotten_on_request_and_its_blobs_are_named(fixture: &dyn Fixture) {
+pub async fn an_ended_job_is_deleted_on_request_and_its_blobs_are_returned(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let [input, result] = [("input/job/1", "ab"), ("output/job/1", "cd")].map(|(key, digest)| blob(key, digest));
     let job = Job { input: Input { media_type: "x/y".to_owned(), body: input.clone() }, ..job(fixture, "job") };
     accept(&*ledger, std::slice::from_ref(&job)).await;
-    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Kept(JobState::Queued));
+    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Retained(JobState::Queued));
     let lease = claim(&*ledger, &job).await;
-    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Kept(JobState::Leased));
+    assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Retained(JobState::Leased));
     assert!(ledger.begin(&lease).await.unwrap());
     finish(&*ledger, &lease, Outcome::Succeeded(Output { media_type: "x/y".to_owned(), body: result.clone() })).await;
     let Forgotten::Forgotten(blobs) = ledger.forget(&job.id).await.unwrap() else { panic!("it has ended") };
@@ -361,13 +361,13 @@ pub async fn an_ended_job_is_forgotten_on_request_and_its_blobs_are_named(fixtur
     assert_eq!(named, ["input/job/1", "output/job/1"].map(str::to_owned).into());
     assert_eq!((ledger.get(&job.id).await.unwrap(), ledger.input(&job.id).await.unwrap()), (None, None));
     assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Unknown);
-    // A message of a job that was cancelled still waits.
+    // A message of a cancelled job may still wait.
     let cancelled = Job { id: "cancelled".parse().unwrap(), ..job.clone() };
     accept(&*ledger, std::slice::from_ref(&cancelled)).await;
     ledger.cancel(&cancelled.id).await.unwrap();
-    assert_eq!(ledger.forget(&cancelled.id).await.unwrap(), Forgotten::Kept(JobState::Cancelled));
+    assert_eq!(ledger.forget(&cancelled.id).await.unwrap(), Forgotten::Retained(JobState::Cancelled));
     assert_eq!(claim_as(&*ledger, "worker", &cancelled, false).await, Claim::Ended(JobState::Cancelled));
-    // The id is free, and nothing of the former job clings to it.
+    // The id is free, and nothing of the former job is left.
     let dead = ended(fixture, &*ledger, "dead", JobState::Dead).await;
     ledger.forget(&dead.id).await.unwrap();
     accept(&*ledger, &[dead.clone(), job]).await;
@@ -375,7 +375,7 @@ pub async fn an_ended_job_is_forgotten_on_request_and_its_blobs_are_named(fixtur
     assert_eq!(claim(&*ledger, &dead).await.attempt, 1);
 }
 
-pub async fn dead_jobs_are_purged_by_pool_and_state_and_nothing_else_is(fixture: &dyn Fixture) {
+pub async fn only_dead_jobs_of_the_pool_and_state_are_purged(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let elsewhere: PoolName = "elsewhere".parse().unwrap();
     for id in ["a", "b", "c"] {
@@ -401,7 +401,7 @@ pub async fn dead_jobs_are_purged_by_pool_and_state_and_nothing_else_is(fixture:
     assert_eq!(counts(&*ledger).await.queued, 1);
 }
 
-pub async fn a_look_for_risks_changes_nothing(fixture: &dyn Fixture) {
+pub async fn reading_the_risks_changes_nothing(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = ended(fixture, &*ledger, "job", JobState::Dead).await;
     let before = get(&*ledger, &job).await;

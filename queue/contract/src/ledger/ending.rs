@@ -1,8 +1,8 @@
-//! How attempts and jobs end.
+//! The ends of attempts and of jobs.
 
 use super::*;
 
-/// As every answer but that of `get` is.
+/// The record as in every answer except that of `get`.
 fn without_history(record: JobRecord) -> JobRecord {
     JobRecord { history: Vec::new(), ..record }
 }
@@ -16,10 +16,24 @@ pub async fn a_success_keeps_its_output(fixture: &dyn Fixture) {
         let output = Output { media_type: "application/octet-stream".to_owned(), body: Body::Inline(bytes.into()) };
         let before = fixture.now();
         let finished = finish(&*ledger, &lease, Outcome::Succeeded(output.clone())).await;
-        assert_eq!(finished, Finished::Recorded(JobState::Succeeded));
+        assert_eq!(finished, Some(JobState::Succeeded));
         let record = get(&*open(fixture).await, &job).await;
         assert_eq!((record.state, record.output, record.error), (JobState::Succeeded, Some(output), None));
         assert!(record.finished_at.is_some_and(|finished| (before..=fixture.now()).contains(&finished)));
+    }
+}
+
+pub async fn a_finish_returns_the_time_at_which_the_job_ended(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    let outcomes = [success("done"), Outcome::Failed(error("no")), retry(Duration::ZERO), Outcome::Released];
+    for (number, outcome) in outcomes.into_iter().enumerate() {
+        let job = job(fixture, &format!("job-{number}"));
+        accept(&*ledger, std::slice::from_ref(&job)).await;
+        let lease = claim(&*ledger, &job).await;
+        let finished = ledger.finish(vec![Finish { lease, outcome }]).await.unwrap().remove(0);
+        let JobRecord { state, finished_at, .. } = get(&*ledger, &job).await;
+        assert_eq!(finished, Finished::Recorded { state, finished_at });
+        assert_eq!(finished_at.is_some(), state.has_ended());
     }
 }
 
@@ -39,7 +53,7 @@ pub async fn a_failure_keeps_its_error(fixture: &dyn Fixture) {
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let lease = claim(&*ledger, &job).await;
     let finished = finish(&*ledger, &lease, Outcome::Failed(error("größer als gedacht"))).await;
-    assert_eq!(finished, Finished::Recorded(JobState::Failed));
+    assert_eq!(finished, Some(JobState::Failed));
     let record = get(&*ledger, &job).await;
     assert_eq!(
         (record.state, record.error, record.output),
@@ -48,14 +62,14 @@ pub async fn a_failure_keeps_its_error(fixture: &dyn Fixture) {
     assert_eq!(claim_as(&*ledger, "other", &job, true).await, Claim::Ended(JobState::Failed));
 }
 
-pub async fn a_finish_said_twice_is_recorded_once(fixture: &dyn Fixture) {
+pub async fn a_repeated_finish_is_recorded_once(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let lease = claim(&*ledger, &job).await;
     let twice = ["first", "second"].map(|text| Finish { lease: lease.clone(), outcome: success(text) });
     let answers = ledger.finish(twice.to_vec()).await.unwrap();
-    assert_eq!(answers, [Finished::Recorded(JobState::Succeeded), Finished::LeaseLost]);
+    assert_eq!(answers.iter().map(Finished::state).collect::<Vec<_>>(), [Some(JobState::Succeeded), None]);
     assert_eq!(get(&*ledger, &job).await.output, Some(output("first")));
 }
 
@@ -65,11 +79,11 @@ pub async fn a_retry_waits_until_it_is_due(fixture: &dyn Fixture) {
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let lease = claim(&*ledger, &job).await;
     let after = Duration::from_secs(20);
-    assert_eq!(finish(&*ledger, &lease, retry(after)).await, Finished::Recorded(JobState::Retry));
+    assert_eq!(finish(&*ledger, &lease, retry(after)).await, Some(JobState::Retry));
     let record = get(&*ledger, &job).await;
     assert_eq!((record.state, record.attempts, record.error), (JobState::Retry, 1, Some(error("again"))));
     for redelivered in [false, true] {
-        assert_eq!(claim_as(&*ledger, "other", &job, redelivered).await, Claim::Held);
+        assert_eq!(claim_as(&*ledger, "other", &job, redelivered).await, Claim::HeldElsewhere);
     }
     fixture.advance(after / 2).await;
     assert!(due(&*ledger).await.is_empty());
@@ -78,10 +92,10 @@ pub async fn a_retry_waits_until_it_is_due(fixture: &dyn Fixture) {
     assert_eq!(given.job, job);
     ledger.published(&[given.publication]).await.unwrap();
     let answer = claim_as(&*ledger, "other", &given.job, false).await;
-    let Claim::Go { lease: second, alone: false } = answer else { panic!("{answer:?}") };
+    let Claim::Granted { lease: second, alone: false } = answer else { panic!("{answer:?}") };
     assert_eq!(second.attempt, 2);
     assert!(second.fence > lease.fence);
-    assert_eq!(finish(&*ledger, &second, success("done")).await, Finished::Recorded(JobState::Succeeded));
+    assert_eq!(finish(&*ledger, &second, success("done")).await, Some(JobState::Succeeded));
     assert_eq!(get(&*ledger, &job).await.error, None);
 }
 
@@ -90,10 +104,10 @@ pub async fn a_job_out_of_attempts_is_dead(fixture: &dyn Fixture) {
     let job = Job { max_attempts: 2, ..job(fixture, "job") };
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let first = claim(&*ledger, &job).await;
-    assert_eq!(finish(&*ledger, &first, retry(Duration::ZERO)).await, Finished::Recorded(JobState::Retry));
+    assert_eq!(finish(&*ledger, &first, retry(Duration::ZERO)).await, Some(JobState::Retry));
     due(&*ledger).await;
     let second = claim(&*ledger, &job).await;
-    assert_eq!(finish(&*ledger, &second, retry(Duration::ZERO)).await, Finished::Recorded(JobState::Dead));
+    assert_eq!(finish(&*ledger, &second, retry(Duration::ZERO)).await, Some(JobState::Dead));
     let record = get(&*ledger, &job).await;
     assert_eq!((record.state, record.attempts, record.error), (JobState::Dead, 2, Some(error("again"))));
     assert!(due(&*ledger).await.is_empty());
@@ -121,23 +135,23 @@ pub async fn a_job_whose_workers_keep_vanishing_is_dead(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn a_released_job_has_not_been_attempted(fixture: &dyn Fixture) {
+pub async fn a_released_job_is_not_charged_for_the_attempt(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = Job { max_attempts: 1, ..job(fixture, "job") };
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let mut fence = 0;
     for _ in 0..3 {
         let answer = claim_as(&*ledger, "worker", &job, true).await;
-        let Claim::Go { lease, alone: false } = answer else { panic!("{answer:?}") };
+        let Claim::Granted { lease, alone: false } = answer else { panic!("{answer:?}") };
         assert_eq!(lease.attempt, 1);
         assert!(lease.fence > fence);
         fence = lease.fence;
-        assert_eq!(finish(&*ledger, &lease, Outcome::Released).await, Finished::Recorded(JobState::Queued));
+        assert_eq!(finish(&*ledger, &lease, Outcome::Released).await, Some(JobState::Queued));
         let record = get(&*ledger, &job).await;
         assert_eq!((record.state, record.attempts), (JobState::Queued, 0));
-        assert_eq!(finish(&*ledger, &lease, success("late")).await, Finished::LeaseLost);
+        assert_eq!(finish(&*ledger, &lease, success("late")).await, None);
     }
-    // Its delivery went back to the broker: nobody has to publish it.
+    // Its delivery was requeued, so it need not be published.
     fixture.advance(PUBLISH_TIMEOUT * 2).await;
     assert!(due(&*ledger).await.is_empty());
 }
@@ -156,7 +170,7 @@ pub async fn a_job_past_its_deadline_expires_at_its_claim(fixture: &dyn Fixture)
         assert!(record.error.is_some() && record.finished_at.is_some());
     }
     // It was started in time.
-    assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
+    assert_eq!(finish(&*ledger, &lease, success("done")).await, Some(JobState::Succeeded));
 }
 
 pub async fn a_job_is_cancelled_in_every_open_state(fixture: &dyn Fixture) {
@@ -177,25 +191,25 @@ pub async fn a_job_is_cancelled_in_every_open_state(fixture: &dyn Fixture) {
     assert!(due(&*ledger).await.is_empty());
 }
 
-pub async fn cancelling_an_unknown_job_is_nothing(fixture: &dyn Fixture) {
+pub async fn cancelling_an_unknown_job_returns_no_record(fixture: &dyn Fixture) {
     let (ledger, id) = (open(fixture).await, "unknown".parse().unwrap());
     assert_eq!(ledger.cancel(&id).await.unwrap(), None);
     assert_eq!(ledger.get(&id).await.unwrap(), None);
 }
 
-pub async fn a_job_cancelled_while_leased_takes_no_result(fixture: &dyn Fixture) {
+pub async fn a_job_cancelled_while_leased_rejects_its_result(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let lease = claim(&*ledger, &job).await;
     ledger.cancel(&job.id).await.unwrap();
     assert_eq!(ledger.renew(std::slice::from_ref(&lease), LEASE).await.unwrap(), [false]);
-    assert_eq!(finish(&*ledger, &lease, success("late")).await, Finished::LeaseLost);
+    assert_eq!(finish(&*ledger, &lease, success("late")).await, None);
     let record = get(&*ledger, &job).await;
     assert_eq!((record.state, record.output), (JobState::Cancelled, None));
 }
 
-pub async fn what_has_ended_never_changes(fixture: &dyn Fixture) {
+pub async fn an_ended_job_never_changes(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let deadline_at = Some(fixture.now() + Duration::from_secs(5));
     let [done, failed, cancelled, dead] =
@@ -223,14 +237,14 @@ pub async fn what_has_ended_never_changes(fixture: &dyn Fixture) {
         }
         let lease = Lease { id: job.id.clone(), ..lease.clone() };
         for outcome in [success("wrong"), Outcome::Failed(error("wrong")), retry(Duration::ZERO), Outcome::Released] {
-            assert_eq!(finish(&*ledger, &lease, outcome).await, Finished::LeaseLost);
+            assert_eq!(finish(&*ledger, &lease, outcome).await, None);
         }
         assert_eq!(ledger.renew(&[lease], LEASE).await.unwrap(), [false]);
         let told = without_history(record.clone());
         assert_eq!(ledger.cancel(&job.id).await.unwrap(), Some(told.clone()));
         ledger.published(&[Publication::first(job.id.clone())]).await.unwrap();
         let answers = ledger.submit(std::slice::from_ref(job)).await.unwrap();
-        assert_eq!(answers, [Submitted::Known { record: Box::new(told), publish: None }]);
+        assert_eq!(answers, [Submitted::Existing { record: Box::new(told), publish: None }]);
         fixture.advance(PUBLISH_TIMEOUT * 2).await;
         assert!(due(&*ledger).await.is_empty());
         assert_eq!(get(&*ledger, job).await, record);

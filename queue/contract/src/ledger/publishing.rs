@@ -1,4 +1,4 @@
-//! What must be published again.
+//! Jobs that must be published again.
 
 use super::*;
 
@@ -9,7 +9,7 @@ pub async fn a_published_job_is_not_due(fixture: &dyn Fixture) {
     assert!(due(&*ledger).await.is_empty());
 }
 
-pub async fn a_job_whose_publication_nobody_confirmed_is_due_with_its_input(fixture: &dyn Fixture) {
+pub async fn a_job_with_an_unconfirmed_publication_is_due_with_its_input(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let mut submitted = job(fixture, "job");
     submitted.trace_parent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
@@ -42,7 +42,7 @@ pub async fn a_due_job_is_given_to_one_caller_only(fixture: &dyn Fixture) {
     assert_eq!(given.len(), 50);
 }
 
-pub async fn a_due_job_that_nobody_publishes_is_due_again(fixture: &dyn Fixture) {
+pub async fn a_due_job_that_is_not_published_is_due_again(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     ledger.submit(&jobs(fixture, 1)).await.unwrap();
     let mut fences = Vec::new();
@@ -55,7 +55,7 @@ pub async fn a_due_job_that_nobody_publishes_is_due_again(fixture: &dyn Fixture)
     assert!(fences.is_sorted_by(|one, next| one < next), "{fences:?}");
 }
 
-pub async fn due_gives_no_more_than_its_limit(fixture: &dyn Fixture) {
+pub async fn due_returns_no_more_than_its_limit(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     ledger.submit(&jobs(fixture, 5)).await.unwrap();
     fixture.advance(PUBLISH_TIMEOUT * 2).await;

@@ -1,4 +1,4 @@
-//! Opening a job's record.
+//! Opening the record of a job.
 
 use super::*;
 
@@ -29,7 +29,7 @@ pub async fn a_submitted_job_is_queued_with_every_field_intact(fixture: &dyn Fix
     assert_eq!(get(&*open(fixture).await, &job).await, expected);
 }
 
-pub async fn an_unknown_job_is_nothing(fixture: &dyn Fixture) {
+pub async fn an_unknown_job_has_no_record(fixture: &dyn Fixture) {
     assert_eq!(open(fixture).await.get(&"unknown".parse().unwrap()).await.unwrap(), None);
 }
 
@@ -38,16 +38,16 @@ pub async fn submitting_twice_is_one_job(fixture: &dyn Fixture) {
     let job = job(fixture, "job");
     one.submit(std::slice::from_ref(&job)).await.unwrap();
     let record = get(&*one, &job).await;
-    // What does not belong to its identity may differ: the first submission counts.
+    // Fields outside its identity may differ: the first submission counts.
     let again = Job { max_attempts: 9, created_at: job.created_at + Duration::from_secs(1), ..job.clone() };
     let publish = Some(Publication::first(job.id.clone()));
-    let known = Submitted::Known { record: Box::new(record.clone()), publish };
+    let known = Submitted::Existing { record: Box::new(record.clone()), publish };
     assert_eq!(another.submit(std::slice::from_ref(&again)).await.unwrap(), [known]);
     assert_eq!(get(&*one, &job).await, record);
 
     let fresh = Job { id: "fresh".parse().unwrap(), ..job };
     let answers = one.submit(&[fresh.clone(), fresh]).await.unwrap();
-    assert!(matches!(&answers[..], [Submitted::New, Submitted::Known { .. }]), "{answers:?}");
+    assert!(matches!(&answers[..], [Submitted::New, Submitted::Existing { .. }]), "{answers:?}");
 }
 
 pub async fn submitting_the_same_id_with_another_pool_or_input_is_a_conflict(fixture: &dyn Fixture) {
@@ -64,18 +64,18 @@ pub async fn submitting_the_same_id_with_another_pool_or_input_is_a_conflict(fix
     assert_eq!(ledger.submit(&others).await.unwrap(), vec![Submitted::Conflict; 4]);
     assert_eq!(get(&*ledger, &first).await.pool, first.pool);
 
-    // Each submission puts its own object; the bytes are what counts.
+    // Each submission stores its own object; the identity is the digest of the bytes.
     by_reference.input.body = blob("input/big/2", "ab");
     let answers = ledger.submit(&[by_reference]).await.unwrap();
-    assert!(matches!(&answers[..], [Submitted::Known { .. }]), "{answers:?}");
+    assert!(matches!(&answers[..], [Submitted::Existing { .. }]), "{answers:?}");
 }
 
-pub async fn a_job_known_to_be_published_need_not_be_published_again(fixture: &dyn Fixture) {
+pub async fn a_job_with_a_confirmed_publication_need_not_be_published_again(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;
     let publish = |answers: Vec<Submitted>| match answers.into_iter().next() {
-        Some(Submitted::Known { publish, .. }) => publish,
+        Some(Submitted::Existing { publish, .. }) => publish,
         other => panic!("not known: {other:?}"),
     };
     assert_eq!(publish(ledger.submit(std::slice::from_ref(&job)).await.unwrap()), None);
@@ -85,17 +85,17 @@ pub async fn a_job_known_to_be_published_need_not_be_published_again(fixture: &d
     assert_eq!(publish(ledger.submit(&[job]).await.unwrap()), None);
 }
 
-pub async fn answers_come_in_the_order_of_the_questions(fixture: &dyn Fixture) {
+pub async fn answers_come_in_the_order_of_the_requests(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let [a, b, c] = ["a", "b", "c"].map(|id| job(fixture, id));
     accept(&*ledger, std::slice::from_ref(&b)).await;
     let answers = ledger.submit(&[c.clone(), b.clone(), a.clone()]).await.unwrap();
-    assert!(matches!(&answers[..], [Submitted::New, Submitted::Known { .. }, Submitted::New]), "{answers:?}");
+    assert!(matches!(&answers[..], [Submitted::New, Submitted::Existing { .. }, Submitted::New]), "{answers:?}");
 
     ledger.cancel(&b.id).await.unwrap();
     let requests = [&a, &b, &c].map(|job| ClaimRequest::new(job.clone(), false));
     let claims = ledger.claim(&WorkerId::new("worker"), requests.to_vec(), LEASE).await.unwrap();
-    let [Claim::Go { lease: first, .. }, Claim::Ended(JobState::Cancelled), Claim::Go { lease: third, .. }] =
+    let [Claim::Granted { lease: first, .. }, Claim::Ended(JobState::Cancelled), Claim::Granted { lease: third, .. }] =
         &claims[..]
     else {
         panic!("{claims:?}")
@@ -107,9 +107,10 @@ pub async fn answers_come_in_the_order_of_the_questions(fixture: &dyn Fixture) {
     assert_eq!(ledger.renew(&leases, LEASE).await.unwrap(), [true, false, true]);
     let finishes = [(third, success("c")), (&lost, success("b")), (first, Outcome::Failed(error("a")))];
     let finishes = finishes.map(|(lease, outcome)| Finish { lease: lease.clone(), outcome });
+    let finished = ledger.finish(finishes.to_vec()).await.unwrap();
     assert_eq!(
-        ledger.finish(finishes.to_vec()).await.unwrap(),
-        [Finished::Recorded(JobState::Succeeded), Finished::LeaseLost, Finished::Recorded(JobState::Failed)]
+        finished.iter().map(Finished::state).collect::<Vec<_>>(),
+        [Some(JobState::Succeeded), None, Some(JobState::Failed)]
     );
 }
 

@@ -1,15 +1,15 @@
-//! Suspects: jobs whose holder vanished, and what they are charged for.
+//! Suspects: jobs whose worker vanished, and the attempts that count.
 
 use super::*;
 
-/// How a ledger learns that a holder vanished.
+/// How a ledger detects that a worker vanished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// The broker delivers the job again.
     Redelivered,
-    /// Somebody else claims it after its lease ran out.
+    /// Another worker claims it after its lease has expired.
     TakenOver,
-    /// Its lease ran out, and it was published again.
+    /// Its lease expires, and it is published again.
     Due,
 }
 
@@ -24,15 +24,15 @@ async fn vanish(fixture: &dyn Fixture, ledger: &dyn Ledger, way: Way) {
     }
 }
 
-/// Claims a job that must be a suspect by now.
+/// Claims a job that must be a suspect.
 async fn claim_suspect(ledger: &dyn Ledger, job: &Job, redelivered: bool) -> Lease {
     match claim_as(ledger, "doomed", job, redelivered).await {
-        Claim::Go { lease, alone: true } => lease,
+        Claim::Granted { lease, alone: true } => lease,
         other => panic!("not granted to be run alone: {other:?}"),
     }
 }
 
-/// A job of two attempts whose first holder vanished in this way.
+/// A job with two attempts whose first worker vanished in this way.
 async fn suspect(fixture: &dyn Fixture, ledger: &dyn Ledger, way: Way) -> Job {
     let suspect = Job { max_attempts: 2, ..job(fixture, &format!("{way:?}")) };
     accept(ledger, std::slice::from_ref(&suspect)).await;
@@ -51,7 +51,7 @@ pub async fn a_suspect_that_was_never_begun_is_not_charged_when_its_holder_vanis
             vanish(fixture, &*ledger, way).await;
         }
         let lease = claim_suspect(&*ledger, &suspect, way == Way::Redelivered).await;
-        assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
+        assert_eq!(finish(&*ledger, &lease, success("done")).await, Some(JobState::Succeeded));
         assert_eq!(get(&*ledger, &suspect).await.attempts, 2);
     }
 }
@@ -62,7 +62,7 @@ pub async fn a_suspect_that_was_begun_is_charged(fixture: &dyn Fixture) {
         let suspect = suspect(fixture, &*ledger, way).await;
         let lease = claim_suspect(&*ledger, &suspect, way == Way::Redelivered).await;
         assert_eq!(lease.attempt, 2);
-        // Saying it twice charges once.
+        // A repeated call charges once.
         assert!(ledger.begin(&lease).await.unwrap());
         assert!(ledger.begin(&lease).await.unwrap());
         vanish(fixture, &*ledger, way).await;
@@ -72,14 +72,14 @@ pub async fn a_suspect_that_was_begun_is_charged(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn begin_says_when_the_lease_is_lost(fixture: &dyn Fixture) {
+pub async fn begin_reports_a_lost_lease(fixture: &dyn Fixture) {
     let (one, another) = (open(fixture).await, open(fixture).await);
     let job = job(fixture, "job");
     accept(&*one, std::slice::from_ref(&job)).await;
     let stale = claim(&*one, &job).await;
     assert!(one.begin(&stale).await.unwrap());
     let lease = claim_suspect(&*another, &job, true).await;
-    // What the former holder says does not begin the attempt of the new one.
+    // A call with the former lease does not begin the new attempt.
     assert!(!one.begin(&stale).await.unwrap());
     let next = claim_suspect(&*another, &job, true).await;
     assert_eq!((next.attempt, another.begin(&lease).await.unwrap()), (2, false));
@@ -95,13 +95,13 @@ pub async fn a_killer_ends_dead_and_an_innocent_beside_it_stays_claimable(fixtur
     let innocent = Job { max_attempts: 2, ..job(fixture, "innocent") };
     accept(&*ledger, std::slice::from_ref(&innocent)).await;
     let mut lease = claim(&*ledger, &innocent).await;
-    // However many killers it meets.
+    // The number of killers beside it does not matter.
     for killer in jobs(fixture, 3) {
         accept(&*ledger, std::slice::from_ref(&killer)).await;
         let mut crashes = 0;
         let ended = loop {
             match claim_as(&*ledger, "doomed", &killer, crashes > 0).await {
-                Claim::Go { lease, alone } => assert!(!alone || ledger.begin(&lease).await.unwrap()),
+                Claim::Granted { lease, alone } => assert!(!alone || ledger.begin(&lease).await.unwrap()),
                 other => break other,
             }
             crashes += 1;
@@ -111,5 +111,5 @@ pub async fn a_killer_ends_dead_and_an_innocent_beside_it_stays_claimable(fixtur
         assert_eq!(get(&*ledger, &killer).await.attempts, killer.max_attempts);
     }
     assert_eq!(lease.attempt, 2);
-    assert_eq!(finish(&*ledger, &lease, success("done")).await, Finished::Recorded(JobState::Succeeded));
+    assert_eq!(finish(&*ledger, &lease, success("done")).await, Some(JobState::Succeeded));
 }

@@ -1,4 +1,4 @@
-//! Who waits for a job to end.
+//! Watches, which wait for the end of a job.
 
 use super::*;
 
@@ -15,7 +15,7 @@ pub async fn a_watch_ends_with_the_job(fixture: &dyn Fixture) {
     assert_eq!(seen.last(), Some(&get(&*ledger, &job).await));
 }
 
-pub async fn a_watch_sees_an_ending_that_another_process_wrote(fixture: &dyn Fixture) {
+pub async fn a_watch_returns_an_ending_that_another_process_wrote(fixture: &dyn Fixture) {
     let (one, another) = (open(fixture).await, open(fixture).await);
     let jobs = jobs(fixture, 100);
     accept(&*one, &jobs).await;
@@ -46,7 +46,7 @@ pub async fn a_watch_of_an_unknown_job_is_empty(fixture: &dyn Fixture) {
     assert!(soon(watch.next()).await.is_none());
 }
 
-pub async fn many_watchers_each_see_their_own_job_end(fixture: &dyn Fixture) {
+pub async fn each_of_many_watches_returns_the_ending_of_its_own_job(fixture: &dyn Fixture) {
     let (one, another) = (open(fixture).await, open(fixture).await);
     let jobs = jobs(fixture, 50);
     accept(&*one, &jobs).await;
@@ -64,7 +64,7 @@ pub async fn many_watchers_each_see_their_own_job_end(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn a_watch_that_was_dropped_disturbs_nobody(fixture: &dyn Fixture) {
+pub async fn a_dropped_watch_does_not_disturb_others(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
     accept(&*ledger, std::slice::from_ref(&job)).await;

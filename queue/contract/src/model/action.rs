@@ -1,33 +1,33 @@
-//! What may happen next.
+//! The actions.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use queue::Class;
 
-/// One step. An index picks from what there is at that moment; where there is nothing, nothing happens.
+/// One action. An index selects one of the existing items; without items the action does nothing.
 #[derive(Debug, Clone)]
 pub(super) enum Action {
     Submit(Terms),
     Resubmit(Index),
-    /// By a producer that does not know the ledger.
+    /// By an outside producer, which does not use the ledger.
     PublishUnknown(Terms),
     Publish(Index),
     Confirm(Index),
     Receive(usize),
     Claim(Index),
-    /// What a worker says before it runs a suspect; said of others too.
+    /// The call before a suspect runs; the model makes it for other jobs too.
     Begin(Index),
     Renew(Index),
-    Finish(Index, Ending),
-    SettleDone(Index),
-    SettleAgain(Index),
+    Finish(Index, AttemptEnd),
+    Acknowledge(Index),
+    RequeueDelivery(Index),
     Drop(Index),
     Cancel(Index),
     Requeue(Index),
-    Due(Care),
+    Due(Progress),
     Advance(u64),
-    /// The broker takes the living consumer for dead.
+    /// The broker takes the live consumer for dead.
     GiveUp,
     Crash,
     Reopen,
@@ -41,17 +41,17 @@ pub(super) struct Terms {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Ending {
+pub(super) enum AttemptEnd {
     Succeed,
     Fail,
     Retry(u64),
     Release,
 }
 
-/// How far whoever publishes what is due comes with it.
+/// How far the process that took the due jobs gets.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Care {
-    Forgets,
+pub(super) enum Progress {
+    Takes,
     Publishes,
     Confirms,
 }
@@ -70,12 +70,12 @@ impl Action {
             4 => index().prop_map(Self::Begin),
             1 => index().prop_map(Self::Renew),
             8 => (index(), ending()).prop_map(|(lease, ending)| Self::Finish(lease, ending)),
-            6 => index().prop_map(Self::SettleDone),
-            2 => index().prop_map(Self::SettleAgain),
+            6 => index().prop_map(Self::Acknowledge),
+            2 => index().prop_map(Self::RequeueDelivery),
             2 => index().prop_map(Self::Drop),
             1 => index().prop_map(Self::Cancel),
             2 => index().prop_map(Self::Requeue),
-            4 => prop_oneof![Just(Care::Forgets), Just(Care::Publishes), Just(Care::Confirms)].prop_map(Self::Due),
+            4 => prop_oneof![Just(Progress::Takes), Just(Progress::Publishes), Just(Progress::Confirms)].prop_map(Self::Due),
             4 => prop_oneof![Just(1), Just(11), Just(31)].prop_map(Self::Advance),
             1 => Just(Self::GiveUp),
             1 => Just(Self::Crash),
@@ -94,11 +94,11 @@ fn terms() -> impl Strategy<Value = Terms> {
     })
 }
 
-fn ending() -> impl Strategy<Value = Ending> {
+fn ending() -> impl Strategy<Value = AttemptEnd> {
     prop_oneof![
-        3 => Just(Ending::Succeed),
-        1 => Just(Ending::Fail),
-        2 => prop_oneof![Just(0), Just(20)].prop_map(Ending::Retry),
-        2 => Just(Ending::Release),
+        3 => Just(AttemptEnd::Succeed),
+        1 => Just(AttemptEnd::Fail),
+        2 => prop_oneof![Just(0), Just(20)].prop_map(AttemptEnd::Retry),
+        2 => Just(AttemptEnd::Release),
     ]
 }

@@ -1,4 +1,4 @@
-//! The same steps on the model and on the real thing.
+//! Runs the same actions on the model and on the backend.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::sample::Index;
 
-use super::action::{Action, Care, Ending, Terms};
-use super::world::{Claimed, Entry, FAILED, Known, Place, World};
+use super::action::{Action, AttemptEnd, Progress, Terms};
+use super::world::{Claimed, Entry, FAILED, ModelJob, Place, World};
 use crate::{Fixture, LEASE, PUBLISH_TIMEOUT, job, pool, soon};
 use queue::{
     Backend, Body, Claim, ClaimRequest, Consumer, Delivery, Finish, Finished, Job, JobCounts, JobError, JobRecord,
@@ -20,20 +20,20 @@ pub(super) struct Run {
     backend: Backend,
     consumer: Arc<dyn Consumer>,
     world: World,
-    held: Vec<Held>,
+    held: Vec<HeldDelivery>,
     leases: Vec<Granted>,
     publications: Vec<(usize, Publication)>,
     ended: HashMap<usize, JobRecord>,
     finishes: usize,
 }
 
-struct Held {
+struct HeldDelivery {
     delivery: Delivery,
     message: usize,
     count: u32,
     is_claimed: bool,
-    /// What a worker needs to know before it may settle as done.
-    is_dealt_with: bool,
+    /// The result is recorded or not needed, so a worker may acknowledge it.
+    may_be_acknowledged: bool,
 }
 
 struct Granted {
@@ -110,12 +110,13 @@ impl Run {
                     self.finish(index, ending).await;
                 }
             }
-            Action::SettleDone(index) => {
-                if let Some(index) = pick(index, self.held.len()).filter(|index| self.held[*index].is_dealt_with) {
+            Action::Acknowledge(index) => {
+                if let Some(index) = pick(index, self.held.len()).filter(|index| self.held[*index].may_be_acknowledged)
+                {
                     self.settle(index, Settlement::Ack).await;
                 }
             }
-            Action::SettleAgain(index) => {
+            Action::RequeueDelivery(index) => {
                 if let Some(index) = pick(index, self.held.len()) {
                     self.settle(index, Settlement::Requeue).await;
                 }
@@ -143,7 +144,7 @@ impl Run {
                     }
                 }
             }
-            Action::Due(care) => self.due(care).await,
+            Action::Due(progress) => self.due(progress).await,
             Action::Advance(seconds) => self.fixture.advance(Duration::from_secs(seconds)).await,
             Action::GiveUp => {
                 self.flush().await;
@@ -163,13 +164,13 @@ impl Run {
             deadline_at: terms.deadline_seconds.map(|seconds| self.fixture.now() + Duration::from_secs(seconds)),
             ..job(&*self.fixture, &format!("job-{number}"))
         };
-        self.world.jobs.push(Known { job, entry: None, is_published: false });
+        self.world.jobs.push(ModelJob { job, entry: None, is_published: false });
         number
     }
 
     async fn submit(&mut self, terms: Terms) {
         let number = self.add(terms);
-        let Known { job, entry, .. } = &mut self.world.jobs[number];
+        let ModelJob { job, entry, .. } = &mut self.world.jobs[number];
         *entry = Some(Entry::open(job, Some(self.fixture.now() + PUBLISH_TIMEOUT)));
         let job = job.clone();
         assert_eq!(self.backend.ledger.submit(&[job]).await.unwrap(), [Submitted::New]);
@@ -177,9 +178,9 @@ impl Run {
 
     async fn resubmit(&mut self, index: Index) {
         let Some(number) = pick(index, self.world.jobs.len()) else { return };
-        let Known { job, entry: Some(entry), .. } = &self.world.jobs[number] else { return };
+        let ModelJob { job, entry: Some(entry), .. } = &self.world.jobs[number] else { return };
         let answer = self.backend.ledger.submit(std::slice::from_ref(job)).await.unwrap().remove(0);
-        let Submitted::Known { record, publish } = answer else { panic!("{} is known: {answer:?}", job.id) };
+        let Submitted::Existing { record, publish } = answer else { panic!("{} is known: {answer:?}", job.id) };
         assert_eq!(record.state, entry.state);
         let unpublished = entry.state == JobState::Queued && entry.due_at.is_some();
         assert_eq!(publish.as_ref().map(|publication| publication.fence), unpublished.then_some(entry.fence));
@@ -200,7 +201,7 @@ impl Run {
         if expected.is_empty() {
             return;
         }
-        // What was dropped is back by now.
+        // Dropped deliveries are requeued by now.
         self.flush().await;
         let received = soon(self.consumer.receive(max)).await.unwrap();
         assert_eq!(received.len(), expected.len());
@@ -208,82 +209,82 @@ impl Run {
             let (job, count) = (self.world.messages[message].job, self.world.messages[message].deliveries);
             assert_eq!(delivery.job, self.world.jobs[job].job);
             assert_eq!(delivery.redelivered, count > 1);
-            self.held.push(Held { delivery, message, count, is_claimed: false, is_dealt_with: false });
+            self.held.push(HeldDelivery { delivery, message, count, is_claimed: false, may_be_acknowledged: false });
         }
     }
 
     async fn claim(&mut self, index: usize) {
-        let Held { delivery, message, count, .. } = &self.held[index];
+        let HeldDelivery { delivery, message, count, .. } = &self.held[index];
         let (message, count) = (*message, *count);
         let job = self.world.messages[message].job;
         let expected = self.world.claim(job, delivery.redelivered, self.fixture.now());
         let request = ClaimRequest::new(delivery.job.clone(), delivery.redelivered);
         let (worker, requests) = (WorkerId::new("worker"), vec![request]);
         let answers = self.backend.ledger.claim(&worker, requests.clone(), LEASE).await.unwrap();
-        // As after a lost answer: it changes nothing.
+        // A repetition, as after a lost answer, changes nothing.
         assert_eq!(self.backend.ledger.claim(&worker, requests, LEASE).await.unwrap(), answers);
         self.held[index].is_claimed = true;
         match answers.into_iter().next().unwrap() {
-            Claim::Go { lease, alone } => {
-                assert_eq!(Claimed::Go { fence: lease.fence, attempt: lease.attempt, alone }, expected);
+            Claim::Granted { lease, alone } => {
+                assert_eq!(Claimed::Granted { fence: lease.fence, attempt: lease.attempt, alone }, expected);
                 self.leases.push(Granted { job, lease, message, count });
             }
             Claim::Ended(state) => {
                 assert_eq!(Claimed::Ended(state), expected);
-                self.held[index].is_dealt_with = true;
+                self.held[index].may_be_acknowledged = true;
             }
-            Claim::Held => {
-                assert_eq!(Claimed::Held, expected);
-                self.held[index].is_dealt_with = true;
+            Claim::HeldElsewhere => {
+                assert_eq!(Claimed::HeldElsewhere, expected);
+                self.held[index].may_be_acknowledged = true;
             }
         }
     }
 
-    async fn finish(&mut self, index: usize, ending: Ending) {
+    async fn finish(&mut self, index: usize, ending: AttemptEnd) {
         let Granted { job, lease, message, count } = self.leases.swap_remove(index);
         self.finishes += 1;
         let text = format!("result {} of {}", self.finishes, lease.id);
         let expected = self.world.finish(job, lease.fence, ending, &text, self.fixture.now());
         let error = JobError { kind: FAILED.to_owned(), message: text.clone() };
         let outcome = match ending {
-            Ending::Succeed => success(&text),
-            Ending::Fail => Outcome::Failed(error),
-            Ending::Retry(seconds) => Outcome::Retry { error, after: Duration::from_secs(seconds) },
-            Ending::Release => Outcome::Released,
+            AttemptEnd::Succeed => success(&text),
+            AttemptEnd::Fail => Outcome::Failed(error),
+            AttemptEnd::Retry(seconds) => Outcome::Retry { error, after: Duration::from_secs(seconds) },
+            AttemptEnd::Release => Outcome::Released,
         };
         let answers = self.backend.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
-        assert_eq!(answers, [expected.map_or(Finished::LeaseLost, Finished::Recorded)]);
+        assert_eq!(answers.iter().map(Finished::state).collect::<Vec<_>>(), [expected]);
         if expected != Some(JobState::Queued) {
-            let its_own = |held: &&mut Held| (held.message, held.count) == (message, count);
+            let its_own = |held: &&mut HeldDelivery| (held.message, held.count) == (message, count);
             if let Some(held) = self.held.iter_mut().find(its_own) {
-                held.is_dealt_with = true;
+                held.may_be_acknowledged = true;
             }
         }
     }
 
     async fn settle(&mut self, index: usize, how: Settlement) {
-        let Held { delivery, message, count, .. } = self.held.swap_remove(index);
+        let HeldDelivery { delivery, message, count, .. } = self.held.swap_remove(index);
         self.world.settle(message, count, if how == Settlement::Ack { Place::Gone } else { Place::Waiting });
         self.consumer.settle(vec![(delivery, how)]).await.unwrap();
     }
 
-    async fn due(&mut self, care: Care) {
+    async fn due(&mut self, progress: Progress) {
         let expected = self.world.take_due(self.fixture.now());
         let given = self.backend.ledger.due(1_000).await.unwrap();
         assert_eq!(given.len(), expected.len());
         for (job, fence) in expected {
             let publication = Publication { id: self.world.jobs[job].job.id.clone(), fence };
             let due = given.iter().find(|due| due.publication == publication).unwrap();
-            let Known { job: known, entry, .. } = &self.world.jobs[job];
+            let ModelJob { job: known, entry, .. } = &self.world.jobs[job];
             let deadline_at = entry.as_ref().and_then(|entry| entry.deadline_at);
             assert_eq!(due.job, Job { deadline_at, ..known.clone() });
-            match care {
-                Care::Forgets => {}
-                Care::Publishes => {
+            match progress {
+                Progress::Takes => {}
+                Progress::Publishes => {
                     self.publish(job).await;
                     self.publications.push((job, publication));
                 }
-                Care::Confirms => {
+                Progress::Confirms => {
                     self.publish(job).await;
                     self.world.confirm(job, fence);
                     self.backend.ledger.published(&[publication]).await.unwrap();
@@ -292,7 +293,7 @@ impl Run {
         }
     }
 
-    /// Ends the process and starts another; all it held is lost to it.
+    /// Ends the process and starts another one, which holds nothing.
     async fn reopen(&mut self, crash: bool) {
         if crash {
             self.fixture.kill(self.backend.clone()).await;
@@ -310,7 +311,7 @@ impl Run {
         self.world.give_up_on_consumers();
     }
 
-    /// Everything this process has asked for in the background is done when this returns.
+    /// Returns when the background writes of this process are done.
     async fn flush(&self) {
         self.backend.roster.leave(&WorkerId::new("nobody")).await.unwrap();
     }
@@ -341,11 +342,11 @@ impl Run {
         }
         let backlog = depth.waiting() + depth.in_flight.unwrap().max(open.leased) + open.retry;
         let is_open =
-            |known: &Known| known.is_published && known.entry.as_ref().is_none_or(|entry| !entry.state.has_ended());
+            |known: &ModelJob| known.is_published && known.entry.as_ref().is_none_or(|entry| !entry.state.has_ended());
         assert!(backlog > 0 || !self.world.jobs.iter().any(is_open));
     }
 
-    /// From here on everything works: every job must end.
+    /// Without further faults every job must end.
     pub(super) async fn drain(mut self) {
         self.leases.clear();
         let numbers: Vec<usize> = (0..self.held.len()).rev().collect();
@@ -354,13 +355,13 @@ impl Run {
         }
         for _ in 0..5 {
             self.fixture.advance(LEASE + PUBLISH_TIMEOUT).await;
-            self.due(Care::Confirms).await;
+            self.due(Progress::Confirms).await;
             while self.world.waiting_by_class() != [0; 3] {
                 self.receive(100).await;
                 for index in (0..self.held.len()).rev() {
                     self.claim(index).await;
                     while !self.leases.is_empty() {
-                        self.finish(0, Ending::Succeed).await;
+                        self.finish(0, AttemptEnd::Succeed).await;
                     }
                     self.settle(index, Settlement::Ack).await;
                 }

@@ -1,24 +1,24 @@
-//! What should be the case: broker and ledger as plain data.
+//! The expected state: broker and ledger as plain data.
 
 use jiff::Timestamp;
 
-use super::action::Ending;
+use super::action::AttemptEnd;
 use crate::{LEASE, PUBLISH_TIMEOUT};
 use queue::{Job, JobCounts, JobRecord, JobState, Requeued};
 
-/// The type of error of an attempt that a worker says has failed.
+/// The kind of error of an attempt that failed.
 pub(super) const FAILED: &str = "model_error";
 
 #[derive(Default)]
 pub(super) struct World {
-    pub(super) jobs: Vec<Known>,
+    pub(super) jobs: Vec<ModelJob>,
     /// In the order of publication.
     pub(super) messages: Vec<Message>,
 }
 
-pub(super) struct Known {
+pub(super) struct ModelJob {
     pub(super) job: Job,
-    /// `None`: the ledger has not heard of it yet.
+    /// `None`: the ledger has no record of it.
     pub(super) entry: Option<Entry>,
     pub(super) is_published: bool,
 }
@@ -29,14 +29,14 @@ pub(super) struct Entry {
     pub(super) attempts: u32,
     pub(super) fence: u64,
     pub(super) is_lost: bool,
-    /// The attempt counts even if its holder vanishes.
+    /// The attempt counts even if its worker vanishes.
     pub(super) is_begun: bool,
     pub(super) due_at: Option<Timestamp>,
     pub(super) deadline_at: Option<Timestamp>,
-    /// Number and type of error of each failed attempt that counted.
+    /// The number and the kind of error of each failed attempt that counted.
     pub(super) history: Vec<(u32, &'static str)>,
     pub(super) output: Option<String>,
-    /// How many times.
+    /// The number of endings.
     pub(super) ended: u64,
 }
 
@@ -55,9 +55,9 @@ pub(super) enum Place {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Claimed {
-    Go { fence: u64, attempt: u32, alone: bool },
+    Granted { fence: u64, attempt: u32, alone: bool },
     Ended(JobState),
-    Held,
+    HeldElsewhere,
 }
 
 impl World {
@@ -66,7 +66,7 @@ impl World {
         self.messages.push(Message { job, deliveries: 0, place: Place::Waiting });
     }
 
-    /// Hands out up to `max` messages, in the order in which they must come.
+    /// Delivers up to `max` messages in the expected order.
     pub(super) fn receive(&mut self, max: usize) -> Vec<usize> {
         let mut waiting: Vec<usize> =
             (0..self.messages.len()).filter(|seq| self.messages[*seq].place == Place::Waiting).collect();
@@ -79,7 +79,7 @@ impl World {
         waiting
     }
 
-    /// Moves a message, if it is still in that very delivery.
+    /// Moves a message if this delivery of it is the current one.
     pub(super) fn settle(&mut self, message: usize, delivery: u32, place: Place) {
         let message = &mut self.messages[message];
         if message.place == Place::Held && message.deliveries == delivery {
@@ -116,7 +116,7 @@ impl World {
         counts
     }
 
-    /// Whether an accepted job is either over or in the backlog, by itself.
+    /// Whether an accepted job has ended or counts in the backlog.
     pub(super) fn is_accounted_for(&self, job: usize) -> bool {
         let known = &self.jobs[job];
         let in_ledger = known.entry.as_ref().is_some_and(|entry| {
@@ -137,13 +137,15 @@ impl World {
     }
 
     pub(super) fn claim(&mut self, job: usize, redelivered: bool, now: Timestamp) -> Claimed {
-        let Known { job, entry, .. } = &mut self.jobs[job];
+        let ModelJob { job, entry, .. } = &mut self.jobs[job];
         let entry = entry.get_or_insert_with(|| Entry::open(job, None));
         match entry.state {
             JobState::Queued => {}
-            JobState::Leased if !redelivered && entry.due_at.is_some_and(|until| until > now) => return Claimed::Held,
+            JobState::Leased if !redelivered && entry.due_at.is_some_and(|until| until > now) => {
+                return Claimed::HeldElsewhere;
+            }
             JobState::Leased => entry.lose_holder(),
-            JobState::Retry => return Claimed::Held,
+            JobState::Retry => return Claimed::HeldElsewhere,
             ended => return Claimed::Ended(ended),
         }
         let over = match (entry.deadline_at.is_some_and(|deadline| deadline < now), entry.attempts >= job.max_attempts)
@@ -161,7 +163,7 @@ impl World {
         entry.is_begun = !entry.is_lost;
         entry.fence += 1;
         entry.due_at = Some(now + LEASE);
-        Claimed::Go { fence: entry.fence, attempt: entry.attempts, alone: entry.is_lost }
+        Claimed::Granted { fence: entry.fence, attempt: entry.attempts, alone: entry.is_lost }
     }
 
     pub(super) fn begin(&mut self, job: usize, fence: u64) -> bool {
@@ -173,36 +175,36 @@ impl World {
         entry.map(|entry| entry.due_at = Some(now + LEASE)).is_some()
     }
 
-    /// The state after it; `None` where the lease is lost.
+    /// The state afterwards; `None` if the lease is lost.
     pub(super) fn finish(
         &mut self,
         job: usize,
         fence: u64,
-        ending: Ending,
+        ending: AttemptEnd,
         text: &str,
         now: Timestamp,
     ) -> Option<JobState> {
         let max_attempts = self.jobs[job].job.max_attempts;
         let entry = self.leased(job, fence)?;
         match ending {
-            Ending::Succeed => {
+            AttemptEnd::Succeed => {
                 entry.end(JobState::Succeeded);
                 entry.output = Some(text.to_owned());
             }
-            Ending::Fail => {
+            AttemptEnd::Fail => {
                 entry.remember(FAILED);
                 entry.end(JobState::Failed);
             }
-            Ending::Retry(_) if entry.attempts >= max_attempts => {
+            AttemptEnd::Retry(_) if entry.attempts >= max_attempts => {
                 entry.remember(FAILED);
                 entry.end(JobState::Dead);
             }
-            Ending::Retry(seconds) => {
+            AttemptEnd::Retry(seconds) => {
                 entry.remember(FAILED);
                 entry.state = JobState::Retry;
                 entry.due_at = Some(now + std::time::Duration::from_secs(seconds));
             }
-            Ending::Release => {
+            AttemptEnd::Release => {
                 entry.state = JobState::Queued;
                 entry.attempts -= 1;
                 entry.due_at = None;
@@ -219,7 +221,7 @@ impl World {
         }
     }
 
-    /// What the ledger must answer; `None`: it does not know the job.
+    /// The expected answer of the ledger; `None`: it has no record of the job.
     pub(super) fn requeue(&mut self, job: usize, now: Timestamp) -> Option<Requeued> {
         let entry = self.jobs[job].entry.as_mut()?;
         if !matches!(entry.state, JobState::Dead | JobState::Failed) {
@@ -233,7 +235,7 @@ impl World {
         Some(Requeued::Queued { replaced: None })
     }
 
-    /// The jobs that are due, and the fences under which they are given out.
+    /// The due jobs with the fences of their publications.
     pub(super) fn take_due(&mut self, now: Timestamp) -> Vec<(usize, u64)> {
         let mut taken = Vec::new();
         for (job, known) in self.jobs.iter_mut().enumerate() {

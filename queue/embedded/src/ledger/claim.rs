@@ -46,12 +46,12 @@ pub(super) fn claim(
             let mut update = write.prepare("UPDATE jobs SET due_at = ?1 WHERE job = ?2")?;
             update.execute(params![write.milliseconds_after(lease), row.row_id]).map_err(sqlite("claim"))?;
             let held = Lease { id: id.clone(), fence: row.fence, attempt: attempts };
-            return Ok(Claim::Go { lease: held, alone: lost > 0 });
+            return Ok(Claim::Granted { lease: held, alone: lost > 0 });
         }
         JobState::Leased => {
             let is_live = row.due_at.is_some_and(|until| until > now);
             if is_live && !request.redelivered {
-                return Ok(Claim::Held);
+                return Ok(Claim::HeldElsewhere);
             }
             lost += 1;
             if row.begun {
@@ -64,7 +64,7 @@ pub(super) fn claim(
             let mut update = write.prepare("UPDATE jobs SET attempts = ?1, lost = ?2 WHERE job = ?3")?;
             update.execute(params![attempts, lost, row.row_id]).map_err(sqlite("claim"))?;
         }
-        JobState::Retry => return Ok(Claim::Held),
+        JobState::Retry => return Ok(Claim::HeldElsewhere),
         ended => return Ok(Claim::Ended(ended)),
     }
     if row.deadline_at.is_some_and(|deadline| deadline < now) {
@@ -98,7 +98,7 @@ pub(super) fn claim(
             row.row_id
         ])
         .map_err(sqlite("claim"))?;
-    Ok(Claim::Go { lease: claimed, alone })
+    Ok(Claim::Granted { lease: claimed, alone })
 }
 
 /// Makes the attempt count whatever becomes of its holder; whether the lease still holds.

@@ -83,7 +83,7 @@ pub(super) fn requeue(write: &mut Write<'_>, id: &JobId, input: Option<&Input>) 
 pub(super) fn forget(write: &mut Write<'_>, id: &JobId) -> Result<Forgotten> {
     let Some((row_id, state)) = find(write, id)? else { return Ok(Forgotten::Unknown) };
     if !state.has_ended() || state == JobState::Cancelled {
-        return Ok(Forgotten::Kept(state));
+        return Ok(Forgotten::Retained(state));
     }
     upkeep::delete(write, &[row_id]).map(Forgotten::Forgotten)
 }

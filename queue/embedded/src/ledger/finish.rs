@@ -20,20 +20,25 @@ pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished>
         .optional()
         .map_err(sqlite("finish"))?;
     let Some((row_id, attempts, max_attempts)) = held else { return Ok(Finished::LeaseLost) };
+    let mut finished_at = None;
+    let mut end = |write: &mut Write<'_>, state, error| -> Result<()> {
+        finished_at = Some(rows::time(end(write, row_id, id, state, error)?)?);
+        Ok(())
+    };
     let state = match &finish.outcome {
         Outcome::Succeeded(output) => {
             keep_output(write, row_id, output)?;
-            end(write, row_id, id, JobState::Succeeded, None)?;
+            end(write, JobState::Succeeded, None)?;
             JobState::Succeeded
         }
         Outcome::Failed(error) => {
             history::remember(write, row_id, error)?;
-            end(write, row_id, id, JobState::Failed, Some(error))?;
+            end(write, JobState::Failed, Some(error))?;
             JobState::Failed
         }
         Outcome::Retry { error, .. } if attempts >= max_attempts => {
             history::remember(write, row_id, error)?;
-            end(write, row_id, id, JobState::Dead, Some(error))?;
+            end(write, JobState::Dead, Some(error))?;
             JobState::Dead
         }
         Outcome::Retry { error, after } => {
@@ -52,7 +57,7 @@ pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished>
             JobState::Queued
         }
     };
-    Ok(Finished::Recorded(state))
+    Ok(Finished::Recorded { state, finished_at })
 }
 
 fn keep_output(write: &mut Write<'_>, row_id: i64, output: &Output) -> Result<()> {
@@ -61,14 +66,14 @@ fn keep_output(write: &mut Write<'_>, row_id: i64, output: &Output) -> Result<()
     insert.execute(params![row_id, output.media_type, body, blob]).map(drop).map_err(sqlite("finish"))
 }
 
-/// Ends an open job; the caller has seen that it is open.
+/// Ends a job, which the caller knows to be open; returns when, in milliseconds since the Unix epoch.
 pub(super) fn end(
     write: &mut Write<'_>,
     row_id: i64,
     id: &JobId,
     state: JobState,
     error: Option<&JobError>,
-) -> Result<()> {
+) -> Result<i64> {
     let ending = sqlite("finish");
     let now = write.now_milliseconds();
     let mut update = write.prepare(
@@ -79,7 +84,7 @@ pub(super) fn end(
     update.execute(params![rows::code(state), now, kind, message, row_id]).map_err(&ending)?;
     write.prepare("INSERT INTO endings (id) VALUES (?1)")?.execute([id.as_str()]).map_err(&ending)?;
     write.ring(Bell::Ended);
-    Ok(())
+    Ok(now)
 }
 
 /// Ends a job as `cancelled` if it is open; its record then.

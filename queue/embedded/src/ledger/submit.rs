@@ -38,7 +38,7 @@ fn submit(write: &mut Write<'_>, job: &Job) -> Result<Submitted> {
     let Some(record) = rows::record(write.connection(), &job.id)? else { return Ok(Submitted::Conflict) };
     let unpublished = record.state == JobState::Queued && due_at.is_some();
     let publish = unpublished.then(|| Publication { id: job.id.clone(), fence });
-    Ok(Submitted::Known { record: Box::new(record), publish })
+    Ok(Submitted::Existing { record: Box::new(record), publish })
 }
 
 /// Writes a new record in state `queued`; `false` where the id is taken.

@@ -90,7 +90,7 @@ pub(super) async fn forget(redis: &Redis, id: &JobId) -> Result<Forgotten> {
         return Ok(Forgotten::Unknown);
     }
     Ok(match rows::state(code)? {
-        state if !state.has_ended() || state == JobState::Cancelled => Forgotten::Kept(state),
+        state if !state.has_ended() || state == JobState::Cancelled => Forgotten::Retained(state),
         _ => Forgotten::Forgotten(rows::blobs_of_deleted(&blobs)),
     })
 }

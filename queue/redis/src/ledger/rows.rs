@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use queue::ledger::{Attempt, JobRecord, JobState};
+use queue::ledger::{Attempt, Finished, JobRecord, JobState};
 use queue::{BlobRef, Body, Class, Error, ErrorKind, Input, Job, JobError, JobId, Origin, Output, Result, WorkerId};
 
 /// The fields of a hash, by name.
@@ -123,6 +123,16 @@ pub(super) fn job(id: &JobId, (fields, input): Row) -> Result<Job> {
         trace_parent: row.text("trace_parent")?,
         origin: row.origin()?,
     })
+}
+
+/// The answer for an attempt whose job has the state `code` since `now`, in milliseconds since the Unix epoch.
+pub(super) fn finished(code: i64, now: i64) -> Result<Finished> {
+    let state = state(code)?;
+    let time = || {
+        Timestamp::from_millisecond(now)
+            .map_err(|_| Error::new(ErrorKind::Corrupt, format_args!("redis returned {now} as its time")))
+    };
+    Ok(Finished::Recorded { state, finished_at: state.has_ended().then(time).transpose()? })
 }
 
 /// The state with a code of the scripts: its index in [`JobState::ALL`].
