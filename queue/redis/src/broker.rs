@@ -30,9 +30,7 @@ use self::gauge::RedisGauge;
 use self::session::{ConsumerSession, Request};
 use self::streams::Scripts;
 use crate::connection::Redis;
-use queue::driver::{
-    Announcer, Broker, Consumer, Delivery, DeliveryTag, Gauge, Producer, RequeueOnDrop, Settlement,
-};
+use queue::driver::{Announcer, Broker, Consumer, Delivery, DeliveryTag, Gauge, Producer, RequeueOnDrop, Settlement};
 use queue::{Body, Error, ErrorKind, Job, PoolExpectation, PoolName, Result, Risk};
 
 /// The most jobs that are published in one round trip, and about the most bytes of their inputs.

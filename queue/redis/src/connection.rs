@@ -213,11 +213,8 @@ impl Redis {
                 let number = state.last_number + 1;
                 let server = ConnectedServer { number, client: Arc::new(client), connection };
                 tracing::debug!(server = name(&server.client), "connected to redis");
-                *state = ConnectionState {
-                    server: Some(server.clone()),
-                    last_number: number,
-                    ..ConnectionState::default()
-                };
+                *state =
+                    ConnectionState { server: Some(server.clone()), last_number: number, ..ConnectionState::default() };
                 Ok(server)
             }
             Err(error) => {

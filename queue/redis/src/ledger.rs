@@ -92,10 +92,10 @@ impl RedisLedger {
         let claimed = |((request, _), (answer, number, attempt)): (&(&ClaimRequest, bool), (String, u64, u32))| {
             let lease = || Lease { id: request.job.id.clone(), fence: number, attempt };
             Ok(Some(match answer.as_str() {
-                "go" => Claim::Granted { lease: lease(), alone: false },
+                "granted" => Claim::Granted { lease: lease(), alone: false },
                 "alone" => Claim::Granted { lease: lease(), alone: true },
                 "ended" => Claim::Ended(rows::state(number.try_into().unwrap_or(-1))?),
-                "held" => Claim::HeldElsewhere,
+                "held_elsewhere" => Claim::HeldElsewhere,
                 _ => return Ok(None),
             }))
         };

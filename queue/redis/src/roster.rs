@@ -256,8 +256,7 @@ mod tests {
         let measured = worker(&fixture, "of", &pools[1]).measured();
         assert_eq!(roster.measured(&pools).await.unwrap(), [measured, measured]);
         for invalid in ["many", "0", "-1"] {
-            let overwrite =
-                cmd("HSET").arg(redis.key("measured:bad")).arg("batch_limit_items").arg(invalid).to_owned();
+            let overwrite = cmd("HSET").arg(redis.key("measured:bad")).arg("batch_limit_items").arg(invalid).to_owned();
             redis.run::<()>("overwrite", &overwrite).await.unwrap();
             assert_eq!(roster.measured(&pools).await.unwrap(), [None, measured]);
         }

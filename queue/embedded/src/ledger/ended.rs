@@ -1,114 +1,116 @@
-//! Who waits for which job to end: one look per bell for all of them, whatever their number.
+//! Notices for the watchers of jobs. One read per notification of the store serves all watchers, whatever their number.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::store::{Bell, Store, sqlite};
+use crate::store::{Change, Store, sqlite};
 use queue::{JobId, Result};
 
-type Senders = HashMap<JobId, Vec<oneshot::Sender<()>>>;
+type Watchers = HashMap<JobId, Vec<oneshot::Sender<()>>>;
 
-/// The waiters of this process.
-pub(super) struct Endings {
-    waiting: Arc<Mutex<Senders>>,
+/// Notifies the watchers of this process when their jobs have ended.
+pub(super) struct EndedNotices {
+    watchers: Arc<Mutex<Watchers>>,
     following: JoinHandle<()>,
 }
 
-/// One waiter.
-pub(super) struct Ending {
+/// A notice to come: that one job has ended.
+pub(super) struct EndedNotice {
     id: JobId,
-    heard: oneshot::Receiver<()>,
-    waiting: Arc<Mutex<Senders>>,
+    received: oneshot::Receiver<()>,
+    watchers: Arc<Mutex<Watchers>>,
 }
 
-impl Endings {
-    /// Follows the endings that any process writes into the file.
-    pub(super) fn watch(store: &Store) -> Self {
-        let waiting = Arc::default();
-        let following = tokio::spawn(follow(store.clone(), Arc::clone(&waiting)));
-        Self { waiting, following }
+impl EndedNotices {
+    /// Follows the table `endings`, into which every process writes.
+    pub(super) fn start(store: &Store) -> Self {
+        let watchers = Arc::default();
+        let following = tokio::spawn(follow(store.clone(), Arc::clone(&watchers)));
+        Self { watchers, following }
     }
 
-    /// Waits for job `id`, from now on.
-    pub(super) fn of(&self, id: &JobId) -> Ending {
-        let (sender, heard) = oneshot::channel();
-        lock(&self.waiting).entry(id.clone()).or_default().push(sender);
-        Ending { id: id.clone(), heard, waiting: Arc::clone(&self.waiting) }
+    /// The notice of job `id`, if it ends after this returns.
+    pub(super) fn of(&self, id: &JobId) -> EndedNotice {
+        let (sender, received) = oneshot::channel();
+        self.watchers.lock().entry(id.clone()).or_default().push(sender);
+        EndedNotice { id: id.clone(), received, watchers: Arc::clone(&self.watchers) }
     }
 }
 
-impl Drop for Endings {
+impl Drop for EndedNotices {
     fn drop(&mut self) {
         self.following.abort();
-        // Each waiter shares the map, so its sender would outlive us in there.
-        lock(&self.waiting).clear();
+        // Every notice shares the map, so its sender would stay in there.
+        self.watchers.lock().clear();
     }
 }
 
-impl Ending {
-    /// Returns when the job has ended; `false` if nobody follows the endings any more.
+impl EndedNotice {
+    /// Returns when the job has ended. `false`: the ledger was dropped before that.
     pub(super) async fn wait(mut self) -> bool {
-        // An error means that the sender is gone with its ledger.
-        (&mut self.heard).await.is_ok()
+        // An error means that the sender was dropped with its ledger.
+        (&mut self.received).await.is_ok()
     }
 }
 
-impl Drop for Ending {
+impl Drop for EndedNotice {
     fn drop(&mut self) {
-        self.heard.close();
-        let mut waiting = lock(&self.waiting);
-        if let Some(senders) = waiting.get_mut(&self.id) {
+        self.received.close();
+        let mut watchers = self.watchers.lock();
+        if let Some(senders) = watchers.get_mut(&self.id) {
             senders.retain(|sender| !sender.is_closed());
             if senders.is_empty() {
-                waiting.remove(&self.id);
+                watchers.remove(&self.id);
             }
         }
     }
 }
 
-async fn follow(store: Store, waiting: Arc<Mutex<Senders>>) {
-    let mut ended = store.listen(Bell::Ended);
+async fn follow(store: Store, watchers: Arc<Mutex<Watchers>>) {
+    let mut ended = store.subscribe(Change::Ended);
     let mut last = None;
     loop {
-        if lock(&waiting).is_empty() {
-            // Nothing to miss: the next waiter looks at its record after it has registered.
-            last = None;
-        } else {
-            match look(&store, last, &waiting).await {
+        let has_watchers = !watchers.lock().is_empty();
+        if has_watchers {
+            match newly_ended(&store, last, &watchers).await {
                 Ok((newest, ids)) => {
                     last = Some(newest);
-                    let mut waiting = lock(&waiting);
-                    for sender in ids.iter().filter_map(|id| waiting.remove(id)).flatten() {
-                        // Nobody listens any more: no one needs to know.
+                    let mut watchers = watchers.lock();
+                    for sender in ids.iter().filter_map(|id| watchers.remove(id)).flatten() {
+                        // A watcher that was dropped needs no notice.
                         let _ = sender.send(());
                     }
                 }
-                Err(error) => tracing::warn!(%error, "cannot follow the endings; looking again"),
+                Err(error) => tracing::warn!(%error, "cannot read the jobs that ended; reading them again"),
             }
+        } else {
+            // No watcher can miss a job: the next one reads its record after it has registered.
+            last = None;
         }
-        ended.rung().await;
+        ended.changed().await;
     }
 }
 
-/// The newest ending, and the jobs that ended after `last`. Where that is not known, or so long ago that some may have
-/// been forgotten, those waited for that have ended.
-async fn look(store: &Store, last: Option<i64>, waiting: &Mutex<Senders>) -> Result<(i64, Vec<JobId>)> {
+/// The number of the newest row in `endings`, and the jobs of the rows after `last`. Where `last` is unknown, or some rows
+/// after it may have been deleted: the watched jobs that have ended.
+async fn newly_ended(store: &Store, last: Option<i64>, watchers: &Mutex<Watchers>) -> Result<(i64, Vec<JobId>)> {
     if let Some(last) = last
         && let Some(found) = store.read(move |file| endings_since(file, last)).await?
     {
         return Ok(found);
     }
-    let waited_for: Vec<JobId> = lock(waiting).keys().cloned().collect();
-    store.read(move |file| ended_of(file, waited_for)).await
+    let watched: Vec<JobId> = watchers.lock().keys().cloned().collect();
+    store.read(move |file| ended_of(file, watched)).await
 }
 
-/// The newest ending, and the jobs that ended after `last`; `None` where some of them may have been forgotten.
+/// The number of the newest row, and the jobs of the rows after `last`. `None` where some of these may have been deleted.
 fn endings_since(file: &Connection, last: i64) -> Result<Option<(i64, Vec<JobId>)>> {
-    let reading = sqlite("follow the endings");
+    let reading = sqlite("read the jobs that ended");
     let mut oldest = file.prepare_cached("SELECT min(ending) FROM endings").map_err(&reading)?;
     let oldest: Option<i64> = oldest.query_row([], |row| row.get(0)).map_err(&reading)?;
     if oldest.is_some_and(|oldest| oldest > last + 1) {
@@ -120,9 +122,9 @@ fn endings_since(file: &Connection, last: i64) -> Result<Option<(i64, Vec<JobId>
     Ok(Some((newest(file)?, ids.iter().filter_map(|id| id.parse().ok()).collect())))
 }
 
-/// The newest ending, and those of `ids` that have ended or are gone.
+/// The number of the newest row, and those of `ids` that have ended or are deleted.
 fn ended_of(file: &Connection, mut ids: Vec<JobId>) -> Result<(i64, Vec<JobId>)> {
-    let reading = sqlite("follow the endings");
+    let reading = sqlite("read the jobs that ended");
     let mut select = file.prepare_cached("SELECT finished_at IS NULL FROM jobs WHERE id = ?1").map_err(&reading)?;
     let mut open = Vec::with_capacity(ids.len());
     for id in &ids {
@@ -135,13 +137,8 @@ fn ended_of(file: &Connection, mut ids: Vec<JobId>) -> Result<(i64, Vec<JobId>)>
 }
 
 fn newest(file: &Connection) -> Result<i64> {
-    let reading = sqlite("follow the endings");
+    let reading = sqlite("read the jobs that ended");
     let mut newest = file.prepare_cached("SELECT max(ending) FROM endings").map_err(&reading)?;
     let newest: Option<i64> = newest.query_row([], |row| row.get(0)).map_err(&reading)?;
     Ok(newest.unwrap_or(0))
-}
-
-fn lock(waiting: &Mutex<Senders>) -> MutexGuard<'_, Senders> {
-    // Every change of the map is a single call, so a panic cannot leave it half-changed.
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

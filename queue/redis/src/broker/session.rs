@@ -343,7 +343,8 @@ impl ConsumerSession {
         }
         let (redis, streams, scripts) = (&self.redis, &self.streams, &*self.scripts);
         while reclaim_expired(redis, streams, scripts, HEARTBEAT_TIMEOUT, RECLAIM_EVERY).await? >= MAX_RECLAIMED_ENTRIES
-        {}
+        {
+        }
         Ok(())
     }
 

@@ -64,7 +64,9 @@ impl Route {
         match &self.url.servers {
             Servers::One => Ok(host.clone()),
             Servers::Cluster => self.locate_by_node(host).await,
-            Servers::Sentinels { service, with_password } => self.locate_by_sentinel(host, service, *with_password).await,
+            Servers::Sentinels { service, with_password } => {
+                self.locate_by_sentinel(host, service, *with_password).await
+            }
         }
     }
 

@@ -1,21 +1,21 @@
 -- Claims jobs. ARGV: 3 worker, 4 milliseconds of the lease, then per request: id, redelivered (1 or 0), its token,
 -- whether the whole job follows (1 or 0), and if so the arguments from which its record is opened.
--- Returns per request a word and two numbers. `go` and `alone`: fence and attempt; `ended`: state and 0; `held` and
--- `unknown`: 0 and 0.
+-- Returns per request a word and two numbers. `granted` and `alone`: fence and attempt; `ended`: state and 0;
+-- `held_elsewhere` and `unknown`: 0 and 0.
 local worker, lease = ARGV[3], ARGV[4]
 
 local function claim(job, redelivered, token)
     local counter = counter_of(job)
-    if job.state == RETRY then return { 'held', 0, 0 } end
+    if job.state == RETRY then return { 'held_elsewhere', 0, 0 } end
     if job.state > RETRY then return { 'ended', job.state, 0 } end
     if job.state == LEASED and job.claim == token then
         -- The same request is repeated, because its answer was lost.
         redis.call('ZADD', DUE, now + lease, job.id)
-        return { job.lost > 0 and 'alone' or 'go', job.fence, job.attempts }
+        return { job.lost > 0 and 'alone' or 'granted', job.fence, job.attempts }
     end
     if job.state == LEASED then
         local lease_end = tonumber(redis.call('ZSCORE', DUE, job.id) or nil)
-        if lease_end and lease_end > now and not redelivered then return { 'held', 0, 0 } end
+        if lease_end and lease_end > now and not redelivered then return { 'held_elsewhere', 0, 0 } end
         mark_suspect(job)
         -- Written even if this claim ends the job: after a requeue it must still be a suspect.
         redis.call('HSET', job_key(job.id), 'attempts', job.attempts, 'lost', job.lost)
@@ -36,7 +36,7 @@ local function claim(job, redelivered, token)
     redis.call('ZADD', DUE, now + lease, job.id)
     count(job.pool, counter, -1)
     count(job.pool, 'leased', 1)
-    return { alone and 'alone' or 'go', job.fence + 1, job.attempts + 1 }
+    return { alone and 'alone' or 'granted', job.fence + 1, job.attempts + 1 }
 end
 
 local answers, at = {}, 5

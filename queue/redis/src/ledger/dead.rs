@@ -57,7 +57,8 @@ pub(super) async fn page(
 fn row(id: &str, finished_at: i64, fields: Fields) -> Result<(DeadPosition, Result<Option<JobRecord>>)> {
     let id: JobId = id.parse()?;
     let record = rows::record(&id, (fields, None));
-    let corrupt = |error| Error::caused(ErrorKind::Corrupt, format_args!("redis lists job {id} with a wrong time"), error);
+    let corrupt =
+        |error| Error::caused(ErrorKind::Corrupt, format_args!("redis lists job {id} with a wrong time"), error);
     let finished_at = Timestamp::from_millisecond(finished_at).map_err(corrupt)?;
     Ok((DeadPosition { finished_at, id }, record))
 }

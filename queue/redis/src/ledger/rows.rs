@@ -143,8 +143,11 @@ pub(super) fn state(code: i64) -> Result<JobState> {
 
 /// The blob references of deleted jobs. An unreadable one is logged and left out: its blob stays and only takes space.
 pub(super) fn blobs_of_deleted(references: &[Vec<u8>]) -> Vec<BlobRef> {
-    let readable =
-        |json: &Vec<u8>| blob(json).inspect_err(|error| tracing::error!(%error, "cannot read a blob reference; its blob is not deleted")).ok();
+    let readable = |json: &Vec<u8>| {
+        blob(json)
+            .inspect_err(|error| tracing::error!(%error, "cannot read a blob reference; its blob is not deleted"))
+            .ok()
+    };
     references.iter().filter_map(readable).collect()
 }
 
