@@ -17,7 +17,7 @@
 //! | `attempts:ID` | list | the failed attempts at a job, as JSON |
 //! | `dead`, `failed`, `dead:POOL`, `failed:POOL` | sorted set | dead and failed jobs by the time they ended, of all pools and of one |
 //! | `ended` | channel | ids of jobs that have just ended, separated by spaces |
-//! | `arrived` | channel | pools that may have work since now, separated by spaces |
+//! | `arrived` | channel | pools that may have new work, separated by spaces |
 //!
 //! Every change is a script. So it happens in one step and one round trip, and uses the server's clock. When the server's
 //! memory is full, only [`Ledger::submit`] fails. Workers can still finish the jobs that are there, which uses a little

@@ -1,6 +1,6 @@
 -- Records how attempts ended. ARGV from 3, six per attempt: id, fence, outcome, and three more. Of `succeeded`: media type,
 -- blob and body; of `failed`: error type and message; of `retry`: error type, message and milliseconds to wait.
--- Returns the time in milliseconds, at which the jobs ended, and then per attempt the state of its job afterwards, or -1
+-- Returns the time in milliseconds, at which the jobs ended. Then per attempt the state of its job afterwards, or -1
 -- where the lease is lost.
 local function finish(job, outcome, first, second, third)
     local key = job_key(job.id)
