@@ -22,32 +22,17 @@
 mod server;
 
 mod admission;
-mod pool;
 mod settings;
 
-mod body;
-mod options;
-mod path;
-mod prefer;
-mod submission;
-mod trace;
-
-mod confirmations;
-mod dead;
-mod follow;
-mod requeue;
-mod result;
-mod status;
-mod submit;
-mod wait;
+mod http;
+mod intake;
+mod jobs;
 
 mod metrics;
-mod observe;
-mod problem;
 
 pub use admission::{Admission, Refusal, RefusalKind};
-pub use pool::Pool;
+pub use http::job_request::TENSORS_MEDIA_TYPE;
+pub use intake::pool::Pool;
+pub use jobs::status::JOB_ID_HEADER;
 pub use server::{Gateway, run};
 pub use settings::GatewaySettings;
-pub use status::JOB_ID_HEADER;
-pub use submission::TENSORS_MEDIA_TYPE;

@@ -12,10 +12,15 @@ use service::Health;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::confirmations::{self, Confirmations};
-use crate::pool::Pool;
+use crate::http::observe;
+use crate::intake::confirmations::{self, Confirmations};
+use crate::intake::pool::Pool;
+use crate::jobs::dead;
+use crate::jobs::follow;
+use crate::jobs::requeue;
+use crate::jobs::submit;
+use crate::metrics;
 use crate::settings::GatewaySettings;
-use crate::{dead, follow, metrics, observe, requeue, submit};
 
 pub(crate) const JOBS: &str = "/v1/pools/{pool}/jobs";
 const EVENT: &str = "/v1/jobs";

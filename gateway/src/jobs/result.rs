@@ -6,8 +6,8 @@ use axum::http::{HeaderValue, Response};
 use bytes::Bytes;
 use queue::{Blobs, JobId, JobRecord, State};
 
-use crate::problem::{Problem, ProblemKind};
-use crate::status::JOB_ID_HEADER;
+use crate::http::problem::{Problem, ProblemKind};
+use crate::jobs::status::JOB_ID_HEADER;
 
 /// The output of a job that succeeded, bytes and media type as the model gave them.
 ///

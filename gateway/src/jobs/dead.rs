@@ -12,12 +12,12 @@ use queue::{BlobRef, DeadFilter, DeadPosition, Forgotten, PoolName};
 use serde_json::json;
 use tracing::Instrument;
 
-use crate::follow::unknown;
-use crate::options;
-use crate::path::JobPath;
-use crate::problem::{Problem, ProblemKind};
+use crate::http::extract::JobPath;
+use crate::http::options;
+use crate::http::problem::{Problem, ProblemKind};
+use crate::jobs::follow::unknown;
+use crate::jobs::status::JobStatus;
 use crate::server::Shared;
-use crate::status::JobStatus;
 
 /// How many jobs a page has, unless it is said, and at most.
 const PAGE: usize = 50;

@@ -9,15 +9,15 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use queue::{Body, Input, JobId, Requeued, Role};
 
-use crate::body;
-use crate::dead::{delete, see_through};
-use crate::follow::unknown;
-use crate::options::Options;
-use crate::path::JobPath;
-use crate::problem::{Problem, ProblemKind};
+use crate::http::body;
+use crate::http::extract::JobPath;
+use crate::http::job_request::Submission;
+use crate::http::options::Options;
+use crate::http::problem::{Problem, ProblemKind};
+use crate::jobs::dead::{delete, see_through};
+use crate::jobs::follow::unknown;
+use crate::jobs::status::JobStatus;
 use crate::server::Shared;
-use crate::status::JobStatus;
-use crate::submission::Submission;
 
 /// Queues the job again. No body leaves its input; any other is its new one, checked like a submission.
 pub(crate) async fn requeue(

@@ -5,8 +5,8 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use queue::{JobId, PoolName};
 
-use crate::options;
-use crate::problem::{Problem, ProblemKind};
+use crate::http::options;
+use crate::http::problem::{Problem, ProblemKind};
 
 /// The `{id}` of a path.
 pub(crate) struct JobPath(pub(crate) JobId);

@@ -12,8 +12,8 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use crate::options::Options;
-use crate::problem::{Problem, ProblemKind};
+use crate::http::options::Options;
+use crate::http::problem::{Problem, ProblemKind};
 
 /// The media type under which the tensors of an envelope (`{"inputs": [...]}`, in the terms of the Open Inference
 /// Protocol) go on to the worker.

@@ -11,14 +11,18 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use queue::{Body, Clock, Input, Job, JobId, JobRecord, PoolName, Publication, Role, Submitted};
 
-use crate::path::PoolPath;
-use crate::pool::Pool;
-use crate::problem::{Problem, ProblemKind};
-use crate::result;
+use crate::http::body;
+use crate::http::extract::PoolPath;
+use crate::http::job_request::Submission;
+use crate::http::prefer;
+use crate::http::problem::{Problem, ProblemKind};
+use crate::http::trace;
+use crate::intake::pool::Pool;
+use crate::jobs::result;
+use crate::jobs::status::JobStatus;
+use crate::jobs::wait;
+use crate::metrics;
 use crate::server::Shared;
-use crate::status::JobStatus;
-use crate::submission::Submission;
-use crate::{body, metrics, prefer, trace, wait};
 
 pub(crate) async fn submit(
     State(gateway): State<Arc<Shared>>,

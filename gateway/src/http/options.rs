@@ -7,7 +7,7 @@ use axum::http::Uri;
 use queue::{Class, JobId};
 use service::Period;
 
-use crate::problem::{Problem, ProblemKind};
+use crate::http::problem::{Problem, ProblemKind};
 
 /// What a client may say about a job besides its input. Each may be said once, in the query or in the envelope.
 #[derive(Debug, Default, PartialEq)]

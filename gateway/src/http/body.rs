@@ -8,7 +8,7 @@ use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 
-use crate::problem::{Problem, ProblemKind};
+use crate::http::problem::{Problem, ProblemKind};
 
 /// A length that a client merely announces reserves no more memory than this.
 const RESERVED_BYTES: usize = 1024 * 1024;

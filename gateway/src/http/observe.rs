@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use tracing::{Instrument, debug_span, field};
 
+use crate::http::problem::{Problem, ProblemKind};
 use crate::metrics;
-use crate::problem::{Problem, ProblemKind};
 use crate::server::ROUTES;
 
 pub(crate) async fn observe(request: Request, next: Next) -> Response {

@@ -9,11 +9,13 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use queue::{JobId, JobRecord};
 
-use crate::path::JobPath;
-use crate::problem::{Problem, ProblemKind};
+use crate::http::extract::JobPath;
+use crate::http::options;
+use crate::http::problem::{Problem, ProblemKind};
+use crate::jobs::result;
+use crate::jobs::status::JobStatus;
+use crate::jobs::wait;
 use crate::server::Shared;
-use crate::status::JobStatus;
-use crate::{options, result, wait};
 
 /// The job as it stands, or with `wait` as soon as it has ended.
 pub(crate) async fn status(

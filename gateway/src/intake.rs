@@ -1,0 +1,4 @@
+//! How jobs are taken.
+
+pub(crate) mod confirmations;
+pub(crate) mod pool;
