@@ -1,4 +1,4 @@
-//! The types of a tensor's elements, by the names of the Open Inference Protocol.
+//! The types of tensor elements, with the names of the Open Inference Protocol.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub enum Datatype {
     Fp32,
     /// Floating point, 64 bits.
     Fp64,
-    /// Bytes of any length. Only the echo model has such tensors: TorchScript knows none.
+    /// Bytes of any length. Only the echo model has such tensors: TorchScript has no such type.
     Bytes,
 }
 
@@ -44,7 +44,7 @@ impl Datatype {
         }
     }
 
-    /// The bytes of one element; nothing for [`Datatype::Bytes`], whose elements have no common size.
+    /// The size of one element. `None` for [`Datatype::Bytes`], whose elements have no fixed size.
     pub fn size_bytes(self) -> Option<usize> {
         match self {
             Self::Bool | Self::Uint8 | Self::Int8 => Some(1),

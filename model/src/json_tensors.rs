@@ -1,13 +1,15 @@
-//! Tensors as JSON: `{"inputs": [{"name", "datatype", "shape", "data"}]}` in, `{"outputs": […]}` out.
+//! Tensors as JSON. The form of an input is `{"inputs": [{"name", "datatype", "shape", "data"}]}`; the form of an output
+//! is the same with `outputs`.
 //!
-//! Shapes are those of one item, without the batch dimension; data is flat, in row-major order. The media type is
-//! [`TENSORS_MEDIA_TYPE`](crate::manifest::TENSORS_MEDIA_TYPE).
+//! Shapes are those of one item, without the batch dimension. Data is flat, in row-major order. The media type is
+//! [`TENSORS_MEDIA_TYPE`](crate::TENSORS_MEDIA_TYPE).
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Datatype, HostTensor};
-use crate::manifest::{InputFault, InputFaultKind, TensorSpec};
+use crate::datatype::Datatype;
+use crate::input_fault::{InputFault, InputFaultKind};
+use crate::tensor::{HostTensor, TensorSpec};
 
 mod element;
 
@@ -16,13 +18,13 @@ use element::Element;
 /// The body of an input.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Given {
-    inputs: Vec<GivenTensor>,
+struct InputBody {
+    inputs: Vec<InputTensor>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GivenTensor {
+struct InputTensor {
     name: String,
     datatype: String,
     shape: Vec<i64>,
@@ -31,7 +33,7 @@ struct GivenTensor {
 
 /// The body of an output.
 #[derive(Serialize)]
-struct Outputs<'a> {
+struct OutputBody<'a> {
     outputs: Vec<OutputTensor<'a>>,
 }
 
@@ -43,9 +45,9 @@ struct OutputTensor<'a> {
     data: element::Elements<'a>,
 }
 
-/// Reads the tensors that a model takes, in the model's order.
+/// Reads the tensors of an input body. The result has the order of `wanted`, the inputs of the model.
 pub fn read(wanted: &[TensorSpec], body: &[u8]) -> Result<Vec<HostTensor>, InputFault> {
-    let given: Given = serde_json::from_slice(body).map_err(|error| match error.is_data() {
+    let given: InputBody = serde_json::from_slice(body).map_err(|error| match error.is_data() {
         true => InputFault::new(InputFaultKind::Tensor, "body", error.to_string()),
         false => InputFault::new(InputFaultKind::Malformed, "body", format!("not JSON: {error}")),
     })?;
@@ -64,7 +66,7 @@ pub fn read(wanted: &[TensorSpec], body: &[u8]) -> Result<Vec<HostTensor>, Input
     wanted.iter().map(|spec| read_one(spec, &given.inputs)).collect()
 }
 
-fn read_one(spec: &TensorSpec, given: &[GivenTensor]) -> Result<HostTensor, InputFault> {
+fn read_one(spec: &TensorSpec, given: &[InputTensor]) -> Result<HostTensor, InputFault> {
     let Some((index, tensor)) = given.iter().enumerate().find(|(_, tensor)| tensor.name == spec.name) else {
         let message = format!("the tensor {:?} is missing", spec.name);
         return Err(InputFault::new(InputFaultKind::Tensor, "inputs", message));
@@ -95,7 +97,7 @@ fn read_one(spec: &TensorSpec, given: &[GivenTensor]) -> Result<HostTensor, Inpu
     Ok(HostTensor { name: spec.name.clone(), datatype: spec.datatype, shape: tensor.shape.clone(), data: data.into() })
 }
 
-/// Writes tensors as the body of an output. A number that is not finite becomes `null`, for which JSON has no word.
+/// Writes tensors as the body of an output. A number that is not finite becomes `null`: JSON cannot express it.
 pub fn write(tensors: &[HostTensor]) -> Result<Bytes, serde_json::Error> {
     let outputs = (tensors.iter())
         .map(|tensor| OutputTensor {
@@ -105,7 +107,7 @@ pub fn write(tensors: &[HostTensor]) -> Result<Bytes, serde_json::Error> {
             data: element::Elements { datatype: tensor.datatype, data: &tensor.data },
         })
         .collect();
-    serde_json::to_vec(&Outputs { outputs }).map(Bytes::from)
+    serde_json::to_vec(&OutputBody { outputs }).map(Bytes::from)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! `model.yaml`: what a model takes and gives, and how it wants to be run.
+//! `model.yaml`: the inputs and outputs of a model, and how to run it.
 //!
-//! A model lies in `models/<name>/<version>/`: `model.pt` (TorchScript) and `model.yaml` (this manifest). Its name and
-//! version are those of the folders, so that they cannot disagree. Shapes never include the batch dimension: it is
-//! always the first of what the model is given, and −1 in a shape is any other dimension that is free.
+//! The folder of a model is `models/<name>/<version>/`. It holds `model.pt` (TorchScript) and `model.yaml` (this
+//! manifest). The folders give the model its name and version, so the manifest cannot contradict them. Shapes leave out
+//! the batch dimension, which is always the first. −1 in a shape stands for a free dimension.
 //!
 //! ```yaml
 //! inputs:
@@ -23,17 +23,16 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::Datatype;
+use crate::datatype::Datatype;
+use crate::tensor::TensorSpec;
 
 mod fault;
 mod folder;
-mod input;
 mod postprocess;
 mod preprocess;
 mod sections;
 
 pub use fault::ManifestError;
-pub use input::{InputFault, InputFaultKind, TENSORS_MEDIA_TYPE, media_type_essence};
 pub use postprocess::{Postprocess, TopK};
 pub use preprocess::{ImageStep, Preprocess};
 
@@ -41,7 +40,7 @@ use fault::Faults;
 use folder::VersionFolder;
 use sections::Sections;
 
-/// What `model.yaml` says of one version of a model, with what its folder's name says.
+/// The manifest of one version of a model, with the name and version that its folder gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     /// The model's name: the name of the folder of its versions.
@@ -50,33 +49,21 @@ pub struct Manifest {
     pub version: u32,
     /// The folder that holds `model.yaml` and `model.pt`.
     pub folder: PathBuf,
-    /// What `forward` takes, in order.
+    /// The arguments of `forward`, in order.
     pub inputs: Vec<TensorSpec>,
-    /// What `forward` gives, in order: one tensor, or a tuple of several.
+    /// The results of `forward`, in order: one tensor, or a tuple of several.
     pub outputs: Vec<TensorSpec>,
     /// How an input becomes tensors.
     pub preprocess: Preprocess,
     /// How the tensors become an output.
     pub postprocess: Postprocess,
-    /// How much may run at once.
+    /// The limits of a batch.
     pub batch: BatchLimits,
-    /// What runs before the first job.
+    /// The batches that run before the first job.
     pub warm_up: WarmUp,
 }
 
-/// A tensor that a model takes or gives, in the terms of the Open Inference Protocol.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TensorSpec {
-    /// The tensor's name.
-    pub name: String,
-    /// The type of an element.
-    pub datatype: Datatype,
-    /// The dimensions of one item, without the batch; −1 for one that is free.
-    pub shape: Vec<i64>,
-}
-
-/// How much of a model may run at once.
+/// The limits of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchLimits {
@@ -84,11 +71,11 @@ pub struct BatchLimits {
     pub max_items: usize,
 }
 
-/// What runs before the first job, so that the first job is not the slow one.
+/// The batches that run before the first job. The first batches of a model are slow, and no job should wait for that.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WarmUp {
-    /// How many of the largest batches run; 2 unless given, since TorchScript optimises itself during its first two.
+    /// The number of full batches; 2 unless given, since TorchScript optimises itself during its first two batches.
     pub batches: usize,
     /// The size of each free dimension in these batches; 1 unless given.
     pub free_dimension: i64,
@@ -106,14 +93,6 @@ impl Default for WarmUp {
     }
 }
 
-impl TensorSpec {
-    /// Whether `shape` (without the batch dimension) fits.
-    pub fn takes_shape(&self, shape: &[i64]) -> bool {
-        shape.len() == self.shape.len()
-            && shape.iter().zip(&self.shape).all(|(given, wanted)| given == wanted || (*wanted == -1 && *given > 0))
-    }
-}
-
 impl Manifest {
     /// Reads the manifest of a version's folder, or of the highest version in a model's folder.
     pub fn read(path: &Path) -> Result<Self, ManifestError> {
@@ -123,18 +102,18 @@ impl Manifest {
         Self::parse(folder, &text)
     }
 
-    /// The TorchScript file, once it is sure to be there.
+    /// The path of the TorchScript file. An error if the file does not exist.
     pub fn model_file(&self) -> Result<PathBuf, ManifestError> {
         let file = self.folder.join("model.pt");
         if file.is_file() {
             return Ok(file);
         }
-        Err(ManifestError::new(file, "is not there; expected the model as a TorchScript file beside model.yaml"))
+        Err(ManifestError::new(file, "does not exist; expected the model as a TorchScript file beside model.yaml"))
     }
 
     fn parse(folder: VersionFolder, text: &str) -> Result<Self, ManifestError> {
         let mut faults = Faults::new(folder.path.join("model.yaml"));
-        // A tensor may be called y and a label no: only true and false are booleans.
+        // Only true and false are booleans: `y` can be the name of a tensor, and `no` a label.
         let options = serde_saphyr::options! { strict_booleans: true };
         let value: Value = match serde_saphyr::from_str_with_options(text, options) {
             Ok(value) => value,
@@ -143,7 +122,7 @@ impl Manifest {
         let Value::Object(map) = value else {
             return Err(faults.only("is not a map of inputs, outputs, preprocess, postprocess, batch, warm_up"));
         };
-        // Each section is read on its own, so that one fault does not hide the next.
+        // Each section is read separately, so that one fault does not hide the next.
         let mut sections = Sections::new(map);
         let inputs: Vec<TensorSpec> = sections.list("inputs", &mut faults);
         let outputs: Vec<TensorSpec> = sections.list("outputs", &mut faults);
@@ -151,7 +130,7 @@ impl Manifest {
         let postprocess: Option<Postprocess> = sections.take("postprocess", &mut faults);
         let batch: Option<BatchLimits> = sections.take("batch", &mut faults);
         let warm_up: Option<WarmUp> = sections.take("warm_up", &mut faults);
-        sections.refuse_the_rest(&mut faults);
+        sections.reject_unknown_keys(&mut faults);
 
         check_tensors("inputs", &inputs, &mut faults);
         check_tensors("outputs", &outputs, &mut faults);
@@ -185,7 +164,7 @@ impl Manifest {
                 warm_up,
             }),
             (Err(error), ..) => Err(error),
-            // A section is only missing when its fault was noted.
+            // A section is missing only if its fault was recorded, so this arm is never reached.
             (Ok(()), ..) => Err(ManifestError::new(folder.path.join("model.yaml"), "cannot be read")),
         }
     }
@@ -195,11 +174,11 @@ fn check_tensors(section: &str, specs: &[TensorSpec], faults: &mut Faults) {
     for (index, spec) in specs.iter().enumerate() {
         let key = |field: &str| format!("{section}[{index}].{field}");
         faults.unless(!spec.name.is_empty(), &key("name"), "\"\"", "a name");
-        let twice = specs[..index].iter().any(|earlier| earlier.name == spec.name);
-        faults.unless(!twice, &key("name"), format_args!("{:?}", spec.name), "a name that no other tensor has");
-        let torch_knows = spec.datatype != Datatype::Bytes;
+        let is_repeated = specs[..index].iter().any(|earlier| earlier.name == spec.name);
+        faults.unless(!is_repeated, &key("name"), format_args!("{:?}", spec.name), "a name that no other tensor has");
+        let torch_has_it = spec.datatype != Datatype::Bytes;
         let rule = "one of BOOL, UINT8, INT8, INT16, INT32, INT64, FP32, FP64";
-        faults.unless(torch_knows, &key("datatype"), spec.datatype, rule);
+        faults.unless(torch_has_it, &key("datatype"), spec.datatype, rule);
         let sized = spec.shape.iter().all(|size| *size == -1 || (1..=1 << 30).contains(size));
         let rule = "made of dimensions from 1 to 2^30, or -1 for a free one (without the batch)";
         faults.unless(sized, &key("shape"), format_args!("{:?}", spec.shape), rule);

@@ -1,24 +1,20 @@
-//! What configuration says of a pool's model: `echo`, `echo:20ms`, or a folder.
+//! The model of a pool as configuration names it: `echo`, `echo:20ms`, `echo-faults`, or a folder.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use crate::input_check::InputCheck;
+use crate::manifest::{Manifest, ManifestError};
 
-use super::{Echo, Model};
-use crate::manifest::{InputFault, Manifest, ManifestError};
-
-/// Where a pool's model comes from. As text, one of:
+/// The source of a pool's model. As text, it is one of:
 /// - `echo`, `echo:20ms` (a delay per batch) or `echo:20ms:64` (and the most items of a batch, 256 unless given);
+/// - `echo-faults`, with the same parts: the echo model that also fails on request, see [`Echo::faults`];
 /// - a folder: `models/digits/1`, or `models/digits` for the highest version in it.
 ///
-/// A folder that is itself called `echo` is written `./echo`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+/// A folder with the name `echo` is written `./echo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     /// The model that returns its input.
     Echo(Echo),
@@ -26,64 +22,46 @@ pub enum ModelSource {
     Folder(PathBuf),
 }
 
-/// How a model is run on this machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ModelSettings {
-    /// Where it runs.
-    pub device: Device,
-    /// How many CPU threads one forward pass may use; libtorch's own choice (one per core) unless given.
-    pub threads: Option<usize>,
+/// The model that returns each input unchanged, media type included, after a fixed time per batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Echo {
+    /// The time that a batch takes, whatever its size.
+    pub delay: Duration,
+    /// The most items in one batch.
+    pub max_items: usize,
+    /// Whether some inputs make the model fail or crash. This is for tests and trials only: any client of the pool can
+    /// then stop its workers.
+    pub faults: bool,
 }
 
-/// Where a model runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// The first GPU if there is one that works, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The first GPU; without one the model does not start.
-    Cuda,
+impl Echo {
+    /// The value of [`Echo::max_items`] unless one is given.
+    pub const DEFAULT_MAX_ITEMS: usize = 256;
+
+    /// The echo model with [`Echo::faults`].
+    pub fn with_faults() -> Self {
+        Self { faults: true, ..Self::default() }
+    }
+
+    fn name(&self) -> &'static str {
+        if self.faults { "echo-faults" } else { "echo" }
+    }
 }
 
-/// What is known of an input before any worker has seen it; see [`Manifest::check`].
-pub type InputCheck = Arc<dyn Fn(&str, &[u8]) -> Result<(), InputFault> + Send + Sync>;
+impl Default for Echo {
+    fn default() -> Self {
+        Self { delay: Duration::ZERO, max_items: Self::DEFAULT_MAX_ITEMS, faults: false }
+    }
+}
 
 impl ModelSource {
-    /// Reads the manifest and makes sure that the model's file is there. The weights are loaded later, by
-    /// [`Model::instance`].
-    pub fn open(&self, settings: &ModelSettings) -> Result<Arc<dyn Model>, ManifestError> {
-        match self {
-            Self::Echo(echo) => Ok(Arc::new(echo.clone())),
-            Self::Folder(folder) => open_folder(Manifest::read(folder)?, settings),
-        }
-    }
-
-    /// The check of inputs before they are accepted. It needs the manifest alone: neither `model.pt` nor libtorch.
+    /// The check of inputs before they are accepted. It needs the manifest, but neither `model.pt` nor libtorch.
     pub fn input_check(&self) -> Result<InputCheck, ManifestError> {
         match self {
-            Self::Echo(_) => Ok(Arc::new(|_, _| Ok(()))),
-            Self::Folder(folder) => {
-                let manifest = Manifest::read(folder)?;
-                Ok(Arc::new(move |media_type, body| manifest.check(media_type, body)))
-            }
+            Self::Echo(_) => Ok(InputCheck::accept_all()),
+            Self::Folder(folder) => Ok(InputCheck::by_manifest(Manifest::read(folder)?)),
         }
     }
-}
-
-#[cfg(feature = "torch")]
-fn open_folder(manifest: Manifest, settings: &ModelSettings) -> Result<Arc<dyn Model>, ManifestError> {
-    Ok(Arc::new(super::TorchModel::open(manifest, settings.clone())?))
-}
-
-#[cfg(not(feature = "torch"))]
-fn open_folder(manifest: Manifest, _: &ModelSettings) -> Result<Arc<dyn Model>, ManifestError> {
-    let file = manifest.model_file()?;
-    let fault = "this program was built without libtorch and runs only the model echo; \
-                 build it with `cargo build --release --features torch`";
-    Err(ManifestError::new(file, fault))
 }
 
 impl FromStr for ModelSource {
@@ -91,13 +69,12 @@ impl FromStr for ModelSource {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(':');
-        if parts.next() != Some("echo") {
-            return match text {
-                "" => Err("\"\" is neither echo, echo:<delay> nor a folder".to_owned()),
-                folder => Ok(Self::Folder(PathBuf::from(folder))),
-            };
-        }
-        let mut echo = Echo::default();
+        let mut echo = match parts.next() {
+            Some("echo") => Echo::default(),
+            Some("echo-faults") => Echo::with_faults(),
+            _ if text.is_empty() => return Err("\"\" is neither echo, echo:<delay> nor a folder".to_owned()),
+            _ => return Ok(Self::Folder(PathBuf::from(text))),
+        };
         if let Some(delay) = parts.next() {
             echo.delay = humantime::parse_duration(delay)
                 .ok()
@@ -113,55 +90,32 @@ impl FromStr for ModelSource {
         }
         match parts.next() {
             None => Ok(Self::Echo(echo)),
-            Some(_) => Err(format!("{text:?} has more parts than echo:<delay>:<items>")),
+            Some(_) => Err(format!("{text:?} has more parts than {}:<delay>:<items>", echo.name())),
         }
     }
 }
 
 impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Echo(echo) if *echo == Echo::default() => f.write_str("echo"),
-            Self::Echo(Echo { delay, max_items: Echo::DEFAULT_MAX_ITEMS }) => {
-                write!(f, "echo:{}", delay_text(*delay))
-            }
-            Self::Echo(Echo { delay, max_items }) => write!(f, "echo:{}:{max_items}", delay_text(*delay)),
-            Self::Folder(folder) => write!(f, "{}", folder.display()),
+        let echo = match self {
+            Self::Echo(echo) => echo,
+            Self::Folder(folder) => return write!(f, "{}", folder.display()),
+        };
+        f.write_str(echo.name())?;
+        let has_default_limit = echo.max_items == Echo::DEFAULT_MAX_ITEMS;
+        if !(has_default_limit && echo.delay.is_zero()) {
+            write!(f, ":{}", delay_text(echo.delay))?;
         }
+        if !has_default_limit {
+            write!(f, ":{}", echo.max_items)?;
+        }
+        Ok(())
     }
 }
 
-/// `1s 500ms` reads back as well as `1s500ms`, but is no single word.
+/// A delay without spaces: `1s500ms`, not `1s 500ms`. Both parse to the same delay.
 fn delay_text(delay: Duration) -> String {
     humantime::format_duration(delay).to_string().replace(' ', "")
-}
-
-impl TryFrom<String> for ModelSource {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<ModelSource> for String {
-    fn from(source: ModelSource) -> Self {
-        source.to_string()
-    }
-}
-
-impl schemars::JsonSchema for ModelSource {
-    fn schema_name() -> Cow<'static, str> {
-        "ModelSource".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "description": "echo, echo:<delay per batch>, echo:<delay>:<most items of a batch>, or a model's folder",
-            "examples": ["echo:20ms", "models/digits/1"],
-        })
-    }
 }
 
 #[cfg(test)]
@@ -170,16 +124,39 @@ mod tests {
 
     #[test]
     fn a_source_reads_back_as_it_was_written() {
-        for text in ["echo", "echo:20ms", "echo:1s500ms:64", "echo:0s:1", "models/digits/1", "./echo", "/m/echo:1"] {
+        for text in [
+            "echo",
+            "echo:20ms",
+            "echo:1s500ms:64",
+            "echo:0s:1",
+            "echo-faults",
+            "echo-faults:20ms",
+            "echo-faults:0s:1",
+            "models/digits/1",
+            "./echo",
+            "/m/echo:1",
+        ] {
             assert_eq!(text.parse::<ModelSource>().unwrap().to_string(), text);
         }
-        let echo = Echo { delay: Duration::from_millis(20), max_items: 64 };
-        assert_eq!("echo:20ms:64".parse(), Ok(ModelSource::Echo(echo)));
+        let echo = Echo { delay: Duration::from_millis(20), max_items: 64, faults: false };
+        assert_eq!("echo:20ms:64".parse(), Ok(ModelSource::Echo(echo.clone())));
+        assert_eq!("echo-faults:20ms:64".parse(), Ok(ModelSource::Echo(Echo { faults: true, ..echo })));
     }
 
     #[test]
     fn a_wrong_source_is_refused_with_its_text() {
-        for text in ["", "echo:", "echo:soon", "echo:-1s", "echo:2h", "echo:1s:0", "echo:1s:x", "echo:1s:1:1"] {
+        for text in [
+            "",
+            "echo:",
+            "echo:soon",
+            "echo:-1s",
+            "echo:2h",
+            "echo:1s:0",
+            "echo:1s:x",
+            "echo:1s:1:1",
+            "echo-faults:",
+            "echo-faults:1s:1:1",
+        ] {
             let error = text.parse::<ModelSource>().unwrap_err();
             assert!(error.starts_with(&format!("{text:?}")), "{error}");
         }
@@ -187,31 +164,16 @@ mod tests {
 
     #[test]
     fn the_echo_model_accepts_any_input() {
-        let source: ModelSource = "echo".parse().unwrap();
-        assert_eq!(source.input_check().unwrap()("application/x-anything", b""), Ok(()));
-        assert_eq!(source.open(&ModelSettings::default()).unwrap().max_batch_items(), 256);
+        for text in ["echo", "echo-faults"] {
+            let source: ModelSource = text.parse().unwrap();
+            assert_eq!(source.input_check().unwrap().check("application/x-anything", b""), Ok(()));
+        }
     }
 
     #[test]
     fn a_folder_that_is_not_there_is_named_with_what_was_expected() {
         let source: ModelSource = "no/such/folder".parse().unwrap();
-        let error = source.input_check().err().unwrap().to_string();
+        let error = source.input_check().unwrap_err().to_string();
         assert!(error.contains("no/such/folder") && error.contains("models/<name>/<version>"), "{error}");
-    }
-
-    #[cfg(not(feature = "torch"))]
-    #[test]
-    fn without_libtorch_a_folder_is_refused_with_the_way_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let version = folder.path().join("squares/1");
-        std::fs::create_dir_all(&version).unwrap();
-        std::fs::write(version.join("model.pt"), b"").unwrap();
-        let yaml =
-            "inputs: [{name: x, datatype: FP32, shape: [2]}]\noutputs: [{name: y, datatype: FP32, shape: [2]}]\n";
-        std::fs::write(version.join("model.yaml"), yaml).unwrap();
-        let source = ModelSource::Folder(version);
-        let error = source.open(&ModelSettings::default()).err().unwrap().to_string();
-        assert!(error.contains("--features torch"), "{error}");
-        assert!(source.input_check().is_ok());
     }
 }

@@ -2,9 +2,12 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::buckets::Buckets;
-use crate::held::{Ready, Work};
-use crate::model::Datatype;
+use model::Datatype;
+
+use crate::batch::buckets::Buckets;
+use crate::job::{Ready, Work};
+
+mod buckets;
 
 /// What the tensors of items in one batch have in common.
 type Shape = Vec<(Datatype, Vec<i64>)>;

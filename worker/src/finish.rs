@@ -9,12 +9,14 @@ use queue::{
 };
 use tokio::sync::mpsc;
 
-use crate::endings::Endings;
-use crate::held::{Held, How, Leaving};
-use crate::leases::Leases;
-use crate::metrics;
+use crate::finish::announcements::Endings;
+use crate::job::leases::Leases;
+use crate::job::window::Window;
+use crate::job::{Held, How, Leaving};
+use crate::report::metrics;
 use crate::settings::WorkerSettings;
-use crate::window::Window;
+
+pub(crate) mod announcements;
 
 /// The most device batches that one round trip to the ledger carries.
 const ROUND_LIMIT: usize = 64;

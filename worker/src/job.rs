@@ -7,7 +7,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use queue::{Delivery, JobError, Lease, Output};
 
-use crate::model::Item;
+use crate::runtime::Item;
+
+pub(crate) mod leases;
+pub(crate) mod window;
 
 /// A job that was received and claimed.
 #[derive(Debug)]

@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::batcher::Batcher;
-use crate::endings::Endings;
-use crate::held::{Held, How, Leaving, Ready, Work};
-use crate::leases::Leases;
-use crate::model::{Item, Model};
-use crate::window::Window;
+use crate::batch::Batcher;
+use crate::finish::announcements::Endings;
+use crate::job::leases::Leases;
+use crate::job::window::Window;
+use crate::job::{Held, How, Leaving, Ready, Work};
+use crate::runtime::{Item, Model};
 
 /// How long to wait after broker or ledger refused, so as not to hammer what is in trouble.
 const PAUSE: Duration = Duration::from_secs(1);

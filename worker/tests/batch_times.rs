@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
-use millrace_worker::model::{Echo, HostTensor, Instance, Item, Model, ModelError};
+use millrace_worker::runtime::{Instance, Item, Model, ModelError};
 use millrace_worker::{Worker, WorkerError, WorkerSettings};
+use model::{Echo, HostTensor};
 use queue::{
     Backend, BackendUrls, Blobs, Body, Class, Input, Job, JobError, Output, PoolName, State, WorkerId, WorkerRecord,
     WorkerState,
@@ -157,7 +158,7 @@ impl Model for Slow {
     }
 
     fn instance(&self) -> Result<Box<dyn Instance>, ModelError> {
-        self.load.lock().unwrap().recv().map_err(|_| ModelError("nobody wants it any more".to_owned()))?;
+        self.load.lock().unwrap().recv().map_err(|_| ModelError::model("the test has ended"))?;
         Ok(Box::new(Telling(self.echo.instance()?, self.batches.clone())))
     }
 }
@@ -209,7 +210,7 @@ async fn a_worker_that_loads_tells_that_it_has_measured_nothing() {
 async fn from_batches_of_every_size_a_worker_knows_what_its_model_takes() {
     let bench = Bench::new().await;
     let delay = Duration::from_millis(300);
-    let worker = bench.start(Echo { delay, max_items: 8 }, WorkerSettings::default());
+    let worker = bench.start(Echo { delay, max_items: 8, ..Echo::default() }, WorkerSettings::default());
     for count in [1, 9, 2, 7, 16, 1, 3, 8, 1, 5, 1, 9, 2, 8] {
         let jobs = bench.submit(count).await;
         bench.succeeded(&jobs).await;
@@ -232,7 +233,7 @@ async fn under_full_load_a_worker_with_two_instances_counts_for_both() {
     let delay = Duration::from_millis(500);
     let jobs = bench.submit(80).await;
     let settings = WorkerSettings { instances: 2.try_into().unwrap(), ..WorkerSettings::default() };
-    let (slow, load, _batches) = Slow::waiting(Echo { delay, max_items: 4 }, Duration::ZERO);
+    let (slow, load, _batches) = Slow::waiting(Echo { delay, max_items: 4, ..Echo::default() }, Duration::ZERO);
     (0..2).for_each(|_| load.send(()).unwrap());
     let worker = bench.start(slow, settings);
     bench.succeeded(&jobs).await;
@@ -251,7 +252,7 @@ async fn a_device_that_waits_for_inputs_to_be_prepared_is_as_slow_as_they_are() 
     let prepare = Duration::from_millis(40);
     let jobs = bench.submit(50).await;
     let settings = WorkerSettings { prepare_threads: Some(1.try_into().unwrap()), ..WorkerSettings::default() };
-    let (slow, batches) = Slow::new(Echo { delay: Duration::ZERO, max_items: 4 }, prepare);
+    let (slow, batches) = Slow::new(Echo { max_items: 4, ..Echo::default() }, prepare);
     let worker = bench.start(slow, settings);
     bench.succeeded(&jobs).await;
     let told = bench.told(|worker| worker.batch_seconds > 0.0 && worker.state == WorkerState::Idle).await;

@@ -1,4 +1,4 @@
-//! One element of a tensor, between JSON and bytes.
+//! One element of a tensor: its conversion from JSON to bytes and back.
 
 use std::fmt;
 
@@ -6,9 +6,9 @@ use serde::de::Visitor;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::Datatype;
+use crate::datatype::Datatype;
 
-/// An element as JSON gave it.
+/// An element as read from JSON.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Element {
     Bool(bool),
@@ -17,7 +17,7 @@ pub(super) enum Element {
 }
 
 impl Element {
-    /// Appends the element as `datatype`, little-endian; false when it is no value of that type.
+    /// Appends the element as `datatype`, little-endian. Returns false if that type has no such value.
     pub(super) fn write(self, datatype: Datatype, to: &mut Vec<u8>) -> bool {
         let bytes = |bytes: &[u8], to: &mut Vec<u8>| to.extend_from_slice(bytes);
         match (datatype, self) {
@@ -41,7 +41,7 @@ impl Element {
             (Datatype::Int64, Self::Integer(value)) => bytes(&value.to_le_bytes(), to),
             (Datatype::Fp32, Self::Integer(value)) => bytes(&(value as f32).to_le_bytes(), to),
             (Datatype::Fp64, Self::Integer(value)) => bytes(&(value as f64).to_le_bytes(), to),
-            // Beyond the range of 32 bits a number would silently become infinite.
+            // A number outside the range of 32 bits would silently become infinite.
             (Datatype::Fp32, Self::Float(value)) if (value as f32).is_finite() => {
                 bytes(&(value as f32).to_le_bytes(), to);
             }
@@ -94,7 +94,7 @@ impl<'de> Deserialize<'de> for Element {
     }
 }
 
-/// The elements of a tensor, on their way to JSON.
+/// The elements of a tensor, to be written as JSON.
 pub(super) struct Elements<'a> {
     pub(super) datatype: Datatype,
     pub(super) data: &'a [u8],

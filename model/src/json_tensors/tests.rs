@@ -55,7 +55,7 @@ fn a_tensor_must_be_given_once() {
 }
 
 #[test]
-fn what_is_not_json_is_malformed() {
+fn a_body_that_is_not_json_is_malformed() {
     for body in ["", "{", "PNG", r#"{"inputs":[}"#] {
         let (field, message, kind) = fault(body);
         assert_eq!((field.as_str(), kind), ("body", InputFaultKind::Malformed), "{message}");

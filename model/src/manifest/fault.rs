@@ -1,19 +1,19 @@
-//! What is wrong with a manifest, all of it at once.
+//! The faults of a manifest, reported all at once.
 
 use std::fmt::{self, Display};
 use std::path::PathBuf;
 
-/// A manifest that cannot be used: the file, and everything that is wrong with it.
+/// A manifest that cannot be used: its file and all its faults.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ManifestError {
-    /// The file or folder at fault.
+    /// The wrong file or folder.
     pub file: PathBuf,
-    /// At least one sentence; where a key is at fault, with key, value and rule.
+    /// At least one fault. The fault of a key names the key, the value and the rule.
     pub faults: Vec<String>,
 }
 
 impl ManifestError {
-    /// A single fault.
+    /// An error with a single fault.
     pub fn new(file: impl Into<PathBuf>, fault: impl Display) -> Self {
         Self { file: file.into(), faults: vec![fault.to_string()] }
     }
@@ -40,19 +40,19 @@ impl Faults {
         Self { file, faults: Vec::new() }
     }
 
-    /// Notes that `key` holds `value`, which is not what `rule` asks for, unless it `holds`.
+    /// Records the fault that the `value` of `key` is not `rule`, unless the rule `holds`.
     pub(super) fn unless(&mut self, holds: bool, key: &str, value: impl Display, rule: &str) {
         if !holds {
-            self.note(key, format_args!("{value} is not {rule}"));
+            self.add(key, format_args!("{value} is not {rule}"));
         }
     }
 
-    /// Notes a fault of `key`.
-    pub(super) fn note(&mut self, key: &str, fault: impl Display) {
+    /// Records a fault of `key`.
+    pub(super) fn add(&mut self, key: &str, fault: impl Display) {
         self.faults.push(format!("{key}: {fault}"));
     }
 
-    /// The error when nothing but `fault` can be said.
+    /// The error of a manifest that cannot be read at all.
     pub(super) fn only(self, fault: impl Display) -> ManifestError {
         ManifestError::new(self.file, fault)
     }

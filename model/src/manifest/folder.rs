@@ -1,9 +1,9 @@
-//! Where a version of a model lies: `models/<name>/<version>/`.
+//! The folder of one version of a model: `models/<name>/<version>/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::ManifestError;
+use super::fault::ManifestError;
 
 /// The folder of one version.
 pub(super) struct VersionFolder {
@@ -13,7 +13,7 @@ pub(super) struct VersionFolder {
 }
 
 impl VersionFolder {
-    /// `path` itself if it holds a manifest, else the highest version in it that does.
+    /// Returns `path` itself if it holds a manifest, else the highest version in it that does.
     pub(super) fn find(path: &Path) -> Result<Self, ManifestError> {
         if !path.is_dir() {
             let expected = "is not a folder; expected models/<name>/<version> with model.yaml and model.pt in it";
@@ -30,14 +30,14 @@ impl VersionFolder {
         match highest {
             Some((_, folder)) => Self::named(&folder),
             None => {
-                let expected = "holds neither model.yaml nor a version's folder, such as 1, with model.yaml in it";
+                let expected = "holds neither model.yaml nor the folder of a version, such as 1, with model.yaml in it";
                 Err(ManifestError::new(path, expected))
             }
         }
     }
 
     fn named(path: &Path) -> Result<Self, ManifestError> {
-        // `.` and `..` have no name of their own.
+        // `.` and `..` do not name the folder.
         let whole = path.canonicalize().map_err(|error| ManifestError::new(path, error))?;
         let version = last_name(&whole).and_then(version);
         match (version, whole.parent().and_then(last_name)) {

@@ -1,15 +1,15 @@
-//! The step from the tensors of a model to a job's output.
+//! The step from the output tensors of a model to the output of a job.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::TensorSpec;
 use super::fault::Faults;
-use crate::model::Datatype;
+use crate::datatype::Datatype;
+use crate::tensor::TensorSpec;
 
-/// How the tensors become an output.
+/// The step from tensors to an output.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Postprocess {
@@ -24,9 +24,9 @@ pub enum Postprocess {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopK {
-    /// How many classes are given.
+    /// The number of classes in the output.
     pub k: usize,
-    /// The names of the classes, in order; their numbers from 0 unless given. Holds those of `labels_file` once read.
+    /// The names of the classes, in order; their numbers from 0 unless given. Reading `labels_file` sets them.
     #[serde(default)]
     pub labels: Vec<String>,
     /// A file in the model's folder with one name per line, instead of `labels`.
@@ -55,7 +55,7 @@ impl TopK {
             faults.unless(false, "outputs[0].shape", shape, "one dimension, the classes, as top_k needs");
             return self;
         };
-        // A negative number of classes is the free dimension: then any number of labels will do.
+        // A negative number is a free dimension, which any number of labels fits.
         if let Ok(classes) = usize::try_from(classes) {
             let rule = format!("at most the {classes} classes of outputs[0]");
             faults.unless(self.k <= classes, "postprocess.top_k.k", self.k, &rule);
@@ -70,13 +70,13 @@ impl TopK {
         let Some(name) = &self.labels_file else { return };
         let key = "postprocess.top_k.labels_file";
         if !self.labels.is_empty() {
-            return faults.note(key, "labels are given already by postprocess.top_k.labels; leave one out");
+            return faults.add(key, "labels are also given by postprocess.top_k.labels; remove one of the two");
         }
         match fs::read_to_string(folder.join(name)) {
             Ok(text) => self.labels = text.lines().map(|line| line.trim().to_owned()).collect(),
             Err(error) => {
                 let path = folder.join(name);
-                faults.note(key, format_args!("{}: {error}; expected one label per line", path.display()));
+                faults.add(key, format_args!("{}: {error}; expected one label per line", path.display()));
             }
         }
     }

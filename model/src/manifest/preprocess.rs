@@ -1,12 +1,12 @@
-//! The step from a job's input to the tensors of a model.
+//! The step from the input of a job to the input tensors of a model.
 
 use serde::Deserialize;
 
-use super::TensorSpec;
 use super::fault::Faults;
-use crate::model::Datatype;
+use crate::datatype::Datatype;
+use crate::tensor::TensorSpec;
 
-/// How an input becomes tensors. Every pool accepts JSON tensors; one with an image step also accepts images.
+/// The step from an input to tensors. Every pool accepts JSON tensors; a pool with an image step also accepts images.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Preprocess {
@@ -28,15 +28,15 @@ pub struct ImageStep {
     pub height: u32,
     /// 1 for gray, 3 for RGB.
     pub channels: usize,
-    /// What the shorter side is resized to before the crop; unless given, as small as still covers the crop.
+    /// The size of the shorter side before the crop. Unless given, the smallest size that covers the crop.
     pub resize: Option<u32>,
-    /// What a value of 0 to 255 is multiplied by; 1/255 unless given.
+    /// The factor for values from 0 to 255; 1/255 unless given.
     #[serde(default = "one_255th")]
     pub scale: f32,
-    /// Subtracted, one per channel; 0 unless given.
+    /// The numbers to subtract, one per channel; 0 unless given.
     #[serde(default)]
     pub mean: Vec<f32>,
-    /// Divided by, one per channel; 1 unless given.
+    /// The numbers to divide by, one per channel; 1 unless given.
     #[serde(default)]
     pub std: Vec<f32>,
 }
@@ -82,10 +82,10 @@ impl ImageStep {
         self.check_input(inputs, faults);
     }
 
-    /// The image must be what the model takes.
+    /// The tensor of an image must be the only input of the model.
     fn check_input(&self, inputs: &[TensorSpec], faults: &mut Faults) {
         let [input] = inputs else {
-            // No readable input at all is a fault that was noted already.
+            // The fault of having no readable input is recorded elsewhere.
             faults.unless(
                 inputs.len() < 2,
                 "inputs",

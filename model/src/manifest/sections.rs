@@ -1,13 +1,13 @@
-//! The sections of a manifest, read one by one.
+//! The sections of a manifest, read one at a time.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::fault::Faults;
 
-const KNOWN: &str = "inputs, outputs, preprocess, postprocess, batch, warm_up";
+const SECTIONS: &str = "inputs, outputs, preprocess, postprocess, batch, warm_up";
 
-/// What is left of a manifest to read.
+/// The sections that are not read yet.
 pub(super) struct Sections {
     map: Map<String, Value>,
 }
@@ -17,7 +17,7 @@ impl Sections {
         Self { map }
     }
 
-    /// A section that may be left out. Nothing when it is at fault, which is then noted.
+    /// Reads an optional section. `None` if it has a fault, which is recorded.
     pub(super) fn take<T: DeserializeOwned + Default>(&mut self, key: &str, faults: &mut Faults) -> Option<T> {
         match self.map.remove(key) {
             None => Some(T::default()),
@@ -25,16 +25,16 @@ impl Sections {
         }
     }
 
-    /// A list that must have an entry; holds those that are without fault.
+    /// Reads a list that must have an entry. Returns the entries without a fault.
     pub(super) fn list<T: DeserializeOwned>(&mut self, key: &str, faults: &mut Faults) -> Vec<T> {
         match self.map.remove(key) {
-            None => faults.note(key, "is missing; expected a list of tensors with name, datatype and shape"),
+            None => faults.add(key, "is missing; expected a list of tensors with name, datatype and shape"),
             Some(Value::Array(entries)) if !entries.is_empty() => {
                 let read_entry = |(index, entry)| read(&format!("{key}[{index}]"), entry, faults);
                 return entries.into_iter().enumerate().filter_map(read_entry).collect();
             }
             Some(other) => {
-                faults.note(
+                faults.add(
                     key,
                     format_args!("{other} is not a list of at least one tensor with name, datatype and shape"),
                 );
@@ -43,10 +43,10 @@ impl Sections {
         Vec::new()
     }
 
-    /// Notes every key that nothing asked for.
-    pub(super) fn refuse_the_rest(self, faults: &mut Faults) {
+    /// Records a fault for every key that was not read.
+    pub(super) fn reject_unknown_keys(self, faults: &mut Faults) {
         for key in self.map.keys() {
-            faults.note(key, format_args!("unknown key; expected one of {KNOWN}"));
+            faults.add(key, format_args!("unknown key; expected one of {SECTIONS}"));
         }
     }
 }
@@ -55,7 +55,7 @@ fn read<T: DeserializeOwned>(key: &str, value: Value, faults: &mut Faults) -> Op
     match serde_json::from_value(value) {
         Ok(section) => Some(section),
         Err(error) => {
-            faults.note(key, error);
+            faults.add(key, error);
             None
         }
     }

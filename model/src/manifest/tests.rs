@@ -3,6 +3,8 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
+use crate::input_fault::InputFaultKind;
+use crate::media_type::TENSORS_MEDIA_TYPE;
 
 const GOOD: &str = "
 inputs: [{name: image, datatype: FP32, shape: [3, 4, 4]}]
@@ -46,7 +48,7 @@ fn a_manifest_takes_name_and_version_from_its_folder() {
 }
 
 #[test]
-fn what_is_left_out_has_a_default() {
+fn a_missing_section_has_a_default() {
     let tensors = "inputs: [{name: x, datatype: INT64, shape: [-1]}]\noutputs: [{name: y, datatype: FP32, shape: []}]";
     let (_models, folder) = model(tensors);
     let manifest = Manifest::read(&folder).unwrap();
@@ -55,7 +57,7 @@ fn what_is_left_out_has_a_default() {
 }
 
 #[test]
-fn a_models_folder_stands_for_its_highest_version() {
+fn the_folder_of_a_model_stands_for_its_highest_version() {
     let (_models, seven) = model(GOOD);
     let versions = seven.parent().unwrap();
     for other in ["3", "12", "99-old"] {
@@ -145,7 +147,7 @@ postprocess: {top_k: {k: 3, labels: [a, b, c]}}
 }
 
 #[test]
-fn a_file_that_is_not_a_map_is_said_to_be_none() {
+fn a_file_that_is_not_a_map_is_refused_with_the_sections_that_were_expected() {
     assert_fault(&faults("- 1"), "is not a map of inputs");
     assert_fault(&faults("inputs: [unclosed"), "line 1");
     assert_fault(&faults("inputs: 3"), "inputs: 3 is not a list of at least one tensor");
@@ -153,13 +155,13 @@ fn a_file_that_is_not_a_map_is_said_to_be_none() {
 }
 
 #[test]
-fn labels_may_lie_in_a_file_of_their_own() {
+fn labels_can_come_from_a_file() {
     let yaml = GOOD.replace("labels: [cat, dog]", "labels_file: names.txt");
     let (_models, folder) = model(&yaml);
     fs::write(folder.join("names.txt"), "tabby cat\nhot dog\n").unwrap();
     let Postprocess::TopK(step) = Manifest::read(&folder).unwrap().postprocess else { panic!() };
     assert_eq!(step.labels, ["tabby cat", "hot dog"]);
-    assert_fault(&faults(&GOOD.replace("k: 1", "k: 1, labels_file: x")), "leave one out");
+    assert_fault(&faults(&GOOD.replace("k: 1", "k: 1, labels_file: x")), "remove one of the two");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use queue::{JobId, Lease, Ledger};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::held::Lost;
+use crate::job::Lost;
 
 /// The leases this worker holds, by job and fence (it may hold a job twice, once in vain).
 pub(crate) struct Leases {

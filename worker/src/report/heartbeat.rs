@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use queue::{Roster, WorkerId, WorkerRecord, WorkerState};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::curve::{Curve, Line};
-use crate::leases::Leases;
+use crate::job::leases::Leases;
+use crate::report::batch_time_model::{Curve, Line};
 
 /// How often the roster hears from a worker, and how long after the last time it is struck out.
 const BEAT_EVERY: Duration = Duration::from_secs(1);

@@ -1,48 +1,29 @@
-//! The model that returns its input. It stands in for a real one where libtorch is not wanted.
+//! The model that returns its input. It replaces a real model where libtorch is not wanted.
+//!
+//! With [`Echo::faults`], three inputs fail on purpose, so that failures can be tried on a running system. Without it,
+//! these inputs are data like any other.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use model::{Datatype, Echo, HostTensor};
 use queue::{Body, JobError, Output};
 
-use super::{Datatype, HostTensor, Instance, Item, Model, ModelError};
+use super::error::ModelError;
+use super::interface::{Instance, Item, Model};
 
-/// Returns each input as it came, media type included, after a chosen time per batch.
-///
-/// Three inputs misbehave on purpose, so that failure can be tried on a running system:
-/// - a body that starts with [`Echo::REFUSED`] is refused while it is prepared: that job alone fails;
-/// - a batch holding a body that starts with [`Echo::POISON`] fails as a whole, however often it is run;
-/// - a batch holding a body that starts with [`Echo::KILLER`] takes the whole process down, as a crash in libtorch would.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Echo {
-    /// What one batch takes, whatever its size.
-    pub delay: Duration,
-    /// The most items that may run at once.
-    pub max_items: usize,
-}
-
-impl Echo {
-    /// An input starting like this is refused by [`Model::prepare`].
-    pub const REFUSED: &'static [u8] = b"fail:input";
-    /// An input starting like this makes [`Instance::run`] fail.
-    pub const POISON: &'static [u8] = b"fail:model";
-    /// An input starting like this makes [`Instance::run`] abort the process.
-    pub const KILLER: &'static [u8] = b"fail:process";
-    /// [`Echo::max_items`] unless it is given.
-    pub const DEFAULT_MAX_ITEMS: usize = 256;
-}
-
-impl Default for Echo {
-    fn default() -> Self {
-        Self { delay: Duration::ZERO, max_items: Self::DEFAULT_MAX_ITEMS }
-    }
-}
+/// With [`Echo::faults`], [`Model::prepare`] refuses an input that starts with this: its job alone fails.
+pub const REFUSED_INPUT: &[u8] = b"fail:input";
+/// With [`Echo::faults`], every batch with an input that starts with this fails as a whole.
+pub const FAILING_INPUT: &[u8] = b"fail:model";
+/// With [`Echo::faults`], a batch with an input that starts with this aborts the process, as a crash in libtorch would.
+pub const CRASH_INPUT: &[u8] = b"fail:process";
 
 impl Model for Echo {
     fn prepare(&self, media_type: &str, body: Bytes) -> Result<Item, JobError> {
-        if body.starts_with(Self::REFUSED) {
-            let message = "body: starts with fail:input, which the echo model refuses".to_owned();
+        if self.faults && body.starts_with(REFUSED_INPUT) {
+            let message = "body: starts with fail:input, which the model echo-faults refuses".to_owned();
             return Err(JobError { kind: "bad_input".to_owned(), message });
         }
         // Both are BYTES tensors of one element, so that inputs of any length share a batch.
@@ -52,7 +33,7 @@ impl Model for Echo {
 
     fn present(&self, tensors: Vec<HostTensor>) -> Result<Output, JobError> {
         let [media_type, body] = <[HostTensor; 2]>::try_from(tensors).map_err(|tensors| {
-            let message = format!("the echo model gave {} tensors instead of 2", tensors.len());
+            let message = format!("the echo model returned {} tensors instead of 2", tensors.len());
             JobError { kind: "model_error".to_owned(), message }
         })?;
         let media_type = String::from_utf8_lossy(&media_type.data).into_owned();
@@ -64,36 +45,37 @@ impl Model for Echo {
     }
 
     fn instance(&self) -> Result<Box<dyn Instance>, ModelError> {
-        Ok(Box::new(Running { delay: self.delay }))
+        Ok(Box::new(EchoInstance { delay: self.delay, faults: self.faults }))
     }
 }
 
-/// The echo model at work on its thread.
-struct Running {
+/// The echo model on its thread.
+struct EchoInstance {
     delay: Duration,
+    faults: bool,
 }
 
-impl Instance for Running {
+impl Instance for EchoInstance {
     fn run(&mut self, items: &[Item]) -> Result<Vec<Vec<HostTensor>>, ModelError> {
-        pretend_to_compute(self.delay);
-        let any = |marker| items.iter().flat_map(|item| &item.tensors).any(|tensor| tensor.data.starts_with(marker));
-        if any(Echo::KILLER) {
+        wait(self.delay);
+        let any = |start| items.iter().flat_map(|item| &item.tensors).any(|tensor| tensor.data.starts_with(start));
+        if self.faults && any(CRASH_INPUT) {
             std::process::abort();
         }
-        if any(Echo::POISON) {
-            return Err(ModelError("an input starts with fail:model, on which the echo model fails".to_owned()));
+        if self.faults && any(FAILING_INPUT) {
+            return Err(ModelError::model("an input starts with fail:model, which makes the model echo-faults fail"));
         }
         Ok(items.iter().map(|item| item.tensors.clone()).collect())
     }
 
     fn warm_up(&mut self) -> Result<(), ModelError> {
-        pretend_to_compute(self.delay);
+        wait(self.delay);
         Ok(())
     }
 }
 
-/// Keeps this thread as a device would: it cannot be hurried, so an early wake-up waits on.
-fn pretend_to_compute(time: Duration) {
+/// Blocks this thread as a device would. An early wake-up does not shorten the wait.
+fn wait(time: Duration) {
     let begun = Instant::now();
     while let Some(left) = time.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
         thread::park_timeout(left);
@@ -113,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out_with_its_media_type() {
+    fn an_input_is_returned_with_its_media_type() {
         let echo = Echo::default();
         let items = [item(&echo, "image/png", b"\x89PNG"), item(&echo, "text/plain; charset=utf-8", b"")];
         let outputs: Vec<Output> = (echo.instance().unwrap().run(&items).unwrap().into_iter())
@@ -142,13 +124,24 @@ mod tests {
     }
 
     #[test]
-    fn poison_fails_its_whole_batch_and_a_refused_input_fails_before() {
-        let echo = Echo::default();
+    fn with_faults_one_input_fails_its_whole_batch_and_another_is_refused_before() {
+        let echo = Echo::with_faults();
         let items = [item(&echo, "text/plain", b"fine"), item(&echo, "text/plain", b"fail:model, please")];
         let mut instance = echo.instance().unwrap();
         assert!(instance.run(&items).is_err());
         assert!(instance.run(&items[..1]).is_ok());
         let refused = echo.prepare("text/plain", Bytes::from_static(b"fail:input")).unwrap_err();
         assert_eq!(refused.kind, "bad_input");
+    }
+
+    #[test]
+    fn without_faults_every_input_is_returned_as_it_is() {
+        let echo = Echo::default();
+        let mut instance = echo.instance().unwrap();
+        for body in [REFUSED_INPUT, FAILING_INPUT, CRASH_INPUT] {
+            let outputs = instance.run(&[item(&echo, "text/plain", body)]).unwrap();
+            let output = echo.present(outputs.into_iter().next().unwrap()).unwrap();
+            assert_eq!(output.body, Body::Inline(Bytes::from_static(body)));
+        }
     }
 }

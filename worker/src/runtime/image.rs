@@ -1,4 +1,5 @@
-//! From an image file to a tensor, as torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` do it.
+//! The step from an image file to a tensor. The results match torchvision's `Resize`, `CenterCrop`, `ToTensor` and
+//! `Normalize`.
 
 use std::io::Cursor;
 
@@ -6,19 +7,14 @@ use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use bytes::Bytes;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use model::{Datatype, HostTensor, ImageStep, InputFault, InputFaultKind};
 
-use super::{Datatype, HostTensor};
-use crate::manifest::{ImageStep, InputFault, InputFaultKind};
-
-/// The media types of the images that are understood.
-pub const MEDIA_TYPES: [&str; 5] = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"];
-
-/// A file of some kilobytes can claim to be an image of gigabytes. These bounds admit every camera's picture.
+/// A file of some kilobytes can claim to be an image of gigabytes. The pictures of all cameras are within these bounds.
 const MAX_SIDE: u32 = 16_384;
 const MAX_PIXELS: u64 = 64_000_000;
 const MAX_DECODER_BYTES: u64 = 512 << 20;
 
-/// The format that a media type (without parameters, in lower case) names.
+/// The format for a media type (without parameters, in lower case); see [`model::IMAGE_MEDIA_TYPES`].
 pub fn format_of(essence: &str) -> Option<ImageFormat> {
     match essence {
         "image/png" => Some(ImageFormat::Png),
@@ -30,17 +26,17 @@ pub fn format_of(essence: &str) -> Option<ImageFormat> {
     }
 }
 
-/// An image step, ready to be applied from many threads.
+/// An image step that many threads can apply at once.
 #[derive(Debug)]
 pub struct ImagePreprocessor {
     step: ImageStep,
     name: String,
-    /// For each channel the FP32 bytes that each of the 256 values becomes: cheaper than arithmetic per pixel.
+    /// For each channel, the FP32 bytes of each of the 256 values. A look-up is cheaper than arithmetic per pixel.
     normalized: Vec<[[u8; 4]; 256]>,
 }
 
 impl ImagePreprocessor {
-    /// Applies `step`; the tensor will be called `name`.
+    /// Applies `step`. The name of the tensor is `name`.
     pub fn new(step: ImageStep, name: impl Into<String>) -> Self {
         let table = |channel: usize| {
             let mean = step.mean.get(channel).copied().unwrap_or(0.0);
@@ -51,9 +47,9 @@ impl ImagePreprocessor {
         Self { step, name: name.into(), normalized }
     }
 
-    /// Decodes a file and makes the FP32 tensor `[channels, height, width]` of it.
+    /// Decodes a file into the FP32 tensor `[channels, height, width]`.
     ///
-    /// The file must be what its media type says, whole, and at most 64 million pixels.
+    /// The file must match its media type, be complete, and have at most 64 million pixels.
     pub fn apply(&self, format: ImageFormat, file: &[u8]) -> Result<HostTensor, InputFault> {
         let image = decode(format, file)?;
         let (width, height) = (image.width(), image.height());
@@ -67,14 +63,14 @@ impl ImagePreprocessor {
         })
     }
 
-    /// The size before the crop: the shorter side as the step says, the other in proportion, rounded down.
+    /// The size before the crop: the shorter side as in the step, the other side in proportion, rounded down.
     fn size_before_crop(&self, width: u32, height: u32) -> (u32, u32) {
         let in_proportion = |side: u32, from: u32, to: u32| (u64::from(side) * u64::from(to) / u64::from(from)) as u32;
         match self.step.resize {
             Some(shorter) if width <= height => (shorter, in_proportion(height, width, shorter)),
             Some(shorter) => (in_proportion(width, height, shorter), shorter),
             None => {
-                // As small as covers the crop in both directions.
+                // The smallest size that covers the crop in both directions.
                 let (wide, high) = (self.step.width, self.step.height);
                 if u64::from(width) * u64::from(high) <= u64::from(height) * u64::from(wide) {
                     (wide, in_proportion(height, width, wide))
@@ -90,7 +86,7 @@ impl ImagePreprocessor {
         if (to_width, to_height) == (width, height) {
             return Ok((pixels, width, height));
         }
-        // A strip one pixel high would be blown up to more than any picture holds.
+        // Resizing a strip one pixel high would give more pixels than any picture has.
         if u64::from(to_width) * u64::from(to_height) > MAX_PIXELS {
             let message = format!("an image of {width} × {height} is too long and thin to be resized");
             return Err(InputFault::new(InputFaultKind::Malformed, "body", message));
@@ -101,13 +97,13 @@ impl ImagePreprocessor {
         let kind = if self.step.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
         let from = ImageRef::new(width, height, &pixels, kind).map_err(|error| unreadable(&error))?;
         let mut to = Image::new(to_width, to_height, kind);
-        // Convolution with a filter as wide as the reduction is what others call antialiasing.
+        // Convolution with a filter as wide as the reduction is antialiasing.
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
         Resizer::new().resize(&from, &mut to, &options).map_err(|error| unreadable(&error))?;
         Ok((to.into_vec(), to_width, to_height))
     }
 
-    /// Takes the centre, separates the channels and looks every value up.
+    /// Takes the centre, separates the channels and looks up the normalized value of each pixel.
     fn cropped_and_normalized(&self, pixels: &[u8], width: u32, height: u32) -> Bytes {
         let (wide, high) = (self.step.width as usize, self.step.height as usize);
         let left = centred(width as usize, wide);
@@ -127,12 +123,12 @@ impl ImagePreprocessor {
     }
 }
 
-/// Where a crop begins; a half goes to the even number, as in Python.
+/// The offset of a crop. A half is rounded to the even number, as in Python.
 fn centred(size: usize, crop: usize) -> usize {
     (size.saturating_sub(crop) as f64 / 2.0).round_ties_even() as usize
 }
 
-/// The decoded image, upright, or what is wrong with the file.
+/// Decodes an image and turns it upright.
 fn decode(format: ImageFormat, file: &[u8]) -> Result<DynamicImage, InputFault> {
     let name = format.to_mime_type();
     let broken = |error: ::image::ImageError| {
@@ -154,7 +150,7 @@ fn decode(format: ImageFormat, file: &[u8]) -> Result<DynamicImage, InputFault> 
         return Err(InputFault::new(InputFaultKind::Malformed, "body", format!("not a readable {name}: it is empty")));
     }
     limits.reserve(decoder.total_bytes()).map_err(broken)?;
-    // A file whose orientation cannot be read is taken as it lies, as viewers do.
+    // An orientation that cannot be read is ignored, as image viewers do.
     let orientation = decoder.orientation().ok();
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
     if let Some(orientation) = orientation {

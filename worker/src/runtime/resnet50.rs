@@ -1,47 +1,47 @@
-//! A model of real size to try the system with: ResNet-50 as torchvision builds it, written as TorchScript.
+//! A model of real size for trials: ResNet-50 as torchvision builds it, written as TorchScript.
 //!
 //! The architecture is that of He et al., "Deep Residual Learning for Image Recognition" (2015), with the stride in the
-//! 3 × 3 convolution of a block, as torchvision has it. Parameters are called as in torchvision's state dict, so a
+//! 3 × 3 convolution of a block, as in torchvision. Parameters have the names of torchvision's state dict, so that a
 //! safetensors file of its weights loads by name.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use model::Manifest;
 use tch::nn::{self, FuncT, Module, ModuleT, VarStore};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
-use super::ModelError;
-use crate::manifest::Manifest;
+use super::error::ModelError;
 
-/// Where the weights come from.
+/// The source of the weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weights {
-    /// Random ones: the same work as real ones, and senseless answers.
+    /// Random weights: the same work as with real ones, but senseless results.
     Random {
         /// The same seed gives the same weights.
         seed: i64,
     },
-    /// A `.safetensors` file with the names of torchvision's state dict.
+    /// A `.safetensors` file whose tensors have the names of torchvision's state dict.
     Safetensors(PathBuf),
 }
 
 const CLASSES: i64 = 1000;
 
-/// Writes `model.pt` (98 MiB) and `model.yaml` into `folder`, which is named `<name>/<version>` and made if it is not
-/// there. `labels` is a file with the names of the 1,000 classes, one per line. Nothing is written unless all that is
-/// given can be used.
+/// Writes `model.pt` (98 MiB) and `model.yaml` into `folder`, whose path ends in `<name>/<version>`. The folder is created
+/// if it does not exist. `labels` is a file with the names of the 1,000 classes, one per line. Nothing is written if the
+/// weights or the labels cannot be used.
 pub fn write(folder: &Path, weights: &Weights, labels: Option<&Path>) -> Result<Manifest, ModelError> {
     let labels = labels.map(read_labels).transpose()?;
     if let Weights::Safetensors(file) = weights {
-        // Tried before the network is built, and without libtorch's bindings: the system's own answer is clearer.
+        // The file is read before the network is built, and not by libtorch: the system's error is clearer.
         File::open(file).and_then(|mut file| file.read_exact(&mut [0])).map_err(|error| unreadable(file, &error))?;
     }
     let module = traced(weights)?;
 
     let at = |path: &Path| {
         let path = path.display().to_string();
-        move |error: io::Error| ModelError(format!("{path}: cannot be written: {error}"))
+        move |error: io::Error| ModelError::model(format!("{path}: cannot be written: {error}"))
     };
     fs::create_dir_all(folder).map_err(at(folder))?;
     let mut manifest = MANIFEST.to_owned();
@@ -50,13 +50,13 @@ pub fn write(folder: &Path, weights: &Weights, labels: Option<&Path>) -> Result<
         fs::write(&file, labels).map_err(at(&file))?;
         manifest = manifest.replace("top_k: {k: 5}", "top_k: {k: 5, labels_file: labels.txt}");
     }
-    // A file that is cut short must not look like a model.
+    // An incomplete file must not look like a model.
     let (partial, file) = (folder.join("model.pt.partial"), folder.join("model.pt"));
-    module.save(&partial).map_err(|error| ModelError(format!("{}: {error}", partial.display())))?;
+    module.save(&partial).map_err(|error| ModelError::model(format!("{}: {error}", partial.display())))?;
     fs::rename(&partial, &file).map_err(at(&file))?;
     let yaml = folder.join("model.yaml");
     fs::write(&yaml, manifest).map_err(at(&yaml))?;
-    Manifest::read(folder).map_err(|error| ModelError(error.to_string()))
+    Manifest::read(folder).map_err(|error| ModelError::model(error.to_string()))
 }
 
 const MANIFEST: &str = "\
@@ -82,13 +82,16 @@ fn read_labels(file: &Path) -> Result<String, ModelError> {
     let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
     let count = text.lines().count();
     if count as i64 != CLASSES {
-        return Err(ModelError(format!("{}: {count} lines are not one for each of 1000 classes", file.display())));
+        return Err(ModelError::model(format!(
+            "{}: {count} lines are not one for each of 1000 classes",
+            file.display()
+        )));
     }
     Ok(text)
 }
 
 fn unreadable(file: &Path, error: &io::Error) -> ModelError {
-    ModelError(format!("{}: cannot be read: {error}", file.display()))
+    ModelError::model(format!("{}: cannot be read: {error}", file.display()))
 }
 
 fn traced(weights: &Weights) -> Result<CModule, ModelError> {
@@ -100,20 +103,20 @@ fn traced(weights: &Weights) -> Result<CModule, ModelError> {
     if let Weights::Safetensors(file) = weights {
         load(&mut store, file)?;
     }
-    // Constants of a graph cannot ask for gradients.
+    // The constants of a graph cannot require gradients.
     store.freeze();
     let _no_grad = tch::no_grad_guard();
     let example = Tensor::zeros([1, 3, 224, 224], (Kind::Float, Device::Cpu));
     let mut forward = |inputs: &[Tensor]| vec![network.forward_t(&inputs[0], false)];
     CModule::create_by_tracing("ResNet50", "forward", &[example], &mut forward)
-        .map_err(|error| ModelError(format!("resnet50 cannot be traced: {error}")))
+        .map_err(|error| ModelError::model(format!("resnet50 cannot be traced: {error}")))
 }
 
 fn load(store: &mut VarStore, file: &Path) -> Result<(), ModelError> {
     let in_file = |error: TchError| match error {
-        // The library's text is Debug output, and names the file once more.
-        TchError::SafeTensorError { .. } => ModelError(format!("{}: is not a safetensors file", file.display())),
-        error => ModelError(format!("{}: {error}", file.display())),
+        // The text of the library is Debug output, and repeats the name of the file.
+        TchError::SafeTensorError { .. } => ModelError::model(format!("{}: is not a safetensors file", file.display())),
+        error => ModelError::model(format!("{}: {error}", file.display())),
     };
     let given: Vec<(String, Tensor)> = Tensor::read_safetensors(file).map_err(in_file)?;
     let given: std::collections::HashMap<String, Tensor> = given.into_iter().collect();
@@ -132,7 +135,7 @@ fn load(store: &mut VarStore, file: &Path) -> Result<(), ModelError> {
     }
     faults.sort();
     let (count, some) = (faults.len(), faults[..faults.len().min(5)].join("; "));
-    Err(ModelError(format!("{}: {count} tensors are not those of resnet50: {some}", file.display())))
+    Err(ModelError::model(format!("{}: {count} tensors are not those of resnet50: {some}", file.display())))
 }
 
 fn resnet50(root: &nn::Path) -> FuncT<'static> {
@@ -146,7 +149,7 @@ fn resnet50(root: &nn::Path) -> FuncT<'static> {
     let fc = nn::linear(root / "fc", 2048, CLASSES, nn::LinearConfig::default());
     nn::func_t(move |image, train| {
         let stem = image.apply(&conv1).apply_t(&bn1, train).relu().max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
-        // Flattened from dimension 1 on: naming the batch's size would bake that of the trace into the file.
+        // Flattening from dimension 1 leaves the batch size open. A number would fix it to that of the trace.
         stem.apply_t(&layers, train).adaptive_avg_pool2d([1, 1]).flatten(1, -1).apply(&fc)
     })
 }

@@ -1,14 +1,14 @@
-//! The most probable classes, from the logits a model gave.
+//! The most probable classes, from the logits that a model returned.
 
 use std::cmp::Ordering;
 
 use bytes::Bytes;
+use model::{Datatype, HostTensor, TopK};
 use serde::Serialize;
 
-use super::{Datatype, HostTensor, ModelError};
-use crate::manifest::TopK;
+use super::error::ModelError;
 
-/// What a pool with top-k gives for an input.
+/// The output of a pool with top-k.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Predictions {
     /// The most probable classes, the most probable first.
@@ -20,20 +20,20 @@ pub struct Predictions {
 pub struct Prediction {
     /// The name of the class, or its number where the model has no names.
     pub label: String,
-    /// From 0 to 1; all classes together make 1.
+    /// From 0 to 1; the sum over all classes is 1.
     pub probability: f64,
 }
 
-/// The softmax of `logits`, one value per class, and its `k` largest. Of equals the lower class comes first.
+/// The softmax of `logits`, one value per class, and its `k` largest. Of equal values, the lower class comes first.
 ///
-/// An error when the logits are not one FP32 or FP64 value per class, or when one is not a number.
+/// An error if the logits are not one FP32 or FP64 value per class, or if one is not a number.
 pub fn top_k(step: &TopK, logits: &HostTensor) -> Result<Predictions, ModelError> {
     let logits = values(logits)?;
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if logits.iter().any(|logit| logit.is_nan()) || !largest.is_finite() {
-        return Err(ModelError("the model gave logits that are not numbers".to_owned()));
+        return Err(ModelError::model("the model returned logits that are not numbers"));
     }
-    // Taking the largest away keeps exp() in range and changes nothing else.
+    // Subtracting the largest keeps exp() in range and does not change the result.
     let weights: Vec<f64> = logits.iter().map(|logit| (logit - largest).exp()).collect();
     let total: f64 = weights.iter().sum();
     let mut order: Vec<usize> = (0..weights.len()).collect();
@@ -64,11 +64,14 @@ fn values(logits: &HostTensor) -> Result<Vec<f64>, ModelError> {
     let values: Vec<f64> = match logits.datatype {
         Datatype::Fp32 => logits.data.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect(),
         Datatype::Fp64 => logits.data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect(),
-        other => return Err(ModelError(format!("the model gave {other} where top_k needs FP32 or FP64"))),
+        other => return Err(ModelError::model(format!("the model returned {other} where top_k needs FP32 or FP64"))),
     };
     match logits.shape[..] {
         [classes] if classes as usize == values.len() && classes > 0 => Ok(values),
-        _ => Err(ModelError(format!("the model gave the shape {:?} where top_k needs one dimension", logits.shape))),
+        _ => {
+            let shape = &logits.shape;
+            Err(ModelError::model(format!("the model returned the shape {shape:?} where top_k needs one dimension")))
+        }
     }
 }
 
@@ -96,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_without_a_name_is_called_by_its_number_and_equals_keep_their_order() {
+    fn a_class_without_a_label_is_given_by_its_number_and_equal_classes_stay_in_order() {
         let given = top_k(&step(9, &[]), &logits(&[500.0, 500.0, 500.0])).unwrap();
         let labels: Vec<&str> = given.predictions.iter().map(|prediction| prediction.label.as_str()).collect();
         assert_eq!(labels, ["0", "1", "2"]);

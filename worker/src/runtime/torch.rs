@@ -1,16 +1,20 @@
-//! TorchScript models, run by libtorch.
+//! TorchScript models. libtorch runs them.
 
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use model::{HostTensor, Manifest, ManifestError};
 use queue::{JobError, Output};
 use tch::{CModule, IValue, TchError, Tensor};
 
-use super::{HostTensor, Instance, Item, Model, ModelError, ModelSettings, Pipeline};
-use crate::manifest::{Manifest, ManifestError};
+use super::error::ModelError;
+use super::interface::{Instance, Item, Model};
+use super::pipeline::Pipeline;
+use super::settings::ModelSettings;
 
 mod batch;
 mod device;
+mod error;
 
 /// A model from a folder with `model.yaml` and `model.pt`.
 #[derive(Debug)]
@@ -21,7 +25,7 @@ pub struct TorchModel {
 }
 
 impl TorchModel {
-    /// The model of a manifest. An error when its file is not there; the file is read by [`Model::instance`].
+    /// The model of a manifest. An error if its file does not exist. [`Model::instance`] reads the file.
     pub fn open(manifest: Manifest, settings: ModelSettings) -> Result<Self, ManifestError> {
         Ok(Self { file: manifest.model_file()?, pipeline: Pipeline::new(manifest), settings })
     }
@@ -43,10 +47,10 @@ impl Model for TorchModel {
     fn instance(&self) -> Result<Box<dyn Instance>, ModelError> {
         let device = device::choose(self.settings.device)?;
         if let Some(threads) = self.settings.threads {
-            // OpenMP keeps this number per calling thread, so it must be set on the one that owns the instance.
+            // OpenMP has this number per calling thread, so the thread that owns the instance must set it.
             tch::set_num_threads(threads.clamp(1, 1024) as i32);
         }
-        let in_file = |error| ModelError(format!("{}: {}", self.file.display(), message(&error)));
+        let in_file = |error| error::model_error(&self.file.display().to_string(), &error);
         let mut module = CModule::load_on_device(&self.file, device).map_err(in_file)?;
         module.f_set_eval().map_err(in_file)?;
         tracing::info!(model = %self.file.display(), ?device, threads = tch::get_num_threads(), "model loaded");
@@ -54,7 +58,7 @@ impl Model for TorchModel {
     }
 }
 
-/// The weights, on the thread that owns them.
+/// The weights and their device. One thread owns them.
 struct TorchInstance {
     module: CModule,
     device: tch::Device,
@@ -83,20 +87,20 @@ impl Instance for TorchInstance {
 }
 
 impl TorchInstance {
-    /// The forward pass: one tensor per output of the manifest.
+    /// Runs the forward pass. Returns one tensor per output of the manifest.
     fn forward(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, ModelError> {
         if self.manifest.outputs.len() == 1 {
-            return Ok(vec![self.module.forward_ts(&inputs).map_err(failed)?]);
+            return Ok(vec![self.module.forward_ts(&inputs).map_err(forward_failed)?]);
         }
-        // Only forward_is gives several tensors. When it fails, tch 0.24 leaks its inputs; emptied, they weigh nothing.
+        // Only forward_is returns several tensors. When it fails, tch 0.24 leaks its inputs. Emptying them frees the memory.
         let values: Vec<IValue> = inputs.iter().map(|input| IValue::Tensor(input.shallow_clone())).collect();
         let given = self.module.forward_is(&values).map_err(|error| {
             for mut input in inputs {
                 if let Err(error) = input.f_set_() {
-                    tracing::warn!(%error, "a failed batch keeps its memory");
+                    tracing::warn!(%error, "cannot free the memory of a failed batch");
                 }
             }
-            failed(error)
+            forward_failed(error)
         })?;
         let wanted = self.manifest.outputs.len();
         match given {
@@ -104,32 +108,20 @@ impl TorchInstance {
                 .into_iter()
                 .map(|value| match value {
                     IValue::Tensor(tensor) => Ok(tensor),
-                    other => Err(ModelError(format!("forward gave {other:?} where a tensor was expected"))),
+                    other => Err(ModelError::model(format!("forward returned {other:?} where a tensor was expected"))),
                 })
                 .collect(),
             IValue::TensorList(tensors) => Ok(tensors),
-            IValue::Tensor(_) => Err(ModelError(format!("forward gave one tensor where {wanted} were expected"))),
-            _ => Err(ModelError(format!("forward gave no tensors where {wanted} were expected"))),
+            IValue::Tensor(_) => {
+                Err(ModelError::model(format!("forward returned one tensor where {wanted} were expected")))
+            }
+            _ => Err(ModelError::model(format!("forward returned no tensors where {wanted} were expected"))),
         }
     }
 }
 
-fn failed(error: TchError) -> ModelError {
-    ModelError(format!("the forward pass failed: {}", message(&error)))
-}
-
-/// What libtorch says without its stack traces, which fill a page.
-fn message(error: &TchError) -> String {
-    let text = match error {
-        TchError::Torch(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let said: Vec<&str> =
-        text.lines().map(str::trim).take_while(|line| !line.starts_with("Exception raised")).collect();
-    // What a script raised comes last: `builtins.ValueError: the first value is negative`.
-    let is_raised = |line: &&&str| line.split_once("Error: ").is_some_and(|(kind, _)| !kind.contains(' '));
-    let chosen = said.iter().rfind(is_raised).or_else(|| said.iter().find(|line| !line.is_empty()));
-    chosen.map_or_else(|| "libtorch gave no reason".to_owned(), |line| (*line).to_owned())
+fn forward_failed(error: TchError) -> ModelError {
+    error::model_error("the forward pass failed", &error)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use ::image::{GrayImage, Luma, Rgb, RgbImage};
+use model::IMAGE_MEDIA_TYPES;
 
 use super::*;
 
@@ -43,7 +44,7 @@ fn the_centre_is_cropped() {
 }
 
 #[test]
-fn a_half_pixel_goes_to_the_even_side_as_in_torchvision() {
+fn a_half_pixel_is_rounded_to_even_as_in_torchvision() {
     assert_eq!((centred(6, 3), centred(8, 3), centred(10, 3), centred(3, 3)), (2, 2, 4, 0));
 }
 
@@ -75,7 +76,7 @@ fn the_shorter_side_is_resized_and_the_longer_rounded_down() {
 #[test]
 fn every_format_is_read_by_its_media_type() {
     let image = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * 16) as u8, (y * 16) as u8, 128]));
-    for media_type in MEDIA_TYPES {
+    for media_type in IMAGE_MEDIA_TYPES {
         let format = format_of(media_type).unwrap();
         let tensor =
             ImagePreprocessor::new(step(8, 8, 3), "image").apply(format, &file(image.clone(), format)).unwrap();
@@ -93,7 +94,7 @@ fn a_broken_file_is_a_fault_of_the_body() {
         assert_eq!((fault.kind, fault.field.as_str()), (InputFaultKind::Malformed, "body"));
         assert!(fault.message.starts_with("not a readable image/jpeg: "), "{fault}");
     }
-    // A PNG that says it is a JPEG is refused too: nothing is sniffed.
+    // A PNG with the media type of a JPEG is refused too: the content is not sniffed.
     assert!(preprocessor.apply(ImageFormat::Jpeg, &file(RgbImage::new(8, 8), ImageFormat::Png)).is_err());
 }
 

@@ -1,7 +1,8 @@
 use std::fs;
 
+use model::Datatype;
+
 use super::*;
-use crate::model::Datatype;
 
 fn pipeline(yaml: &str) -> Pipeline {
     let models = tempfile::tempdir().unwrap();
@@ -34,7 +35,7 @@ postprocess: {top_k: {k: 1, labels: [no, 'yes']}}
 ";
 
 #[test]
-fn tensors_go_in_and_come_out_as_json() {
+fn tensors_are_read_and_written_as_json() {
     let pipeline = pipeline(TENSORS);
     let body = br#"{"inputs":[{"name":"x","datatype":"UINT8","shape":[2],"data":[7,8]}]}"#;
     let item = pipeline.prepare("application/vnd.millrace.tensors+json; charset=utf-8", body).unwrap();
@@ -45,14 +46,14 @@ fn tensors_go_in_and_come_out_as_json() {
 }
 
 #[test]
-fn predictions_come_out_as_json() {
+fn predictions_are_written_as_json() {
     let (media_type, body) = text(pipeline(IMAGES).present(&[two_numbers()]).unwrap());
     assert_eq!(media_type, "application/json");
     assert_eq!(body, r#"{"predictions":[{"label":"no","probability":0.5}]}"#);
 }
 
 #[test]
-fn a_wrong_input_is_the_jobs_own_fault() {
+fn a_wrong_input_is_the_fault_of_its_job() {
     for (yaml, media_type, body, message) in [
         (IMAGES, "image/png", &b"\x89PNG"[..], "body: not a readable image/png: "),
         (IMAGES, "text/plain", b"x", "media_type: \"text/plain\" is not one of image/png"),
@@ -66,7 +67,7 @@ fn a_wrong_input_is_the_jobs_own_fault() {
 }
 
 #[test]
-fn what_cannot_be_presented_is_the_models_fault() {
+fn an_output_that_cannot_be_presented_is_the_fault_of_the_model() {
     let error = pipeline(IMAGES).present(&[]).unwrap_err();
-    assert_eq!((error.kind.as_str(), error.message.as_str()), ("model_error", "the model gave no tensor"));
+    assert_eq!((error.kind.as_str(), error.message.as_str()), ("model_error", "the model returned no tensor"));
 }

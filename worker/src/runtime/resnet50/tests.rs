@@ -1,7 +1,11 @@
 use std::collections::BTreeMap;
 
+use model::{Datatype, HostTensor};
+
 use super::*;
-use crate::model::{Datatype, Device as Where, HostTensor, Item, Model, ModelSettings, TorchModel};
+use crate::runtime::interface::{Item, Model};
+use crate::runtime::settings::{Device as DeviceSetting, ModelSettings};
+use crate::runtime::torch::TorchModel;
 
 fn image(value: f32) -> Item {
     let data: Vec<u8> = (0..3 * 224 * 224).flat_map(|index| (value * (index % 7) as f32).to_le_bytes()).collect();
@@ -11,7 +15,7 @@ fn image(value: f32) -> Item {
 }
 
 #[test]
-fn the_file_runs_at_any_batch_size_and_an_item_does_not_feel_its_neighbours() {
+fn the_file_runs_at_any_batch_size_and_the_result_of_an_item_does_not_depend_on_its_neighbours() {
     let models = tempfile::tempdir().unwrap();
     let folder = models.path().join("resnet50/1");
     let manifest = write(&folder, &Weights::Random { seed: 7 }, None).unwrap();
@@ -19,7 +23,7 @@ fn the_file_runs_at_any_batch_size_and_an_item_does_not_feel_its_neighbours() {
     let bytes = fs::metadata(folder.join("model.pt")).unwrap().len();
     assert!((95 << 20..110 << 20).contains(&bytes), "{bytes} bytes");
 
-    let settings = ModelSettings { device: Where::Cpu, threads: None };
+    let settings = ModelSettings { device: DeviceSetting::Cpu, threads: None };
     let model = TorchModel::open(manifest, settings).unwrap();
     let mut instance = model.instance().unwrap();
     let logits = |outputs: &[Vec<HostTensor>], item: usize| -> Vec<f32> {
@@ -38,7 +42,7 @@ fn the_file_runs_at_any_batch_size_and_an_item_does_not_feel_its_neighbours() {
 }
 
 #[test]
-fn parameters_are_called_as_in_torchvision_and_load_by_name() {
+fn parameters_have_the_names_of_torchvision_and_load_by_name() {
     let models = tempfile::tempdir().unwrap();
     let store = VarStore::new(Device::Cpu);
     let _network = resnet50(&store.root());
@@ -68,7 +72,7 @@ fn parameters_are_called_as_in_torchvision_and_load_by_name() {
 }
 
 #[test]
-fn a_file_of_other_weights_is_refused_by_name_and_shape() {
+fn a_file_of_other_weights_is_refused_with_the_names_and_shapes_that_differ() {
     let models = tempfile::tempdir().unwrap();
     let file = models.path().join("small.safetensors");
     let tensor = Tensor::zeros([10, 2048], (Kind::Float, Device::Cpu));
@@ -91,7 +95,7 @@ fn labels_must_be_one_for_each_class() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named_once_and_nothing_is_left_behind() {
+fn a_missing_file_is_named_once_and_nothing_is_left_behind() {
     let models = tempfile::tempdir().unwrap();
     let (folder, missing) = (models.path().join("resnet50/1"), models.path().join("missing"));
     let random = Weights::Random { seed: 0 };

@@ -1,56 +1,64 @@
-//! Between items in main memory and the tensors of a whole batch.
+//! Conversion between items in main memory and the tensors of a whole batch.
 
 use bytes::Bytes;
+use model::{Datatype, HostTensor, TensorSpec};
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::manifest::TensorSpec;
-use crate::model::{Datatype, HostTensor, Item, ModelError};
+use super::error;
+use crate::runtime::error::ModelError;
+use crate::runtime::interface::Item;
 
-/// One tensor per input, the items stacked along a new first dimension, on `device`. Each byte is copied once (and once
-/// more to a GPU).
+/// Stacks the items along a new first dimension. Returns one tensor per input, on `device`. Each byte is copied once, and
+/// once more to a GPU.
 pub(super) fn stack(specs: &[TensorSpec], items: &[Item], device: Device) -> Result<Vec<Tensor>, ModelError> {
     if let Some(item) = items.iter().find(|item| item.tensors.len() != specs.len()) {
         let count = item.tensors.len();
-        return Err(ModelError(format!("an item has {count} tensors where the model takes {}", specs.len())));
+        return Err(ModelError::input(format!("an item has {count} tensors where the model takes {}", specs.len())));
     }
     let stack_input = |(index, spec): (usize, &TensorSpec)| {
         let tensors: Vec<&HostTensor> = items.iter().map(|item| &item.tensors[index]).collect();
-        stack_one(spec, &tensors)?.f_to_device(device).map_err(out_of_reach)
+        stack_one(spec, &tensors)?.f_to_device(device).map_err(move_failed)
     };
     specs.iter().enumerate().map(stack_input).collect()
 }
 
 fn stack_one(spec: &TensorSpec, tensors: &[&HostTensor]) -> Result<Tensor, ModelError> {
-    let Some(first) = tensors.first() else { return Err(ModelError("a batch has no items".to_owned())) };
+    let Some(first) = tensors.first() else { return Err(ModelError::input("a batch has no items")) };
     let kind = kind_of(spec.datatype)?;
     let elements: i64 = first.shape.iter().product();
     let bytes = usize::try_from(elements).unwrap_or(0) * kind.elt_size_in_bytes();
     for tensor in tensors {
         let name = &spec.name;
         if tensor.datatype != spec.datatype {
-            return Err(ModelError(format!("{name}: the datatype {} is not {}", tensor.datatype, spec.datatype)));
+            return Err(ModelError::input(format!(
+                "{name}: the datatype {} is not {}",
+                tensor.datatype, spec.datatype
+            )));
         }
         if !spec.takes_shape(&tensor.shape) {
-            return Err(ModelError(format!("{name}: the shape {:?} does not fit {:?}", tensor.shape, spec.shape)));
+            return Err(ModelError::input(format!(
+                "{name}: the shape {:?} does not fit {:?}",
+                tensor.shape, spec.shape
+            )));
         }
         if tensor.shape != first.shape {
             let shapes = format!("{:?} and {:?}", first.shape, tensor.shape);
-            return Err(ModelError(format!("{name}: the shapes {shapes} cannot share a batch")));
+            return Err(ModelError::input(format!("{name}: the shapes {shapes} cannot share a batch")));
         }
         if tensor.data.len() != bytes {
             let given = tensor.data.len();
-            return Err(ModelError(format!("{name}: {given} bytes do not fill the shape {:?}", tensor.shape)));
+            return Err(ModelError::input(format!("{name}: {given} bytes do not fill the shape {:?}", tensor.shape)));
         }
     }
     let mut shape = vec![tensors.len() as i64];
     shape.extend(&first.shape);
-    let whole = Tensor::f_empty(&shape, (kind, Device::Cpu)).map_err(out_of_reach)?;
+    let whole = Tensor::f_empty(&shape, (kind, Device::Cpu)).map_err(move_failed)?;
     fill(&whole, bytes, tensors);
     Ok(whole)
 }
 
-/// Copies the data of each tensor, `bytes` long, behind that of the last.
-#[allow(unsafe_code, reason = "tch's safe ways to fill a tensor copy everything twice")]
+/// Copies the data of the tensors, each `bytes` long, one after the other into `whole`.
+#[allow(unsafe_code, reason = "the safe functions of tch that fill a tensor copy everything twice")]
 fn fill(whole: &Tensor, bytes: usize, tensors: &[&HostTensor]) {
     let room = whole.numel() * whole.kind().elt_size_in_bytes();
     assert!(room == bytes * tensors.len() && tensors.iter().all(|tensor| tensor.data.len() == bytes));
@@ -59,13 +67,13 @@ fn fill(whole: &Tensor, bytes: usize, tensors: &[&HostTensor]) {
         return;
     }
     for (index, tensor) in tensors.iter().enumerate() {
-        // SAFETY: `whole` was just made, is contiguous, in main memory, and nobody else has it; it holds `room` bytes,
-        // which the assertion above shows to be those written here.
+        // SAFETY: `whole` is new, contiguous, in main memory, and has no other reference. It holds `room` bytes, and the
+        // assertion above proves that exactly these bytes are written here.
         unsafe { std::ptr::copy_nonoverlapping(tensor.data.as_ptr(), start.add(index * bytes), bytes) };
     }
 }
 
-/// For each item its share of each output.
+/// Splits the outputs of a batch into the outputs of each item.
 pub(super) fn split(
     specs: &[TensorSpec],
     outputs: &[Tensor],
@@ -73,7 +81,7 @@ pub(super) fn split(
 ) -> Result<Vec<Vec<HostTensor>>, ModelError> {
     if outputs.len() != specs.len() {
         let counts = format!("{} tensors where {} were expected", outputs.len(), specs.len());
-        return Err(ModelError(format!("forward gave {counts}")));
+        return Err(ModelError::model(format!("forward returned {counts}")));
     }
     let mut shares: Vec<Vec<HostTensor>> = (0..items).map(|_| Vec::with_capacity(specs.len())).collect();
     for (spec, output) in specs.iter().zip(outputs) {
@@ -91,37 +99,41 @@ pub(super) fn split(
     Ok(shares)
 }
 
-/// The shape of one item's share, and the elements of all.
+/// The shape of the output of one item, and the elements of all items.
 fn to_host(spec: &TensorSpec, output: &Tensor, items: usize) -> Result<(Vec<i64>, Bytes), ModelError> {
     let name = &spec.name;
-    // Models in half precision answer in full: no datatype of ours is shorter.
+    // Results in half precision become FP32: no datatype of ours is shorter.
     let output = match output.kind() {
-        Kind::Half | Kind::BFloat16 => output.f_to_kind(Kind::Float).map_err(out_of_reach)?,
+        Kind::Half | Kind::BFloat16 => output.f_to_kind(Kind::Float).map_err(move_failed)?,
         _ => output.shallow_clone(),
     };
     let wanted = kind_of(spec.datatype)?;
     if output.kind() != wanted {
-        return Err(ModelError(format!("{name}: forward gave {:?} where {wanted:?} was expected", output.kind())));
+        let kind = output.kind();
+        return Err(ModelError::model(format!("{name}: forward returned {kind:?} where {wanted:?} was expected")));
     }
     let size = output.size();
     let fits = |given: &i64, wanted: &i64| *wanted == -1 || given == wanted;
     let shape = match size.split_first() {
         Some((rows, shape)) if *rows == items as i64 => shape.to_vec(),
-        _ => return Err(ModelError(format!("{name}: forward gave the shape {size:?} for a batch of {items}"))),
+        _ => {
+            let message = format!("{name}: forward returned the shape {size:?} for a batch of {items}");
+            return Err(ModelError::model(message));
+        }
     };
     if shape.len() != spec.shape.len() || !shape.iter().zip(&spec.shape).all(|(given, wanted)| fits(given, wanted)) {
-        return Err(ModelError(format!(
-            "{name}: forward gave the shape {shape:?} where {:?} was expected",
-            spec.shape
+        let wanted = &spec.shape;
+        return Err(ModelError::model(format!(
+            "{name}: forward returned the shape {shape:?} where {wanted:?} was expected"
         )));
     }
-    let output = output.f_to_device(Device::Cpu).and_then(|output| output.f_contiguous()).map_err(out_of_reach)?;
+    let output = output.f_to_device(Device::Cpu).and_then(|output| output.f_contiguous()).map_err(move_failed)?;
     let mut data = vec![0; output.numel() * wanted.elt_size_in_bytes()];
-    output.f_copy_data_u8(&mut data, output.numel()).map_err(out_of_reach)?;
+    output.f_copy_data_u8(&mut data, output.numel()).map_err(move_failed)?;
     Ok((shape, data.into()))
 }
 
-/// An item of zeros, with `free` for each free dimension.
+/// An item of zeros. `free` is the size of each free dimension.
 pub(super) fn blank(specs: &[TensorSpec], free: i64) -> Item {
     let zeros = |spec: &TensorSpec| {
         let shape: Vec<i64> = spec.shape.iter().map(|size| if *size == -1 { free } else { *size }).collect();
@@ -142,10 +154,10 @@ fn kind_of(datatype: Datatype) -> Result<Kind, ModelError> {
         Datatype::Int64 => Ok(Kind::Int64),
         Datatype::Fp32 => Ok(Kind::Float),
         Datatype::Fp64 => Ok(Kind::Double),
-        Datatype::Bytes => Err(ModelError("TorchScript has no tensors of BYTES".to_owned())),
+        Datatype::Bytes => Err(ModelError::model("TorchScript has no tensors of BYTES")),
     }
 }
 
-fn out_of_reach(error: TchError) -> ModelError {
-    ModelError(format!("a batch could not be moved: {}", super::message(&error)))
+fn move_failed(error: TchError) -> ModelError {
+    error::model_error("a batch could not be moved", &error)
 }

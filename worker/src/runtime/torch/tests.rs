@@ -1,11 +1,13 @@
 use std::fs;
 use std::path::Path;
 
+use model::Datatype;
 use queue::Body;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::Datatype;
+use crate::runtime::error::ModelErrorKind;
+use crate::runtime::settings::Device;
 
 /// `digits/1` beside this repository's crates.
 fn digits() -> TorchModel {
@@ -14,10 +16,10 @@ fn digits() -> TorchModel {
 }
 
 fn one_thread() -> ModelSettings {
-    ModelSettings { device: crate::model::Device::Cpu, threads: Some(1) }
+    ModelSettings { device: Device::Cpu, threads: Some(1) }
 }
 
-/// A model that gives the sum and the doubles of its input, and fails on a negative first value.
+/// A model that returns the sum and the doubles of its input, and fails on a negative first value.
 fn two_outputs(outputs: &str) -> (TempDir, TorchModel) {
     let models = tempfile::tempdir().unwrap();
     let folder = models.path().join("two-outputs/1");
@@ -103,36 +105,39 @@ fn a_tuple_comes_back_as_its_tensors_item_by_item() {
 #[test]
 fn items_of_unlike_shapes_cannot_share_a_batch() {
     let (_folder, model) = two_outputs(SUM_AND_DOUBLES);
-    let error = model.instance().unwrap().run(&[item(&[1.0]), item(&[1.0, 2.0])]).unwrap_err().to_string();
-    assert_eq!(error, "x: the shapes [1] and [2] cannot share a batch");
+    let error = model.instance().unwrap().run(&[item(&[1.0]), item(&[1.0, 2.0])]).unwrap_err();
+    assert_eq!(error.kind(), ModelErrorKind::Input);
+    assert_eq!(error.to_string(), "x: the shapes [1] and [2] cannot share a batch");
 }
 
 #[test]
-fn a_failed_forward_pass_says_why_and_leaves_the_model_usable() {
+fn a_failed_forward_pass_names_the_cause_and_leaves_the_model_usable() {
     let (_folder, model) = two_outputs(SUM_AND_DOUBLES);
     let mut instance = model.instance().unwrap();
     for _ in 0..3 {
-        let error = instance.run(&[item(&[-1.0, 2.0])]).unwrap_err().to_string();
+        let error = instance.run(&[item(&[-1.0, 2.0])]).unwrap_err();
+        assert_eq!(error.kind(), ModelErrorKind::Model);
+        let error = error.to_string();
         assert!(error.contains("the first value is negative") && !error.contains('\n'), "{error}");
         assert!(instance.run(&[item(&[1.0, 2.0])]).is_ok());
     }
 }
 
 #[test]
-fn outputs_that_are_not_those_of_the_manifest_are_an_error() {
+fn outputs_that_differ_from_the_manifest_are_an_error() {
     for (outputs, message) in [
         ("[{name: sum, datatype: FP32, shape: []}]", "did not return a tensor"),
         (
             "[{name: sum, datatype: INT64, shape: []}, {name: y, datatype: FP32, shape: [-1]}]",
-            "sum: forward gave Float",
+            "sum: forward returned Float",
         ),
         (
             "[{name: sum, datatype: FP32, shape: []}, {name: y, datatype: FP32, shape: [7]}]",
-            "y: forward gave the shape [2]",
+            "y: forward returned the shape [2]",
         ),
         (
             "[{name: sum, datatype: FP32, shape: [1]}, {name: y, datatype: FP32, shape: [-1]}]",
-            "sum: forward gave the shape []",
+            "sum: forward returned the shape []",
         ),
     ] {
         let (_folder, model) = two_outputs(outputs);
@@ -150,12 +155,13 @@ fn a_file_that_is_no_model_is_named() {
 }
 
 #[test]
-fn a_gpu_is_used_when_there_is_one_and_its_absence_is_explained() {
-    let chosen = device::choose(crate::model::Device::Auto).unwrap();
-    match device::choose(crate::model::Device::Cuda) {
+fn a_gpu_is_used_if_there_is_one_and_the_error_explains_why_there_is_none() {
+    let chosen = device::choose(Device::Auto).unwrap();
+    match device::choose(Device::Cuda) {
         Ok(device) => assert_eq!(chosen, device),
         Err(error) => {
             assert_eq!(chosen, tch::Device::Cpu);
+            assert_eq!(error.kind(), ModelErrorKind::Device);
             assert!(error.to_string().starts_with("device: cuda needs a GPU: "), "{error}");
         }
     }
