@@ -12,7 +12,7 @@ use service::Health;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
-use worker::model::Model;
+use worker::runtime::Model;
 
 use crate::admission::ManifestAdmission;
 use crate::settings::{PoolSettings, Settings};
@@ -96,7 +96,7 @@ pub(crate) async fn scaler(
 
 /// The model of a pool: its manifest read and its file found, but no weights loaded.
 pub(crate) fn open_model(pool: &str, of_pool: &PoolSettings) -> anyhow::Result<Arc<dyn Model>> {
-    let opened = of_pool.source()?.open(&of_pool.model_settings());
+    let opened = worker::runtime::open(&of_pool.source()?, &of_pool.model_settings());
     opened.map_err(|error| anyhow::anyhow!("pools.{pool}.model: {error}"))
 }
 

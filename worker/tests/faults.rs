@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
-use millrace_worker::model::{Echo, Model};
+use millrace_worker::runtime::Model;
 use millrace_worker::{Worker, WorkerError, WorkerSettings};
+use model::Echo;
 use queue::faulty::{Call, Fault, Faulty};
 use queue::{
     Announcer, Backend, BackendUrls, Blobs, Body, Broker, Claim, ClaimRequest, Class, Consumer, Delivery, Ending,
@@ -217,7 +218,7 @@ async fn results_are_written_however_often_the_ledger_fails_and_settled_only_the
     let bench = Bench::new().await;
     bench.faulty.order(Call::Finish, Fault::Fail, 3);
     bench.submit(&["one", "two"]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     for body in ["one", "two"] {
         let record = bench.ended(body).await;
         assert_eq!((record.state, record.attempts), (State::Succeeded, 1));
@@ -233,7 +234,7 @@ async fn a_finish_whose_answer_is_lost_is_one_effect() {
     let bench = Bench::new().await;
     bench.faulty.order(Call::Finish, Fault::LoseAnswer, 1);
     bench.submit(&["one"]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     let first = bench.ended("one").await;
     assert_eq!(first.state, State::Succeeded);
     bench.stopped(worker).await;
@@ -249,7 +250,7 @@ async fn a_delivery_that_could_not_be_claimed_or_received_comes_again() {
     bench.faulty.order(Call::Claim, Fault::Fail, 4);
     bench.submit(&["one"]).await;
     let lease = service::Period::millis(100);
-    let worker = bench.start_with(Echo::default(), WorkerSettings { lease, ..WorkerSettings::default() });
+    let worker = bench.start_with(Echo::with_faults(), WorkerSettings { lease, ..WorkerSettings::default() });
     assert_eq!(bench.ended("one").await.state, State::Succeeded);
     assert_eq!(bench.faulty.left(Call::Claim), 0);
     bench.stopped(worker).await;
@@ -261,7 +262,7 @@ async fn a_job_whose_claim_was_not_answered_is_charged_for_one_attempt_and_is_no
     let bench = Bench::new().await;
     bench.faulty.order(Call::Claim, Fault::LoseAnswer, 2);
     bench.submit_jobs(vec![Job { max_attempts: 1, ..job("one") }]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     bench.ended("one").await;
     let record = bench.sound.ledger.get(&job("one").id).await.unwrap().unwrap();
     assert_eq!((record.state, record.attempts, record.history.len()), (State::Succeeded, 1, 0));
@@ -290,7 +291,7 @@ async fn a_stale_message_of_a_job_runs_the_edited_input() {
     bench.sound.ledger.requeue(&id, Some(input(edited))).await.unwrap();
     blobs.delete(&former_blob).await.unwrap();
 
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     let record = bench.ended("one").await;
     assert_eq!((record.state, &record.error), (State::Succeeded, &None));
     assert_eq!(blobs.bytes(output(&record)).await.unwrap(), long("edited"));
@@ -301,7 +302,7 @@ async fn a_stale_message_of_a_job_runs_the_edited_input() {
 async fn a_poison_job_dies_after_its_attempts_and_a_bad_input_at_once_beside_good_ones() {
     let bench = Bench::new().await;
     bench.submit(&["good", "fail:model", "fail:input", "fine"]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     for body in ["good", "fine"] {
         assert_eq!(bench.ended(body).await.state, State::Succeeded);
     }
@@ -320,7 +321,7 @@ async fn the_result_of_a_job_that_was_cancelled_while_it_ran_is_refused() {
     // The lease is seen to be held before the batch ends: the result then waits for the ledger.
     bench.faulty.order(Call::Finish, Fault::Fail, 4);
     bench.submit(&["one"]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     let id = job("one").id;
     let mut looks = tokio::time::interval(Duration::from_millis(1));
     let leased = async {
@@ -343,7 +344,7 @@ async fn a_message_that_cannot_be_read_is_dead_at_once_with_its_bytes_and_blocks
     // If it were prepared it would end as failed.
     let unreadable = Job { max_attempts: 1, ..job("fail:input") };
     bench.submit_jobs(vec![unreadable.clone(), job("good")]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     assert_eq!(bench.ended("good").await.state, State::Succeeded);
     bench.ended("fail:input").await;
     let record = bench.sound.ledger.get(&unreadable.id).await.unwrap().unwrap();
@@ -366,7 +367,7 @@ async fn how_every_job_ended_is_told_though_telling_fails_and_only_then_is_its_d
     bench.submit(&["good", "fail:input", "fail:model", "cancelled"]).await;
     let cancelled = bench.sound.ledger.cancel(&job("cancelled").id).await.unwrap().unwrap();
     assert_eq!(cancelled.state, State::Cancelled);
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     let expected = BTreeSet::from([
         ("cancelled".to_owned(), State::Cancelled),
         ("fail:input".to_owned(), State::Failed),
