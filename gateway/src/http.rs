@@ -1,4 +1,4 @@
-//! HTTP alone: reading requests and writing answers.
+//! HTTP: reading requests, and answering errors as problem documents.
 
 pub(crate) mod body;
 pub(crate) mod extract;
@@ -7,4 +7,5 @@ pub(crate) mod observe;
 pub(crate) mod options;
 pub(crate) mod prefer;
 pub(crate) mod problem;
+pub(crate) mod query;
 pub(crate) mod trace;

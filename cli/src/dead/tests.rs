@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal, RefusalKind};
+use gateway::{Gateway, GatewaySettings, Pool};
+use model::{InputCheck, InputFault, InputFaultKind};
 use queue::{
     Backend, BackendUrls, Blobs, Body, Claim, ClaimRequest, Class, Finish, Input, Job, JobError, Outcome, State,
     WorkerId,
@@ -17,16 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-struct TextOnly;
-
-impl Admission for TextOnly {
-    fn check(&self, media_type: &str, _: &[u8]) -> Result<(), Refusal> {
-        if media_type == "text/plain" {
-            return Ok(());
-        }
-        let reason = format!("{media_type:?} is not text/plain");
-        Err(Refusal { kind: RefusalKind::UnsupportedMediaType, field: "content-type".to_owned(), reason })
+fn text_only(media_type: &str, _: &[u8]) -> Result<(), InputFault> {
+    if media_type == "text/plain" {
+        return Ok(());
     }
+    let message = format!("{media_type:?} is not text/plain");
+    Err(InputFault::new(InputFaultKind::MediaType, "content-type", message))
 }
 
 #[derive(Parser)]
@@ -46,8 +43,12 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
         let backend = Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
-        let pool =
-            Pool { admission: Arc::new(TextOnly), max_attempts: 1, retention: Duration::from_secs(60), deadline: None };
+        let pool = Pool {
+            input_check: InputCheck::new(text_only),
+            max_attempts: 1,
+            retention: Duration::from_secs(60),
+            deadline: None,
+        };
         let gateway = Gateway {
             pools: [("digits".parse().unwrap(), pool)].into(),
             ledger: Arc::clone(&backend.ledger),

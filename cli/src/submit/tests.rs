@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal};
+use gateway::{Gateway, GatewaySettings, Pool};
+use model::InputCheck;
 use queue::{
     Backend, BackendUrls, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId,
 };
@@ -15,14 +16,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-
-struct Anything;
-
-impl Admission for Anything {
-    fn check(&self, _: &str, _: &[u8]) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
 
 fn args(gateway: String, folder: &TempDir) -> SubmitArgs {
     SubmitArgs {
@@ -49,7 +42,12 @@ async fn serve(folder: &TempDir) -> String {
     let gateway = Gateway {
         pools: [(
             pool.clone(),
-            Pool { admission: Arc::new(Anything), max_attempts: 1, retention: Duration::from_secs(60), deadline: None },
+            Pool {
+                input_check: InputCheck::accept_all(),
+                max_attempts: 1,
+                retention: Duration::from_secs(60),
+                deadline: None,
+            },
         )]
         .into(),
         ledger: Arc::clone(&backend.ledger),

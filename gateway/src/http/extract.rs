@@ -1,4 +1,4 @@
-//! The parts of a path, read or refused as a problem.
+//! The variable parts of a path. A part that cannot be read is refused with a problem document.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path};
@@ -28,7 +28,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PoolPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(unreadable)?;
-        // A name that no pool can have is an unknown pool to a client; the message tells the rule.
+        // A client sees an impossible name as an unknown pool; the message has the rule for names.
         let name = text
             .parse()
             .map_err(|error: queue::Error| Problem::new(ProblemKind::UnknownPool, error.to_string()).field("pool"))?;

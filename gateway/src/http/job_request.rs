@@ -1,36 +1,39 @@
-//! What a client submits: an input and its options, from a raw body or from a JSON envelope.
+//! What a client sends to submit a job: an input and options, as a raw body or as a JSON envelope.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Uri};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use model::{TENSORS_MEDIA_TYPE, media_type_essence};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use crate::http::options::Options;
+use crate::http::options;
 use crate::http::problem::{Problem, ProblemKind};
+use crate::intake::JobOptions;
 
-/// The media type under which the tensors of an envelope (`{"inputs": [...]}`, in the terms of the Open Inference
-/// Protocol) go on to the worker.
-pub const TENSORS_MEDIA_TYPE: &str = "application/vnd.millrace.tensors+json";
+/// The media type of bytes of an unknown type, such as a body without a `Content-Type` (RFC 9110, section 8.3).
+pub(crate) const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
 
-/// What a body without a `Content-Type` is (RFC 9110, section 8.3).
-const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
+/// The media type of an envelope.
+const JSON_MEDIA_TYPE: &str = "application/json";
 
-/// An input and its options; whether the pool takes it is not known yet.
+/// An input and options. The input is not checked against a model yet.
 #[derive(Debug)]
-pub(crate) struct Submission {
-    pub(crate) options: Options,
+pub(crate) struct JobRequest {
+    pub(crate) options: JobOptions,
     pub(crate) media_type: String,
-    pub(crate) body: Bytes,
+    pub(crate) bytes: Bytes,
 }
 
-/// A submission in one JSON document. Exactly one of `input` and `inputs` is there.
+/// Input and options in one JSON document. It has either `input` or `inputs`: tensors in the terms of the Open Inference
+/// Protocol.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Envelope<'a> {
@@ -46,7 +49,7 @@ struct Envelope<'a> {
     inputs: Option<&'a RawValue>,
 }
 
-/// Bytes in base64.
+/// An input whose bytes are in base64.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EncodedInput<'a> {
@@ -56,10 +59,10 @@ struct EncodedInput<'a> {
     data: Cow<'a, str>,
 }
 
-impl Submission {
-    /// Reads a request whose body is there. The input it gives is not empty.
+impl JobRequest {
+    /// Reads a request with its whole body. The input in it is not empty.
     pub(crate) fn read(uri: &Uri, headers: &HeaderMap, body: Bytes) -> Result<Self, Problem> {
-        let mut options = Options::from_query(uri)?;
+        let mut options = options::from_query(uri)?;
         if body.is_empty() {
             return Err(Problem::new(ProblemKind::EmptyBody, "body: is empty; send the input").field("body"));
         }
@@ -70,23 +73,23 @@ impl Submission {
                 Problem::new(ProblemKind::UnsupportedMediaType, detail).field("content-type")
             })?,
         };
-        if !is_json(media_type) {
-            return Ok(Self { options, media_type: media_type.trim().to_owned(), body });
+        if media_type_essence(media_type) != JSON_MEDIA_TYPE {
+            return Ok(Self { options, media_type: media_type.trim().to_owned(), bytes: body });
         }
         let envelope = Envelope::read(&body)?;
         for (key, value) in [("id", &envelope.id), ("class", &envelope.class), ("deadline", &envelope.deadline)] {
             if let Some(value) = value {
-                options.set(key, value)?;
+                options::set(&mut options, key, value)?;
             }
         }
-        let (media_type, body) = envelope.input()?;
-        Ok(Self { options, media_type, body })
+        let (media_type, bytes) = envelope.into_input()?;
+        Ok(Self { options, media_type, bytes })
     }
 }
 
 impl<'a> Envelope<'a> {
     fn read(body: &'a [u8]) -> Result<Self, Problem> {
-        // Derived code takes a list for the members in their order, and speaks of it where something is wrong.
+        // The derived code also accepts a list with the members in order, so a list must be refused here.
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             serde_json::from_slice::<IgnoredAny>(body).map_err(malformed)?;
             return Err(invalid("body", "is not a JSON object"));
@@ -106,24 +109,11 @@ impl<'a> Envelope<'a> {
     }
 
     /// Media type and bytes of the input.
-    fn input(self) -> Result<(String, Bytes), Problem> {
+    fn into_input(self) -> Result<(String, Bytes), Problem> {
         match (self.input, self.inputs) {
             (Some(_), Some(_)) => Err(invalid("input", "stands beside inputs; give one of them")),
             (None, None) => Err(invalid("input", "is missing; give input or inputs")),
-            (Some(input), None) => {
-                let bytes = BASE64_STANDARD
-                    .decode(input.data.as_bytes())
-                    .map_err(|error| invalid("input.data", format_args!("is not base64: {error}")))?;
-                if bytes.is_empty() {
-                    let detail = "input.data: is empty; send the input";
-                    return Err(Problem::new(ProblemKind::EmptyBody, detail).field("input.data"));
-                }
-                let plain = |c: char| c.is_ascii_graphic() || c == ' ';
-                if input.media_type.trim().is_empty() || !input.media_type.chars().all(plain) {
-                    return Err(invalid("input.media_type", "is not a media type such as image/png"));
-                }
-                Ok((input.media_type.trim().to_owned(), bytes.into()))
-            }
+            (Some(input), None) => input.decode(),
             (None, Some(inputs)) => {
                 if !inputs.get().starts_with('[') {
                     return Err(invalid("inputs", "is not a list of tensors"));
@@ -135,12 +125,26 @@ impl<'a> Envelope<'a> {
     }
 }
 
-fn is_json(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json")
+impl EncodedInput<'_> {
+    /// Media type and bytes.
+    fn decode(self) -> Result<(String, Bytes), Problem> {
+        let bytes = BASE64_STANDARD
+            .decode(self.data.as_bytes())
+            .map_err(|error| invalid("input.data", format_args!("is not base64: {error}")))?;
+        if bytes.is_empty() {
+            let detail = "input.data: is empty; send the input";
+            return Err(Problem::new(ProblemKind::EmptyBody, detail).field("input.data"));
+        }
+        // The media type becomes a header when the input is served, so it must be a valid header value.
+        let plain = |c: char| c.is_ascii_graphic() || c == ' ';
+        if self.media_type.trim().is_empty() || !self.media_type.chars().all(plain) {
+            return Err(invalid("input.media_type", "is not a media type such as image/png"));
+        }
+        Ok((self.media_type.trim().to_owned(), bytes.into()))
+    }
 }
 
-fn invalid(field: &str, reason: impl std::fmt::Display) -> Problem {
+fn invalid(field: &str, reason: impl Display) -> Problem {
     Problem::new(ProblemKind::InvalidInput, format!("{field}: {reason}")).field(field)
 }
 
@@ -152,11 +156,11 @@ fn malformed(error: serde_json::Error) -> Problem {
 mod tests {
     use super::*;
 
-    fn read(media_type: &str, body: &str) -> Result<Submission, Problem> {
+    fn read(media_type: &str, body: &str) -> Result<JobRequest, Problem> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, media_type.parse().unwrap());
         let uri = "/v1/pools/p/jobs".parse().unwrap();
-        Submission::read(&uri, &headers, Bytes::copy_from_slice(body.as_bytes()))
+        JobRequest::read(&uri, &headers, Bytes::copy_from_slice(body.as_bytes()))
     }
 
     fn kind(body: &str) -> ProblemKind {
@@ -164,33 +168,33 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_body_is_the_input_itself() {
-        let submission = read("image/png", "bytes").unwrap();
-        assert_eq!((submission.media_type.as_str(), &submission.body[..]), ("image/png", &b"bytes"[..]));
+    fn a_raw_body_is_the_input() {
+        let request = read("image/png", "bytes").unwrap();
+        assert_eq!((request.media_type.as_str(), &request.bytes[..]), ("image/png", &b"bytes"[..]));
     }
 
     #[test]
     fn an_envelope_carries_bytes_and_options() {
         let body = r#"{"id":"a","class":"batch","deadline":"5s","input":{"media_type":"text/plain","data":"aGk="}}"#;
-        let submission = read("Application/JSON; charset=utf-8", body).unwrap();
-        assert_eq!(submission.media_type, "text/plain");
-        assert_eq!(&submission.body[..], b"hi");
-        assert_eq!(submission.options.id.unwrap().as_str(), "a");
-        assert_eq!(submission.options.class, Some(queue::Class::Batch));
-        assert_eq!(submission.options.deadline, Some(std::time::Duration::from_secs(5)));
+        let request = read("Application/JSON; charset=utf-8", body).unwrap();
+        assert_eq!(request.media_type, "text/plain");
+        assert_eq!(&request.bytes[..], b"hi");
+        assert_eq!(request.options.id.unwrap().as_str(), "a");
+        assert_eq!(request.options.class, Some(queue::Class::Batch));
+        assert_eq!(request.options.deadline, Some(std::time::Duration::from_secs(5)));
     }
 
     #[test]
-    fn tensors_go_on_as_they_were_written() {
+    fn tensors_are_passed_on_unchanged() {
         let body = r#"{"inputs": [{"name":"x", "shape":[1], "datatype":"FP32", "data":[0.10]}]}"#;
-        let submission = read("application/json", body).unwrap();
-        assert_eq!(submission.media_type, TENSORS_MEDIA_TYPE);
+        let request = read("application/json", body).unwrap();
+        assert_eq!(request.media_type, TENSORS_MEDIA_TYPE);
         let expected = r#"{"inputs":[{"name":"x", "shape":[1], "datatype":"FP32", "data":[0.10]}]}"#;
-        assert_eq!(submission.body, expected);
+        assert_eq!(request.bytes, expected);
     }
 
     #[test]
-    fn json_that_is_no_object_is_refused_as_that() {
+    fn json_that_is_not_an_object_is_refused() {
         for body in ["[1]", " []", "3", "\"x\"", "null", r#"["a","batch","5s"]"#] {
             let problem = read("application/json", body).unwrap_err();
             assert_eq!(problem.kind(), ProblemKind::InvalidInput, "{body}");

@@ -1,22 +1,22 @@
-//! `Prefer: wait=10` (RFC 7240): how long a client would wait for the result instead of a 202.
+//! `Prefer: wait=10` (RFC 7240): the client prefers to wait up to 10 s for the result, instead of a 202 at once.
 
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue};
 
-/// The first `wait` in seconds. As the RFC demands, preferences that are unknown or malformed are passed over.
+/// The first valid `wait`. The RFC demands that unknown and malformed preferences are ignored.
 pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all("prefer").iter();
     let preferences = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let mut waits = preferences.filter_map(|preference| {
         let (name, value) = preference.split(';').next()?.split_once('=')?;
-        let named = name.trim().eq_ignore_ascii_case("wait");
-        named.then(|| value.trim().trim_matches('"').parse().ok()).flatten()
+        let is_wait = name.trim().eq_ignore_ascii_case("wait");
+        is_wait.then(|| value.trim().trim_matches('"').parse().ok()).flatten()
     });
     waits.next().map(Duration::from_secs)
 }
 
-/// Says that the preference was heeded, and how long was waited at most.
+/// Adds the header that confirms the preference, with the longest wait that was applied.
 pub(crate) fn applied(headers: &mut HeaderMap, wait: Duration) {
     if let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.as_secs())) {
         headers.insert("preference-applied", value);
@@ -27,7 +27,7 @@ pub(crate) fn applied(headers: &mut HeaderMap, wait: Duration) {
 mod tests {
     use super::*;
 
-    fn of(values: &[&'static str]) -> Option<u64> {
+    fn wait_seconds(values: &[&'static str]) -> Option<u64> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append("prefer", value.parse().unwrap());
@@ -37,16 +37,16 @@ mod tests {
 
     #[test]
     fn a_wait_is_found_among_other_preferences() {
-        assert_eq!(of(&["wait=10"]), Some(10));
-        assert_eq!(of(&["respond-async, wait=10"]), Some(10));
-        assert_eq!(of(&["respond-async", "Wait = \"3\" ; x=1"]), Some(3));
-        assert_eq!(of(&["wait=1, wait=2"]), Some(1));
+        assert_eq!(wait_seconds(&["wait=10"]), Some(10));
+        assert_eq!(wait_seconds(&["respond-async, wait=10"]), Some(10));
+        assert_eq!(wait_seconds(&["respond-async", "Wait = \"3\" ; x=1"]), Some(3));
+        assert_eq!(wait_seconds(&["wait=1, wait=2"]), Some(1));
     }
 
     #[test]
-    fn what_is_not_a_wait_is_passed_over() {
+    fn other_and_malformed_preferences_are_ignored() {
         for value in ["wait", "wait=", "wait=soon", "wait=-1", "waiting=3", "", ",;="] {
-            assert_eq!(of(&[value]), None, "{value}");
+            assert_eq!(wait_seconds(&[value]), None, "{value}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The trace that a request belongs to (W3C Trace Context).
+//! The trace of a request (W3C Trace Context).
 
 use axum::http::HeaderMap;
 
-/// The `traceparent` of a request. A malformed one is passed over, as the recommendation demands.
+/// The `traceparent` of a request. The recommendation demands that a malformed one is ignored.
 pub(crate) fn parent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("traceparent")?.to_str().ok()?;
     is_valid(text).then(|| text.to_owned())
@@ -17,7 +17,7 @@ fn is_valid(text: &str) -> bool {
     else {
         return false;
     };
-    // A later version may append fields after the flags; what we know of it stays where it is.
+    // A later version may append fields after the flags; the fields of version 00 stay in place.
     let (flags, rest) = flags.split_at_checked(2).unwrap_or((flags, ""));
     let rest_fits = rest.is_empty() || version != "00" && rest.starts_with('-') && text.len() <= 256;
     version.len() == 2
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_well_formed_trace_parent_counts() {
+    fn only_a_well_formed_trace_parent_is_valid() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert!(is_valid(good));
         assert!(is_valid(&format!("{}-later", good.replacen("00", "01", 1))));

@@ -1,7 +1,7 @@
-//! Tells the ledger, after the fact and in batches, which jobs the broker has confirmed.
+//! Records in the ledger, in batches, which publications the broker has confirmed.
 //!
-//! Off the path of the requests, because nobody waits for it: a job of which the ledger is never told is published a
-//! second time, and the ledger makes its effect happen once.
+//! Requests do not wait for this. If a confirmation is not recorded, upkeep publishes the job a second time, and the
+//! ledger makes its effect happen once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,46 +13,45 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
 
-/// How many confirmations may wait. Past that they are dropped.
-const WAITING: usize = 65_536;
-/// The most told in one round trip.
+/// The most confirmations that may wait to be recorded. Further ones are dropped.
+const QUEUE_CAPACITY: usize = 65_536;
+/// The most confirmations recorded in one round trip.
 const BATCH: usize = 4096;
-/// How long a batch gathers after its first. Well below the time after which the ledger gives a job out again.
+/// How long a batch gathers after its first confirmation. Well below the time after which upkeep publishes a job again.
 const GATHERING: Duration = Duration::from_millis(100);
 /// How long the last batches may take when the gateway stops.
 const FLUSHING: Duration = Duration::from_secs(2);
 
-/// Takes what the broker has confirmed.
+/// The sending end: the publications that the broker has confirmed.
 #[derive(Debug)]
 pub(crate) struct Confirmations(Sender<Publication>);
 
-/// Tells the ledger.
-pub(crate) struct Confirmer {
+/// The receiving end: records confirmed publications in the ledger.
+pub(crate) struct ConfirmationWriter {
     ledger: Arc<dyn Ledger>,
     confirmed: Receiver<Publication>,
 }
 
-/// The two ends.
-pub(crate) fn channel(ledger: Arc<dyn Ledger>) -> (Confirmations, Confirmer) {
-    let (sender, confirmed) = mpsc::channel(WAITING);
-    (Confirmations(sender), Confirmer { ledger, confirmed })
+pub(crate) fn channel(ledger: Arc<dyn Ledger>) -> (Confirmations, ConfirmationWriter) {
+    let (sender, confirmed) = mpsc::channel(QUEUE_CAPACITY);
+    (Confirmations(sender), ConfirmationWriter { ledger, confirmed })
 }
 
 impl Confirmations {
-    /// The broker has confirmed a publication. Never waits.
-    pub(crate) fn confirm(&self, publication: Publication) {
+    /// Adds a publication that the broker has confirmed. Never waits.
+    pub(crate) fn send(&self, publication: Publication) {
         if self.0.try_send(publication).is_err() {
             metrics::unconfirmed(1);
         }
     }
 }
 
-impl Confirmer {
-    /// Runs until `closing`, then tells what is left and returns.
+impl ConfirmationWriter {
+    /// Runs until `closing`, then records the remaining confirmations and returns.
     pub(crate) async fn run(mut self, closing: CancellationToken) {
         let mut batch = Vec::new();
         while self.gather(&mut batch, &closing).await {
-            self.tell(&mut batch).await;
+            self.record(&mut batch).await;
         }
         let flush = async {
             self.confirmed.close();
@@ -61,11 +60,11 @@ impl Confirmer {
                 if batch.is_empty() {
                     break;
                 }
-                self.tell(&mut batch).await;
+                self.record(&mut batch).await;
             }
         };
         if tokio::time::timeout(FLUSHING, flush).await.is_err() {
-            tracing::warn!("the ledger was too slow to be told of the last confirmed jobs");
+            tracing::warn!(timeout = ?FLUSHING, "the ledger was too slow to record the last confirmed jobs");
         }
     }
 
@@ -87,7 +86,7 @@ impl Confirmer {
         true
     }
 
-    /// Takes what is there, up to a full batch.
+    /// Receives without waiting, up to a full batch.
     fn fill(&mut self, batch: &mut Vec<Publication>) {
         while batch.len() < BATCH {
             match self.confirmed.try_recv() {
@@ -97,9 +96,9 @@ impl Confirmer {
         }
     }
 
-    async fn tell(&self, batch: &mut Vec<Publication>) {
+    async fn record(&self, batch: &mut Vec<Publication>) {
         if let Err(error) = self.ledger.published(batch).await {
-            tracing::warn!(%error, jobs = batch.len(), "confirmed jobs not told to the ledger");
+            tracing::warn!(%error, jobs = batch.len(), "the ledger did not record confirmed jobs");
             metrics::unconfirmed(batch.len());
         }
         batch.clear();

@@ -1,19 +1,18 @@
-//! A pool as the gateway sees it.
+//! A pool, as the intake needs it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Admission;
+use model::InputCheck;
 
-/// What the gateway must know of a pool to take jobs for it.
+/// The part of a pool's configuration that is needed to accept jobs for it.
 #[derive(Clone)]
 pub struct Pool {
-    /// What its model takes.
-    pub admission: Arc<dyn Admission>,
-    /// How many times a worker may start a job, at least 1.
+    /// The check of inputs against the model. It runs in every request, so it must not block.
+    pub input_check: InputCheck,
+    /// How many times workers may start a job, at least 1.
     pub max_attempts: u32,
-    /// How long the record and result of a job are kept after it ended.
+    /// How long the record and result of a job are kept after it has ended.
     pub retention: Duration,
-    /// How long from its submission a job may wait to be started when it names no deadline. `None`: for ever.
+    /// How long after its submission a job without a deadline of its own may start. `None`: at any time.
     pub deadline: Option<Duration>,
 }

@@ -1,67 +1,61 @@
-//! `GET /v1/dead`, `DELETE /v1/dead`, `DELETE /v1/jobs/{id}`: jobs that ended badly, and forgetting them.
-
-use std::sync::Arc;
+//! `GET /v1/dead`, `DELETE /v1/dead`: lists and deletes jobs that ended as dead or failed.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
-use futures::stream;
-use queue::{BlobRef, DeadFilter, DeadPosition, Forgotten, PoolName};
+use queue::{DeadFilter, DeadPosition, PoolName};
 use serde_json::json;
-use tracing::Instrument;
 
-use crate::http::extract::JobPath;
-use crate::http::options;
-use crate::http::problem::{Problem, ProblemKind};
-use crate::jobs::follow::unknown;
+use crate::http::problem::Problem;
+use crate::http::query::{bad_value, pairs, unknown_key};
+use crate::jobs::cleanup::{delete_blobs, run_to_end};
 use crate::jobs::status::JobStatus;
-use crate::server::Shared;
+use crate::state::SharedState;
 
-/// How many jobs a page has, unless it is said, and at most.
+/// The number of jobs in a page, by default and at most.
 const PAGE: usize = 50;
 const LONGEST_PAGE: usize = 500;
 
-/// How many jobs one request forgets at most: their blobs go with them, and the client waits for an answer.
+/// The most jobs that one request deletes: their blobs are deleted with them while the client waits.
 const PURGED_AT_ONCE: usize = 100;
 
-/// How many blobs are deleted at a time.
-const DELETED_AT_ONCE: usize = 16;
-
-/// Which dead jobs are asked for.
+/// The dead jobs of a request.
 #[derive(Debug, PartialEq)]
-struct Query {
+struct DeadQuery {
     filter: DeadFilter,
     after: Option<DeadPosition>,
     limit: usize,
 }
 
-impl Query {
-    /// The query, which may say `known`.
-    fn read(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
+impl DeadQuery {
+    /// Reads a query that may have the keys `allowed`.
+    fn read(uri: &Uri, allowed: &[&str]) -> Result<Self, Problem> {
         let filter = DeadFilter { pool: None, state: queue::State::Dead };
         let mut query = Self { filter, after: None, limit: PAGE };
-        for (key, value) in options::pairs(uri)? {
-            if !known.contains(&key.as_str()) {
-                return Err(options::unknown(&key, &known.join(", ")));
+        for (key, value) in pairs(uri)? {
+            if !allowed.contains(&key.as_str()) {
+                return Err(unknown_key(&key, allowed));
             }
             match key.as_str() {
-                "pool" => query.filter.pool = Some(value.parse().map_err(|error| wrong("pool", error))?),
+                "pool" => {
+                    let pool = value.parse().map_err(|error: queue::Error| bad_value("pool", error))?;
+                    query.filter.pool = Some(pool);
+                }
                 "state" => {
                     let states = [queue::State::Dead, queue::State::Failed];
                     let state = states.into_iter().find(|state| state.as_str() == value);
-                    query.filter.state =
-                        state.ok_or_else(|| wrong("state", format_args!("state: {value:?} is not dead or failed")))?;
+                    let fault = format_args!("state: {value:?} is not dead or failed");
+                    query.filter.state = state.ok_or_else(|| bad_value("state", fault))?;
                 }
                 "after" => {
-                    let position = value.parse().map_err(|error| wrong("after", format_args!("after: {error}")))?;
+                    let position = value.parse().map_err(|error| bad_value("after", format_args!("after: {error}")))?;
                     query.after = Some(position);
                 }
                 _ => {
                     let limit = value.parse().ok().filter(|limit| (1..=LONGEST_PAGE).contains(limit));
-                    let rule = format_args!("limit: {value:?} is not a number from 1 to {LONGEST_PAGE}");
-                    query.limit = limit.ok_or_else(|| wrong("limit", rule))?;
+                    let fault = format_args!("limit: {value:?} is not a number from 1 to {LONGEST_PAGE}");
+                    query.limit = limit.ok_or_else(|| bad_value("limit", fault))?;
                 }
             }
         }
@@ -69,28 +63,24 @@ impl Query {
     }
 }
 
-fn wrong(field: &str, reason: impl std::fmt::Display) -> Problem {
-    Problem::new(ProblemKind::BadQuery, reason.to_string()).field(field)
-}
-
-/// A page of the jobs that ended as dead or failed, those that ended last first.
-pub(crate) async fn list(State(gateway): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
-    let Query { filter, after, limit } = Query::read(&uri, &["pool", "state", "limit", "after"])?;
+/// Returns a page of the jobs that ended as dead or failed, newest ending first.
+pub(crate) async fn list(State(gateway): State<SharedState>, uri: Uri) -> Result<Response, Problem> {
+    let DeadQuery { filter, after, limit } = DeadQuery::read(&uri, &["pool", "state", "limit", "after"])?;
     let page = gateway.ledger.dead(&filter, after.as_ref(), limit).await?;
     let jobs: Vec<JobStatus<'_>> = page.jobs.iter().map(JobStatus::from).collect();
     let next = page.next.map(|next| next.to_string());
     Ok(Json(json!({ "jobs": jobs, "next": next })).into_response())
 }
 
-/// Forgets jobs of a pool that ended as dead or failed: how many, and whether there may be more.
-pub(crate) async fn purge(State(gateway): State<Arc<Shared>>, uri: Uri) -> Result<Response, Problem> {
-    let Query { filter, .. } = Query::read(&uri, &["pool", "state"])?;
+/// Deletes jobs of a pool that ended as dead or failed. Returns their number, and whether there may be more.
+pub(crate) async fn purge(State(gateway): State<SharedState>, uri: Uri) -> Result<Response, Problem> {
+    let DeadQuery { filter, .. } = DeadQuery::read(&uri, &["pool", "state"])?;
     if filter.pool.is_none() {
-        return Err(wrong("pool", "pool: is missing; say whose dead jobs are to be forgotten"));
+        return Err(bad_value("pool", "pool: is missing; name the pool whose dead jobs are to be deleted"));
     }
-    see_through(async move {
+    run_to_end(async move {
         let round = gateway.ledger.purge_dead(&filter, PURGED_AT_ONCE).await?;
-        delete(&gateway, round.blobs).await;
+        delete_blobs(&gateway.blobs, round.blobs).await;
         let (purged, pool) = (round.jobs, filter.pool.as_ref().map(PoolName::as_str));
         tracing::info!(pool, state = filter.state.as_str(), purged, "purged");
         Ok(Json(json!({ "purged": purged, "more": purged >= PURGED_AT_ONCE })).into_response())
@@ -98,64 +88,19 @@ pub(crate) async fn purge(State(gateway): State<Arc<Shared>>, uri: Uri) -> Resul
     .await
 }
 
-/// Forgets an ended job.
-pub(crate) async fn forget(State(gateway): State<Arc<Shared>>, JobPath(id): JobPath) -> Result<Response, Problem> {
-    see_through(async move {
-        match gateway.ledger.forget(&id).await? {
-            Forgotten::Forgotten(blobs) => {
-                delete(&gateway, blobs).await;
-                Ok(StatusCode::NO_CONTENT.into_response())
-            }
-            Forgotten::Kept(queue::State::Cancelled) => {
-                let detail = format!(
-                    "job {id} was cancelled, and its record keeps a message of it that may still wait from being run: \
-                     it is forgotten when its retention is over"
-                );
-                Err(Problem::new(ProblemKind::RecordNeeded, detail).job(&id))
-            }
-            Forgotten::Kept(state) => {
-                let detail = format!("job {id} is {}: wait until it has ended", state.as_str());
-                Err(Problem::new(ProblemKind::JobNotEnded, detail).job(&id).ended_as(state, None))
-            }
-            Forgotten::Unknown => Err(unknown(&id)),
-        }
-    })
-    .await
-}
-
-/// Does `work` to its end though the client may go away in the middle: of the blobs of a job that is forgotten
-/// nobody else knows.
-pub(crate) async fn see_through<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
-) -> Result<T, Problem> {
-    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| {
-        // The panic hook has told where and why.
-        tracing::error!(%error, "a request's work broke off");
-        Err(Problem::new(ProblemKind::Internal, "the gateway failed; its log tells more"))
-    })
-}
-
-/// Deletes what no record refers to any more. One that stays is only room lost.
-pub(crate) async fn delete(gateway: &Shared, blobs: impl IntoIterator<Item = BlobRef>) {
-    let delete = async |blob: BlobRef| {
-        if let Err(error) = gateway.blobs.delete(&blob).await {
-            tracing::warn!(%error, blob = blob.key, "cannot delete a blob of a forgotten job");
-        }
-    };
-    stream::iter(blobs).for_each_concurrent(DELETED_AT_ONCE, delete).await;
-}
-
 #[cfg(test)]
 mod tests {
+    use crate::http::problem::ProblemKind;
+
     use super::*;
 
-    fn read(query: &str) -> Result<Query, ProblemKind> {
+    fn read(query: &str) -> Result<DeadQuery, ProblemKind> {
         let uri = format!("/v1/dead{query}").parse().unwrap();
-        Query::read(&uri, &["pool", "state", "limit", "after"]).map_err(|problem| problem.kind())
+        DeadQuery::read(&uri, &["pool", "state", "limit", "after"]).map_err(|problem| problem.kind())
     }
 
     #[test]
-    fn a_query_says_pool_state_limit_and_after() {
+    fn a_query_sets_pool_state_limit_and_after() {
         let query = read("").unwrap();
         assert_eq!((query.filter.state, query.filter.pool, query.limit), (queue::State::Dead, None, PAGE));
         let query = read("?pool=digits&state=failed&limit=500&after=12:job-1").unwrap();

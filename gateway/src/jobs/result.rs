@@ -1,4 +1,4 @@
-//! The result of a job, or why there is none.
+//! The result of a job, or the problem of a job without one.
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -6,48 +6,49 @@ use axum::http::{HeaderValue, Response};
 use bytes::Bytes;
 use queue::{Blobs, JobId, JobRecord, State};
 
+use crate::http::job_request::UNKNOWN_MEDIA_TYPE;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::jobs::status::JOB_ID_HEADER;
 
-/// The output of a job that succeeded, bytes and media type as the model gave them.
+/// The output of a job that succeeded, bytes and media type as the model returned them.
 ///
-/// For every other state a problem: 409 while the job is open; 422 when it failed, since its own input is at fault; 410
-/// when it was cancelled, expired or ran out of attempts, since there never will be a result.
+/// Any other state is a problem: 409 while the job is open; 422 if it failed, because its own input is at fault; 410 if
+/// it was cancelled, expired or ran out of attempts, because it will never have a result.
 pub(crate) async fn response(blobs: &Blobs, record: &JobRecord) -> Result<Response<Body>, Problem> {
     let id = &record.id;
     let (kind, detail) = match record.state {
-        State::Succeeded => return success(blobs, record).await,
+        State::Succeeded => return output(blobs, record).await,
         State::Queued | State::Leased | State::Retry => (
             ProblemKind::JobNotEnded,
-            format!("job {id} is {}; ask again, or wait with ?wait=30s", record.state.as_str()),
+            format!("job {id} is {}; try again, or wait with ?wait=30s", record.state.as_str()),
         ),
-        State::Failed => (ProblemKind::JobFailed, format!("job {id} failed: {}", why(record))),
+        State::Failed => (ProblemKind::JobFailed, format!("job {id} failed: {}", reason(record))),
         State::Dead => {
-            (ProblemKind::JobDead, format!("job {id} failed {} times, at last: {}", record.attempts, why(record)))
+            let detail = format!("job {id} failed {} times; the last error: {}", record.attempts, reason(record));
+            (ProblemKind::JobDead, detail)
         }
         State::Cancelled => (ProblemKind::JobCancelled, format!("job {id} was cancelled")),
         State::Expired => (ProblemKind::JobExpired, format!("job {id} was not started before its deadline")),
     };
-    Err(Problem::new(kind, detail).job(id).ended_as(record.state, record.error.clone()))
+    Err(Problem::new(kind, detail).job(id).state(record.state, record.error.clone()))
 }
 
-async fn success(blobs: &Blobs, record: &JobRecord) -> Result<Response<Body>, Problem> {
+async fn output(blobs: &Blobs, record: &JobRecord) -> Result<Response<Body>, Problem> {
     let Some(output) = &record.output else {
         tracing::error!(job = %record.id, "a job that succeeded has no output");
-        return Err(Problem::new(ProblemKind::Internal, "the job succeeded and its output is missing").job(&record.id));
+        return Err(Problem::new(ProblemKind::Internal, "the job succeeded but its output is missing").job(&record.id));
     };
     let bytes = blobs.bytes(&output.body).await.map_err(|error| Problem::from(error).job(&record.id))?;
-    Ok(anybodys_bytes(&record.id, &output.media_type, bytes))
+    Ok(untrusted_bytes(&record.id, &output.media_type, bytes))
 }
 
-/// Bytes of a job that came from outside, with their media type.
-pub(crate) fn anybodys_bytes(id: &JobId, media_type: &str, bytes: Bytes) -> Response<Body> {
-    let media_type =
-        HeaderValue::from_str(media_type).unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"));
+/// An input or output of a job, with its media type.
+pub(crate) fn untrusted_bytes(id: &JobId, media_type: &str, bytes: Bytes) -> Response<Body> {
+    let media_type = HeaderValue::from_str(media_type).unwrap_or_else(|_| HeaderValue::from_static(UNKNOWN_MEDIA_TYPE));
     let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, media_type);
-    // Anybody's bytes, served from this origin: a browser must neither guess at them nor run them.
+    // Any client may have sent these bytes, and this origin serves them: a browser must not guess their type or run them.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
@@ -56,6 +57,6 @@ pub(crate) fn anybodys_bytes(id: &JobId, media_type: &str, bytes: Bytes) -> Resp
     response
 }
 
-fn why(record: &JobRecord) -> &str {
+fn reason(record: &JobRecord) -> &str {
     record.error.as_ref().map_or("no reason was given", |error| &error.message)
 }

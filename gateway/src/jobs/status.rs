@@ -1,16 +1,19 @@
-//! A job as a client sees it.
+//! The status of a job, as a client sees it.
 
-use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::Json;
+use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use queue::{Attempt, Class, Job, JobError, JobId, JobRecord, PoolName, State};
 use serde::Serialize;
 
-/// Carries the id of the job that a response speaks of.
+use crate::paths;
+
+/// The response header with the id of the job.
 pub const JOB_ID_HEADER: &str = "millrace-job-id";
 
-/// A job as a client sees it. Fields that have no value yet are left out.
+/// The status of a job. Fields without a value are left out.
 #[derive(Debug, Serialize)]
 pub(crate) struct JobStatus<'a> {
     id: &'a JobId,
@@ -55,7 +58,7 @@ impl<'a> From<&'a Attempt> for FailedAttempt<'a> {
     }
 }
 
-/// Where to go on, relative to the gateway.
+/// The paths of the job, relative to the gateway.
 #[derive(Debug, Serialize)]
 struct Links {
     status: String,
@@ -65,7 +68,7 @@ struct Links {
 
 impl Links {
     fn of(id: &JobId) -> Self {
-        let status = format!("/v1/jobs/{id}");
+        let status = paths::job(id);
         Self { result: format!("{status}/result"), cancel: format!("{status}/cancel"), status }
     }
 }
@@ -90,7 +93,7 @@ impl<'a> From<&'a JobRecord> for JobStatus<'a> {
     }
 }
 
-/// A job that was submitted just now, whose record nobody has read yet.
+/// A job that was submitted just now: its record has not been read.
 impl<'a> From<&'a Job> for JobStatus<'a> {
     fn from(job: &'a Job) -> Self {
         Self {
@@ -112,26 +115,22 @@ impl<'a> From<&'a Job> for JobStatus<'a> {
 }
 
 impl JobStatus<'_> {
-    /// The status as the answer to a submission: where to follow the job is in `Location` too.
-    pub(crate) fn accepted(self, status: StatusCode) -> Response {
-        // An id is plain ASCII, so it is a header value.
-        let location = HeaderValue::from_str(&self.links.status);
-        let mut response = self.answer(status);
-        if let Ok(location) = location {
-            response.headers_mut().insert(LOCATION, location);
+    /// The status as a response.
+    pub(crate) fn response(self, status: StatusCode) -> Response {
+        let mut response = (status, Json(&self)).into_response();
+        if let Ok(id) = HeaderValue::from_str(self.id.as_str()) {
+            response.headers_mut().insert(JOB_ID_HEADER, id);
         }
         response
     }
 
-    /// The status as the answer to a question.
-    pub(crate) fn answer(self, status: StatusCode) -> Response {
-        // Strings, numbers and times only: serialization cannot fail.
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (status, body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Ok(id) = HeaderValue::from_str(self.id.as_str()) {
-            headers.insert(JOB_ID_HEADER, id);
+    /// The status as a response to a submission, with the path of the job in `Location`.
+    pub(crate) fn response_with_location(self, status: StatusCode) -> Response {
+        // An id is plain ASCII, so the path is a valid header value.
+        let location = HeaderValue::from_str(&self.links.status);
+        let mut response = self.response(status);
+        if let Ok(location) = location {
+            response.headers_mut().insert(LOCATION, location);
         }
         response
     }

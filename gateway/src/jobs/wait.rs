@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
 
-/// The record once the job has ended, or as it stands when `wait` is over or the gateway stops. `None`: no such job.
+/// The record when the job has ended, when `wait` is over, or when the gateway stops. `None`: no such job.
 pub(crate) async fn until_ended(
     ledger: &dyn Ledger,
     id: &JobId,
@@ -18,11 +18,11 @@ pub(crate) async fn until_ended(
     if wait.is_zero() {
         return ledger.get(id).await;
     }
-    let _waiting = metrics::Waiting::new();
+    let _waiting = metrics::WaitingRequest::new();
     let over = tokio::time::sleep(wait);
     tokio::pin!(over);
     let mut records = ledger.watch(id).await?;
-    // What stands now is always told, however short the wait.
+    // The current record is always returned, even if the wait is very short.
     let mut last = records.next().await.transpose()?;
     while last.as_ref().is_some_and(|record| !record.state.has_ended()) {
         tokio::select! {
