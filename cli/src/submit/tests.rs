@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backends::BackendUrls;
-use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal};
-use queue::{Backend, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId};
+use gateway::{Gateway, GatewaySettings, Pool};
+use model::InputCheck;
+use queue::{
+    Backend, BackendUrls, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId,
+};
 use serde_json::Value;
 use service::Health;
 use tempfile::TempDir;
@@ -14,14 +16,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-
-struct Anything;
-
-impl Admission for Anything {
-    fn check(&self, _: &str, _: &[u8]) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
 
 fn args(gateway: String, folder: &TempDir) -> SubmitArgs {
     SubmitArgs {
@@ -44,11 +38,16 @@ async fn serve(folder: &TempDir) -> String {
     let pool: PoolName = "digits".parse().unwrap();
     let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
     let urls = BackendUrls::new(url, None).unwrap();
-    let backend = backends::open(&urls).await.unwrap();
+    let backend = Backend::open(&urls).await.unwrap();
     let gateway = Gateway {
         pools: [(
             pool.clone(),
-            Pool { admission: Arc::new(Anything), max_attempts: 1, retention: Duration::from_secs(60), deadline: None },
+            Pool {
+                input_check: InputCheck::accept_all(),
+                max_attempts: 1,
+                retention: Duration::from_secs(60),
+                deadline: None,
+            },
         )]
         .into(),
         ledger: Arc::clone(&backend.ledger),
@@ -68,11 +67,11 @@ async fn serve(folder: &TempDir) -> String {
             let delivery = consumer.receive(1).await.unwrap().pop().unwrap();
             let request = ClaimRequest::new(delivery.job.clone(), false);
             let claim = backend.ledger.claim(&worker, vec![request], Duration::from_secs(30)).await.unwrap().pop();
-            if let Some(Claim::Granted { lease, .. }) = claim {
+            if let Some(Claim::Go { lease, .. }) = claim {
                 let outcome = model(&delivery.job.input.body);
                 backend.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
             }
-            consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap();
+            consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap();
         }
     });
     format!("http://{address}")

@@ -5,19 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{MetadataCommand, Package};
 use millrace_tests::repository;
 
-/// tests → cli → { gateway, worker, scaler } → { queue, service }; proto ← scaler, cli;
-/// tests also → proto, queue, service, worker.
-const ARROWS: [(&str, &[&str]); 8] = [
+/// tests → cli → { gateway, worker, scaler } → { queue, service }; model ← gateway, worker, cli; proto ← scaler, cli;
+/// tests also → model, proto, queue, service, worker.
+const ARROWS: [(&str, &[&str]); 9] = [
+    ("millrace-model", &[]),
     ("millrace-proto", &[]),
     ("millrace-queue", &[]),
     ("millrace-service", &[]),
-    ("millrace-gateway", &["millrace-queue", "millrace-service"]),
-    ("millrace-worker", &["millrace-queue", "millrace-service"]),
+    ("millrace-gateway", &["millrace-model", "millrace-queue", "millrace-service"]),
+    ("millrace-worker", &["millrace-model", "millrace-queue", "millrace-service"]),
     ("millrace-scaler", &["millrace-proto", "millrace-queue", "millrace-service"]),
     (
         "millrace-cli",
         &[
             "millrace-gateway",
+            "millrace-model",
             "millrace-proto",
             "millrace-queue",
             "millrace-scaler",
@@ -25,7 +27,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
             "millrace-worker",
         ],
     ),
-    ("millrace-tests", &["millrace-cli", "millrace-proto", "millrace-queue", "millrace-service", "millrace-worker"]),
+    (
+        "millrace-tests",
+        &["millrace-cli", "millrace-model", "millrace-proto", "millrace-queue", "millrace-service", "millrace-worker"],
+    ),
 ];
 
 /// Drivers, and the one crate that may know each. The scenarios may know protobuf too: they read what crosses the wire
