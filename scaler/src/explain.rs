@@ -9,12 +9,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
+use policy::history::History;
+use policy::reading::Reading;
+use policy::{Decision, Mode, Scaling};
 use queue::PoolName;
 use serde::Serialize;
-
-use crate::history::History;
-use crate::policy::{Decision, Mode, Scaling};
-use crate::reading::Reading;
 
 mod text;
 
@@ -115,7 +114,7 @@ impl Journal {
         let last = entries.iter_mut().rev().find(|entry| entry.object == object);
         let seen = Seen::new(reading, history);
         match last {
-            Some(last) if last.rule == rule && last.decision.says_the_same_as(&decision) => {
+            Some(last) if last.rule == rule && says_the_same(&last.decision, &decision) => {
                 last.until = now;
                 last.times += 1;
                 (last.seen, last.decision) = (seen, decision);
@@ -177,10 +176,8 @@ async fn explain(State(explained): State<Explained>, Path(pool): Path<String>, h
     }
 }
 
-impl Decision {
-    fn says_the_same_as(&self, other: &Self) -> bool {
-        (self.value, self.target, self.active) == (other.value, other.target, other.active)
-    }
+fn says_the_same(one: &Decision, other: &Decision) -> bool {
+    (one.value, one.target, one.active) == (other.value, other.target, other.active)
 }
 
 impl Seen {

@@ -1,10 +1,11 @@
 //! The names of this crate's metrics, each written once.
 
 use metrics::{Gauge, Label, counter, gauge};
+use policy::reading::Reading;
+use policy::{Decision, Reckoning};
 use queue::PoolName;
 
-use crate::policy::{Decision, Reckoning};
-use crate::reading::{Failure, Reading};
+use crate::failure::Failure;
 
 /// Gauge, by pool: jobs that wait, are in flight or await a retry, as last read.
 pub const BACKLOG: &str = "millrace_scaler_backlog";

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
+use policy::history::History;
+use policy::reading::{Measured, Reading};
 use queue::{Depth, Gauge, JobCounts, Ledger, PoolName, Roster, WorkerRecord};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::history::History;
-use crate::metrics::PoolMetrics;
-use crate::reading::{Failure, Measured, Reading, Unknown};
-use crate::{ScalerSettings, metrics};
+use crate::failure::{Failure, Unknown};
+use crate::metrics::{self, PoolMetrics};
+use crate::settings::ScalerSettings;
 
 /// So many pools are asked for in one call. Fewer would cost more calls, more would hold up who asks meanwhile.
 const PIECE_POOLS: usize = 250;

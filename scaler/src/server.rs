@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, Stream};
 use jiff::Timestamp;
+use policy::{Decision, POOL_KEY, Trigger, metric_name};
 use proto::externalscaler::external_scaler_server::{ExternalScaler, ExternalScalerServer};
 use proto::externalscaler::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
@@ -23,13 +24,11 @@ use tonic::{Request, Response, Status};
 
 use crate::explain::Journal;
 use crate::listen::{accept, first_word};
-use crate::metrics::OpenStream;
-use crate::policy::{self, Decision};
+use crate::metrics::{self, OpenStream};
 use crate::push::Push;
 use crate::sampler::{Sampler, Sources};
+use crate::settings::{PoolScale, ScalerSettings};
 use crate::tls::Tls;
-use crate::trigger::Trigger;
-use crate::{POOL_KEY, PoolScale, ScalerSettings, metric_name, metrics};
 
 /// One connection carries the streams of every ScaledObject of a cluster.
 const MOST_STREAMS: u32 = 100_000;
@@ -122,7 +121,8 @@ impl Scaler {
     fn trigger(&self, object: &ScaledObjectRef) -> Result<Trigger, Status> {
         let pool = object.scaler_metadata.get(POOL_KEY).map_or("", |pool| pool.trim());
         self.settings.namespaces.check(&object.namespace, pool)?;
-        Trigger::read(&object.scaler_metadata, &self.pools).map_err(|error| Status::invalid_argument(error.to_string()))
+        let configured = |pool: &PoolName| self.pools.get(pool).map(|scale| &scale.trigger);
+        Trigger::read(&object.scaler_metadata, configured).map_err(|error| Status::invalid_argument(error.to_string()))
     }
 
     /// What the last reading says, if it may be spoken of. Waits only where there has not been a first one yet.

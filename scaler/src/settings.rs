@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use policy::Scaling;
+use policy::replicas::{Behavior, Policy, Rules, Select, Step};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::{Faults, Period};
 
-use crate::policy::Scaling;
-use crate::replicas::{Behavior, Policy, Rules, Select, Step};
-use crate::{Tenancy, TlsSettings, trigger};
+use crate::tenancy::Tenancy;
+use crate::tls::TlsSettings;
 
 /// The scaler's own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -128,7 +129,7 @@ impl Default for PoolScale {
 impl PoolScale {
     /// Adds what is wrong with these settings, which stand under `key`.
     pub fn check(&self, key: &str, faults: &mut Faults) {
-        for name in self.trigger.keys().filter(|name| !trigger::is_known(name)) {
+        for name in self.trigger.keys().filter(|name| !policy::is_known(name)) {
             faults.add(format_args!("{key}.trigger.{name}"), "is no key of a trigger");
         }
         if let Err(error) = Scaling::of_metadata(&self.trigger) {
@@ -147,7 +148,7 @@ impl PoolScale {
         }
     }
 
-    /// What [`crate::replicas`] needs of these settings.
+    /// What [`policy::replicas`] needs of these settings.
     pub fn rules(&self) -> Rules {
         Rules {
             min: self.min,
@@ -187,6 +188,11 @@ mod tests {
         ScalerSettings::default().check("scaler", &mut faults);
         PoolScale::default().check("pools.a.scale", &mut faults);
         assert!(faults.is_empty(), "{faults}");
+    }
+
+    #[test]
+    fn the_default_rules_of_a_pool_are_those_of_the_policies() {
+        assert_eq!(PoolScale::default().rules(), Rules::default());
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Row, Table};
-use scaler::simulation::comparison::Comparison;
-use scaler::simulation::report::Line;
-use scaler::simulation::scenario::WorkerTimes;
 use service::Period;
+use simulator::comparison::Comparison;
+use simulator::report::Line;
+use simulator::scenario::WorkerTimes;
 
 use crate::table::{shortened, table};
 

@@ -3,7 +3,7 @@
 use queue::Class;
 use serde::Serialize;
 
-use crate::Reading;
+use crate::reading::Reading;
 
 /// What the mode is told.
 #[derive(Debug, Clone, PartialEq)]

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::forecast::Forecast;
+use crate::forecast::Forecast;
 use crate::history::{History, Point};
 use crate::reading::Measured;
 

@@ -1,6 +1,5 @@
 //! What is known of a pool at one moment.
 
-use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -103,7 +102,7 @@ impl Reading {
     /// A job moves from the ledger (a retry) to the broker, and from the broker to the ledger (an attempt that failed).
     /// Of the two looks at the ledger the larger one counts, so a job that moves meanwhile is counted twice rather than
     /// never: too many workers for a moment, never too few.
-    pub(crate) fn new(
+    pub fn new(
         taken_at: Duration,
         now: Timestamp,
         depth: &Depth,
@@ -139,7 +138,7 @@ impl Reading {
 
     /// Whether it says the same of what makes a pool active, and of who is there: those who wait to be told need not hear of
     /// the rest.
-    pub(crate) fn is_as_active_as(&self, other: &Self) -> bool {
+    pub fn is_as_active_as(&self, other: &Self) -> bool {
         let of = |reading: &Self| {
             let Self { waiting, in_flight, queued, leased, retry, fleet, .. } = reading;
             (*waiting, *in_flight, *queued, *leased, *retry, fleet.present(), fleet.loading)
@@ -201,50 +200,6 @@ impl Fleet {
 /// Clocks of other machines may be ahead: then no time has passed.
 fn since(at: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(at)).unwrap_or_default()
-}
-
-/// Why a reading failed, in words that may be shown to anybody: no address and no text of a driver.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// `ledger`, `gauge` or `roster`.
-    pub(crate) source: &'static str,
-    /// What came of it.
-    pub(crate) reason: String,
-}
-
-impl Failure {
-    pub(crate) fn new(source: &'static str, reason: impl Into<String>) -> Self {
-        Self { source, reason: reason.into() }
-    }
-}
-
-/// Nothing can be said of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unknown {
-    /// How old the last reading is, and how old it may be.
-    pub(crate) age: Option<(Duration, Duration)>,
-    /// Why there is no newer one.
-    pub(crate) failure: Option<Failure>,
-}
-
-impl fmt::Display for Unknown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.age {
-            Some((age, max_age)) => {
-                write!(
-                    f,
-                    "the last reading is {:.1} s old, more than {:.1} s",
-                    age.as_secs_f64(),
-                    max_age.as_secs_f64()
-                )?;
-            }
-            None => f.write_str("there is no reading yet")?,
-        }
-        match &self.failure {
-            Some(Failure { source, reason }) => write!(f, ": the {source} {reason}"),
-            None => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

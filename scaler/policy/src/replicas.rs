@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # use std::time::Duration;
-//! # use millrace_scaler::replicas::{Observation, Replicas, Rules};
+//! # use policy::replicas::{Observation, Replicas, Rules};
 //! let mut replicas = Replicas::new(Rules::default(), 0, Duration::ZERO);
 //! let mut now = Duration::ZERO;
 //! for _ in 0..3 {
@@ -67,8 +67,31 @@ pub struct Fallback {
 }
 
 impl Default for Rules {
+    /// The defaults of KEDA and the HPA, but for `max`, which is 100 with KEDA.
     fn default() -> Self {
-        crate::PoolScale::default().rules()
+        let policy = |step| Policy { step, period: Duration::from_secs(15) };
+        Self {
+            min: 0,
+            max: 10,
+            idle_at_zero: false,
+            polling_interval: Duration::from_secs(30),
+            cooldown: Duration::from_secs(300),
+            initial_cooldown: Duration::ZERO,
+            fallback: None,
+            sync_interval: Duration::from_secs(15),
+            up: Behavior {
+                tolerance: 0.1,
+                stabilization_window: Duration::ZERO,
+                select: Select::Max,
+                policies: vec![policy(Step::Pods(4)), policy(Step::Percent(100))],
+            },
+            down: Behavior {
+                tolerance: 0.1,
+                stabilization_window: Duration::from_secs(300),
+                select: Select::Max,
+                policies: vec![policy(Step::Percent(100))],
+            },
+        }
     }
 }
 

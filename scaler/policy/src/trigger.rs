@@ -18,7 +18,7 @@
 //! | `jobsPerSecond` | rate | jobs per second that one worker serves, at least 0.001; required |
 //! | `activationValue`, `activationLagThreshold` | | a backlog above this starts the first worker; 0 |
 //! | `minWorkers`, `maxWorkers` | | the fewest and the most workers asked for; 0 and no limit |
-//! | `schedule` | | the fewest workers at certain times; see [`crate::policy::schedule`] |
+//! | `schedule` | | the fewest workers at certain times; see [`crate::schedule`] |
 //! | `allowIdleConsumers` | | `true`: more workers than Kafka has partitions for; `false` |
 //!
 //! Every other key is borne: KEDA sends the whole map, its own `scalerAddress` included, and may learn new ones. What a
@@ -32,13 +32,12 @@ use std::time::Duration;
 use queue::{Class, PoolName};
 use service::Period;
 
-use crate::PoolScale;
+use crate::backlog::Backlog;
 use crate::history::LONGEST_WINDOW;
-use crate::policy::backlog::Backlog;
-use crate::policy::latency::Latency;
-use crate::policy::rate::Rate;
-use crate::policy::schedule::Schedule;
-use crate::policy::{Mode, Scaling};
+use crate::latency::Latency;
+use crate::rate::Rate;
+use crate::scaling::{Mode, Scaling};
+use crate::schedule::Schedule;
 
 /// The metadata key that names the pool.
 pub const POOL_KEY: &str = "pool";
@@ -78,7 +77,7 @@ const KEYS: [(&str, &[&str], &[&str]); 18] = [
 ];
 
 /// Whether a key is one that a pool's configuration can have; another would be a slip of the pen there.
-pub(crate) fn is_known(name: &str) -> bool {
+pub fn is_known(name: &str) -> bool {
     KEYS.iter().any(|(key, others, _)| *key == name || others.contains(&name))
 }
 
@@ -91,9 +90,11 @@ pub fn metric_name(pool: &PoolName) -> String {
 
 /// A trigger that has been understood.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Trigger {
-    pub(crate) pool: PoolName,
-    pub(crate) scaling: Scaling,
+pub struct Trigger {
+    /// The pool.
+    pub pool: PoolName,
+    /// The rule by which it is scaled.
+    pub scaling: Scaling,
 }
 
 /// A trigger that has not. The text ends up in Kubernetes events.
@@ -114,9 +115,11 @@ impl TriggerError {
 
 impl Trigger {
     /// What `metadata` asks for; what it does not say is as the pool has it.
-    pub(crate) fn read(
+    ///
+    /// `of_pool` returns the configured trigger of a pool, if there is such a pool.
+    pub fn read<'a>(
         metadata: &HashMap<String, String>,
-        pools: &BTreeMap<PoolName, PoolScale>,
+        of_pool: impl Fn(&PoolName) -> Option<&'a BTreeMap<String, String>>,
     ) -> Result<Self, TriggerError> {
         let name = metadata.get(POOL_KEY).map(|name| name.trim());
         let Some(name) = name.filter(|name| !name.is_empty()) else {
@@ -127,12 +130,12 @@ impl Trigger {
             let text = error.to_string();
             TriggerError::new(POOL_KEY, text.strip_prefix("pool: ").unwrap_or(&text))
         })?;
-        let Some(scale) = pools.get(&pool) else {
+        let Some(configured) = of_pool(&pool) else {
             return Err(TriggerError::new(POOL_KEY, format_args!("{} is not a pool of this scaler", shown(name))));
         };
         let own = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let of_pool = scale.trigger.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let scaling = Scaling::read([own.collect(), of_pool.collect()])?;
+        let configured = configured.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let scaling = Scaling::read([own.collect(), configured.collect()])?;
         Ok(Self { pool, scaling })
     }
 }

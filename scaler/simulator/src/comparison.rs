@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
+use policy::TriggerError;
 use rayon::prelude::*;
 
-use super::decider::decider;
-use super::oracle::{self, Oracle};
-use super::pool::{self, Decider, Outcome, View};
-use super::report::Figures;
+use super::decider::{Decider, decider};
+use super::figures::Figures;
+use super::oracle::{self, ORACLE, Oracle};
+use super::outcome::Outcome;
+use super::pool;
 use super::scenario::{Objective, PolicySettings, Scenario};
 use super::trace::Trace;
-use crate::TriggerError;
-
-/// The name of the run that knew the trace beforehand: what the others' costs are compared with.
-pub const ORACLE: &str = "oracle";
+use super::view::View;
 
 /// What each policy made of one trace.
 #[derive(Debug, Clone)]
@@ -126,8 +125,8 @@ impl Decider for Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulation::scenario::Source;
-    use crate::simulation::scenario::source::Burst;
+    use crate::scenario::Source;
+    use crate::scenario::source::Burst;
 
     /// What is read as a scenario, without its file.
     fn scenario(policies: &str) -> Scenario {

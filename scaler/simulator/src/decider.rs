@@ -1,15 +1,73 @@
-//! Which policy a trigger's metadata asks for.
+//! What decides how many workers a pool has.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use policy::history::History;
+use policy::replicas::{Failure, Observation, Replicas, Rules};
+use policy::{Decision, Scaling, TriggerError};
 
-use super::pool::{Decider, Scaled};
-use crate::TriggerError;
-use crate::history::History;
-use crate::policy::{self, Scaling};
-use crate::replicas::{Failure, Observation, Rules};
+use super::view::View;
+
+/// Decides how many workers there are.
+pub trait Decider {
+    /// When to be asked next.
+    fn due(&self) -> Duration;
+
+    /// The workers that there should be, those that load included.
+    fn decide(&mut self, view: &View) -> u32;
+
+    /// A job has come into a pool that had no job or no worker, outside of [`Decider::due`].
+    fn woken(&mut self, view: &View) -> u32 {
+        view.ready + view.loading
+    }
+}
+
+/// How often the scaler reads the pool.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A scaler's answers, through KEDA and the HPA.
+pub struct Scaled<F> {
+    replicas: Replicas,
+    history: History,
+    next_sample: Duration,
+    answer: F,
+}
+
+impl<F: FnMut(&History) -> Result<Observation, Failure>> Scaled<F> {
+    /// A pool that begins with no worker, scaled by what `answer` says.
+    pub fn new(rules: Rules, answer: F) -> Self {
+        let replicas = Replicas::new(rules, 0, Duration::ZERO);
+        Self { replicas, history: History::default(), next_sample: Duration::ZERO, answer }
+    }
+}
+
+impl<F: FnMut(&History) -> Result<Observation, Failure>> Decider for Scaled<F> {
+    fn due(&self) -> Duration {
+        self.next_sample.min(self.replicas.due())
+    }
+
+    fn decide(&mut self, view: &View) -> u32 {
+        self.history.add(view.reading());
+        self.next_sample = view.now + SAMPLE_INTERVAL;
+        if view.now < self.replicas.due() {
+            return self.replicas.count();
+        }
+        let answer = (self.answer)(&self.history);
+        self.replicas.observe(view.now, answer)
+    }
+
+    fn woken(&mut self, view: &View) -> u32 {
+        // An edge: of a pool that was seen to be busy, and has a worker, nothing new is said.
+        if self.replicas.count() > 0 && self.history.latest().is_some_and(|reading| reading.backlog() > 0) {
+            return self.replicas.count();
+        }
+        self.history.add(view.reading());
+        let is_active = (self.answer)(&self.history).is_ok_and(|seen| seen.active);
+        self.replicas.pushed(view.now, is_active)
+    }
+}
 
 /// The scaler as this metadata asks for it, behind KEDA and an HPA with these rules.
 ///
@@ -20,7 +78,7 @@ pub fn decider(metadata: &BTreeMap<String, String>, rules: Rules) -> Result<Box<
     let answer = move |history: &History| {
         let now = history.latest().map_or(Duration::ZERO, |reading| reading.taken_at);
         let decision = policy::decide(history, &scaling, clock(now));
-        let seen = |decision: policy::Decision| Observation {
+        let seen = |decision: Decision| Observation {
             active: decision.active,
             value: decision.value,
             target: decision.target,
@@ -41,7 +99,6 @@ fn clock(at: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulation::pool::View;
 
     fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -91,8 +148,9 @@ mod tests {
 
     #[test]
     fn under_a_constant_load_the_number_of_workers_comes_to_rest() {
-        use crate::simulation::pool::{Worker, run};
-        use crate::simulation::trace::Pattern;
+        use crate::pool::run;
+        use crate::trace::Pattern;
+        use crate::worker::Worker;
 
         const MINUTE: Duration = Duration::from_secs(60);
         let (batch_base, batch_item) = (Duration::from_millis(20), Duration::from_millis(10));

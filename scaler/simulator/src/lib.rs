@@ -1,4 +1,4 @@
-//! What a policy would have made of a load, in virtual time: the scaler's own policies and [`crate::replicas`], with
+//! What a policy would have made of a load, in virtual time: the scaler's own policies and [`policy::replicas`], with
 //! workers that load and batch as measured.
 //!
 //! ```text
@@ -9,13 +9,17 @@
 
 pub mod comparison;
 pub mod decider;
+pub mod figures;
 pub mod oracle;
+pub mod outcome;
 pub mod plot;
 pub mod pool;
 pub mod reader;
 pub mod report;
 pub mod scenario;
 pub mod trace;
+pub mod view;
+pub mod worker;
 
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,15 @@
 
 use std::time::Duration;
 
-use super::pool::{self, Decider, Outcome, View, Worker};
+use super::decider::Decider;
+use super::outcome::Outcome;
+use super::pool;
 use super::trace::Trace;
+use super::view::View;
+use super::worker::Worker;
+
+/// The name of the run that knew the trace beforehand: what the others' costs are compared with.
+pub const ORACLE: &str = "oracle";
 
 /// A schedule has a number of workers for each of these.
 const STEP: Duration = Duration::from_secs(1);
@@ -209,7 +216,7 @@ impl Decider for Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulation::trace::{Arrival, Pattern};
+    use crate::trace::{Arrival, Pattern};
 
     const SECOND: Duration = Duration::from_secs(1);
 

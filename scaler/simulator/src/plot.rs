@@ -6,7 +6,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::comparison::Comparison;
-use super::pool::View;
+use super::view::View;
 
 /// In pixels.
 const SIZE: (u32, u32) = (1000, 1180);
@@ -205,10 +205,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::simulation::comparison::Run;
-    use crate::simulation::pool::Outcome;
-    use crate::simulation::scenario::Objective;
-    use crate::simulation::trace::{Arrival, Trace};
+    use crate::comparison::Run;
+    use crate::outcome::Outcome;
+    use crate::scenario::Objective;
+    use crate::trace::{Arrival, Trace};
 
     fn view(now: u64, waiting: u64, ready: u32) -> View {
         View { now: Duration::from_secs(now), waiting, oldest: Duration::from_secs(waiting), ready, ..View::default() }

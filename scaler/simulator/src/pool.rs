@@ -4,170 +4,13 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use policy::reading::Measured;
+
+use super::decider::Decider;
+use super::outcome::Outcome;
 use super::trace::Trace;
-use crate::history::History;
-use crate::reading::{Batch, Fleet, Measured, Reading};
-use crate::replicas::{Failure, Observation, Replicas, Rules};
-
-/// What a worker is like.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Worker {
-    /// From its start until it takes jobs.
-    pub cold_start: Duration,
-    /// What a batch takes, however small it is.
-    pub batch_base: Duration,
-    /// What each item of it takes besides.
-    pub batch_item: Duration,
-    /// The most items of a batch.
-    pub batch_limit: u32,
-}
-
-impl Worker {
-    /// How long its batches take.
-    pub fn curve(&self) -> Batch {
-        Batch {
-            base_seconds: self.batch_base.as_secs_f64(),
-            item_seconds: self.batch_item.as_secs_f64(),
-            limit_items: f64::from(self.batch_limit.max(1)),
-        }
-    }
-
-    /// How long a batch of so many items takes.
-    pub fn batch(&self, items: f64) -> Duration {
-        self.batch_base + self.batch_item.mul_f64(items)
-    }
-}
-
-/// What a policy sees of a pool: what the scaler's sampler reads.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct View {
-    /// When.
-    pub now: Duration,
-    /// Jobs that nobody holds.
-    pub waiting: u64,
-    /// Jobs in workers' hands.
-    pub leased: u64,
-    /// How long the oldest of those that wait has waited.
-    pub oldest: Duration,
-    /// Jobs that have ever arrived.
-    pub arrived: u64,
-    /// Jobs that have ended.
-    pub ended: u64,
-    /// Workers that take jobs.
-    pub ready: u32,
-    /// Workers that load.
-    pub loading: u32,
-    /// Workers that end with the batch they run.
-    pub draining: u32,
-    /// For how long those that load have done so, in all.
-    pub loading_for: Duration,
-    /// What the workers have measured so far.
-    pub measured: Measured,
-}
-
-impl View {
-    /// The same as the scaler's sampler says it.
-    pub fn reading(&self) -> Reading {
-        Reading {
-            taken_at: self.now,
-            waiting: [0, self.waiting, 0],
-            leased: self.leased,
-            ended: self.ended,
-            oldest: (self.waiting > 0).then_some(self.oldest),
-            fleet: Fleet {
-                ready: self.ready.into(),
-                loading: self.loading.into(),
-                draining: self.draining.into(),
-                loading_for: self.loading_for,
-                measured: self.measured,
-            },
-            ..Reading::default()
-        }
-    }
-}
-
-/// Decides how many workers there are.
-pub trait Decider {
-    /// When to be asked next.
-    fn due(&self) -> Duration;
-
-    /// The workers that there should be, those that load included.
-    fn decide(&mut self, view: &View) -> u32;
-
-    /// A job has come into a pool that had no job or no worker, outside of [`Decider::due`].
-    fn woken(&mut self, view: &View) -> u32 {
-        view.ready + view.loading
-    }
-}
-
-/// How often the scaler reads the pool.
-const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A scaler's answers, through KEDA and the HPA.
-pub struct Scaled<F> {
-    replicas: Replicas,
-    history: History,
-    next_sample: Duration,
-    answer: F,
-}
-
-impl<F: FnMut(&History) -> Result<Observation, Failure>> Scaled<F> {
-    /// A pool that begins with no worker, scaled by what `answer` says.
-    pub fn new(rules: Rules, answer: F) -> Self {
-        let replicas = Replicas::new(rules, 0, Duration::ZERO);
-        Self { replicas, history: History::default(), next_sample: Duration::ZERO, answer }
-    }
-}
-
-impl<F: FnMut(&History) -> Result<Observation, Failure>> Decider for Scaled<F> {
-    fn due(&self) -> Duration {
-        self.next_sample.min(self.replicas.due())
-    }
-
-    fn decide(&mut self, view: &View) -> u32 {
-        self.history.add(view.reading());
-        self.next_sample = view.now + SAMPLE_INTERVAL;
-        if view.now < self.replicas.due() {
-            return self.replicas.count();
-        }
-        let answer = (self.answer)(&self.history);
-        self.replicas.observe(view.now, answer)
-    }
-
-    fn woken(&mut self, view: &View) -> u32 {
-        // An edge: of a pool that was seen to be busy, and has a worker, nothing new is said.
-        if self.replicas.count() > 0 && self.history.latest().is_some_and(|reading| reading.backlog() > 0) {
-            return self.replicas.count();
-        }
-        self.history.add(view.reading());
-        let is_active = (self.answer)(&self.history).is_ok_and(|seen| seen.active);
-        self.replicas.pushed(view.now, is_active)
-    }
-}
-
-/// What came of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// How long each job took from its arrival to its end, in the order of the ends.
-    pub latencies: Vec<Duration>,
-    /// The jobs that ended within the objective. Those that found no worker ready have the cold start on top of it.
-    pub within: u64,
-    /// What the workers cost: their time from start to end, the loading included.
-    pub worker_time: Duration,
-    /// How many workers were started.
-    pub starts: u32,
-    /// How often the pool was started from nothing.
-    pub cold_starts: u32,
-    /// The pool from time to time.
-    pub series: Vec<View>,
-}
-
-impl Outcome {
-    /// The share of jobs that ended within the objective; 1 of none.
-    pub fn attainment(&self) -> f64 {
-        if self.latencies.is_empty() { 1.0 } else { self.within as f64 / self.latencies.len() as f64 }
-    }
-}
+use super::view::View;
+use super::worker::Worker;
 
 /// How often the series has a point.
 const SERIES_INTERVAL: Duration = Duration::from_secs(5);
@@ -415,8 +258,12 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use policy::history::History;
+    use policy::replicas::{Observation, Rules};
+
     use super::*;
-    use crate::simulation::trace::{Arrival, Pattern};
+    use crate::decider::Scaled;
+    use crate::trace::{Arrival, Pattern};
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -12,10 +12,10 @@ use service::{Config, Faults, Period, Sources, config};
 pub use scaled_object::ScaledObject;
 pub use source::Source;
 
-use super::comparison::ORACLE;
 use super::decider::decider;
-use super::pool::Worker;
+use super::oracle::ORACLE;
 use super::trace::Trace;
+use super::worker::Worker;
 
 pub mod scaled_object;
 pub mod source;

@@ -10,13 +10,14 @@ use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use policy::Scaling;
+use policy::history::History;
+use policy::reading::Reading;
+use policy::replicas::{Failure, Observation, Replicas, Rules};
 use proptest::test_runner::{Config, RngSeed};
 
-use super::pool::{Decider, View};
-use crate::Reading;
-use crate::history::History;
-use crate::policy::{self, Scaling};
-use crate::replicas::{Failure, Observation, Replicas, Rules};
+use super::decider::Decider;
+use super::view::View;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -48,7 +49,7 @@ impl Step {
     }
 }
 
-/// The scaler, KEDA and the HPA over a pool, every turn written down. Unlike [`super::pool::Scaled`] its source can fail,
+/// The scaler, KEDA and the HPA over a pool, every turn written down. Unlike [`super::decider::Scaled`] its source can fail,
 /// and jobs can wait for a retry, which those of the simulated pool never do.
 struct Probe {
     scaling: Scaling,

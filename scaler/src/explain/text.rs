@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use policy::backlog::Counted;
+use policy::latency::Needs;
+use policy::rate::Arrivals;
+use policy::{Clamp, Decision, Reckoning};
+
 use super::{Entry, Rule, Seen};
-use crate::policy::backlog::Counted;
-use crate::policy::latency::Needs;
-use crate::policy::rate::Arrivals;
-use crate::policy::{Clamp, Decision, Reckoning};
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,9 +20,9 @@ impl fmt::Display for Entry {
         writeln!(f, "  seen:   {seen}")?;
         writeln!(f, "  rule:   {rule}")?;
         match reckoning {
-            Reckoning::Backlog(counted) => write!(f, "{counted}")?,
-            Reckoning::Latency(needs) => write!(f, "{needs}")?,
-            Reckoning::Rate(arrivals) => write!(f, "{arrivals}")?,
+            Reckoning::Backlog(counted) => write!(f, "{}", Shown(counted))?,
+            Reckoning::Latency(needs) => write!(f, "{}", Shown(needs))?,
+            Reckoning::Rate(arrivals) => write!(f, "{}", Shown(arrivals))?,
         }
         for Clamp { rule, from, to } in clamps {
             writeln!(f, "  clamp:  {rule}: {} → {}", number(*from), number(*to))?;
@@ -75,16 +76,21 @@ impl fmt::Display for Rule {
     }
 }
 
-impl fmt::Display for Counted {
+/// A part of a decision, as text.
+struct Shown<T>(T);
+
+impl fmt::Display for Shown<&Counted> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waiting, held, retry } = self;
-        writeln!(f, "  value:  {} = waiting {waiting} + held {held} + retry {retry}", self.total())
+        let Self(counted) = self;
+        let Counted { waiting, held, retry } = counted;
+        writeln!(f, "  value:  {} = waiting {waiting} + held {held} + retry {retry}", counted.total())
     }
 }
 
-impl fmt::Display for Arrivals {
+impl fmt::Display for Shown<&Arrivals> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { arrivals, backlog, value } = self;
+        let Self(arrivals) = self;
+        let Arrivals { arrivals, backlog, value } = arrivals;
         writeln!(
             f,
             "  value:  {} = {} arrivals/s + {}/s to work off the backlog",
@@ -95,10 +101,11 @@ impl fmt::Display for Arrivals {
     }
 }
 
-impl fmt::Display for Needs {
+impl fmt::Display for Shown<&Needs> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "  load:   {} arrivals/s, held {}/s", number(self.arrivals), number(self.held_arrivals))?;
-        if let Some(forecast) = self.forecast {
+        let Self(needs) = self;
+        write!(f, "  load:   {} arrivals/s, held {}/s", number(needs.arrivals), number(needs.held_arrivals))?;
+        if let Some(forecast) = needs.forecast {
             let (foreseen, error) = (number(forecast.arrivals), number(forecast.mean_absolute_error));
             write!(
                 f,
@@ -110,26 +117,26 @@ impl fmt::Display for Needs {
         writeln!(
             f,
             "  limits: {} jobs/s per worker, slack {} s, cold start {} s",
-            number(self.throughput),
-            number(self.slack_seconds),
-            number(self.cold_start_seconds)
+            number(needs.throughput),
+            number(needs.slack_seconds),
+            number(needs.cold_start_seconds)
         )?;
-        writeln!(f, "  rate:   {} = held arrivals ÷ throughput", number(self.rate))?;
+        writeln!(f, "  rate:   {} = held arrivals ÷ throughput", number(needs.rate))?;
         writeln!(
             f,
             "  replay: {} would have kept what arrived in the last {} s within the slack; {} % of the last hour's were late",
-            number(self.replay),
-            number(self.look_back_seconds),
-            number(self.late_share * 100.0)
+            number(needs.replay),
+            number(needs.look_back_seconds),
+            number(needs.late_share * 100.0)
         )?;
         writeln!(
             f,
             "  growth: {} to work off {} jobs too much after the cold start",
-            number(self.growth),
-            number(self.excess)
+            number(needs.growth),
+            number(needs.excess)
         )?;
-        writeln!(f, "  keep:   {} so that nobody leaves a backlog behind", number(self.keep))?;
-        writeln!(f, "  wanted: {}, the largest, and at least 1 while there is work", number(self.wanted))
+        writeln!(f, "  keep:   {} so that nobody leaves a backlog behind", number(needs.keep))?;
+        writeln!(f, "  wanted: {}, the largest, and at least 1 while there is work", number(needs.wanted))
     }
 }
 

@@ -5,23 +5,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{MetadataCommand, Package};
 use millrace_tests::repository;
 
-/// tests → cli → { gateway, worker, scaler } → { queue, service }; proto ← scaler, cli;
+/// tests → cli → { gateway, worker, scaler, simulator } → { queue, service }; scaler, simulator → policy; proto ← scaler, cli;
 /// tests also → proto, queue, service, worker.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("millrace-proto", &[]),
     ("millrace-queue", &[]),
     ("millrace-service", &[]),
     ("millrace-gateway", &["millrace-queue", "millrace-service"]),
     ("millrace-worker", &["millrace-queue", "millrace-service"]),
-    ("millrace-scaler", &["millrace-proto", "millrace-queue", "millrace-service"]),
+    ("millrace-policy", &["millrace-queue", "millrace-service"]),
+    ("millrace-scaler", &["millrace-policy", "millrace-proto", "millrace-queue", "millrace-service"]),
+    ("millrace-simulator", &["millrace-policy", "millrace-service"]),
     (
         "millrace-cli",
         &[
             "millrace-gateway",
+            "millrace-policy",
             "millrace-proto",
             "millrace-queue",
             "millrace-scaler",
             "millrace-service",
+            "millrace-simulator",
             "millrace-worker",
         ],
     ),

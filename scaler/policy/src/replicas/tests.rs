@@ -136,16 +136,16 @@ fn before_its_time_nothing_changes() {
 #[test]
 fn a_laptops_short_intervals_take_a_pool_up_and_down_within_seconds() {
     let millis = Duration::from_millis;
-    let scale = crate::PoolScale {
-        polling_interval: service::Period::millis(200),
-        sync_interval: service::Period::millis(200),
-        cooldown: service::Period::seconds(2),
-        stabilization_window: service::Period::seconds(1),
-        up_period: service::Period::millis(500),
+    let policy = |step| Policy { step, period: millis(500) };
+    let short = Rules {
         max: 3,
-        ..crate::PoolScale::default()
+        polling_interval: millis(200),
+        cooldown: SECOND * 2,
+        sync_interval: millis(200),
+        up: Behavior { policies: vec![policy(Step::Pods(4)), policy(Step::Percent(100))], ..rules().up },
+        down: Behavior { stabilization_window: SECOND, ..rules().down },
+        ..Rules::default()
     };
-    let short = Rules { polling_interval: millis(200), ..scale.rules() };
     let mut replicas = Replicas::new(short, 0, at(0));
     let mut highest = 0;
     while replicas.due() < at(10) {

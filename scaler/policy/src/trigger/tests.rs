@@ -2,12 +2,11 @@ use super::*;
 
 fn read(pairs: &[(&str, &str)]) -> Result<Trigger, String> {
     let trigger = [("value", "7"), ("activationValue", "1")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let digits = PoolScale { trigger: trigger.into(), ..PoolScale::default() };
     let fast = [("mode", "latency"), ("latency", "2s")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let fast = PoolScale { trigger: fast.into(), ..PoolScale::default() };
-    let pools = BTreeMap::from([("digits".parse().unwrap(), digits), ("fast".parse().unwrap(), fast)]);
+    let pools: BTreeMap<PoolName, BTreeMap<String, String>> =
+        BTreeMap::from([("digits".parse().unwrap(), trigger.into()), ("fast".parse().unwrap(), fast.into())]);
     let metadata = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Trigger::read(&metadata, &pools).map_err(|error| error.to_string())
+    Trigger::read(&metadata, |pool| pools.get(pool)).map_err(|error| error.to_string())
 }
 
 fn scaling(pairs: &[(&str, &str)]) -> Scaling {

@@ -5,11 +5,10 @@
 
 use std::time::Duration;
 
+use policy::replicas::{self, Rules, Select, Step};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use service::{Faults, Period};
-
-use crate::replicas::{self, Rules, Select, Step};
 
 /// KEDA's part of a ScaledObject, and the HPA's. Numbers without a unit are seconds or replicas, as in Kubernetes.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use service::{Faults, Period};
 
-use crate::simulation::reader::{Format, ReadError, Selection, read};
-use crate::simulation::trace::{LONGEST, MOST_JOBS, Pattern, Trace};
+use crate::reader::{Format, ReadError, Selection, read};
+use crate::trace::{LONGEST, MOST_JOBS, Pattern, Trace};
 
 /// The keys that name one.
 const SOURCES: [&str; 9] =

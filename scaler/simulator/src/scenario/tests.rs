@@ -1,9 +1,10 @@
 use std::io::Write;
 use std::time::Duration;
 
+use policy::replicas::{Behavior, Policy, Rules, Select, Step};
+
 use super::*;
-use crate::replicas::{Behavior, Policy, Rules, Select, Step};
-use crate::simulation::trace::Pattern;
+use crate::trace::Pattern;
 
 const SOUND: &str = "
 objective: {latency: 5s, percentile: 90}
@@ -96,7 +97,7 @@ fn a_scaled_object_says_the_rules_of_keda_and_the_hpa_whose_defaults_it_has() {
         polling_interval: seconds(10),
         cooldown: seconds(60),
         initial_cooldown: seconds(0),
-        fallback: Some(crate::replicas::Fallback { failure_threshold: 3, replicas: 2 }),
+        fallback: Some(policy::replicas::Fallback { failure_threshold: 3, replicas: 2 }),
         sync_interval: seconds(10),
         up: Behavior {
             stabilization_window: seconds(5),

@@ -10,15 +10,17 @@
 
 use std::time::Duration;
 
+use policy::history::{History, LONGEST_WINDOW};
+use policy::latency::Needs;
+use policy::{Decision, Mode, Reckoning, Scaling};
 use proptest::prelude::*;
 
 use super::loads::{any_load, any_worker, defaults, metadata};
 use super::{Probe, SECOND, cases};
-use crate::history::{History, LONGEST_WINDOW};
-use crate::policy::latency::Needs;
-use crate::policy::{self, Decision, Mode, Reckoning, Scaling};
-use crate::simulation::pool::{Decider, View, run};
-use crate::simulation::trace::{Arrival, Trace};
+use crate::decider::Decider;
+use crate::pool::run;
+use crate::trace::{Arrival, Trace};
+use crate::view::View;
 
 /// The points of a window lie no further apart, and a second between two readings, and one between two scalers.
 const APART: Duration = Duration::from_secs(7);
@@ -163,7 +165,7 @@ proptest! {
         let last = trace.length + LONGEST_WINDOW + SECOND * 60 * 15;
         trace.jobs.push(Arrival { at: last, work: 1.0 });
         trace.length = last;
-        let rules = crate::replicas::Rules { min: 1, ..defaults() };
+        let rules = policy::replicas::Rules { min: 1, ..defaults() };
         let mut other = Probe::new(scaling.clone(), rules.clone());
         other.next_sample = Duration::from_millis(phase);
         let restart = restart.map(|restart| SECOND * restart as u32);

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use policy::replicas::Rules;
 use proptest::prelude::*;
 
 use super::cases;
 use super::loads::{defaults, even, metadata, recommended};
-use crate::replicas::Rules;
-use crate::simulation::decider::decider;
-use crate::simulation::pool::{Worker, run};
-use crate::simulation::trace::{Pattern, Trace};
+use crate::decider::decider;
+use crate::pool::run;
+use crate::trace::{Pattern, Trace};
+use crate::worker::Worker;
 
 /// By then every window has passed: the cold start, what is replayed, the delay before a pool shrinks, the HPA's.
 const SETTLED: Duration = Duration::from_secs(70 * 60);

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use policy::Scaling;
+use policy::replicas::{Behavior, Policy, Rules, Step};
 use proptest::prelude::*;
 
-use crate::policy::Scaling;
-use crate::replicas::{Behavior, Policy, Rules, Step};
-use crate::simulation::pool::Worker;
-use crate::simulation::trace::{Arrival, Trace};
+use crate::trace::{Arrival, Trace};
+use crate::worker::Worker;
 
 /// A trigger's metadata.
 pub(super) fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -1,11 +1,11 @@
 //! A source that fails stops nobody.
 
+use policy::replicas::{Fallback, Rules};
 use proptest::prelude::*;
 
 use super::loads::{any_load, any_rules, any_scaling, any_worker};
 use super::{Probe, SECOND, cases};
-use crate::replicas::{Fallback, Rules};
-use crate::simulation::pool::run;
+use crate::pool::run;
 
 proptest! {
     #![proptest_config(cases(200))]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::loads::{any_load, any_rules, any_scaling, any_worker};
 use super::{Probe, SECOND, cases};
-use crate::simulation::pool::run;
+use crate::pool::run;
 
 proptest! {
     #![proptest_config(cases(200))]
