@@ -5,46 +5,46 @@ use serde::Serialize;
 
 use crate::reading::Reading;
 
-/// What the mode is told.
+/// The settings of the mode.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Backlog {
     /// Jobs of backlog per worker.
     pub per_worker: f64,
-    /// Jobs in workers' hands do not count.
+    /// Whether jobs that workers hold are left out.
     pub excludes_in_flight: bool,
-    /// Only what waits of these classes counts; all of them unless some are named.
+    /// The classes whose waiting jobs count. Empty: all classes.
     pub classes: Vec<Class>,
 }
 
-/// What was counted, in jobs.
+/// The parts of the backlog, in jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Counted {
-    /// Nobody holds them.
+pub struct BacklogTerms {
+    /// Jobs that wait in the broker.
     pub waiting: u64,
-    /// In workers' hands.
+    /// Jobs that workers hold.
     pub held: u64,
-    /// They await a retry, or to be published again.
+    /// Jobs that wait for their retry, or to be published again.
     pub retry: u64,
 }
 
-impl Counted {
-    /// All of it.
+impl BacklogTerms {
+    /// The sum of the parts.
     pub fn total(&self) -> u64 {
         self.waiting.saturating_add(self.held).saturating_add(self.retry)
     }
 }
 
 impl Backlog {
-    /// What of a reading counts. The ledger does not know classes: with some of them named, only the broker is asked for
-    /// what waits, and what is held or awaits a retry counts whatever its class.
-    pub fn counted(&self, reading: &Reading) -> Counted {
+    /// The parts of a reading that count. The ledger has no counts by class. So if classes are named, the waiting jobs
+    /// are those of the broker, and held and retried jobs of every class count.
+    pub fn terms(&self, reading: &Reading) -> BacklogTerms {
         let held = reading.in_flight.max(reading.leased);
         let waiting = if self.classes.is_empty() {
             reading.backlog().saturating_sub(held).saturating_sub(reading.retry)
         } else {
             self.classes.iter().fold(0, |sum: u64, class| sum.saturating_add(reading.waiting_of(*class)))
         };
-        Counted { waiting, held: if self.excludes_in_flight { 0 } else { held }, retry: reading.retry }
+        BacklogTerms { waiting, held: if self.excludes_in_flight { 0 } else { held }, retry: reading.retry }
     }
 }
 
@@ -61,16 +61,16 @@ mod tests {
     }
 
     #[test]
-    fn everything_counts_unless_something_is_excluded() {
-        assert_eq!(backlog().counted(&reading()), Counted { waiting: 7, held: 3, retry: 5 });
-        assert_eq!(backlog().counted(&reading()).total(), reading().backlog());
+    fn every_job_counts_unless_it_is_excluded() {
+        assert_eq!(backlog().terms(&reading()), BacklogTerms { waiting: 7, held: 3, retry: 5 });
+        assert_eq!(backlog().terms(&reading()).total(), reading().backlog());
         let without = Backlog { excludes_in_flight: true, ..backlog() };
-        assert_eq!(without.counted(&reading()), Counted { waiting: 7, held: 0, retry: 5 });
+        assert_eq!(without.terms(&reading()), BacklogTerms { waiting: 7, held: 0, retry: 5 });
     }
 
     #[test]
-    fn only_what_waits_of_the_named_classes_counts() {
-        let of = |classes: &[Class]| Backlog { classes: classes.to_vec(), ..backlog() }.counted(&reading()).waiting;
+    fn only_waiting_jobs_of_the_named_classes_count() {
+        let of = |classes: &[Class]| Backlog { classes: classes.to_vec(), ..backlog() }.terms(&reading()).waiting;
         assert_eq!(of(&[Class::Premium]), 1);
         assert_eq!(of(&[Class::Standard, Class::Batch]), 6);
     }

@@ -6,46 +6,46 @@ use serde::Serialize;
 
 use crate::history::History;
 
-/// Arrivals are counted in parts of this length.
-const PART: Duration = Duration::from_secs(10);
+/// Arrivals are counted in intervals of this length.
+const INTERVAL: Duration = Duration::from_secs(10);
 
-/// How much the newest part weighs in the level, and its difference to the one before in the trend.
+/// The weight of the newest interval in the level, and of its difference to the interval before in the trend.
 const LEVEL_WEIGHT: f64 = 0.4;
 const TREND_WEIGHT: f64 = 0.1;
 
-/// With fewer forecasts that have been put to the test, none is made.
-const FEWEST_TESTS: usize = 6;
+/// The number of past forecasts that must have been compared with the real arrivals. With fewer, there is no forecast.
+const MIN_TESTS: usize = 6;
 
-/// What is foreseen.
+/// A forecast of arrivals.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Forecast {
-    /// Jobs per second that will arrive.
+    /// The expected jobs per second.
     pub arrivals: f64,
-    /// In so many seconds.
+    /// How far the forecast looks ahead, in seconds.
     pub horizon_seconds: f64,
-    /// By how many jobs per second the forecasts of the history seen were off, on average.
+    /// The mean absolute error of the earlier forecasts, in jobs per second.
     pub mean_absolute_error: f64,
 }
 
 impl Forecast {
-    /// Double exponential smoothing (Holt 1957), and how well it would have done before. `None`: too little has been seen.
+    /// Double exponential smoothing (Holt 1957), and its error on the history so far. `None`: the history is too short.
     pub fn of(history: &History, horizon: Duration) -> Option<Self> {
         let now = history.latest()?.taken_at;
-        let parts = (history.span().as_secs() / PART.as_secs()) as u32;
-        let steps = horizon.as_secs_f64().div_euclid(PART.as_secs_f64()).max(1.0);
+        let intervals = (history.span().as_secs() / INTERVAL.as_secs()) as u32;
+        let steps = horizon.as_secs_f64().div_euclid(INTERVAL.as_secs_f64()).max(1.0);
         let mut pending = std::collections::VecDeque::new();
         let (mut level, mut trend) = (0.0, 0.0);
         let (mut error, mut tests) = (0.0, 0);
-        for number in (0..parts).rev() {
-            let until = now.saturating_sub(PART * number);
-            let rate = history.arrivals_per_second(PART, until);
+        for number in (0..intervals).rev() {
+            let until = now.saturating_sub(INTERVAL * number);
+            let rate = history.arrivals_per_second(INTERVAL, until);
             if pending.len() as f64 >= steps
-                && let Some(foreseen) = pending.pop_front()
+                && let Some(expected) = pending.pop_front()
             {
-                error += f64::abs(rate - foreseen);
+                error += f64::abs(rate - expected);
                 tests += 1;
             }
-            if number + 1 == parts {
+            if number + 1 == intervals {
                 level = rate;
             } else {
                 let before = level;
@@ -54,7 +54,11 @@ impl Forecast {
             }
             pending.push_back(f64::max(level + steps * trend, 0.0));
         }
-        let arrivals = pending.pop_back().filter(|_| tests >= FEWEST_TESTS)?;
-        Some(Self { arrivals, horizon_seconds: steps * PART.as_secs_f64(), mean_absolute_error: error / tests as f64 })
+        let arrivals = pending.pop_back().filter(|_| tests >= MIN_TESTS)?;
+        Some(Self {
+            arrivals,
+            horizon_seconds: steps * INTERVAL.as_secs_f64(),
+            mean_absolute_error: error / tests as f64,
+        })
     }
 }

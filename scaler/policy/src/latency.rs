@@ -1,19 +1,23 @@
-//! Mode `latency`: the workers that keep jobs within an objective, from what has been measured.
+//! Mode `latency`: the number of workers that keeps jobs within a latency objective, from measurements.
 //!
-//! A job that arrives now has the backlog before it, so by Little's law it is done in about `backlog ÷ (workers × μ)`, where
-//! `μ` is what one worker does in full batches, per second. From that follow these needs, of which the largest counts:
+//! A new job waits for the backlog before it. By Little's law it ends after about `backlog ÷ (workers × μ)`. `μ` is the
+//! throughput of one worker in full batches, in jobs per second; `λ` is the rate of arrivals. The number of workers is
+//! the largest of these terms:
 //!
-//! - *rate*: `λ ÷ μ`, so that what arrives is served. `λ` is the highest rate of the delay before a pool shrinks.
-//! - *replay*: the fewest workers with which what arrived lately would have been in time, reckoned by playing it through a
-//!   queue. It holds what chance and bursts need beyond the mean, without a guess at how arrivals are distributed. Where more
-//!   jobs have been late than half of those that may be, it looks back further: what is rare is to be remembered for longer.
-//! - *growth*: `λ ÷ μ + x ÷ μr`. A worker asked for now is ready after the cold start. What is too much by then, `x`: the
-//!   backlog, and what arrives until then, less what is done until then by the workers there are (those that load from when
-//!   they are ready), less what they do within the slack. It is worked off within `r`, half of the cold start.
-//! - *keep*: `backlog ÷ (μ × slack)`, and no more than there are: who works off a backlog stays until the rest can do without.
-//! - *work*: 1 while there is any.
+//! - *rate*: `λ ÷ μ`, the workers that serve the arrivals. `λ` is the highest rate within the scale-down delay.
+//! - *replay*: the smallest number of workers with which recent arrivals would have been in time. It is found by a
+//!   replay of those arrivals through a queue. So it covers bursts without an assumption about the distribution of
+//!   arrivals. If more jobs were late than half of the allowed share, the replay looks back further, so that it covers
+//!   rare bursts too.
+//! - *catch up*: `λ ÷ μ + x ÷ μr`. A worker requested now is ready after the cold start. `x` is the number of jobs that
+//!   the present workers cannot end in time: the backlog, plus the arrivals until then, minus the jobs done until then,
+//!   minus the jobs done within the slack. A loading worker counts from the moment it is ready. The extra workers end
+//!   these jobs within the recovery time `r`, half of the cold start.
+//! - *retain*: `backlog ÷ (μ × slack)`, at most the present workers. Workers stay until fewer can finish the backlog in
+//!   time.
+//! - 1 while there is work.
 //!
-//! The slack is how long a job may wait: the objective less the time of a full batch.
+//! The slack is how long a job may wait: the objective minus the time of a full batch.
 
 use std::time::Duration;
 
@@ -21,134 +25,139 @@ use serde::Serialize;
 
 use crate::forecast::Forecast;
 use crate::history::{History, Point};
-use crate::reading::Measured;
+use crate::reading::Measurements;
 
-/// No pool has more.
-const MOST_WORKERS: u32 = 1 << 20;
+/// The replay tries no larger number of workers.
+const MAX_WORKERS: u32 = 1 << 20;
 
-/// What the mode is told.
+/// The settings of the mode.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Latency {
-    /// How long a job may take.
+    /// How long a job may take from its arrival to its end.
     pub objective: Duration,
-    /// For how many of a hundred jobs.
+    /// The share of jobs that must meet the objective, in percent.
     pub percentile: f64,
-    /// A rise is followed as soon as it shows in this time.
+    /// A rise of the rate within this window takes effect at once.
     pub panic_window: Duration,
-    /// Over this time rates are averaged.
+    /// The window over which rates are averaged.
     pub stable_window: Duration,
-    /// The rate of arrivals has fallen when it has been lower for so long.
+    /// A lower rate takes effect when it has lasted this long.
     pub scale_down_delay: Duration,
-    /// So much of the past is replayed.
+    /// How far back the replay looks.
     pub look_back: Duration,
-    /// So much of it where it has had more late jobs than half of those that may be.
+    /// How far back the replay looks if more jobs were late than half of the allowed share.
     pub long_look_back: Duration,
-    /// What is thought of as the cold start before one has been measured.
+    /// The assumed cold start, until a worker has measured one.
     pub cold_start: Duration,
-    /// Whether arrivals are those of the forecast where it is higher.
+    /// Whether a forecast higher than the measured rate replaces it.
     pub follows_forecast: bool,
 }
 
-/// What the mode reckons, term by term, in workers unless said otherwise.
+/// The terms of the calculation, in workers unless a unit is given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Needs {
-    /// Jobs per second that arrive.
+pub struct LatencyTerms {
+    /// The rate of arrivals, in jobs per second.
     pub arrivals: f64,
-    /// The same, the highest of the delay before a pool shrinks.
-    pub held_arrivals: f64,
-    /// What is foreseen of the arrivals when a worker asked for now is ready; used only where the mode is told so.
+    /// The highest rate of arrivals within the scale-down delay, in jobs per second.
+    #[serde(rename = "held_arrivals")]
+    pub highest_arrivals: f64,
+    /// The forecast of arrivals for the end of a cold start that begins now.
     pub forecast: Option<Forecast>,
-    /// Jobs per second that one worker does; 0 before one has been measured.
+    /// The throughput of one worker, in jobs per second. 0 before it is measured.
     pub throughput: f64,
     /// How long a job may wait, in seconds.
     pub slack_seconds: f64,
-    /// How long a worker takes to be ready, in seconds.
+    /// How long a worker takes until it is ready, in seconds.
     pub cold_start_seconds: f64,
-    /// Of the arrivals of the long look-back, the share that found more work before them than could be done in time.
+    /// The share of arrivals within the long look-back whose backlog was too large for the slack.
     pub late_share: f64,
-    /// So much of the past was replayed, in seconds.
+    /// How far back the replay looked, in seconds.
     pub look_back_seconds: f64,
-    /// Jobs that will be too much when a worker asked for now is ready.
+    /// Jobs over the capacity of the present workers when a cold start that begins now ends.
     pub excess: f64,
-    /// So that what arrives is served.
+    /// The workers that serve the arrivals.
     pub rate: f64,
-    /// With which what arrived lately would have been in time.
+    /// The workers with which recent arrivals would have been in time.
     pub replay: f64,
-    /// So that what is too much is worked off.
-    pub growth: f64,
-    /// So that nobody leaves in the middle of that.
-    pub keep: f64,
-    /// The largest of them, and at least 1 while there is work.
+    /// The workers that also end the excess jobs.
+    #[serde(rename = "growth")]
+    pub catch_up: f64,
+    /// The present workers that the backlog still needs.
+    #[serde(rename = "keep")]
+    pub retain: f64,
+    /// The largest of these terms, and at least 1 while there is work.
     pub wanted: f64,
 }
 
 impl Latency {
-    /// The workers needed at the moment of the last reading.
-    pub fn needs(&self, history: &History) -> Needs {
-        let Some(reading) = history.latest() else { return Needs::default() };
+    /// The terms at the time of the last reading.
+    pub fn terms(&self, history: &History) -> LatencyTerms {
+        let Some(reading) = history.latest() else { return LatencyTerms::default() };
         let (now, backlog) = (reading.taken_at, reading.backlog());
-        let Measured { batch, cold_start } = history.measured();
+        let Measurements { batch_time, cold_start } = history.measurements();
         let cold_start = cold_start.unwrap_or(self.cold_start);
-        let (mut arrivals, mut held_arrivals) = self.arrivals(history, now);
+        let (mut arrivals, mut highest_arrivals) = self.arrivals(history, now);
         let forecast = Forecast::of(history, cold_start);
         if let Some(forecast) = forecast.filter(|_| self.follows_forecast) {
             arrivals = arrivals.max(forecast.arrivals);
-            held_arrivals = held_arrivals.max(forecast.arrivals);
+            highest_arrivals = highest_arrivals.max(forecast.arrivals);
         }
-        let mut needs = Needs {
+        let mut terms = LatencyTerms {
             arrivals,
-            held_arrivals,
+            highest_arrivals,
             forecast,
             cold_start_seconds: cold_start.as_secs_f64(),
-            ..Needs::default()
+            ..LatencyTerms::default()
         };
         let work = if backlog > 0 { 1.0 } else { 0.0 };
-        let Some(batch) = batch else {
-            // The first worker will measure what one can do; until then nobody knows what more would be good for.
-            needs.wanted = work;
-            return needs;
+        let Some(batch_time) = batch_time else {
+            // The first worker measures the throughput. Before that, the use of further workers is unknown.
+            terms.wanted = work;
+            return terms;
         };
-        needs.throughput = batch.throughput();
-        let full = batch.full_seconds();
-        // A batch that takes longer than the objective leaves no slack; then at least one batch is queued.
-        needs.slack_seconds = (self.objective.as_secs_f64() - full).max(full);
+        terms.throughput = batch_time.throughput();
+        let full = batch_time.full_seconds();
+        // A full batch that takes longer than the objective leaves no slack. Then one full batch may wait.
+        terms.slack_seconds = (self.objective.as_secs_f64() - full).max(full);
 
-        let served = |rate: f64| rate / needs.throughput;
-        needs.rate = served(held_arrivals);
-        let may_be_late = 1.0 - self.percentile / 100.0;
-        needs.late_share =
-            late_share(history, now.saturating_sub(self.long_look_back), needs.throughput, needs.slack_seconds);
-        let look_back = if needs.late_share > may_be_late / 2.0 { self.long_look_back } else { self.look_back };
-        needs.look_back_seconds = look_back.as_secs_f64();
-        if held_arrivals > 0.0 {
-            // Half of the share is for what cannot be seen in advance.
-            let replay = Replay { history, since: now.saturating_sub(look_back), slack: needs.slack_seconds };
-            needs.replay = replay.workers(needs.throughput, may_be_late / 2.0);
+        let served = |rate: f64| rate / terms.throughput;
+        terms.rate = served(highest_arrivals);
+        let allowed_late_share = 1.0 - self.percentile / 100.0;
+        terms.late_share =
+            late_share(history, now.saturating_sub(self.long_look_back), terms.throughput, terms.slack_seconds);
+        let look_back = if terms.late_share > allowed_late_share / 2.0 { self.long_look_back } else { self.look_back };
+        terms.look_back_seconds = look_back.as_secs_f64();
+        if highest_arrivals > 0.0 {
+            // The other half of the share is for bursts that no past arrivals announce.
+            let replay = Replay { history, since: now.saturating_sub(look_back), slack: terms.slack_seconds };
+            terms.replay = replay.workers(terms.throughput, allowed_late_share / 2.0);
         }
 
         let fleet = &reading.fleet;
-        let ahead = needs.cold_start_seconds;
-        // A worker that takes longer than usual is about to be ready.
+        let ahead = terms.cold_start_seconds;
+        // Progress of a loading worker counts up to one cold start: a slower worker is ready soon.
         let loaded = fleet.loading_for.as_secs_f64().min(fleet.loading as f64 * ahead);
-        let done = (fleet.ready as f64 * ahead + loaded) * needs.throughput;
-        let within_slack = needs.throughput * needs.slack_seconds;
-        let allowed = fleet.staying() as f64 * within_slack;
-        needs.excess = (backlog as f64 + arrivals * ahead - done - allowed).max(0.0);
-        if needs.excess > 0.0 {
-            // A worker costs its cold start before it does anything, so one that then works for less than half as long is dear.
-            let recovery = (ahead / 2.0).max(needs.slack_seconds);
-            needs.growth = served(arrivals) + needs.excess / (needs.throughput * recovery);
+        let done = (fleet.ready as f64 * ahead + loaded) * terms.throughput;
+        let within_slack = terms.throughput * terms.slack_seconds;
+        let allowed = fleet.ready_or_loading() as f64 * within_slack;
+        terms.excess = (backlog as f64 + arrivals * ahead - done - allowed).max(0.0);
+        if terms.excess > 0.0 {
+            // A worker costs its cold start before its first job. With a shorter recovery it would work too little for
+            // that.
+            let recovery = (ahead / 2.0).max(terms.slack_seconds);
+            terms.catch_up = served(arrivals) + terms.excess / (terms.throughput * recovery);
         }
-        needs.keep = (backlog as f64 / within_slack).min(fleet.staying() as f64);
-        needs.wanted = needs.rate.max(needs.replay).max(needs.growth).max(needs.keep).max(work);
-        needs
+        terms.retain = (backlog as f64 / within_slack).min(fleet.ready_or_loading() as f64);
+        terms.wanted = terms.rate.max(terms.replay).max(terms.catch_up).max(terms.retain).max(work);
+        terms
     }
 
-    /// The rate now, and the highest of the delay before a pool shrinks.
+    /// The rate now, and the highest rate within the scale-down delay.
     fn arrivals(&self, history: &History, now: Duration) -> (f64, f64) {
         let stable = |at: Duration| history.arrivals_per_second(self.stable_window, at);
         let mut rate = stable(now);
-        // A sudden rise shows first in a short time, as more than chance makes of the rate so far.
+        // A sudden rise is visible in a short window first. Two standard deviations of a Poisson process count as
+        // chance.
         for part in [1, 2, 4] {
             let window = self.panic_window / part;
             let short = history.arrivals_per_second(window, now);
@@ -156,27 +165,28 @@ impl Latency {
             rate = rate.max(short - chance);
         }
         let since = now.saturating_sub(self.scale_down_delay);
-        let held = history.points().rev().take_while(|point| point.at >= since).map(|point| stable(point.at));
-        (rate, held.fold(rate, f64::max))
+        let recent = history.points().rev().take_while(|point| point.at >= since).map(|point| stable(point.at));
+        (rate, recent.fold(rate, f64::max))
     }
 }
 
-/// The share of the arrivals since a moment that found more than `slack` seconds of work before them, with as many workers as
-/// were ready.
+/// The share of the arrivals since `since` that had more than `slack` seconds of work before them, with the workers
+/// that were ready then.
 fn late_share(history: &History, since: Duration, throughput: f64, slack: f64) -> f64 {
-    // The newest do not count among all, so that more of them never make the late ones a smaller share.
+    // The newest interval is left out of the total; otherwise a burst of new arrivals would dilute the share of late
+    // jobs.
     let (mut late, mut total, mut newest) = (0.0, 0.0, 0.0);
     for (before, point) in intervals(history, since) {
         let arrived = arrived(before, point);
         total += std::mem::replace(&mut newest, arrived);
-        if f64::from(point.crowd) > throughput * slack {
+        if f64::from(point.backlog_per_worker) > throughput * slack {
             late += arrived;
         }
     }
     if total > 0.0 { (late / total).min(1.0) } else { 0.0 }
 }
 
-/// Points that follow each other.
+/// Pairs of successive points.
 fn intervals(history: &History, since: Duration) -> impl Iterator<Item = (&Point, &Point)> {
     let points = || history.points().skip_while(move |point| point.at < since);
     points().zip(points().skip(1))
@@ -186,7 +196,7 @@ fn arrived(before: &Point, point: &Point) -> f64 {
     point.arrived().saturating_sub(before.arrived()) as f64
 }
 
-/// The past, played through a queue.
+/// A replay of past arrivals through a queue.
 struct Replay<'a> {
     history: &'a History,
     since: Duration,
@@ -195,11 +205,11 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// The fewest workers with which no larger share of the arrivals would have been late than `allowed`.
+    /// The smallest number of workers with which at most the share `allowed` of the arrivals would have been late.
     fn workers(&self, throughput: f64, allowed: f64) -> f64 {
-        let is_enough = |workers: u32| self.late(f64::from(workers) * throughput) <= allowed;
+        let is_enough = |workers: u32| self.late_share(f64::from(workers) * throughput) <= allowed;
         let mut most = 1;
-        while !is_enough(most) && most < MOST_WORKERS {
+        while !is_enough(most) && most < MAX_WORKERS {
             most *= 2;
         }
         let mut least = most / 2 + 1;
@@ -214,21 +224,21 @@ impl Replay<'_> {
         f64::from(most)
     }
 
-    /// The share of the arrivals that would have found more than the slack of work before them, done at `capacity` jobs per
-    /// second.
-    fn late(&self, capacity: f64) -> f64 {
+    /// The share of the arrivals that would have had more work before them than the slack allows, at a throughput of
+    /// `capacity` jobs per second.
+    fn late_share(&self, capacity: f64) -> f64 {
         let most = capacity * self.slack;
-        // The newest count as in `late_share`.
+        // The newest interval is left out of the total, as in the function `late_share`.
         let (mut backlog, mut late, mut total, mut newest) = (0.0_f64, 0.0, 0.0, 0.0);
         for (before, point) in intervals(self.history, self.since) {
             let arrived = arrived(before, point);
             let seconds = point.at.saturating_sub(before.at).as_secs_f64();
             total += std::mem::replace(&mut newest, arrived);
-            // As if all had come at the highest rate that was seen, and then none.
-            let coming = if arrived > 0.0 { (arrived / f64::from(point.peak)).min(seconds) } else { 0.0 };
+            // The jobs of an interval are assumed to arrive at its peak rate, followed by time without arrivals.
+            let coming = if arrived > 0.0 { (arrived / f64::from(point.peak_rate)).min(seconds) } else { 0.0 };
             let then = (backlog + arrived - capacity * coming).max(0.0);
             let (low, high) = (backlog.min(then), backlog.max(then));
-            // Work rises or falls evenly meanwhile, so the late ones are those of the time for which it was too much.
+            // The backlog changes linearly in that time. Jobs are late while it is above the limit.
             late += arrived
                 * if low > most {
                     1.0

@@ -5,7 +5,8 @@
 //!                        └→ replicas (the arithmetic of KEDA and the HPA)
 //! ```
 //!
-//! Nothing here holds a clock, a task or I/O: the caller passes readings and times.
+//! This crate has no clock, task or I/O. The caller passes readings and times, so the scaler and the simulator share
+//! it.
 
 pub mod backlog;
 mod decision;
@@ -19,6 +20,6 @@ mod scaling;
 pub mod schedule;
 mod trigger;
 
-pub use decision::{Clamp, Decision, Reckoning, decide, is_active, whole_target, whole_value};
+pub use decision::{Clamp, Decision, Terms, decide, is_active, whole_target, whole_value};
 pub use scaling::{Mode, Scaling};
-pub use trigger::{POOL_KEY, Trigger, TriggerError, is_known, metric_name};
+pub use trigger::{POOL_KEY, Trigger, TriggerError, is_trigger_key, metric_name};

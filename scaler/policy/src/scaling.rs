@@ -12,42 +12,42 @@ use crate::schedule::Schedule;
 /// The rule by which a pool is scaled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scaling {
-    /// What is counted.
+    /// The kind of metric, with its settings.
     pub mode: Mode,
-    /// A backlog above this is a reason to start the first worker.
+    /// A backlog above this number of jobs starts the first worker.
     pub activation: f64,
-    /// The fewest workers.
+    /// The minimum number of workers.
     pub min: u32,
-    /// The most workers; `None`: any number.
+    /// The maximum number of workers. `None`: no limit.
     pub max: Option<u32>,
-    /// More workers than can find something to take are asked for all the same.
+    /// Whether the metric may ask for more workers than can receive jobs at the same time.
     pub allows_idle_consumers: bool,
-    /// The fewest workers at certain times.
+    /// Minimum numbers of workers at certain times.
     pub schedule: Schedule,
-    /// A ratio this near to 1 changes nothing with the HPA (`--horizontal-pod-autoscaler-tolerance`).
+    /// The HPA ignores a ratio this close to 1 (`--horizontal-pod-autoscaler-tolerance`).
     pub tolerance: f64,
 }
 
 impl Scaling {
-    /// The fewest workers now.
+    /// The minimum number of workers now.
     pub(crate) fn floor(&self, now: Timestamp) -> u32 {
         self.min.max(self.schedule.floor(now))
     }
 }
 
-/// What is counted.
+/// The kind of metric.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mode {
-    /// Jobs that are there.
+    /// The metric is the backlog, in jobs.
     Backlog(Backlog),
-    /// Workers that keep jobs within an objective.
+    /// The metric is the number of workers that keeps the latency objective.
     Latency(Latency),
-    /// Jobs that arrive.
+    /// The metric is the rate of arrivals, in jobs per second.
     Rate(Rate),
 }
 
 impl Mode {
-    /// Its name in a trigger.
+    /// The name of the mode in a trigger.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Backlog(_) => "backlog",
@@ -56,7 +56,7 @@ impl Mode {
         }
     }
 
-    /// The metric for each worker: it never changes, since KEDA asks again only when a ScaledObject does.
+    /// The metric per worker. It is constant, because KEDA reads it again only when the ScaledObject changes.
     pub fn target(&self) -> f64 {
         match self {
             Self::Backlog(backlog) => backlog.per_worker,
@@ -65,8 +65,8 @@ impl Mode {
         }
     }
 
-    /// For so long a pool must have been seen before its past can tell that fewer would do.
-    pub fn needs_history_of(&self) -> Duration {
+    /// The length of history that is required before the number of workers may fall.
+    pub fn required_history(&self) -> Duration {
         match self {
             Self::Backlog(_) => Duration::ZERO,
             Self::Latency(latency) => latency.stable_window.max(latency.scale_down_delay),
@@ -74,11 +74,11 @@ impl Mode {
         }
     }
 
-    /// For so long it remembers why there are as many workers as there are.
-    pub(crate) fn remembers(&self) -> Duration {
+    /// How far back the mode looks for reasons to have the present workers.
+    pub(crate) fn look_back(&self) -> Duration {
         match self {
             Self::Latency(latency) => latency.look_back,
-            Self::Backlog(_) | Self::Rate(_) => self.needs_history_of(),
+            Self::Backlog(_) | Self::Rate(_) => self.required_history(),
         }
     }
 }

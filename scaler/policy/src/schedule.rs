@@ -1,4 +1,4 @@
-//! Floors by the calendar: at least so many workers at certain times.
+//! Floors by the calendar: minimum numbers of workers at certain times.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,13 +8,13 @@ use cronexpr::Crontab;
 use jiff::{SignedDuration, Timestamp};
 use service::Period;
 
-/// A number of workers that there are at least, from each time that a crontab names and for so long.
+/// A minimum number of workers. It begins at each time of a crontab and lasts for a fixed time.
 #[derive(Debug, Clone)]
 pub struct Floor {
     text: String,
     begins: Crontab,
     lasts: Duration,
-    /// How many.
+    /// The minimum number of workers.
     pub workers: u32,
 }
 
@@ -24,18 +24,18 @@ impl PartialEq for Floor {
     }
 }
 
-/// Several of them; where they overlap the highest holds.
+/// Several floors. Where they overlap, the highest one applies.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Schedule(pub Vec<Floor>);
 
-/// How one is written.
+/// The form of a floor, for error messages.
 const FORM: &str = "minute hour day month weekday timezone for duration = workers, \
                     such as \"0 8 * * 1-5 Europe/Berlin for 10h = 4\"";
 
 impl FromStr for Schedule {
     type Err = String;
 
-    /// Reads floors separated by semicolons.
+    /// Parses floors that are separated by semicolons.
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
         Ok(Self(parts.map(str::parse).collect::<Result<_, _>>()?))
@@ -53,9 +53,9 @@ impl FromStr for Floor {
             workers.trim().parse().map_err(|_| format!("has no whole number of workers: it {}", of_form()))?;
         let lasts: Period = lasts.trim().parse().map_err(|why| format!("has no duration ({why}): it {}", of_form()))?;
         if lasts.is_zero() {
-            return Err(format!("lasts no time: it {}", of_form()));
+            return Err(format!("has the duration 0s: it {}", of_form()));
         }
-        // The library's message spans several lines; it points at the place.
+        // The library's message has several lines, so it does not fit into this one.
         let begins = cronexpr::parse_crontab(begins.trim())
             .map_err(|_| format!("has no crontab with a time zone: it {}", of_form()))?;
         Ok(Self { text: text.to_owned(), begins, lasts: lasts.get(), workers })
@@ -63,19 +63,19 @@ impl FromStr for Floor {
 }
 
 impl Floor {
-    /// Whether it holds now: it began no longer ago than it lasts.
-    pub fn holds(&self, now: Timestamp) -> bool {
+    /// Whether the floor applies now.
+    pub fn applies(&self, now: Timestamp) -> bool {
         let Ok(lasts) = SignedDuration::try_from(self.lasts) else { return false };
         let Ok(since) = now.checked_sub(lasts) else { return false };
         self.begins.find_next(since).is_ok_and(|begin| begin.timestamp() <= now)
     }
 
-    /// When it begins next.
+    /// The next time at which the floor begins.
     fn next_begin(&self, now: Timestamp) -> Option<Timestamp> {
         self.begins.find_next(now).ok().map(|begin| begin.timestamp())
     }
 
-    /// When a time that it lasts is over next: of those that have begun, and of the next one.
+    /// The next time at which the floor ends, whether it has begun or not.
     fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
         let lasts = SignedDuration::try_from(self.lasts).ok()?;
         let began = self.begins.find_next(now.checked_sub(lasts).ok()?).ok()?;
@@ -84,13 +84,12 @@ impl Floor {
 }
 
 impl Schedule {
-    /// The highest floor that holds now; 0 without one.
+    /// The highest floor that applies now. 0 without one.
     pub fn floor(&self, now: Timestamp) -> u32 {
-        self.0.iter().filter(|floor| floor.holds(now)).map(|floor| floor.workers).max().unwrap_or(0)
+        self.0.iter().filter(|floor| floor.applies(now)).map(|floor| floor.workers).max().unwrap_or(0)
     }
 
-    /// The earliest moment after `now` at which a floor of more than no worker begins or ends; whoever waits for the floor
-    /// to change need not look sooner. `None`: there is none.
+    /// The earliest time after `now` at which a floor above 0 workers begins or ends. `None`: there is no such floor.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let floors = self.0.iter().filter(|floor| floor.workers > 0);
         floors.flat_map(|floor| [floor.next_begin(now), floor.next_end(now)]).flatten().min()
@@ -108,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_floor_holds_from_its_time_for_as_long_as_it_lasts() {
+    fn a_floor_applies_from_its_begin_until_its_duration_has_passed() {
         let schedule: Schedule = "0 8 * * 1-5 Europe/Berlin for 10h = 4; 0 12 * * * UTC for 30m = 9".parse().unwrap();
         // A Monday; Berlin is an hour ahead of UTC in winter.
         for (at, floor) in [
@@ -120,7 +119,7 @@ mod tests {
             ("2026-01-05T16:59:59Z", 4),
             ("2026-01-05T17:00:00Z", 0),
             ("2026-01-04T08:00:00Z", 0),
-            // In summer it is two hours ahead.
+            // In summer Berlin is two hours ahead.
             ("2026-07-06T06:00:00Z", 4),
         ] {
             assert_eq!(schedule.floor(at.parse().unwrap()), floor, "{at}");
@@ -138,7 +137,7 @@ mod tests {
             assert_eq!(now.to_string(), format!("2026-01-05T{next}Z"));
         }
         assert_eq!(schedule.next_change(now).unwrap().to_string(), "2026-01-06T08:00:00Z");
-        // Each hour's lasts into the next one's: the floor never changes, but its ends are among what is told.
+        // Each begin is within the duration of the one before. The floor never changes, but its ends are reported.
         let overlapping: Schedule = "0 * * * * UTC for 90m = 1".parse().unwrap();
         let change = overlapping.next_change("2026-01-05T10:10:00Z".parse().unwrap()).unwrap();
         assert_eq!(change.to_string(), "2026-01-05T10:30:00Z");
@@ -146,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn a_floor_that_cannot_be_read_is_refused_with_the_form_it_should_have() {
+    fn a_malformed_floor_is_rejected_with_the_required_form() {
         for (text, why) in [
             ("soon", "is not minute"),
             ("0 8 * * * UTC for 10h", "is not minute"),
             ("0 8 * * * UTC = 4", "is not minute"),
             ("0 8 * * * UTC for 10h = many", "has no whole number of workers"),
             ("0 8 * * * UTC for ever = 4", "has no duration"),
-            ("0 8 * * * UTC for 0s = 4", "lasts no time"),
+            ("0 8 * * * UTC for 0s = 4", "has the duration 0s"),
             ("0 25 * * * UTC for 1h = 4", "has no crontab"),
             ("0 8 * * * Mars/Olympus for 1h = 4", "has no crontab"),
         ] {

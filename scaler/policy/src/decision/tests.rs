@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::reading::{Batch, Fleet, Measured};
+use crate::reading::{BatchTime, Fleet, Measurements};
 use crate::replicas::{Observation, Replicas, Rules};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -18,16 +18,16 @@ fn latency() -> Scaling {
 }
 
 /// 100 jobs per second in full batches of half a second.
-fn measured() -> Measured {
-    let batch = Batch { base_seconds: 0.1, item_seconds: 0.008, limit_items: 50.0 };
-    Measured { batch: Some(batch), cold_start: Some(SECOND * 60) }
+fn measurements() -> Measurements {
+    let batch_time = BatchTime { base_seconds: 0.1, item_seconds: 0.008, limit_items: 50.0 };
+    Measurements { batch_time: Some(batch_time), cold_start: Some(SECOND * 60) }
 }
 
 fn fleet(ready: u64, loading: u64) -> Fleet {
-    Fleet { ready, loading, measured: measured(), ..Fleet::default() }
+    Fleet { ready, loading, measurements: measurements(), ..Fleet::default() }
 }
 
-/// A pool in which jobs have arrived at a rate for five minutes, and ended as they came.
+/// A pool with a constant rate of arrivals for five minutes, which ended at the same rate.
 fn steady(rate: u64, workers: u64, backlog: u64) -> History {
     let mut history = History::default();
     for second in 0..=300 {
@@ -58,13 +58,13 @@ fn wanted(history: &History, scaling: &Scaling) -> f64 {
 }
 
 #[test]
-fn nothing_is_said_before_the_first_reading() {
+fn there_is_no_decision_before_the_first_reading() {
     assert_eq!(decide(&History::default(), &latency(), Timestamp::UNIX_EPOCH), None);
 }
 
 /// C10, C11.
 #[test]
-fn a_pool_is_active_with_a_backlog_above_its_activation_or_a_lease_or_a_worker_that_loads() {
+fn a_pool_is_active_with_a_backlog_above_its_activation_or_a_lease_or_a_loading_worker() {
     let active = |reading: Reading, activation: &str| {
         decided(&one(reading), &scaling(&[("activationValue", activation)])).active
     };
@@ -89,7 +89,7 @@ fn integers_are_rounded_up() {
 
 /// C5.
 #[test]
-fn the_largest_numbers_there_are_make_a_finite_value() {
+fn the_largest_possible_numbers_make_a_finite_value() {
     let most = Reading {
         waiting: [u64::MAX; 3],
         in_flight: u64::MAX,
@@ -106,19 +106,19 @@ fn the_largest_numbers_there_are_make_a_finite_value() {
 }
 
 #[test]
-fn a_steady_load_is_served_by_as_many_as_its_rate_needs() {
+fn a_steady_load_gets_the_number_of_workers_that_its_rate_needs() {
     for (rate, workers) in [(50, 1), (150, 2), (950, 10)] {
         let decision = decided(&steady(rate, workers, 20), &latency());
         assert_eq!(decision.value.ceil(), workers as f64, "{decision:?}");
-        let Reckoning::Latency(needs) = decision.reckoning else { panic!("another mode") };
-        assert!((needs.arrivals / rate as f64 - 1.0).abs() < 0.01, "{needs:?}");
-        assert_eq!((needs.growth, decision.clamps), (0.0, vec![]));
+        let Terms::Latency(terms) = decision.terms else { panic!("another mode") };
+        assert!((terms.arrivals / rate as f64 - 1.0).abs() < 0.01, "{terms:?}");
+        assert_eq!((terms.catch_up, decision.clamps), (0.0, vec![]));
     }
 }
 
 #[test]
-fn a_backlog_asks_for_workers_that_work_it_off_and_those_that_load_count() {
-    // 30,000 jobs: five minutes of one worker, of which a fifth is done while others load.
+fn a_backlog_asks_for_workers_that_finish_it_and_loading_workers_count() {
+    // 30,000 jobs: five minutes of one worker. It does a fifth of them while the other workers load.
     let without = wanted(&steady(0, 1, 30_000), &latency());
     assert!(without > 7.0, "{without}");
     let mut loading = steady(0, 1, 30_000);
@@ -129,11 +129,11 @@ fn a_backlog_asks_for_workers_that_work_it_off_and_those_that_load_count() {
         ..Reading::default()
     });
     let with = wanted(&loading, &latency());
-    assert_eq!(with, 8.0, "with seven on their way, {without} without");
+    assert_eq!(with, 8.0, "with seven workers loading; {without} without them");
 }
 
-/// Fifty jobs a second for forty minutes, and eight times as many for as many seconds in the tenth of them.
-fn after_a_burst(workers: u32) -> Needs {
+/// 50 jobs per second for forty minutes, and 400 jobs per second for 40 seconds after ten minutes.
+fn after_a_burst(workers: u32) -> LatencyTerms {
     let (mut history, mut backlog, mut ended) = (History::default(), 0, 0);
     for second in 0..2400_u64 {
         let there = backlog + if (600..640).contains(&second) { 400 } else { 50 };
@@ -142,12 +142,12 @@ fn after_a_burst(workers: u32) -> Needs {
         let (taken_at, fleet) = (SECOND * u32::try_from(second).unwrap(), fleet(u64::from(workers), 0));
         history.add(Reading { taken_at, waiting: [0, backlog, 0], ended, fleet, ..Reading::default() });
     }
-    let Reckoning::Latency(needs) = decided(&history, &latency()).reckoning else { panic!("another mode") };
-    needs
+    let Terms::Latency(terms) = decided(&history, &latency()).terms else { panic!("another mode") };
+    terms
 }
 
 #[test]
-fn what_is_rare_is_remembered_for_longer_where_it_has_made_jobs_late() {
+fn a_rare_burst_is_replayed_for_longer_if_it_made_jobs_late() {
     let in_time = after_a_burst(4);
     assert_eq!((in_time.late_share, in_time.look_back_seconds, in_time.replay), (0.0, 1200.0, 1.0));
     let late = after_a_burst(1);
@@ -162,29 +162,29 @@ fn a_pool_that_was_never_measured_gets_one_worker_to_measure_it() {
 }
 
 #[test]
-fn workers_are_not_let_go_before_the_past_can_tell_that_fewer_would_do() {
+fn workers_stay_until_the_history_is_long_enough_to_show_that_fewer_suffice() {
     let reading = Reading { fleet: fleet(7, 1), ..Reading::default() };
     let decision = decided(&one(reading.clone()), &latency());
     assert_eq!(decision.value, 8.0);
     assert_eq!(decision.clamps[0].rule, "short_history");
-    // Those that the scaler found stay for as long as it looks back; those that came since, no longer than need be.
+    // Workers that the scaler found at its start stay for the look-back time. Workers started later may leave earlier.
     let later = |second, ready| Reading { taken_at: SECOND * second, fleet: fleet(ready, 1), ..Reading::default() };
-    let mut seen = one(reading);
-    seen.add(later(121, 9));
-    let decision = decided(&seen, &latency());
+    let mut history = one(reading);
+    history.add(later(121, 9));
+    let decision = decided(&history, &latency());
     assert_eq!((decision.value, decision.clamps[0].rule), (8.0, "found_at_start"));
-    seen.add(later(122, 3));
-    assert_eq!(decided(&seen, &latency()).value, 4.0, "those that went are not asked for again");
-    seen.add(later(20 * 60, 7));
-    assert_eq!(decided(&seen, &latency()).value, 1.0, "a worker loads");
+    history.add(later(122, 3));
+    assert_eq!(decided(&history, &latency()).value, 4.0, "workers that left are not requested again");
+    history.add(later(20 * 60, 7));
+    assert_eq!(decided(&history, &latency()).value, 1.0, "a worker is loading");
     let rate = scaling(&[("mode", "rate"), ("jobsPerSecond", "1")]);
-    seen = one(later(0, 7));
-    seen.add(later(61, 7));
-    assert_eq!(decided(&seen, &rate).value, 0.0, "{:?}", decided(&seen, &rate));
+    history = one(later(0, 7));
+    history.add(later(61, 7));
+    assert_eq!(decided(&history, &rate).value, 0.0, "{:?}", decided(&history, &rate));
 }
 
 #[test]
-fn the_first_jobs_after_a_start_are_no_rate() {
+fn the_first_jobs_after_a_start_do_not_make_a_rate() {
     let mut history = History::default();
     for half in 0..4_u32 {
         let fleet = fleet(1, 0);
@@ -197,7 +197,7 @@ fn the_first_jobs_after_a_start_are_no_rate() {
 }
 
 #[test]
-fn a_rise_that_a_limit_leaves_no_room_for_is_not_made() {
+fn a_limit_prevents_the_rise_for_the_tolerance() {
     let history = steady(3_000, 19, 20);
     let most = |pairs: &[(&str, &str)]| {
         let pairs = [&[("mode", "latency"), ("latency", "5s")], pairs].concat();
@@ -208,7 +208,7 @@ fn a_rise_that_a_limit_leaves_no_room_for_is_not_made() {
 }
 
 #[test]
-fn what_is_pushed_is_what_is_answered() {
+fn the_pushed_state_is_the_answered_state() {
     for reading in [
         Reading::default(),
         Reading { waiting: [1, 0, 0], ..Reading::default() },
@@ -223,17 +223,17 @@ fn what_is_pushed_is_what_is_answered() {
 }
 
 #[test]
-fn more_workers_than_can_find_something_to_take_are_not_asked_for_unless_allowed() {
+fn more_workers_than_consumers_are_not_requested_unless_allowed() {
     let reading = Reading { waiting: [0, 100, 0], max_consumers: Some(4), ..Reading::default() };
     let of = |pairs: &[(&str, &str)]| wanted(&one(reading.clone()), &scaling(pairs));
     assert_eq!(of(&[("value", "10")]), 4.0);
     assert_eq!(of(&[("value", "10"), ("allowIdleConsumers", "true")]), 10.0);
-    // Fewer than there are partitions are not rounded.
+    // A number below that of the partitions is not rounded.
     assert_eq!(of(&[("value", "30")]), 100.0 / 30.0);
 }
 
 #[test]
-fn the_fewest_and_the_most_hold_whatever_is_counted_and_by_the_calendar() {
+fn the_minimum_and_the_maximum_apply_to_every_count_and_by_the_calendar() {
     let reading = Reading { waiting: [0, 100, 0], ..Reading::default() };
     assert_eq!(wanted(&one(reading), &scaling(&[("value", "1"), ("maxWorkers", "8")])), 8.0);
     let idle = decided(&one(Reading::default()), &scaling(&[("value", "5"), ("minWorkers", "2")]));
@@ -247,7 +247,7 @@ fn the_fewest_and_the_most_hold_whatever_is_counted_and_by_the_calendar() {
 }
 
 #[test]
-fn a_rise_that_the_hpa_would_take_for_nothing_is_made_just_large_enough() {
+fn a_rise_within_the_tolerance_of_the_hpa_becomes_just_large_enough() {
     let decision = decided(&steady(1_050, 10, 20), &latency());
     assert!(decision.value > 11.0 && decision.value < 11.1, "{decision:?}");
     let clamp = decision.clamps.last().unwrap();
@@ -258,8 +258,8 @@ fn a_rise_that_the_hpa_would_take_for_nothing_is_made_just_large_enough() {
 }
 
 #[test]
-fn less_than_the_hpa_can_see_is_no_rise() {
-    // 300.03 jobs a second are 3.0003 workers, and with four of them the HPA would see three.
+fn a_rise_below_three_decimals_is_ignored() {
+    // 300.03 jobs per second are 3.0003 workers. With 4 workers the HPA would read 3.000 and remove one again.
     let mut history = History::default();
     for second in 0..=300 {
         let (taken_at, ended) = (SECOND * second, 300 * u64::from(second) + u64::from(second) * 3 / 100);
@@ -271,7 +271,7 @@ fn less_than_the_hpa_can_see_is_no_rise() {
 }
 
 #[test]
-fn the_rate_counts_what_arrives_and_what_is_there() {
+fn the_rate_counts_arrivals_and_backlog() {
     let rate = scaling(&[("mode", "rate"), ("jobsPerSecond", "50"), ("stableWindow", "1m")]);
     let decision = decided(&steady(200, 4, 600), &rate);
     assert_eq!(decision.target, 50.0);
@@ -279,17 +279,17 @@ fn the_rate_counts_what_arrives_and_what_is_there() {
 }
 
 #[test]
-fn a_forecast_is_shown_with_its_error_and_used_only_when_told() {
+fn a_forecast_is_shown_with_its_error_and_used_only_if_configured() {
     let mut history = History::default();
-    // One job per second more every second.
+    // The rate rises by one job per second every second.
     for second in 0..=600_u32 {
         let arrived = u64::from(second) * u64::from(second) / 2;
         let fleet = fleet(10, 0);
         history.add(Reading { taken_at: SECOND * second, ended: arrived, fleet, ..Reading::default() });
     }
     let of = |scaling: &Scaling| {
-        let Reckoning::Latency(needs) = decided(&history, scaling).reckoning else { panic!("another mode") };
-        needs
+        let Terms::Latency(terms) = decided(&history, scaling).terms else { panic!("another mode") };
+        terms
     };
     let shadow = of(&latency());
     let forecast = shadow.forecast.unwrap();
@@ -312,7 +312,7 @@ fn rules() -> impl Strategy<Value = Scaling> {
     ]
 }
 
-/// Readings a second apart or more: what arrives, what is done, what is there.
+/// Readings at least a second apart, with random arrivals, ended jobs and workers.
 fn histories() -> impl Strategy<Value = Vec<Reading>> {
     let step = (1..20_u64, 0..400_u64, 0..400_u64, 0..6_u64, 0..3_u64, 0..3_u64);
     prop::collection::vec(step, 1..60).prop_map(|steps| {
@@ -339,7 +339,7 @@ fn histories() -> impl Strategy<Value = Vec<Reading>> {
     })
 }
 
-fn seen(readings: &[Reading]) -> History {
+fn history_of(readings: &[Reading]) -> History {
     let mut history = History::default();
     readings.iter().for_each(|reading| history.add(reading.clone()));
     history
@@ -350,18 +350,18 @@ proptest! {
     fn a_larger_backlog_never_asks_for_fewer_workers(
         readings in histories(), scaling in rules(), more in 1..100_000_u64,
     ) {
-        let before = wanted(&seen(&readings), &scaling);
+        let before = wanted(&history_of(&readings), &scaling);
         let mut larger = readings;
         larger.last_mut().unwrap().waiting[1] += more;
-        let after = wanted(&seen(&larger), &scaling);
+        let after = wanted(&history_of(&larger), &scaling);
         prop_assert!(after >= before, "{after} is less than {before}");
     }
 
     #[test]
-    fn a_pool_with_work_or_a_worker_that_loads_is_never_told_to_go_to_nothing(
+    fn a_pool_with_work_or_a_loading_worker_is_never_scaled_to_zero(
         readings in histories(), scaling in rules(),
     ) {
-        let history = seen(&readings);
+        let history = history_of(&readings);
         let last = readings.last().unwrap();
         let decision = decided(&history, &scaling);
         prop_assert!(decision.value.is_finite() && decision.value >= 0.0);
@@ -369,17 +369,17 @@ proptest! {
         prop_assert_eq!(decision.active, has_reason);
         let rules = Rules { cooldown: Duration::ZERO, ..Rules::default() };
         let mut replicas = Replicas::new(rules, 1, Duration::ZERO);
-        let seen = Observation { active: decision.active, value: decision.value, target: decision.target };
+        let answer = Observation { active: decision.active, value: decision.value, target: decision.target };
         for _ in 0..10 {
             let now = replicas.due();
-            let count = replicas.observe(now, Ok(seen));
+            let count = replicas.observe(now, Ok(answer));
             prop_assert!(count > 0 || !has_reason);
         }
     }
 
     #[test]
-    fn who_has_seen_the_same_says_the_same_and_reading_changes_nothing(readings in histories(), scaling in rules()) {
-        let (one, other) = (seen(&readings), seen(&readings));
+    fn the_same_history_gives_the_same_decision_and_deciding_changes_nothing(readings in histories(), scaling in rules()) {
+        let (one, other) = (history_of(&readings), history_of(&readings));
         let first = decided(&one, &scaling);
         for _ in 0..3 {
             prop_assert_eq!(&decided(&one, &scaling), &first);
@@ -388,10 +388,10 @@ proptest! {
     }
 
     #[test]
-    fn replicas_that_look_at_different_moments_agree_within_a_worker_on_a_steady_load(
+    fn replicas_that_read_at_different_times_agree_within_one_worker_on_a_steady_load(
         rate in 1..2_000_u64, offset in 0..1_000_u64,
     ) {
-        let looks = |offset: u64| {
+        let workers = |offset: u64| {
             let mut history = History::default();
             for tick in 0..600_u64 {
                 let at = Duration::from_millis(tick * 500 + offset);
@@ -400,6 +400,6 @@ proptest! {
             }
             wanted(&history, &scaling(&[("mode", "latency"), ("latency", "5s"), ("tolerance", "0")]))
         };
-        prop_assert!((looks(0) - looks(offset)).abs() <= 1.0);
+        prop_assert!((workers(0) - workers(offset)).abs() <= 1.0);
     }
 }

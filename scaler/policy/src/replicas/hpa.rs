@@ -1,4 +1,4 @@
-//! The HorizontalPodAutoscaler's part: how many replicas, once there are some.
+//! The HorizontalPodAutoscaler's part: the number of replicas of a workload that has at least one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,50 +8,50 @@ use super::{Observation, Rules};
 /// How the number may change in one direction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Behavior {
-    /// A ratio this near to 1 changes nothing.
+    /// The HPA ignores a ratio this close to 1.
     pub tolerance: f64,
-    /// Of what was wanted in this time, what changes least is followed (`stabilizationWindowSeconds`).
+    /// Of the recommendations in this window, the one with the smallest change is used (`stabilizationWindowSeconds`).
     pub stabilization_window: Duration,
-    /// Which of the policies counts.
+    /// Which of the policies applies.
     pub select: Select,
-    /// How fast it may change.
+    /// How fast the number may change.
     pub policies: Vec<Policy>,
 }
 
-/// Which of several policies counts (`selectPolicy`).
+/// Which of several policies applies (`selectPolicy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Select {
-    /// The one that allows the largest change.
+    /// The policy that allows the largest change.
     Max,
-    /// The one that allows the smallest.
+    /// The policy that allows the smallest change.
     Min,
-    /// None: the number does not change in this direction.
+    /// No policy: the number does not change in this direction.
     Disabled,
 }
 
-/// How much may change within a period.
+/// The change that is allowed within a period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// How much.
+    /// The size of the change.
     pub step: Step,
-    /// Within how long (`periodSeconds`).
+    /// The period (`periodSeconds`).
     pub period: Duration,
 }
 
-/// How much may change.
+/// The size of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// So many replicas.
+    /// A number of replicas.
     Pods(u32),
-    /// So many percent of what there was when the period began.
+    /// A percentage of the replicas at the beginning of the period.
     Percent(u32),
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Hpa {
-    /// What was wanted, and when.
+    /// Recommended numbers, with their times.
     recommendations: VecDeque<(Duration, u32)>,
-    /// What was changed, and when.
+    /// Changes of the number, with their times.
     changes: VecDeque<(Duration, i64)>,
 }
 
@@ -61,15 +61,15 @@ impl Hpa {
         Self { recommendations, changes: VecDeque::new() }
     }
 
-    /// How many replicas there should be. Without an answer only the limits count.
+    /// The wanted number of replicas. Without an answer only the limits apply.
     pub(super) fn sync(&mut self, now: Duration, count: u32, answer: Option<Observation>, rules: &Rules) -> u32 {
         let least = rules.min.max(1);
         let most = rules.max.max(least);
         let next = if count > most || count < least {
             count.clamp(least, most)
         } else {
-            let Some(seen) = answer else { return count };
-            let wanted = wanted(count, seen, rules);
+            let Some(answer) = answer else { return count };
+            let wanted = wanted(count, answer, rules);
             let steady = self.stabilized(now, count, wanted, rules);
             self.limited(now, count, steady.clamp(least, most), rules)
         };
@@ -79,7 +79,7 @@ impl Hpa {
         next
     }
 
-    /// The recommendation after both windows: up no higher than the lowest, down no lower than the highest.
+    /// The recommendation after both windows: up to the lowest recommendation, down to the highest one.
     fn stabilized(&mut self, now: Duration, count: u32, wanted: u32, rules: &Rules) -> u32 {
         let longest = rules.up.stabilization_window.max(rules.down.stabilization_window);
         self.recommendations.retain(|(at, _)| now.saturating_sub(*at) < longest);
@@ -93,7 +93,7 @@ impl Hpa {
         count.max(lowest).min(highest)
     }
 
-    /// As far towards `wanted` as the policies allow now.
+    /// The number closest to `wanted` that the policies allow now.
     fn limited(&mut self, now: Duration, count: u32, wanted: u32, rules: &Rules) -> u32 {
         let periods = [&rules.up, &rules.down].into_iter().flat_map(|behavior| &behavior.policies);
         let longest = periods.map(|policy| policy.period).max().unwrap_or_default();
@@ -117,7 +117,7 @@ impl Hpa {
         }
     }
 
-    /// Where each policy of one direction allows to go; `step` takes one step from a number.
+    /// The limit of each policy of one direction. `step` applies one step to a number.
     fn reached(
         &self,
         now: Duration,
@@ -134,9 +134,9 @@ impl Hpa {
     }
 }
 
-/// How many replicas the metric asks for.
-fn wanted(count: u32, seen: Observation, rules: &Rules) -> u32 {
-    let (sum, target) = (thousandths(seen.value), thousandths(seen.target).max(1.0));
+/// The number of replicas that the metric asks for.
+fn wanted(count: u32, answer: Observation, rules: &Rules) -> u32 {
+    let (sum, target) = (thousandths(answer.value), thousandths(answer.target).max(1.0));
     let ratio = sum / (target * f64::from(count));
     let is_near = (1.0 - rules.down.tolerance..=1.0 + rules.up.tolerance).contains(&ratio);
     if is_near { count } else { (sum / target).ceil() as u32 }
@@ -152,12 +152,12 @@ fn up(before: u32, step: Step) -> u32 {
 fn down(before: u32, step: Step) -> u32 {
     match step {
         Step::Pods(pods) => before.saturating_sub(pods),
-        // The controller cuts what it keeps to a whole number, and so goes down by more.
+        // The controller truncates the remaining number, so the step is larger than the percentage.
         Step::Percent(percent) => (f64::from(before) * (1.0 - f64::from(percent) / 100.0)).max(0.0) as u32,
     }
 }
 
-/// A metric has three decimals on its way through Kubernetes.
+/// Kubernetes transfers a metric with three decimals.
 fn thousandths(value: f64) -> f64 {
     (value * 1000.0).round()
 }

@@ -1,57 +1,57 @@
-//! KEDA's part: whether a workload has replicas at all.
+//! KEDA's part: whether a workload has any replicas.
 
 use std::time::Duration;
 
-use super::{Failure, Fallback, Observation, Rules};
+use super::{CallFailure, Fallback, Observation, Rules};
 
 #[derive(Debug, Clone)]
 pub(super) struct Keda {
     created: Duration,
     last_active: Option<Duration>,
-    /// Turns in a row in which the metric was not told.
+    /// Failed calls of GetMetrics or IsActive in a row.
     failures: u32,
-    knows_metric: bool,
+    has_metric: bool,
 }
 
 impl Keda {
     pub(super) fn new(now: Duration) -> Self {
-        Self { created: now, last_active: None, failures: 0, knows_metric: false }
+        Self { created: now, last_active: None, failures: 0, has_metric: false }
     }
 
-    /// GetMetricSpec has been answered, so the HPA exists and has the metric.
-    pub(super) fn knows_metric(&self) -> bool {
-        self.knows_metric
+    /// Whether GetMetricSpec was answered, so that the HPA exists and has the metric.
+    pub(super) fn has_metric(&self) -> bool {
+        self.has_metric
     }
 
-    /// What is believed of an answer; `None`: nothing.
-    pub(super) fn hear(
+    /// The observation that KEDA uses for an answer. `None`: KEDA has no observation.
+    pub(super) fn accept(
         &mut self,
-        answer: Result<Observation, Failure>,
+        answer: Result<Observation, CallFailure>,
         fallback: Option<Fallback>,
     ) -> Option<Observation> {
         let answer = match answer {
-            // An answer that no client could use is an error.
-            Ok(seen) if !seen.is_sound() => Err(Failure::Metrics { target: seen.target }),
+            // An answer that a client cannot use is an error.
+            Ok(answer) if !answer.is_valid() => Err(CallFailure::Metrics { target: answer.target }),
             answer => answer,
         };
         match answer {
-            Ok(seen) => {
-                self.knows_metric = true;
+            Ok(answer) => {
+                self.has_metric = true;
                 self.failures = 0;
-                Some(seen)
+                Some(answer)
             }
-            Err(Failure::Spec) => None,
-            Err(Failure::Metrics { target }) => {
-                self.knows_metric = true;
+            Err(CallFailure::Spec) => None,
+            Err(CallFailure::Metrics { target }) => {
+                self.has_metric = true;
                 self.failures = self.failures.saturating_add(1);
                 let fallback = fallback.filter(|fallback| self.failures > fallback.failure_threshold)?;
-                let seen = Observation { active: true, value: f64::from(fallback.replicas) * target, target };
-                seen.is_sound().then_some(seen)
+                let substitute = Observation { active: true, value: f64::from(fallback.replicas) * target, target };
+                substitute.is_valid().then_some(substitute)
             }
         }
     }
 
-    /// How many replicas there should be. `None`: nothing is known, so they stay what they are.
+    /// The wanted number of replicas. Without an observation (`None`) the number stays as it is.
     pub(super) fn poll(&mut self, now: Duration, count: u32, active: Option<bool>, rules: &Rules) -> u32 {
         match active {
             None => count,

@@ -18,7 +18,7 @@ fn error(pairs: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn a_trigger_that_names_a_pool_alone_is_as_the_pools_configuration_has_it() {
+fn a_trigger_with_only_a_pool_has_the_values_of_the_pools_configuration() {
     let of_digits = scaling(&[]);
     assert_eq!((of_digits.mode.target(), of_digits.activation), (7.0, 1.0));
     let Mode::Latency(latency) = read(&[("pool", "fast")]).unwrap().scaling.mode else { panic!("another mode") };
@@ -26,7 +26,7 @@ fn a_trigger_that_names_a_pool_alone_is_as_the_pools_configuration_has_it() {
 }
 
 #[test]
-fn a_trigger_may_have_numbers_of_its_own_under_the_names_that_users_know() {
+fn a_trigger_may_have_its_own_numbers_under_the_names_of_other_scalers() {
     for key in ["value", "lagThreshold", "queueLength"] {
         assert_eq!(scaling(&[(key, " 2.5 ")]).mode.target(), 2.5, "{key}");
     }
@@ -49,7 +49,7 @@ fn a_trigger_may_have_numbers_of_its_own_under_the_names_that_users_know() {
 }
 
 #[test]
-fn modes_have_what_they_need_or_say_what_is_missing() {
+fn a_missing_required_key_of_a_mode_is_an_error() {
     let Mode::Latency(latency) = scaling(&[("mode", "latency"), ("latency", "2s"), ("percentile", "99")]).mode else {
         panic!("another mode")
     };
@@ -63,7 +63,7 @@ fn modes_have_what_they_need_or_say_what_is_missing() {
     assert_eq!((rate.per_worker, rate.window), (50.0, Duration::from_secs(30)));
     assert_eq!(error(&[("mode", "latency")]), "latency: is missing, and mode latency needs it");
     assert_eq!(error(&[("mode", "rate")]), "jobsPerSecond: is missing, and mode rate needs it");
-    // Another mode than the pool's own leaves behind what that one was told.
+    // Keys of the configured mode do not apply to another mode.
     assert!(read(&[("pool", "fast"), ("mode", "backlog")]).is_ok());
     assert!(read(&[("pool", "digits"), ("mode", "rate"), ("jobsPerSecond", "5")]).is_ok());
     let Mode::Latency(short) = scaling(&[("mode", "latency"), ("latency", "2s"), ("stableWindow", "5s")]).mode else {
@@ -74,7 +74,7 @@ fn modes_have_what_they_need_or_say_what_is_missing() {
 
 /// C16.
 #[test]
-fn unknown_keys_and_kedas_own_are_borne() {
+fn unknown_keys_and_kedas_own_keys_are_ignored() {
     let pairs = [("pool", "digits"), ("scalerAddress", "a:1"), ("unsafeSsl", "x"), ("targetbacklog", "y"), ("", "")];
     assert!(read(&pairs).is_ok());
 }
@@ -122,15 +122,15 @@ fn a_missing_pool_and_every_bad_value_are_named_with_key_value_and_rule() {
     ]);
     for (pairs, key, rule) in cases {
         let value = pairs.iter().rev().find(|(name, _)| *name == key).unwrap().1;
-        let (said, expected) = (error(&pairs), format!("{key}: {value:?} {rule}"));
-        assert!(said.starts_with(&expected), "{said} is not {expected}");
+        let (message, expected) = (error(&pairs), format!("{key}: {value:?} {rule}"));
+        assert!(message.starts_with(&expected), "{message} is not {expected}");
     }
-    // What is shown of a value is bounded.
+    // The shown part of a value has a maximum length.
     assert!(error(&[("value", &"9x".repeat(5000))]).len() < 120);
 }
 
 #[test]
-fn what_contradicts_itself_is_refused() {
+fn contradictory_keys_are_rejected() {
     for (pairs, expected) in [
         (vec![("value", "5"), ("lagThreshold", "6")], "lagThreshold: \"6\" contradicts value, \"5\""),
         (vec![("latency", "2s")], "latency: \"2s\" is for mode latency, not backlog"),
