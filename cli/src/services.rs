@@ -26,7 +26,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let backend = Backend::open(&settings.backend_urls()?).await?;
+        let backend = backends::open(&settings.backend_urls()?).await?;
         let blobs = Blobs::directory(&settings.blobs.folder, settings.blobs.inline_limit.as_usize())
             .map_err(|error| anyhow::anyhow!("blobs.folder: {error}"))?;
         Ok(Self { backend, blobs })

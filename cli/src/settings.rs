@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use backends::{BackendUrl, BackendUrls};
 use gateway::GatewaySettings;
-use queue::{BackendUrl, BackendUrls, Blobs, PoolName, Route, RouteErrors, Routes};
+use queue::{Blobs, PoolName, Route, RouteErrors, Routes};
 use scaler::{PoolScale, ScalerSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};

@@ -40,7 +40,7 @@ struct Query {
 impl Query {
     /// The query, which may say `known`.
     fn read(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
-        let filter = DeadFilter { pool: None, state: queue::State::Dead };
+        let filter = DeadFilter { pool: None, state: queue::JobState::Dead };
         let mut query = Self { filter, after: None, limit: PAGE };
         for (key, value) in options::pairs(uri)? {
             if !known.contains(&key.as_str()) {
@@ -49,7 +49,7 @@ impl Query {
             match key.as_str() {
                 "pool" => query.filter.pool = Some(value.parse().map_err(|error| wrong("pool", error))?),
                 "state" => {
-                    let states = [queue::State::Dead, queue::State::Failed];
+                    let states = [queue::JobState::Dead, queue::JobState::Failed];
                     let state = states.into_iter().find(|state| state.as_str() == value);
                     query.filter.state =
                         state.ok_or_else(|| wrong("state", format_args!("state: {value:?} is not dead or failed")))?;
@@ -106,14 +106,14 @@ pub(crate) async fn forget(State(gateway): State<Arc<Shared>>, JobPath(id): JobP
                 delete(&gateway, blobs).await;
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
-            Forgotten::Kept(queue::State::Cancelled) => {
+            Forgotten::Retained(queue::JobState::Cancelled) => {
                 let detail = format!(
                     "job {id} was cancelled, and its record keeps a message of it that may still wait from being run: \
                      it is forgotten when its retention is over"
                 );
                 Err(Problem::new(ProblemKind::RecordNeeded, detail).job(&id))
             }
-            Forgotten::Kept(state) => {
+            Forgotten::Retained(state) => {
                 let detail = format!("job {id} is {}: wait until it has ended", state.as_str());
                 Err(Problem::new(ProblemKind::JobNotEnded, detail).job(&id).ended_as(state, None))
             }
@@ -157,10 +157,10 @@ mod tests {
     #[test]
     fn a_query_says_pool_state_limit_and_after() {
         let query = read("").unwrap();
-        assert_eq!((query.filter.state, query.filter.pool, query.limit), (queue::State::Dead, None, PAGE));
+        assert_eq!((query.filter.state, query.filter.pool, query.limit), (queue::JobState::Dead, None, PAGE));
         let query = read("?pool=digits&state=failed&limit=500&after=12:job-1").unwrap();
         assert_eq!(query.filter.pool.unwrap().as_str(), "digits");
-        assert_eq!((query.filter.state, query.limit), (queue::State::Failed, 500));
+        assert_eq!((query.filter.state, query.limit), (queue::JobState::Failed, 500));
         assert_eq!(query.after.unwrap().to_string(), "12:job-1");
     }
 

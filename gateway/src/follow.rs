@@ -62,7 +62,7 @@ pub(crate) async fn result(
 /// Ends the job as cancelled. May be repeated; a job that ended otherwise stays what it is.
 pub(crate) async fn cancel(State(gateway): State<Arc<Shared>>, JobPath(id): JobPath) -> Result<Response, Problem> {
     let record = gateway.ledger.cancel(&id).await?.ok_or_else(|| unknown(&id))?;
-    if record.state != queue::State::Cancelled {
+    if record.state != queue::JobState::Cancelled {
         let detail = format!("job {id} has {} already and cannot be cancelled", record.state.as_str());
         let problem = Problem::new(ProblemKind::JobEnded, detail).job(&id);
         return Err(problem.ended_as(record.state, record.error));

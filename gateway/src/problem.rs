@@ -5,7 +5,7 @@
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use queue::{ErrorKind, JobError, JobId, State};
+use queue::{ErrorKind, JobError, JobId, JobState};
 use serde::Serialize;
 
 use crate::admission::{Refusal, RefusalKind};
@@ -96,7 +96,7 @@ struct Inner {
     detail: String,
     field: Option<String>,
     job_id: Option<JobId>,
-    state: Option<State>,
+    state: Option<JobState>,
     error: Option<JobError>,
 }
 
@@ -137,7 +137,7 @@ impl Problem {
     }
 
     /// Says where that job stands, and why if it failed.
-    pub(crate) fn ended_as(mut self, state: State, error: Option<JobError>) -> Self {
+    pub(crate) fn ended_as(mut self, state: JobState, error: Option<JobError>) -> Self {
         self.0.state = Some(state);
         self.0.error = error;
         self
@@ -207,7 +207,7 @@ impl IntoResponse for Problem {
             detail: &self.0.detail,
             field: self.0.field.as_deref(),
             job_id: self.0.job_id.as_ref().map(JobId::as_str),
-            state: self.0.state.map(State::as_str),
+            state: self.0.state.map(JobState::as_str),
             error: self.0.error.as_ref(),
         };
         // Strings and numbers only: serialization cannot fail, and an empty body is all that is left if it does.

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Response};
 use bytes::Bytes;
-use queue::{Blobs, JobId, JobRecord, State};
+use queue::{Blobs, JobId, JobRecord, JobState};
 
 use crate::problem::{Problem, ProblemKind};
 use crate::status::JOB_ID_HEADER;
@@ -16,17 +16,17 @@ use crate::status::JOB_ID_HEADER;
 pub(crate) async fn response(blobs: &Blobs, record: &JobRecord) -> Result<Response<Body>, Problem> {
     let id = &record.id;
     let (kind, detail) = match record.state {
-        State::Succeeded => return success(blobs, record).await,
-        State::Queued | State::Leased | State::Retry => (
+        JobState::Succeeded => return success(blobs, record).await,
+        JobState::Queued | JobState::Leased | JobState::Retry => (
             ProblemKind::JobNotEnded,
             format!("job {id} is {}; ask again, or wait with ?wait=30s", record.state.as_str()),
         ),
-        State::Failed => (ProblemKind::JobFailed, format!("job {id} failed: {}", why(record))),
-        State::Dead => {
+        JobState::Failed => (ProblemKind::JobFailed, format!("job {id} failed: {}", why(record))),
+        JobState::Dead => {
             (ProblemKind::JobDead, format!("job {id} failed {} times, at last: {}", record.attempts, why(record)))
         }
-        State::Cancelled => (ProblemKind::JobCancelled, format!("job {id} was cancelled")),
-        State::Expired => (ProblemKind::JobExpired, format!("job {id} was not started before its deadline")),
+        JobState::Cancelled => (ProblemKind::JobCancelled, format!("job {id} was cancelled")),
+        JobState::Expired => (ProblemKind::JobExpired, format!("job {id} was not started before its deadline")),
     };
     Err(Problem::new(kind, detail).job(id).ended_as(record.state, record.error.clone()))
 }

@@ -4,7 +4,7 @@ use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use queue::{Attempt, Class, Job, JobError, JobId, JobRecord, PoolName, State};
+use queue::{Attempt, Class, Job, JobError, JobId, JobRecord, JobState, PoolName};
 use serde::Serialize;
 
 /// Carries the id of the job that a response speaks of.
@@ -97,7 +97,7 @@ impl<'a> From<&'a Job> for JobStatus<'a> {
             id: &job.id,
             pool: &job.pool,
             class: job.class,
-            state: State::Queued.as_str(),
+            state: JobState::Queued.as_str(),
             attempts: 0,
             max_attempts: job.max_attempts,
             created_at: job.created_at,

@@ -82,12 +82,12 @@ async fn store(gateway: &Shared, job: &Job) -> Result<Option<JobRecord>, Problem
             publish(gateway, job, Publication::first(job.id.clone())).await?;
             Ok(None)
         }
-        Some(Submitted::Known { record, publish: None }) => {
+        Some(Submitted::Existing { record, publish: None }) => {
             metrics::submitted(&job.pool, job.class, "known");
             forget_input(gateway, job).await;
             Ok(Some(*record))
         }
-        Some(Submitted::Known { record, publish: Some(publication) }) => {
+        Some(Submitted::Existing { record, publish: Some(publication) }) => {
             metrics::submitted(&job.pool, job.class, "known");
             publish(gateway, job, publication).await?;
             Ok(Some(*record))

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use queue::{Backend, BackendUrls};
+use backends::BackendUrls;
+use queue::Backend;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -96,7 +97,7 @@ impl System {
             }
             None => BackendUrls::new(format!("embedded:{}", self.folder.path().join("data").display()).parse()?, None)?,
         };
-        Ok(Backend::open(&urls).await?)
+        Ok(backends::open(&urls).await?)
     }
 
     async fn gateway_of(&self, process: Process) -> anyhow::Result<Gateway> {

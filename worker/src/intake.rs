@@ -73,7 +73,7 @@ impl Intake {
         let (mut settled, mut ended) = (Vec::new(), Vec::new());
         for (mut delivery, claim) in deliveries.into_iter().zip(claims) {
             match claim {
-                Claim::Go { lease, alone } => {
+                Claim::Granted { lease, alone } => {
                     let lost = self.leases.keep(&lease);
                     let unreadable = delivery.unreadable.take();
                     let held = Held { delivery, lease, received, alone, lost };
@@ -83,13 +83,13 @@ impl Intake {
                     }
                 }
                 Claim::Ended(_) => ended.push(delivery),
-                Claim::Held => settled.push((delivery, Settlement::Done)),
+                Claim::HeldElsewhere => settled.push((delivery, Settlement::Ack)),
             }
         }
         // Whoever saw them end may have vanished before they told it.
         let told = self.endings.tell(&ended.iter().map(|delivery: &Delivery| &delivery.job).collect::<Vec<_>>()).await;
         let (told, untold): (Vec<_>, Vec<_>) = ended.into_iter().zip(told).partition(|(_, told)| *told);
-        settled.extend(told.into_iter().map(|(delivery, _)| (delivery, Settlement::Done)));
+        settled.extend(told.into_iter().map(|(delivery, _)| (delivery, Settlement::Ack)));
         if !untold.is_empty() {
             stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
             self.window.release(untold.len());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{
-    Blobs, Body, Consumer, Error, Finish, Finished, JobError, Lease, Ledger, Outcome, Output, Role, Settlement, State,
+    Blobs, Body, Consumer, Error, Finish, Finished, JobError, JobState, Lease, Ledger, Outcome, Output, Role,
+    Settlement,
 };
 use tokio::sync::mpsc;
 
@@ -49,7 +50,7 @@ impl Outbox {
         let mut finishes = Vec::with_capacity(leaving.len());
         let (mut settlements, mut finishing) = (Vec::with_capacity(leaving.len()), Vec::with_capacity(leaving.len()));
         for Leaving { held, how } in leaving {
-            let settlement = if matches!(how, How::Released) { Settlement::Again } else { Settlement::Done };
+            let settlement = if matches!(how, How::Released) { Settlement::Requeue } else { Settlement::Ack };
             match self.outcome(&held, how).await {
                 Some(outcome) => {
                     finishes.push(Finish { lease: held.lease.clone(), outcome });
@@ -97,7 +98,7 @@ impl Outbox {
         let told = self.endings.tell(&jobs).await;
         for (place, told) in places.into_iter().zip(told) {
             if !told && matches!(finished[place], Finished::Recorded(_)) {
-                settlements[place].1 = Settlement::Again;
+                settlements[place].1 = Settlement::Requeue;
             }
         }
     }
@@ -149,7 +150,7 @@ impl Outbox {
 
 fn outcome_name(finished: Finished) -> &'static str {
     match finished {
-        Finished::Recorded(State::Queued) => "released",
+        Finished::Recorded(JobState::Queued) => "released",
         Finished::Recorded(state) => state.as_str(),
         Finished::LeaseLost => "lease_lost",
     }

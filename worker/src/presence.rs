@@ -101,7 +101,7 @@ impl Presence {
             }
             record.clone()
         });
-        if let Err(error) = self.roster.beat(&record, ALIVE).await {
+        if let Err(error) = self.roster.heartbeat(&record, ALIVE).await {
             tracing::warn!(%error, "cannot tell the roster that this worker is alive");
         }
     }

@@ -14,9 +14,10 @@ use jiff::Timestamp;
 use millrace_worker::model::{Echo, HostTensor, Instance, Item, Model, ModelError};
 use millrace_worker::{Worker, WorkerError, WorkerSettings};
 use queue::{
-    Backend, BackendUrls, Blobs, Body, Class, Input, Job, JobError, Output, PoolName, State, WorkerId, WorkerRecord,
+    Backend, Blobs, Body, Class, Clock, Input, Job, JobError, JobState, Output, PoolName, WorkerId, WorkerRecord,
     WorkerState,
 };
+use queue_embedded::StoreOptions;
 use service::Health;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -34,8 +35,8 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
-        let backend = Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
+        let options = StoreOptions::new(folder.path().join("data"));
+        let backend = queue_embedded::open(&options, Clock::default()).unwrap();
         Self { folder, backend, stop: CancellationToken::new() }
     }
 
@@ -65,7 +66,7 @@ impl Bench {
         for job in jobs {
             let records = self.backend.ledger.watch(&job.id).await.unwrap();
             let last = timeout(PATIENCE, records.collect::<Vec<_>>()).await.unwrap().pop().unwrap().unwrap();
-            assert_eq!(last.state, State::Succeeded);
+            assert_eq!(last.state, JobState::Succeeded);
         }
     }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backends::BackendUrls;
 use clap::Parser;
 use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal, RefusalKind};
 use queue::{
-    Backend, BackendUrls, Blobs, Body, Claim, ClaimRequest, Class, Finish, Input, Job, JobError, Outcome, State,
-    WorkerId,
+    Backend, Blobs, Body, Claim, ClaimRequest, Class, Finish, Input, Job, JobError, JobState, Outcome, WorkerId,
 };
 use serde_json::Value;
 use service::Health;
@@ -45,7 +45,7 @@ impl Bench {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
-        let backend = Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
+        let backend = backends::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
         let pool =
             Pool { admission: Arc::new(TextOnly), max_attempts: 1, retention: Duration::from_secs(60), deadline: None };
         let gateway = Gateway {
@@ -63,7 +63,7 @@ impl Bench {
     }
 
     /// A job that has ended badly.
-    async fn end(&self, id: &str, state: State) {
+    async fn end(&self, id: &str, state: JobState) {
         let job = Job {
             id: id.parse().unwrap(),
             pool: "digits".parse().unwrap(),
@@ -79,16 +79,16 @@ impl Bench {
         let request = ClaimRequest::new(job, false);
         let worker = WorkerId::new("worker-1");
         let claims = self.backend.ledger.claim(&worker, vec![request], Duration::from_secs(30));
-        let Some(Claim::Go { lease, .. }) = claims.await.unwrap().pop() else { panic!("{id} is new") };
+        let Some(Claim::Granted { lease, .. }) = claims.await.unwrap().pop() else { panic!("{id} is new") };
         let error = JobError { kind: "model_error".to_owned(), message: format!("\u{1b}[31m{id} is no digit") };
         let outcome = match state {
-            State::Dead => Outcome::Retry { error, after: Duration::ZERO },
+            JobState::Dead => Outcome::Retry { error, after: Duration::ZERO },
             _ => Outcome::Failed(error),
         };
         self.backend.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
     }
 
-    async fn state(&self, id: &str) -> Option<State> {
+    async fn state(&self, id: &str) -> Option<JobState> {
         self.backend.ledger.get(&id.parse().unwrap()).await.unwrap().map(|record| record.state)
     }
 
@@ -111,7 +111,7 @@ impl Bench {
 async fn dead_jobs_are_listed_and_failed_ones_on_request() {
     let bench = Bench::start().await;
     assert_eq!(bench.done(&["list"]).await, "no dead jobs\n");
-    for (id, state) in [("a", State::Dead), ("b", State::Dead), ("c", State::Failed)] {
+    for (id, state) in [("a", JobState::Dead), ("b", JobState::Dead), ("c", JobState::Failed)] {
         bench.end(id, state).await;
     }
     let text = bench.done(&["list", "--pool", "digits"]).await;
@@ -127,7 +127,7 @@ async fn dead_jobs_are_listed_and_failed_ones_on_request() {
 async fn a_long_list_is_fetched_page_by_page() {
     let bench = Bench::start().await;
     for number in 0..502 {
-        bench.end(&format!("job-{number}"), State::Dead).await;
+        bench.end(&format!("job-{number}"), JobState::Dead).await;
     }
     let lines = bench.done(&["list", "--json", "--limit", "1000"]).await;
     let ids: std::collections::BTreeSet<String> =
@@ -138,7 +138,7 @@ async fn a_long_list_is_fetched_page_by_page() {
 #[tokio::test]
 async fn a_job_is_shown_with_its_history_and_its_input_is_saved() {
     let bench = Bench::start().await;
-    bench.end("a", State::Dead).await;
+    bench.end("a", JobState::Dead).await;
     let file = bench.folder.path().join("input.txt");
     let text = bench.done(&["show", "a", "--save-input", file.to_str().unwrap()]).await;
     for part in ["state      dead", "worker-1", "model_error: ", "a is no digit", "text/plain"] {
@@ -155,21 +155,21 @@ async fn a_job_is_shown_with_its_history_and_its_input_is_saved() {
 async fn jobs_are_requeued_by_name_or_by_pool_and_each_refusal_is_told() {
     let bench = Bench::start().await;
     for id in ["a", "b", "c"] {
-        bench.end(id, State::Dead).await;
+        bench.end(id, JobState::Dead).await;
     }
-    bench.end("d", State::Failed).await;
+    bench.end("d", JobState::Failed).await;
     let (done, text) = bench.run(&["requeue", "a", "ghost", "d"]).await.unwrap();
     assert!(!done && text.contains("ghost: ") && text.ends_with("2 of 3 jobs requeued\n"), "{text}");
     assert_eq!(bench.done(&["requeue", "--pool", "digits"]).await, "2 of 2 jobs requeued\n");
     for id in ["a", "b", "c", "d"] {
-        assert_eq!(bench.state(id).await, Some(State::Queued));
+        assert_eq!(bench.state(id).await, Some(JobState::Queued));
     }
 }
 
 #[tokio::test]
 async fn a_job_is_requeued_with_another_input() {
     let bench = Bench::start().await;
-    bench.end("a", State::Failed).await;
+    bench.end("a", JobState::Failed).await;
     let file = bench.folder.path().join("edited.txt");
     std::fs::write(&file, "edited").unwrap();
     let file = file.to_str().unwrap();
@@ -180,7 +180,7 @@ async fn a_job_is_requeued_with_another_input() {
     std::fs::write(&empty, "").unwrap();
     let error = bench.run(&["requeue", "a", "--input", empty.to_str().unwrap()]).await.unwrap_err().to_string();
     assert!(error.contains("empty.txt is empty"), "{error}");
-    assert_eq!(bench.state("a").await, Some(State::Failed));
+    assert_eq!(bench.state("a").await, Some(JobState::Failed));
     bench.done(&["requeue", "a", "--input", file]).await;
     let input = bench.backend.ledger.input(&"a".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!((input.media_type.as_str(), input.body), ("text/plain", Body::Inline("edited".into())));
@@ -190,23 +190,23 @@ async fn a_job_is_requeued_with_another_input() {
 async fn jobs_are_purged_by_name_and_a_whole_pool_only_with_a_yes() {
     let bench = Bench::start().await;
     for id in ["a", "b", "c"] {
-        bench.end(id, State::Dead).await;
+        bench.end(id, JobState::Dead).await;
     }
-    bench.end("d", State::Failed).await;
+    bench.end("d", JobState::Failed).await;
     assert_eq!(bench.done(&["purge", "a"]).await, "1 of 1 jobs forgotten\n");
     assert_eq!(bench.state("a").await, None);
     let error = bench.run(&["purge", "--pool", "digits"]).await.unwrap_err().to_string();
     assert!(error.starts_with("--yes: is missing"), "{error}");
-    assert_eq!(bench.state("b").await, Some(State::Dead));
+    assert_eq!(bench.state("b").await, Some(JobState::Dead));
     assert_eq!(bench.done(&["purge", "--pool", "digits", "--yes"]).await, "2 dead jobs of pool digits forgotten\n");
-    assert_eq!((bench.state("b").await, bench.state("d").await), (None, Some(State::Failed)));
+    assert_eq!((bench.state("b").await, bench.state("d").await), (None, Some(JobState::Failed)));
 }
 
 #[tokio::test]
 async fn a_pool_of_many_dead_jobs_is_purged_whole() {
     let bench = Bench::start().await;
     for number in 0..201 {
-        bench.end(&format!("job-{number}"), State::Dead).await;
+        bench.end(&format!("job-{number}"), JobState::Dead).await;
     }
     assert_eq!(bench.done(&["purge", "--pool", "digits", "--yes"]).await, "201 dead jobs of pool digits forgotten\n");
     assert_eq!(bench.done(&["list"]).await, "no dead jobs\n");

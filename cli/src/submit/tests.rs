@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backends::BackendUrls;
 use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal};
-use queue::{
-    Backend, BackendUrls, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId,
-};
+use queue::{Backend, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId};
 use serde_json::Value;
 use service::Health;
 use tempfile::TempDir;
@@ -45,7 +44,7 @@ async fn serve(folder: &TempDir) -> String {
     let pool: PoolName = "digits".parse().unwrap();
     let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
     let urls = BackendUrls::new(url, None).unwrap();
-    let backend = Backend::open(&urls).await.unwrap();
+    let backend = backends::open(&urls).await.unwrap();
     let gateway = Gateway {
         pools: [(
             pool.clone(),
@@ -69,11 +68,11 @@ async fn serve(folder: &TempDir) -> String {
             let delivery = consumer.receive(1).await.unwrap().pop().unwrap();
             let request = ClaimRequest::new(delivery.job.clone(), false);
             let claim = backend.ledger.claim(&worker, vec![request], Duration::from_secs(30)).await.unwrap().pop();
-            if let Some(Claim::Go { lease, .. }) = claim {
+            if let Some(Claim::Granted { lease, .. }) = claim {
                 let outcome = model(&delivery.job.input.body);
                 backend.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
             }
-            consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap();
+            consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap();
         }
     });
     format!("http://{address}")

@@ -1,6 +1,6 @@
 //! Jobs are followed to their end.
 
-use queue::{JobError, Outcome, State};
+use queue::{JobError, JobState, Outcome};
 use serde_json::{Value, json};
 
 use crate::doubles::Call;
@@ -111,7 +111,7 @@ async fn a_job_that_has_ended_cannot_be_cancelled() {
     let response = gateway.post("/v1/jobs/a/cancel").send().await.unwrap();
     assert_eq!(problem_name(response).await, (409, "job-ended".to_owned()));
     let record = gateway.ledger.get(&"a".parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(record.state, State::Succeeded);
+    assert_eq!(record.state, JobState::Succeeded);
 }
 
 #[tokio::test]

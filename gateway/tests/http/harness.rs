@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use gateway::{Gateway, GatewaySettings, Pool};
 use queue::{
-    Backend, BackendUrls, Blobs, Body, Broker, Claim, ClaimRequest, Clock, Consumer, ErrorKind, Finish, Job, Ledger,
-    Outcome, Output, PoolName, Settlement, WorkerId,
+    Blobs, Body, Broker, Claim, ClaimRequest, Clock, Consumer, ErrorKind, Finish, Job, Ledger, Outcome, Output,
+    PoolName, Settlement, WorkerId,
 };
+use queue_embedded::StoreOptions;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use service::{Health, Period};
@@ -57,10 +58,9 @@ pub(crate) async fn start_impatient() -> Running {
 pub(crate) async fn start_with(settings: GatewaySettings) -> Running {
     let settings = GatewaySettings { max_body: service::ByteSize::bytes(MAX_BODY_BYTES as u64), ..settings };
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
-    let urls = BackendUrls::new(url, None).unwrap();
+    let options = StoreOptions::new(folder.path().join("data"));
     let clock = Clock::manual(jiff::Timestamp::now());
-    let backend = Backend::open_with_clock(&urls, clock.clone()).await.unwrap();
+    let backend = queue_embedded::open(&options, clock.clone()).unwrap();
     let blobs = Blobs::directory(&folder.path().join("blobs"), INLINE_BYTES).unwrap();
 
     let (sender, calls) = unbounded_channel();
@@ -138,10 +138,10 @@ impl Running {
     pub(crate) async fn work(&self, outcome: Outcome) -> Job {
         let delivery = self.consumer.receive(1).await.unwrap().pop().unwrap();
         let job = delivery.job.clone();
-        if let Claim::Go { lease, .. } = self.claim(&job).await {
+        if let Claim::Granted { lease, .. } = self.claim(&job).await {
             self.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
         }
-        self.consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap();
+        self.consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap();
         job
     }
 

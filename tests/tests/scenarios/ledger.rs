@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use jiff::Timestamp;
 use millrace_tests::{BrokerKind, PrivateServer, Process, System, until};
-use queue::{Body, JobId, JobRecord, Ledger, State};
+use queue::{Body, JobId, JobRecord, JobState, Ledger};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, StatusCode};
 use tokio::sync::watch;
@@ -136,7 +136,7 @@ async fn lose_nothing(kind: BrokerKind) {
         let record = backend.ledger.get(&id(number)).await.unwrap();
         match &record {
             None => lost += 1,
-            Some(record) if record.state == State::Succeeded => {
+            Some(record) if record.state == JobState::Succeeded => {
                 let output = record.output.as_ref().unwrap();
                 assert_eq!(output.body, Body::Inline(body(number).into()));
                 succeeded += 1;

@@ -54,7 +54,7 @@ async fn a_scaler_that_starts_when_the_workers_have_gone_asks_for_as_many_as_wha
         cold_start_seconds: 60.0,
         ..worker("echo", WorkerState::Busy)
     };
-    backend.roster.beat(&gone, Duration::from_secs(600)).await.unwrap();
+    backend.roster.heartbeat(&gone, Duration::from_secs(600)).await.unwrap();
     backend.roster.leave(&gone.id).await.unwrap();
     publish(&backend, "echo", 150).await;
     let scaler = system.scaler().await.unwrap();

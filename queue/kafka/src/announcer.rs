@@ -1,0 +1,28 @@
+//! Tells in a topic how jobs ended.
+
+use async_trait::async_trait;
+
+use super::publisher::{Publisher, Record};
+use super::record;
+use queue::Result;
+use queue::driver::Event;
+use queue::driver::{Announcer, Ending};
+
+pub(super) struct KafkaAnnouncer {
+    pub(super) publisher: Publisher,
+    pub(super) topic: String,
+}
+
+#[async_trait]
+impl Announcer for KafkaAnnouncer {
+    async fn announce(&self, endings: &[Ending]) -> Result<()> {
+        if !self.publisher.cluster().is_known(&self.topic) {
+            self.publisher.ensure_topics(vec![self.topic.clone()]).await?;
+        }
+        let records = endings.iter().map(|ending| {
+            let (headers, value) = record::write(Event::of_ending(ending));
+            Record { topic: self.topic.clone(), job: &ending.record.id, headers, value }
+        });
+        self.publisher.publish(records).await
+    }
+}

@@ -1,0 +1,130 @@
+//! Puts records into topics.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+
+use super::cluster::Cluster;
+use super::context::{Context, lock};
+use super::error::failed;
+use queue::{Error, ErrorKind, JobId, Result};
+
+pub(super) struct Publisher {
+    cluster: Arc<Cluster>,
+    /// Replaced when it can go on no more.
+    client: Mutex<Client>,
+}
+
+/// librdkafka's producer, and what it is told.
+type Client = (FutureProducer<Context>, Context);
+
+/// What is put into a topic.
+pub(super) struct Record<'a> {
+    pub(super) topic: String,
+    /// The job that it is of is its key, which spreads jobs evenly and keeps the records of one job in order.
+    pub(super) job: &'a JobId,
+    pub(super) headers: OwnedHeaders,
+    pub(super) value: Bytes,
+}
+
+/// A record on its way, and the confirmation to come.
+struct Sent<'a> {
+    job: &'a JobId,
+    topic: String,
+    bytes: usize,
+    confirmed: DeliveryFuture,
+}
+
+impl Publisher {
+    pub(super) fn open(cluster: Arc<Cluster>) -> Result<Self> {
+        Ok(Self { client: Mutex::new(cluster.producer()?), cluster })
+    }
+
+    fn client(&self) -> Result<Client> {
+        let mut client = lock(&self.client);
+        if let Some((_, why)) = client.0.client().fatal_error() {
+            tracing::warn!(why, "the kafka producer can go on no more, and is replaced");
+            *client = self.cluster.producer()?;
+        }
+        Ok(client.clone())
+    }
+
+    /// Makes sure that these topics are there: librdkafka would let a server create them as it pleases.
+    pub(super) async fn ensure_topics(&self, topics: Vec<String>) -> Result<()> {
+        self.cluster.ask("publish", move |cluster| cluster.ensure_topics(topics)).await
+    }
+
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Returns when the servers have confirmed every record.
+    pub(super) async fn publish(&self, records: impl Iterator<Item = Record<'_>> + Send) -> Result<()> {
+        let (client, context) = self.client()?;
+        let (mut sent, mut first_error) = (VecDeque::new(), None);
+        'records: for Record { topic, job, headers, value } in records {
+            let bytes = value.len();
+            let mut record = FutureRecord::to(&topic).key(job.as_str()).payload(value.as_ref()).headers(headers);
+            loop {
+                let error = match client.send_result(record) {
+                    Ok(confirmed) => {
+                        sent.push_back(Sent { job, topic, bytes, confirmed });
+                        continue 'records;
+                    }
+                    Err((KafkaError::MessageProduction(Code::QueueFull), rejected)) if !sent.is_empty() => {
+                        record = rejected;
+                        let Some(oldest) = sent.pop_front() else { continue };
+                        match self.confirmed(&context, oldest).await {
+                            Ok(()) => continue,
+                            Err(error) => error,
+                        }
+                    }
+                    Err((error, _)) => self.refused(&context, job, &topic, bytes, error),
+                };
+                first_error = Some(error);
+                break 'records;
+            }
+        }
+        // What is on its way is waited for even so: a caller may publish again as soon as it has its answer.
+        for sent in sent {
+            let confirmed = self.confirmed(&context, sent).await;
+            first_error = first_error.or(confirmed.err());
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    async fn confirmed(&self, context: &Context, sent: Sent<'_>) -> Result<()> {
+        match sent.confirmed.await {
+            Ok(Ok(_)) => {
+                context.is_well();
+                Ok(())
+            }
+            Ok(Err((error, _))) => Err(self.refused(context, sent.job, &sent.topic, sent.bytes, error)),
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, "cannot publish: the kafka producer has ended")),
+        }
+    }
+
+    fn refused(&self, context: &Context, job: &JobId, topic: &str, bytes: usize, error: KafkaError) -> Error {
+        let action = format!("publish the job {job} to the topic {topic}");
+        match error.rdkafka_error_code() {
+            Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => {
+                let way_out = "raise max.message.bytes of the topic and message.max.bytes in the URL, or lower \
+                               blobs.inline_limit";
+                Error::caused(ErrorKind::Refused, format_args!("cannot {action}: {bytes} bytes: {way_out}"), error)
+            }
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+                self.cluster.forget(topic);
+                failed(&action, error)
+            }
+            _ => {
+                let error = failed(&action, error);
+                let unavailable = error.kind() == ErrorKind::Unavailable;
+                unavailable.then(|| context.trouble(&action)).flatten().unwrap_or(error)
+            }
+        }
+    }
+}

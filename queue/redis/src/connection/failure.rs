@@ -1,0 +1,78 @@
+//! What the driver's and the server's errors mean to a caller.
+
+use std::fmt;
+
+use ::redis::{ErrorKind as Kind, RedisError};
+
+use queue::{Error, ErrorKind};
+
+/// An error of the driver or the server, met in `doing` something.
+pub(super) fn error(doing: impl fmt::Display, source: RedisError) -> Error {
+    Error::caused(kind(&source), format_args!("redis: {doing}"), source)
+}
+
+/// Whether the connection is of no more use: it is broken, or leads to a server that does not hold our keys any more.
+pub(super) fn is_fatal(error: &RedisError) -> bool {
+    error.is_unrecoverable_error()
+        || matches!(error.kind(), Kind::Io | Kind::Parse)
+        || matches!(code(error).as_deref(), Some("READONLY" | "MOVED" | "ASK" | "CLUSTERDOWN" | "MASTERDOWN"))
+}
+
+fn kind(error: &RedisError) -> ErrorKind {
+    match error.kind() {
+        // It will not be trusted the next time either.
+        Kind::Io if error.to_string().contains("invalid peer certificate") => return ErrorKind::Refused,
+        Kind::Io => return ErrorKind::Unavailable,
+        Kind::UnexpectedReturnType | Kind::Parse => return ErrorKind::Corrupt,
+        _ => {}
+    }
+    match code(error).as_deref() {
+        // The latter: it cannot write to its disk, and takes no writes until it can.
+        Some("OOM" | "MISCONF") => ErrorKind::Full,
+        Some(
+            "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK" | "NOREPLICAS"
+            | "BUSY" | "UNBLOCKED",
+        ) => ErrorKind::Unavailable,
+        _ if error.to_string().contains("max number of clients") => ErrorKind::Unavailable,
+        _ => ErrorKind::Refused,
+    }
+}
+
+/// The server's code of an error; of a pipeline's, that of the first command that failed.
+pub(super) fn code(error: &RedisError) -> Option<String> {
+    match error.code() {
+        Some(code) => Some(code.to_owned()),
+        None => error.clone().into_server_errors()?.first().map(|(_, error)| error.code().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_of_the_kind_that_a_caller_can_act_on() {
+        let of_server = |code: &str| ::redis::make_extension_error(code.to_owned(), Some("why".to_owned()));
+        let io = || RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        let distrust = || {
+            RedisError::from(std::io::Error::other(rustls::Error::InvalidCertificate(
+                rustls::CertificateError::UnknownIssuer,
+            )))
+        };
+        for (source, kind, fatal) in [
+            (of_server("OOM"), ErrorKind::Full, false),
+            (of_server("MISCONF"), ErrorKind::Full, false),
+            (of_server("LOADING"), ErrorKind::Unavailable, false),
+            (of_server("READONLY"), ErrorKind::Unavailable, true),
+            (of_server("MOVED"), ErrorKind::Unavailable, true),
+            (of_server("NOAUTH"), ErrorKind::Refused, false),
+            (of_server("WRONGPASS"), ErrorKind::Refused, false),
+            (of_server("NOPERM"), ErrorKind::Refused, false),
+            (of_server("WRONGTYPE"), ErrorKind::Refused, false),
+            (io(), ErrorKind::Unavailable, true),
+            (distrust(), ErrorKind::Refused, true),
+        ] {
+            assert_eq!((self::kind(&source), is_fatal(&source)), (kind, fatal), "{source}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The embedded broker with a ledger in Redis: what differs from the embedded backend is the ledger alone.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::fixture::RedisFixture;
+use queue::Backend;
+use queue_contract::Fixture;
+use queue_embedded::EmbeddedFixture;
+
+pub(super) struct LedgerInRedis {
+    redis: RedisFixture,
+    embedded: EmbeddedFixture,
+    /// The two halves of each process.
+    processes: Mutex<Vec<(Backend, Backend)>>,
+}
+
+impl LedgerInRedis {
+    pub(super) fn start() -> Self {
+        let redis = RedisFixture::start();
+        let embedded = EmbeddedFixture::with_clock(redis.clock());
+        Self { redis, embedded, processes: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Fixture for LedgerInRedis {
+    async fn open(&self) -> Backend {
+        let (embedded, redis) = (self.embedded.open().await, self.redis.open().await);
+        self.processes.lock().unwrap().push((embedded.clone(), redis.clone()));
+        Backend { ledger: redis.ledger, ..embedded }
+    }
+
+    async fn kill(&self, process: Backend) {
+        let (embedded, redis) = {
+            let mut processes = self.processes.lock().unwrap();
+            let found = processes.iter().position(|(known, _)| Arc::ptr_eq(&known.broker, &process.broker));
+            processes.swap_remove(found.unwrap())
+        };
+        self.embedded.kill(embedded).await;
+        self.redis.kill(redis).await;
+    }
+
+    async fn give_up_on_consumers(&self) {
+        self.embedded.give_up_on_consumers().await;
+    }
+
+    fn now(&self) -> Timestamp {
+        self.redis.now()
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.redis.advance(by).await;
+    }
+}
+
+mod contract {
+    use super::LedgerInRedis;
+    use proptest::prelude::*;
+    use queue_contract::model::{act, actions, config};
+
+    proptest! {
+        #![proptest_config(config(48))]
+
+        #[test]
+        fn whatever_happens_redis_accounts_for_every_job(actions in actions()) {
+            act(LedgerInRedis::start(), actions);
+        }
+    }
+}
