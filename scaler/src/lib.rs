@@ -6,15 +6,16 @@
 //!                                  policy::Trigger (a ScaledObject's metadata)
 //! ```
 //!
-//! The sampler reads all pools at its own interval. A call uses the last reading only, so a broker that hangs cannot make a
-//! call hang, and every replica gives the same answer. The arithmetic is in the crate `policy`, which holds no clock, task
-//! or I/O.
+//! The sampler reads all pools at its own interval. A call uses the last reading only, so a broker that hangs cannot
+//! make a call hang, and every replica gives the same answer. The arithmetic is in the crate `policy`, which holds no
+//! clock, task or I/O.
 
 mod explain;
 mod failure;
 mod listen;
 pub mod metrics;
 mod push;
+mod readings;
 mod sampler;
 mod server;
 mod settings;
