@@ -1,4 +1,4 @@
-//! Every policy under every trace.
+//! Runs every policy under every trace.
 
 use std::time::Duration;
 
@@ -14,62 +14,62 @@ use super::scenario::{Objective, PolicySettings, Scenario};
 use super::trace::Trace;
 use super::view::View;
 
-/// What each policy made of one trace.
+/// The runs of all policies under one trace.
 #[derive(Debug, Clone)]
 pub struct Comparison<'a> {
-    /// The trace's name.
+    /// The name of the trace.
     pub name: &'a str,
     /// The trace.
     pub trace: &'a Trace,
-    /// What jobs were promised.
+    /// The latency objective.
     pub objective: Objective,
-    /// What it costs at least, whatever is known: every item done in full batches, and one start.
+    /// A lower bound of the cost, see [`oracle::bound`].
     pub bound: Duration,
-    /// The runs: the oracle's, if there is one, and then in the order of the scenario.
+    /// The run of the oracle, if there is one, then the policies in the order of the scenario.
     pub runs: Vec<Run>,
 }
 
-/// What one policy made of one trace.
+/// The run of one policy under one trace.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// The policy's name.
+    /// The name of the policy.
     pub policy: String,
-    /// The figures.
+    /// The figures of the run.
     pub figures: Figures,
-    /// The pool from time to time.
+    /// The state of the pool at regular times.
     pub series: Vec<View>,
 }
 
 impl Comparison<'_> {
-    /// What the oracle paid, if there is one.
+    /// The worker time of the oracle, if there is one.
     pub fn oracle_time(&self) -> Option<Duration> {
         self.runs.iter().find(|run| run.policy == ORACLE).map(|run| run.figures.worker_time)
     }
 }
 
 impl Run {
-    /// What a policy of this name made of a trace.
+    /// The run with this outcome.
     pub fn new(policy: &str, trace: &Trace, objective: Objective, outcome: Outcome) -> Self {
         let figures = Figures::new(trace, objective, &outcome);
         let mut series = outcome.series;
-        // A pool that is at rest after its last job is watched no more, though the trace may go on.
+        // The series ends when the pool is at rest after its last job, but the trace may be longer.
         if let Some(last) = series.last().filter(|last| last.now < trace.length).copied() {
-            let rest = View { waiting: 0, leased: 0, oldest: Duration::ZERO, ready: 0, loading: 0, ..last };
+            let rest = View { waiting: 0, leased: 0, oldest_wait: Duration::ZERO, ready: 0, loading: 0, ..last };
             series.extend([rest, View { now: trace.length, ..rest }]);
         }
         Self { policy: policy.to_owned(), figures, series }
     }
 }
 
-/// Runs every policy of the scenario under every trace, and the oracle where the scenario wants it, on all cores. The same
-/// scenario and traces make the same runs.
+/// Runs every policy of the scenario under every trace on all cores, and the oracle if the scenario asks for it. The
+/// same scenario and traces give the same runs.
 pub fn compare<'a>(scenario: &Scenario, traces: &'a [(String, Trace)]) -> Result<Vec<Comparison<'a>>, TriggerError> {
     let (worker, objective) = (scenario.worker.worker(), scenario.objective);
     let policies = || scenario.policies.iter().map(|(name, policy)| Some((name, policy)));
     let oracle = scenario.oracle.then_some(None);
     let pairs: Vec<_> = traces
         .iter()
-        // The oracle takes longest, so it begins first.
+        // The oracle takes the longest time, so it begins first.
         .flat_map(|(_, trace)| oracle.into_iter().chain(policies()).map(move |policy| (trace, policy)))
         .collect();
     let run = |(trace, policy): &(&'a Trace, Option<(&String, &PolicySettings)>)| -> Result<Option<Run>, TriggerError> {
@@ -78,8 +78,8 @@ pub fn compare<'a>(scenario: &Scenario, traces: &'a [(String, Trace)]) -> Result
             return Ok(oracle.outcome().map(|outcome| Run::new(ORACLE, trace, objective, outcome)));
         };
         let inner = decider(&policy.metadata, policy.scaled_object.rules())?;
-        let mut ending = Ending { inner, over: trace.length, jobs: trace.jobs.len() as u64 };
-        let outcome = pool::run(trace, worker, objective.latency.get(), &mut ending);
+        let mut decider = StopAfterTrace { inner, over: trace.length, jobs: trace.jobs.len() as u64 };
+        let outcome = pool::run(trace, worker, objective.latency.get(), &mut decider);
         Ok(Some(Run::new(name, trace, objective, outcome)))
     };
     let runs: Result<Vec<Option<Run>>, TriggerError> = pairs.par_iter().map(run).collect();
@@ -94,18 +94,18 @@ pub fn compare<'a>(scenario: &Scenario, traces: &'a [(String, Trace)]) -> Result
     Ok(traces.iter().map(of_trace).collect())
 }
 
-/// How long after its trace a run is given up on whose jobs have not all ended.
-const PATIENCE: Duration = Duration::from_secs(20 * 3600);
+/// How long a run may continue after its trace to end its jobs.
+const MAX_OVERTIME: Duration = Duration::from_secs(20 * 3600);
 
-/// A policy until the trace is over and every job has ended, or none is waited for any more. Then the workers are
-/// stopped, so that a policy that keeps some for ever has a cost, and all policies pay for the same time.
-struct Ending {
+/// Runs a policy until the trace is over and all jobs have ended, or the overtime is over. Then it stops the workers.
+/// So a policy that never stops its last workers has a finite cost, and all policies pay for the same time.
+struct StopAfterTrace {
     inner: Box<dyn Decider>,
     over: Duration,
     jobs: u64,
 }
 
-impl Decider for Ending {
+impl Decider for StopAfterTrace {
     fn due(&self) -> Duration {
         self.inner.due()
     }
@@ -113,12 +113,12 @@ impl Decider for Ending {
     fn decide(&mut self, view: &View) -> u32 {
         let wanted = self.inner.decide(view);
         let is_over = view.now >= self.over && view.ended == self.jobs;
-        let is_given_up = view.now >= self.over + PATIENCE;
-        if is_over || is_given_up { 0 } else { wanted }
+        let is_overtime = view.now >= self.over + MAX_OVERTIME;
+        if is_over || is_overtime { 0 } else { wanted }
     }
 
-    fn woken(&mut self, view: &View) -> u32 {
-        self.inner.woken(view)
+    fn on_arrival(&mut self, view: &View) -> u32 {
+        self.inner.on_arrival(view)
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
     use crate::scenario::Source;
     use crate::scenario::source::Burst;
 
-    /// What is read as a scenario, without its file.
+    /// A scenario that is not read from a file.
     fn scenario(policies: &str) -> Scenario {
         let text = format!(
             r#"{{"objective": {{"latency": "5s"}}, "oracle": false,
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_at_rest_early_is_seen_so_until_its_trace_is_over() {
+    fn a_pool_that_is_at_rest_early_has_a_series_until_its_trace_is_over() {
         let mut scenario = scenario(r#""usual": {"metadata": {}}"#);
         let seconds = service::Period::seconds;
         let burst = Some(Burst { rate: 5.0, from: seconds(60), until: seconds(120) });
@@ -175,21 +175,21 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_keeps_a_worker_for_ever_pays_for_it_until_the_trace_is_over() {
+    fn a_policy_that_never_stops_its_workers_pays_for_them_until_the_trace_is_over() {
         let object = r#"{"minReplicaCount": 2, "maxReplicaCount": 2}"#;
         let runs = runs(&format!(r#""kept": {{"metadata": {{}}, "scaled_object": {object}}}"#));
-        // Two for ten minutes, and until the HPA's next turn.
+        // Two workers for ten minutes, and until the next turn of the HPA.
         let paid = runs[0].figures.worker_time.as_secs();
         assert!((1100..=1240).contains(&paid), "{paid}");
     }
 
     #[test]
-    fn a_run_that_cannot_keep_up_is_given_up_on_with_its_cost_and_its_unfinished_jobs() {
+    fn a_run_that_cannot_keep_up_is_stopped_with_its_cost_and_its_unfinished_jobs() {
         let mut scenario = scenario(r#""one": {"metadata": {}, "scaled_object": {"maxReplicaCount": 1}}"#);
         scenario.worker.batch_base = service::Period::seconds(3600);
         let traces = scenario.load_traces(std::path::Path::new(".")).unwrap();
         let figures = compare(&scenario, &traces).unwrap().remove(0).runs.remove(0).figures;
         assert!(figures.unfinished > 1000 && figures.jobs - figures.unfinished >= 20, "{figures:?}");
-        assert!(figures.worker_time > PATIENCE);
+        assert!(figures.worker_time > MAX_OVERTIME);
     }
 }

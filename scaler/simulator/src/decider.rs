@@ -1,49 +1,49 @@
-//! What decides how many workers a pool has.
+//! The decision on the number of workers, by a policy behind KEDA and the HPA.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use policy::history::History;
-use policy::replicas::{Failure, Observation, Replicas, Rules};
+use policy::replicas::{CallFailure, Observation, Replicas, Rules};
 use policy::{Decision, Scaling, TriggerError};
 
 use super::view::View;
 
-/// Decides how many workers there are.
+/// Decides how many workers a pool has.
 pub trait Decider {
-    /// When to be asked next.
+    /// The time of the next decision.
     fn due(&self) -> Duration;
 
-    /// The workers that there should be, those that load included.
+    /// The wanted number of workers, including loading ones.
     fn decide(&mut self, view: &View) -> u32;
 
-    /// A job has come into a pool that had no job or no worker, outside of [`Decider::due`].
-    fn woken(&mut self, view: &View) -> u32 {
+    /// The same when a job arrives in a pool without jobs or without workers, outside of [`Decider::due`].
+    fn on_arrival(&mut self, view: &View) -> u32 {
         view.ready + view.loading
     }
 }
 
-/// How often the scaler reads the pool.
+/// The interval at which the scaler reads the pool.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A scaler's answers, through KEDA and the HPA.
-pub struct Scaled<F> {
+/// A scaler behind KEDA and the HPA.
+pub struct ScaledByKeda<F> {
     replicas: Replicas,
     history: History,
     next_sample: Duration,
     answer: F,
 }
 
-impl<F: FnMut(&History) -> Result<Observation, Failure>> Scaled<F> {
-    /// A pool that begins with no worker, scaled by what `answer` says.
+impl<F: FnMut(&History) -> Result<Observation, CallFailure>> ScaledByKeda<F> {
+    /// A pool that begins without workers. `answer` is the scaler.
     pub fn new(rules: Rules, answer: F) -> Self {
         let replicas = Replicas::new(rules, 0, Duration::ZERO);
         Self { replicas, history: History::default(), next_sample: Duration::ZERO, answer }
     }
 }
 
-impl<F: FnMut(&History) -> Result<Observation, Failure>> Decider for Scaled<F> {
+impl<F: FnMut(&History) -> Result<Observation, CallFailure>> Decider for ScaledByKeda<F> {
     fn due(&self) -> Duration {
         self.next_sample.min(self.replicas.due())
     }
@@ -58,39 +58,39 @@ impl<F: FnMut(&History) -> Result<Observation, Failure>> Decider for Scaled<F> {
         self.replicas.observe(view.now, answer)
     }
 
-    fn woken(&mut self, view: &View) -> u32 {
-        // An edge: of a pool that was seen to be busy, and has a worker, nothing new is said.
+    fn on_arrival(&mut self, view: &View) -> u32 {
+        // The push stream sends only changes: an active pool with a worker gets no message.
         if self.replicas.count() > 0 && self.history.latest().is_some_and(|reading| reading.backlog() > 0) {
             return self.replicas.count();
         }
         self.history.add(view.reading());
-        let is_active = (self.answer)(&self.history).is_ok_and(|seen| seen.active);
+        let is_active = (self.answer)(&self.history).is_ok_and(|answer| answer.active);
         self.replicas.pushed(view.now, is_active)
     }
 }
 
-/// The scaler as this metadata asks for it, behind KEDA and an HPA with these rules.
+/// The scaler with the metadata of a trigger, behind KEDA and an HPA with these rules.
 ///
-/// Every key that no policy has is borne, as KEDA sends the whole map. To a schedule a trace begins at midnight of a Monday,
+/// Unknown keys are ignored, because KEDA sends the whole map. For schedules a trace begins on a Monday at midnight,
 /// UTC.
 pub fn decider(metadata: &BTreeMap<String, String>, rules: Rules) -> Result<Box<dyn Decider>, TriggerError> {
     let scaling = Scaling::of_metadata(metadata)?;
     let answer = move |history: &History| {
         let now = history.latest().map_or(Duration::ZERO, |reading| reading.taken_at);
         let decision = policy::decide(history, &scaling, clock(now));
-        let seen = |decision: Decision| Observation {
+        let observation = |decision: Decision| Observation {
             active: decision.active,
             value: decision.value,
             target: decision.target,
         };
-        decision.map(seen).ok_or(Failure::Metrics { target: scaling.mode.target() })
+        decision.map(observation).ok_or(CallFailure::Metrics { target: scaling.mode.target() })
     };
-    Ok(Box::new(Scaled::new(rules, answer)))
+    Ok(Box::new(ScaledByKeda::new(rules, answer)))
 }
 
-/// The time of day that a time of the trace stands for.
+/// The date and time of a moment of the trace.
 fn clock(at: Duration) -> Timestamp {
-    // 1970-01-05, the first Monday that the clock knows.
+    // 1970-01-05, the first Monday after the epoch.
     const MONDAY_SECONDS: u64 = 4 * 24 * 3600;
     let seconds = i64::try_from(MONDAY_SECONDS.saturating_add(at.as_secs())).unwrap_or(i64::MAX);
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_makes_as_many_workers_as_the_value_says_under_each_of_its_names() {
+    fn a_backlog_gets_the_workers_that_the_value_asks_for_under_each_of_its_names() {
         for name in ["value", "lagThreshold", "queueLength"] {
             let pairs = [("pool", "digits"), ("scalerAddress", "a:1"), (name, "20")];
             let mut decider = decider(&metadata(&pairs), Rules::default()).unwrap();
@@ -122,17 +122,17 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_that_is_not_above_the_activation_starts_nothing() {
+    fn a_backlog_up_to_the_activation_starts_no_worker() {
         for name in ["activationValue", "activationLagThreshold"] {
             let mut decider = decider(&metadata(&[(name, "100")]), Rules::default()).unwrap();
             assert_eq!(decider.decide(&backlog(Duration::ZERO, 100, 0)), 0);
             assert_eq!(decider.decide(&backlog(decider.due(), 100, 0)), 0);
-            assert_eq!(decider.woken(&backlog(decider.due(), 101, 0)), 1, "{name}");
+            assert_eq!(decider.on_arrival(&backlog(decider.due(), 101, 0)), 1, "{name}");
         }
     }
 
     #[test]
-    fn every_mode_can_be_simulated_and_what_is_wrong_is_named() {
+    fn every_mode_can_be_simulated_and_errors_name_their_key() {
         for pairs in [
             &[("mode", "latency"), ("latency", "5s")][..],
             &[("mode", "rate"), ("jobsPerSecond", "5")],
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn under_a_constant_load_the_number_of_workers_comes_to_rest() {
+    fn under_a_constant_load_the_number_of_workers_becomes_stable() {
         use crate::pool::run;
         use crate::trace::Pattern;
         use crate::worker::Worker;

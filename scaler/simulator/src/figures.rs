@@ -1,4 +1,4 @@
-//! The figures of a run: what the jobs got, and what it cost.
+//! The figures of a run: latencies of the jobs and cost of the workers.
 
 use std::time::Duration;
 
@@ -7,34 +7,34 @@ use super::scenario::Objective;
 use super::trace::Trace;
 use super::view::View;
 
-/// What the jobs of a run got, and what it cost.
+/// The figures of a run: latencies of the jobs and cost of the workers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figures {
     /// The jobs of the trace.
     pub jobs: u64,
-    /// Those that had not ended 20 hours after it, when the run was given up on.
+    /// The jobs that had not ended 20 hours after the trace, when the run was stopped.
     pub unfinished: u64,
-    /// The share of all jobs that ended within the objective; 1 of none. A job that found no worker ready had the cold
-    /// start on top of it.
+    /// The share of all jobs that ended within the objective. 1 without jobs. The limit of a job that arrives while no
+    /// worker is ready is longer by the cold start.
     pub attainment: f64,
-    /// Whether that is as much as was promised.
+    /// Whether this share reaches the percentile of the objective.
     pub is_met: bool,
-    /// What 50, 95 and 99 percent of the jobs stayed within, exactly; `None` where so many never ended.
+    /// The exact 50th, 95th and 99th percentile of the latencies. `None`: too many jobs never ended.
     pub latencies: [Option<Duration>; 3],
-    /// What the workers cost: their time from start to end, the loading included.
+    /// The cost: the time of all workers from start to end, including loading.
     pub worker_time: Duration,
-    /// How many workers were started.
+    /// The number of started workers.
     pub starts: u32,
-    /// How often the pool was started from nothing.
+    /// How many times the pool was started from zero workers.
     pub cold_starts: u32,
-    /// The most workers at a time, as the series saw it.
+    /// The largest number of workers in the series.
     pub peak_workers: u32,
-    /// The most jobs at a time that waited or ran, as the series saw it.
+    /// The largest number of waiting and running jobs in the series.
     pub largest_backlog: u64,
 }
 
 impl Figures {
-    /// The figures of this outcome.
+    /// The figures of an outcome.
     pub fn new(trace: &Trace, objective: Objective, outcome: &Outcome) -> Self {
         let (jobs, ended) = (trace.jobs.len(), outcome.latencies.len());
         let mut sorted = outcome.latencies.clone();
@@ -56,7 +56,7 @@ impl Figures {
     }
 }
 
-/// The nearest rank: what `percent` of all `jobs` stayed within. Those that are not among the sorted ones never ended.
+/// The percentile of all `jobs` by nearest rank. Jobs that are missing from `sorted` never ended.
 fn percentile(sorted: &[Duration], jobs: usize, percent: f64) -> Option<Duration> {
     if jobs == 0 {
         return Some(Duration::ZERO);

@@ -1,28 +1,29 @@
-//! What came of a run.
+//! The result of a run.
 
 use std::time::Duration;
 
 use super::view::View;
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// How long each job took from its arrival to its end, in the order of the ends.
+    /// The time of each job from its arrival to its end, in the order of the ends.
     pub latencies: Vec<Duration>,
-    /// The jobs that ended within the objective. Those that found no worker ready have the cold start on top of it.
+    /// The number of jobs that ended within the objective. The limit of a job that arrives while no worker is ready is
+    /// longer by the cold start.
     pub within: u64,
-    /// What the workers cost: their time from start to end, the loading included.
+    /// The cost: the time of all workers from start to end, including loading.
     pub worker_time: Duration,
-    /// How many workers were started.
+    /// The number of started workers.
     pub starts: u32,
-    /// How often the pool was started from nothing.
+    /// How many times the pool was started from zero workers.
     pub cold_starts: u32,
-    /// The pool from time to time.
+    /// The state of the pool at regular times.
     pub series: Vec<View>,
 }
 
 impl Outcome {
-    /// The share of jobs that ended within the objective; 1 of none.
+    /// The share of the ended jobs that ended within the objective. 1 without jobs.
     pub fn attainment(&self) -> f64 {
         if self.latencies.is_empty() { 1.0 } else { self.within as f64 / self.latencies.len() as f64 }
     }

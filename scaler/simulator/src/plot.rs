@@ -1,6 +1,6 @@
-//! A comparison as a picture: what arrived, what waited, who worked and how old the oldest job was, over time.
+//! A comparison as a picture: arrivals, backlog, workers and age of the oldest job over time.
 //!
-//! Text is left to whoever shows the picture (SVG), so no font is needed here.
+//! The picture is SVG. The program that shows it renders the text, so no font is needed here.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -8,20 +8,20 @@ use plotters::prelude::*;
 use super::comparison::Comparison;
 use super::view::View;
 
-/// In pixels.
+/// The size of the picture, in pixels.
 const SIZE: (u32, u32) = (1000, 1180);
-/// The title's and the legend's lines, in pixels.
+/// The heights of the title and of a line of the legend, in pixels.
 const TITLE_HEIGHT: u32 = 36;
 const LEGEND_HEIGHT: u32 = 22;
-/// How wide a letter of the legend is at most, in pixels.
+/// The maximum width of a letter in the legend, in pixels.
 const LETTER: i32 = 8;
 /// The stroke beside a name in the legend, and the gap after the name, in pixels.
 const STROKE: i32 = 24;
 const GAP: i32 = 22;
-/// No line has more points than that: it is about as many as can be told apart.
-const MOST_POINTS: usize = 500;
+/// The maximum number of points of a line. More cannot be distinguished.
+const MAX_POINTS: usize = 500;
 
-/// Colours that most people with a colour deficiency can tell apart (Okabe and Ito, 2008).
+/// Colours that are distinguishable with most colour deficiencies (Okabe and Ito, 2008).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -41,20 +41,20 @@ pub struct PlotError(#[source] Box<dyn std::error::Error + Send + Sync>);
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// A line: its colour and its points, in seconds and in the unit of its panel.
-struct Line {
+/// A line of a panel: its colour, and its points in seconds and in the unit of the panel.
+struct PlotLine {
     colour: RGBColor,
     points: Vec<(f64, f64)>,
 }
 
-/// What a panel shows: the text of its axis, and its lines.
+/// A panel: the text of its axis, and its lines.
 struct Panel {
     axis: &'static str,
-    lines: Vec<Line>,
+    lines: Vec<PlotLine>,
 }
 
-/// The picture as SVG: a panel each for the arrivals, the backlog, the workers (ready and loading) and the age of the
-/// oldest job that waits, with a line per policy.
+/// Draws the picture as SVG: one panel each for the arrivals, the backlog, the workers (ready and loading) and the age
+/// of the oldest waiting job, with one line per policy.
 pub fn svg(comparison: &Comparison<'_>) -> Result<String, PlotError> {
     let mut text = String::new();
     draw(comparison, &mut text).map_err(|error| PlotError(error.into()))?;
@@ -83,7 +83,7 @@ fn draw(comparison: &Comparison<'_>, text: &mut String) -> Drawn {
     root.present()
 }
 
-/// Where each run stands in the legend: pixels from the left, and the row.
+/// The place of each run in the legend: pixels from the left, and the row.
 fn legend(comparison: &Comparison<'_>) -> Vec<(i32, u32)> {
     let (mut x, mut row) = (12_i32, 0);
     let place = |name: &str| {
@@ -103,7 +103,7 @@ fn colour(index: usize) -> RGBColor {
     if let Some(colour) = COLOURS.get(index) {
         return *colour;
     }
-    // Each further one as far as can be from those before it: by the golden angle.
+    // Steps of the golden angle keep further colours apart from each other.
     let (r, g, b) = HSLColor((index as f64 * 0.381_966) % 1.0, 0.6, 0.4).rgb();
     RGBColor(r, g, b)
 }
@@ -112,22 +112,22 @@ fn panels(comparison: &Comparison<'_>) -> [Panel; 4] {
     let of_runs = |of: fn(&View) -> f64| {
         let line = |(index, run): (usize, &super::comparison::Run)| {
             let points: Vec<_> = run.series.iter().map(|view| (view.now.as_secs_f64(), of(view))).collect();
-            Line { colour: colour(index), points: thinned(&points) }
+            PlotLine { colour: colour(index), points: thinned(&points) }
         };
         comparison.runs.iter().enumerate().map(line).collect()
     };
     [
-        Panel { axis: "arrivals [jobs/s]", lines: vec![Line { colour: ARRIVALS, points: arrivals(comparison) }] },
+        Panel { axis: "arrivals [jobs/s]", lines: vec![PlotLine { colour: ARRIVALS, points: arrivals(comparison) }] },
         Panel { axis: "backlog [jobs]", lines: of_runs(|view| (view.waiting + view.leased) as f64) },
         Panel { axis: "workers [ready + loading]", lines: of_runs(|view| f64::from(view.ready + view.loading)) },
-        Panel { axis: "age of the oldest [s]", lines: of_runs(|view| view.oldest.as_secs_f64()) },
+        Panel { axis: "age of the oldest job [s]", lines: of_runs(|view| view.oldest_wait.as_secs_f64()) },
     ]
 }
 
 /// The rate of arrivals, counted over equal parts of the trace.
 fn arrivals(comparison: &Comparison<'_>) -> Vec<(f64, f64)> {
     let length = comparison.trace.length.as_secs_f64();
-    let bins = (length as usize).clamp(1, MOST_POINTS);
+    let bins = (length as usize).clamp(1, MAX_POINTS);
     let width = length.max(f64::MIN_POSITIVE) / bins as f64;
     let mut counts = vec![0_u64; bins];
     for job in &comparison.trace.jobs {
@@ -140,9 +140,9 @@ fn arrivals(comparison: &Comparison<'_>) -> Vec<(f64, f64)> {
     counts.iter().enumerate().flat_map(edges).collect()
 }
 
-/// Fewer points, of which none of the highest and lowest is left out.
+/// Reduces the number of points. The highest and the lowest points stay.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    if points.len() <= MOST_POINTS {
+    if points.len() <= MAX_POINTS {
         return points.to_vec();
     }
     let by_value = |one: &&(f64, f64), other: &&(f64, f64)| one.1.total_cmp(&other.1);
@@ -153,7 +153,7 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
             if lowest.map(|it| it.0) <= highest.map(|it| it.0) { (lowest, highest) } else { (highest, lowest) };
         [first, second.filter(|_| first != second)]
     };
-    points.chunks(points.len().div_ceil(MOST_POINTS / 2)).flat_map(extremes).flatten().collect()
+    points.chunks(points.len().div_ceil(MAX_POINTS / 2)).flat_map(extremes).flatten().collect()
 }
 
 impl Panel {
@@ -188,13 +188,13 @@ impl Panel {
     }
 }
 
-/// The unit of a time axis that is so many seconds long, and its seconds.
+/// The unit of a time axis with this length in seconds, and the length of the unit.
 fn time_unit(until: f64) -> (&'static str, f64) {
     const UNITS: [(&str, f64); 3] = [("d", 86_400.0), ("h", 3600.0), ("min", 60.0)];
     UNITS.into_iter().find(|(_, seconds)| until >= 3.0 * seconds).unwrap_or(("s", 1.0))
 }
 
-/// A number without the digits that arithmetic left at its end: `0.30000000000000004` is `0.3`.
+/// A number without rounding errors: `0.30000000000000004` becomes `0.3`.
 fn plain(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -211,7 +211,7 @@ mod tests {
     use crate::trace::{Arrival, Trace};
 
     fn view(now: u64, waiting: u64, ready: u32) -> View {
-        View { now: Duration::from_secs(now), waiting, oldest: Duration::from_secs(waiting), ready, ..View::default() }
+        View { now: Duration::from_secs(now), waiting, oldest_wait: Duration::from_secs(waiting), ready, ..View::default() }
     }
 
     fn outcome(series: Vec<View>) -> Outcome {
@@ -232,7 +232,7 @@ mod tests {
         svg(&comparison).unwrap()
     }
 
-    /// The text outside of tags, once every tag that was opened was closed.
+    /// The text outside of tags. Asserts that every opened tag is closed.
     fn text_of(svg: &str) -> String {
         let (mut open, mut text, mut rest) = (Vec::new(), String::new(), svg);
         while let Some((before, tag_and_rest)) = rest.split_once('<') {
@@ -259,14 +259,14 @@ mod tests {
         let text = text_of(&picture(&["backlog", "a <b> & \"c\""], 50));
         let names = ["night &amp; day: 50 jobs", "backlog", "a &lt;b&gt; &amp; "];
         let axes =
-            ["arrivals [jobs/s]", "backlog [jobs]", "workers [ready + loading]", "age of the oldest [s]", "time [min]"];
+            ["arrivals [jobs/s]", "backlog [jobs]", "workers [ready + loading]", "age of the oldest job [s]", "time [min]"];
         for expected in names.into_iter().chain(axes) {
             assert!(text.contains(expected), "{expected} is not in {text}");
         }
     }
 
     #[test]
-    fn the_same_runs_make_the_same_picture_and_every_line_has_its_colour() {
+    fn the_same_runs_give_the_same_picture_and_every_line_has_its_own_colour() {
         let names: Vec<String> = (0..12).map(|index| format!("a policy whose name is long {index}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         assert_eq!(picture(&names, 20), picture(&names, 20));
@@ -278,13 +278,13 @@ mod tests {
     fn a_long_series_has_few_points_and_keeps_its_peaks() {
         let points: Vec<_> = (0..100_000).map(|at| (f64::from(at), if at == 77_777 { 9.0 } else { 1.0 })).collect();
         let thinned = thinned(&points);
-        assert!(thinned.len() <= MOST_POINTS && thinned.contains(&(77_777.0, 9.0)));
+        assert!(thinned.len() <= MAX_POINTS && thinned.contains(&(77_777.0, 9.0)));
         assert!(thinned.is_sorted_by_key(|(at, _)| *at));
         assert!(picture(&["one"], 20_000).len() < 200_000);
     }
 
     #[test]
-    fn nothing_at_all_can_be_drawn_too() {
+    fn empty_comparisons_can_be_drawn_too() {
         assert!(text_of(&picture(&[], 0)).contains("0 jobs"));
         assert!(text_of(&picture(&["idle"], 1)).contains("idle"));
     }

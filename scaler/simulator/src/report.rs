@@ -1,4 +1,4 @@
-//! What is reported of a run, for a program to read.
+//! The machine-readable report of a run.
 
 use std::time::Duration;
 
@@ -6,43 +6,43 @@ use serde::Serialize;
 
 use super::comparison::{Comparison, Run};
 
-/// One line for a program to read: a policy under a trace.
+/// The report of one policy under one trace, for JSON output.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Line<'a> {
-    /// The trace's name.
+pub struct RunReport<'a> {
+    /// The name of the trace.
     pub trace: &'a str,
-    /// The policy's.
+    /// The name of the policy.
     pub policy: &'a str,
     /// The jobs of the trace.
     pub jobs: u64,
-    /// Those that never ended.
+    /// The jobs that never ended.
     pub unfinished: u64,
-    /// The share that ended within the objective, from 0 to 1.
+    /// The share of the jobs that ended within the objective, from 0 to 1.
     pub within_objective: f64,
-    /// Whether that is as much as was promised.
+    /// Whether this share reaches the percentile of the objective.
     pub objective_met: bool,
-    /// `null`, here and below, where so many jobs never ended.
+    /// The median latency. `null`, here and below: too many jobs never ended.
     pub latency_p50_seconds: Option<f64>,
-    /// Of 95 % of the jobs.
+    /// The 95th percentile.
     pub latency_p95_seconds: Option<f64>,
-    /// Of 99 %.
+    /// The 99th percentile.
     pub latency_p99_seconds: Option<f64>,
-    /// The workers' time, the loading included.
+    /// The time of all workers, including loading.
     pub worker_hours: f64,
-    /// The same as a multiple of the oracle's, where there is one.
+    /// The worker hours divided by those of the oracle, if there is one.
     pub times_oracle: Option<f64>,
-    /// How many workers were started.
+    /// The number of started workers.
     pub starts: u32,
-    /// How often the pool was started from nothing.
+    /// How many times the pool was started from zero workers.
     pub cold_starts: u32,
-    /// The most workers at a time.
+    /// The largest number of workers.
     pub peak_workers: u32,
-    /// The most jobs at a time that waited or ran.
+    /// The largest number of waiting and running jobs.
     pub largest_backlog: u64,
 }
 
-impl<'a> Line<'a> {
-    /// What is said of this run of the comparison.
+impl<'a> RunReport<'a> {
+    /// The report of a run of the comparison.
     pub fn new(comparison: &'a Comparison<'_>, run: &'a Run) -> Self {
         let figures = &run.figures;
         let [p50, p95, p99] = figures.latencies.map(|latency| latency.map(|latency| latency.as_secs_f64()));

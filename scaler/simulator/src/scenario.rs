@@ -1,4 +1,4 @@
-//! What is simulated, as a YAML file says it: an objective, a worker, traces and policies.
+//! A scenario from a YAML file: an objective, a worker, traces and policies.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -20,27 +20,28 @@ use super::worker::Worker;
 pub mod scaled_object;
 pub mod source;
 
-/// The longest name of a trace or a policy, in characters.
-const LONGEST_NAME: usize = 60;
+/// The maximum length of the name of a trace or a policy, in characters.
+const MAX_NAME: usize = 60;
 
-/// The longest time that is promised, or that a worker takes.
-const LONGEST_TIME: Period = Period::seconds(24 * 3600);
+/// The maximum of the objective and of the times of a worker.
+const MAX_TIME: Period = Period::seconds(24 * 3600);
 
-/// What is simulated: every policy under every trace.
+/// A scenario: every policy runs under every trace.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// What jobs are promised.
+    /// The latency objective of the jobs.
     pub objective: Objective,
-    /// What a worker is like.
+    /// The times of a worker.
     pub worker: WorkerTimes,
-    /// Whether the policies are compared with somebody who knows the trace beforehand, which takes longer than they do.
+    /// Whether the policies are compared with the oracle, which knows the trace in advance. Its run takes the longest
+    /// time.
     #[serde(default = "yes")]
     pub oracle: bool,
-    /// The loads, by name.
+    /// The traces, by name.
     #[schemars(with = "BTreeMap<String, Source>", extend("minProperties" = 1))]
     pub traces: IndexMap<String, Source>,
-    /// What decides about the workers, by name.
+    /// The policies, by name.
     #[schemars(with = "BTreeMap<String, PolicySettings>", extend("minProperties" = 1))]
     pub policies: IndexMap<String, PolicySettings>,
 }
@@ -49,40 +50,41 @@ fn yes() -> bool {
     true
 }
 
-/// What jobs are promised: `percentile` percent of them end within `latency` of their arrival.
+/// The latency objective: `percentile` percent of the jobs end within `latency` of their arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Objective {
-    /// From arrival to end. A job that finds no worker ready has the cold start on top of it.
+    /// The maximum time from arrival to end. It is longer by the cold start for a job that arrives while no worker is
+    /// ready.
     pub latency: Period,
-    /// For how many of a hundred jobs.
-    #[serde(default = "Objective::usual_percentile")]
+    /// The share of jobs that must meet it, in percent.
+    #[serde(default = "Objective::default_percentile")]
     #[schemars(range(min = 0.0, max = 100.0))]
     pub percentile: f64,
 }
 
 impl Objective {
-    fn usual_percentile() -> f64 {
+    fn default_percentile() -> f64 {
         95.0
     }
 }
 
-/// What a worker is like, as measured.
+/// The times of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerTimes {
-    /// From its start until it takes jobs.
+    /// The time from its start until it takes jobs.
     pub cold_start: Period,
-    /// What a batch takes, however small it is.
+    /// The time of a batch that does not depend on its size.
     pub batch_base: Period,
-    /// What each item of it takes besides.
+    /// The additional time of each item of a batch.
     pub batch_item: Period,
-    /// The most items of a batch.
+    /// The maximum number of items of a batch.
     pub batch_limit: NonZeroU32,
 }
 
 impl WorkerTimes {
-    /// The same, for [`super::pool::run`].
+    /// The same times, for [`super::pool::run`].
     pub fn worker(&self) -> Worker {
         Worker {
             cold_start: self.cold_start.get(),
@@ -93,25 +95,25 @@ impl WorkerTimes {
     }
 }
 
-/// What decides about the workers: the scaler as a ScaledObject's trigger asks for it, and KEDA and the HPA as that
-/// object sets them.
+/// A policy: the metadata of a ScaledObject's trigger, and the settings of KEDA and the HPA in that object.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicySettings {
-    /// The trigger's metadata. The pool is the simulated one, so `pool` may be left out.
+    /// The metadata of the trigger. The key `pool` may be missing.
     pub metadata: BTreeMap<String, String>,
-    /// KEDA and the HPA; their own defaults where it says nothing.
+    /// The settings of KEDA and the HPA. Missing keys have their defaults.
     #[serde(default)]
     pub scaled_object: ScaledObject,
 }
 
 impl Scenario {
-    /// Reads a scenario, or says everything that is wrong with it.
+    /// Reads a scenario. An error holds all its faults.
     pub fn read(file: &Path) -> Result<Self, Faults> {
         config::load(&Sources { file: Some(file.to_owned()), ..Sources::default() })
     }
 
-    /// Makes or reads every trace, in the order of the scenario. Files are found from `folder`, the scenario's.
+    /// Generates or reads every trace, in the order of the scenario. Paths of files are relative to `folder`, that of
+    /// the scenario.
     pub fn load_traces(&self, folder: &Path) -> Result<Vec<(String, Trace)>, Faults> {
         let mut faults = Faults::default();
         let mut traces = Vec::with_capacity(self.traces.len());
@@ -127,8 +129,8 @@ impl Scenario {
 
 impl Config for Scenario {
     fn check(&self, faults: &mut Faults) {
-        if self.objective.latency.is_zero() || self.objective.latency > LONGEST_TIME {
-            let rule = format!("is not more than 0s and at most {LONGEST_TIME}");
+        if self.objective.latency.is_zero() || self.objective.latency > MAX_TIME {
+            let rule = format!("is not more than 0s and at most {MAX_TIME}");
             faults.refuse("objective.latency", self.objective.latency, rule);
         }
         for (name, period) in [
@@ -136,8 +138,8 @@ impl Config for Scenario {
             ("batch_base", self.worker.batch_base),
             ("batch_item", self.worker.batch_item),
         ] {
-            if period > LONGEST_TIME {
-                faults.refuse(format_args!("worker.{name}"), period, format_args!("is not at most {LONGEST_TIME}"));
+            if period > MAX_TIME {
+                faults.refuse(format_args!("worker.{name}"), period, format_args!("is not at most {MAX_TIME}"));
             }
         }
         if self.objective.percentile <= 0.0 {
@@ -147,15 +149,15 @@ impl Config for Scenario {
             faults.refuse(
                 "worker.batch_item",
                 self.worker.batch_item,
-                "with batch_base 0s makes batches that take no time",
+                "with batch_base 0s makes batches without duration",
             );
         }
         for (name, source) in &self.traces {
             let key = format!("traces.{name}");
-            // It becomes the name of a file.
+            // The name becomes part of the name of a file.
             let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            if name.is_empty() || name.starts_with('.') || name.len() > LONGEST_NAME || !name.chars().all(is_allowed) {
-                let rule = format!("is not 1 to {LONGEST_NAME} letters, digits, -, _ and ., the first not a .");
+            if name.is_empty() || name.starts_with('.') || name.len() > MAX_NAME || !name.chars().all(is_allowed) {
+                let rule = format!("is not 1 to {MAX_NAME} letters, digits, -, _ and ., the first not a .");
                 faults.refuse(&key, format_args!("the name {name:?}"), rule);
             }
             source.check(&key, faults);
@@ -163,8 +165,8 @@ impl Config for Scenario {
         for (name, policy) in &self.policies {
             let key = format!("policies.{name}");
             let length = name.chars().count();
-            if length == 0 || length > LONGEST_NAME || name.chars().any(char::is_control) || name == ORACLE {
-                let rule = format!("is not 1 to {LONGEST_NAME} printable characters other than {ORACLE:?}");
+            if length == 0 || length > MAX_NAME || name.chars().any(char::is_control) || name == ORACLE {
+                let rule = format!("is not 1 to {MAX_NAME} printable characters other than {ORACLE:?}");
                 faults.refuse(&key, format_args!("the name {name:?}"), rule);
             }
             policy.scaled_object.check(&format!("{key}.scaled_object"), faults);

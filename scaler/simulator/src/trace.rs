@@ -1,4 +1,4 @@
-//! Arrivals over time: made from a seed, or read from a file.
+//! Arrivals over time, generated from a seed or read from a file.
 
 use std::time::Duration;
 
@@ -6,82 +6,83 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Exp, Pareto};
 
-/// The longest trace: a year.
-pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The maximum length of a trace: a year.
+pub const MAX_LENGTH: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// More jobs than that do not fit into the memory of a small machine.
-pub const MOST_JOBS: usize = 20_000_000;
+/// The maximum number of jobs in a trace. More do not fit into the memory of a small machine.
+pub const MAX_JOBS: usize = 20_000_000;
 
-/// Arrivals, the earliest first.
+/// Arrivals, the earliest one first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
     /// The jobs.
     pub jobs: Vec<Arrival>,
-    /// Until when it is watched; nothing arrives later.
+    /// The length of the trace. No job arrives later.
     pub length: Duration,
 }
 
 /// One job.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Arrival {
-    /// When it is submitted.
+    /// The time of the submission.
     pub at: Duration,
-    /// How much work it is, in items of a batch.
+    /// The amount of work, in items of a batch.
     pub work: f64,
 }
 
-/// How jobs arrive. Rates are in jobs per second.
+/// A pattern of arrivals. Rates are in jobs per second.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Pattern {
-    /// Independently, at a constant rate.
+    /// Independent arrivals at a constant rate.
     Poisson {
         /// The rate.
         rate: f64,
     },
-    /// Independently, at a rate that goes up and down like a day: `mean × (1 + swing × sin)`, from its lowest.
+    /// Independent arrivals at a rate that varies like a day: `mean × (1 + swing × sin)`, starting at the lowest rate.
     Diurnal {
         /// The mean rate.
         mean: f64,
-        /// How far the rate swings, as a share of the mean, up to 1.
+        /// The amplitude, as a share of the mean, at most 1.
         swing: f64,
-        /// How long a day is.
+        /// The length of a day.
         period: Duration,
     },
-    /// Not at all, and from one second to the next at a high rate.
+    /// No arrivals, except for an interval with a high rate.
     Burst {
         /// The high rate.
         rate: f64,
-        /// When it begins.
+        /// The beginning of the interval.
         from: Duration,
-        /// When it ends.
+        /// The end of the interval.
         until: Duration,
     },
-    /// In turns of a constant rate and of nothing, each as long as chance has it.
+    /// Phases with a constant rate and phases without arrivals, with random lengths.
     OnOff {
-        /// The rate of a turn.
+        /// The rate in a phase with arrivals.
         rate: f64,
-        /// How long a turn is on average.
+        /// The mean length of a phase with arrivals.
         on: Duration,
-        /// How long nothing comes on average.
+        /// The mean length of a phase without arrivals.
         off: Duration,
     },
-    /// In groups that arrive independently, whose sizes have a heavy tail (Pareto): few of them are most of the work.
+    /// Groups of jobs that arrive independently. Their sizes have a heavy tail (Pareto): a few groups are most of the
+    /// work.
     HeavyTailed {
         /// Groups per second.
         groups: f64,
-        /// The smallest group.
+        /// The size of the smallest group.
         smallest: f64,
-        /// The tail's exponent, above 1; near 1 the largest groups are most of the work.
+        /// The exponent of the tail, above 1. Near 1 the largest groups are most of the work.
         shape: f64,
-        /// The largest group.
+        /// The size of the largest group.
         largest: f64,
-        /// Within a group.
+        /// The rate within a group.
         rate: f64,
     },
 }
 
 impl Pattern {
-    /// A trace of this pattern, the same for the same seed.
+    /// Generates a trace. The same seed gives the same trace.
     pub fn trace(&self, length: Duration, seed: u64) -> Trace {
         let mut random = StdRng::seed_from_u64(seed);
         let end = length.as_secs_f64();
@@ -103,8 +104,8 @@ impl Pattern {
             Self::OnOff { rate, on, off } => {
                 let mut at = 0.0;
                 while at < end {
-                    at += waited(&mut random, 1.0 / off.as_secs_f64());
-                    let until = at + waited(&mut random, 1.0 / on.as_secs_f64());
+                    at += time_to_next(&mut random, 1.0 / off.as_secs_f64());
+                    let until = at + time_to_next(&mut random, 1.0 / on.as_secs_f64());
                     independent(&mut random, rate, at, until.min(end), &mut times);
                     at = until;
                 }
@@ -113,12 +114,12 @@ impl Pattern {
                 let mut starts = Vec::new();
                 independent(&mut random, groups, 0.0, end, &mut starts);
                 for start in starts {
-                    // The parameters are in range where the pattern is; else every group is one job.
+                    // A scenario accepts only valid parameters. With others every group is one job.
                     let size = Pareto::new(smallest, shape).map_or(1.0, |sizes| sizes.sample(&mut random));
                     let mut at = start;
                     for _ in 0..size.min(largest) as u64 {
                         times.push(at);
-                        at += waited(&mut random, rate);
+                        at += time_to_next(&mut random, rate);
                     }
                 }
                 times.retain(|at| *at < end);
@@ -132,16 +133,16 @@ impl Pattern {
 
 /// Adds independent arrivals at a constant rate.
 fn independent(random: &mut StdRng, rate: f64, from: f64, until: f64, times: &mut Vec<f64>) {
-    let mut at = from + waited(random, rate);
+    let mut at = from + time_to_next(random, rate);
     while at < until {
         times.push(at);
-        at += waited(random, rate);
+        at += time_to_next(random, rate);
     }
 }
 
-/// The time to the next of independent events.
-fn waited(random: &mut StdRng, rate: f64) -> f64 {
-    Exp::new(rate).map_or(f64::INFINITY, |waits| waits.sample(random))
+/// The random time to the next of independent events.
+fn time_to_next(random: &mut StdRng, rate: f64) -> f64 {
+    Exp::new(rate).map_or(f64::INFINITY, |times| times.sample(random))
 }
 
 #[cfg(test)]
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_makes_the_same_trace_and_another_another() {
+    fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
         for pattern in patterns() {
             let (one, same, other) = (pattern.trace(HOUR, 1), pattern.trace(HOUR, 1), pattern.trace(HOUR, 2));
             assert_eq!(one, same);
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rates_are_those_of_the_pattern() {
+    fn the_rates_match_the_pattern() {
         let per_second = |pattern: &Pattern, from: Duration, until: Duration| {
             let jobs = pattern.trace(HOUR, 7).jobs;
             let count = jobs.iter().filter(|job| (from..until).contains(&job.at)).count();
@@ -181,7 +182,7 @@ mod tests {
         let [poisson, diurnal, burst, ..] = patterns();
         assert!((per_second(&poisson, Duration::ZERO, HOUR) - 5.0).abs() < 0.2);
         assert!((per_second(&diurnal, Duration::ZERO, HOUR) - 5.0).abs() < 0.2);
-        // At the lowest a tenth of the mean, half a day later nearly twice.
+        // A tenth of the mean at the lowest rate, nearly twice the mean half a day later.
         assert!(per_second(&diurnal, Duration::ZERO, HOUR / 20) < 1.0);
         assert!(per_second(&diurnal, HOUR * 9 / 20, HOUR * 11 / 20) > 8.5);
         assert_eq!(per_second(&burst, Duration::ZERO, HOUR / 4), 0.0);

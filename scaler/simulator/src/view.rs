@@ -1,51 +1,51 @@
-//! What a policy sees of a pool at one moment.
+//! The state of a simulated pool at one moment.
 
 use std::time::Duration;
 
-use policy::reading::{Fleet, Measured, Reading};
+use policy::reading::{Fleet, Measurements, Reading};
 
-/// What a policy sees of a pool: what the scaler's sampler reads.
+/// The state of a simulated pool at one moment: the numbers that the scaler's sampler would read.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct View {
-    /// When.
+    /// The time.
     pub now: Duration,
-    /// Jobs that nobody holds.
+    /// Jobs that wait.
     pub waiting: u64,
-    /// Jobs in workers' hands.
+    /// Jobs that workers hold.
     pub leased: u64,
-    /// How long the oldest of those that wait has waited.
-    pub oldest: Duration,
-    /// Jobs that have ever arrived.
+    /// The waiting time of the oldest waiting job.
+    pub oldest_wait: Duration,
+    /// Jobs that have arrived so far.
     pub arrived: u64,
-    /// Jobs that have ended.
+    /// Jobs that have ended so far.
     pub ended: u64,
     /// Workers that take jobs.
     pub ready: u32,
-    /// Workers that load.
+    /// Workers that are loading.
     pub loading: u32,
-    /// Workers that end with the batch they run.
+    /// Workers that stop after their present batch.
     pub draining: u32,
-    /// For how long those that load have done so, in all.
+    /// The loading times of all loading workers so far, added up.
     pub loading_for: Duration,
-    /// What the workers have measured so far.
-    pub measured: Measured,
+    /// The measurements of the workers.
+    pub measurements: Measurements,
 }
 
 impl View {
-    /// The same as the scaler's sampler says it.
+    /// The same numbers as a reading of the scaler.
     pub fn reading(&self) -> Reading {
         Reading {
             taken_at: self.now,
             waiting: [0, self.waiting, 0],
             leased: self.leased,
             ended: self.ended,
-            oldest: (self.waiting > 0).then_some(self.oldest),
+            oldest_wait: (self.waiting > 0).then_some(self.oldest_wait),
             fleet: Fleet {
                 ready: self.ready.into(),
                 loading: self.loading.into(),
                 draining: self.draining.into(),
                 loading_for: self.loading_for,
-                measured: self.measured,
+                measurements: self.measurements,
             },
             ..Reading::default()
         }

@@ -1,34 +1,34 @@
-//! What a simulated worker is like.
+//! The times of a simulated worker.
 
 use std::time::Duration;
 
-use policy::reading::Batch;
+use policy::reading::BatchTime;
 
-/// What a worker is like.
+/// The times of a worker.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Worker {
-    /// From its start until it takes jobs.
+    /// The time from its start until it takes jobs.
     pub cold_start: Duration,
-    /// What a batch takes, however small it is.
+    /// The time of a batch that does not depend on its size.
     pub batch_base: Duration,
-    /// What each item of it takes besides.
+    /// The additional time of each item of a batch.
     pub batch_item: Duration,
-    /// The most items of a batch.
+    /// The maximum number of items of a batch.
     pub batch_limit: u32,
 }
 
 impl Worker {
-    /// How long its batches take.
-    pub fn curve(&self) -> Batch {
-        Batch {
+    /// The batch time model.
+    pub fn batch_time(&self) -> BatchTime {
+        BatchTime {
             base_seconds: self.batch_base.as_secs_f64(),
             item_seconds: self.batch_item.as_secs_f64(),
             limit_items: f64::from(self.batch_limit.max(1)),
         }
     }
 
-    /// How long a batch of so many items takes.
-    pub fn batch(&self, items: f64) -> Duration {
+    /// The time of a batch of `items` items.
+    pub fn time_of_batch(&self, items: f64) -> Duration {
         self.batch_base + self.batch_item.mul_f64(items)
     }
 }

@@ -20,7 +20,7 @@ fn outcome(latencies: impl Iterator<Item = u64>, worker_seconds: u64) -> Outcome
 }
 
 #[test]
-fn percentiles_are_the_latencies_of_jobs_that_there_were() {
+fn percentiles_are_latencies_of_real_jobs() {
     // 100 s, 99 s, ... 1 s.
     let figures = Figures::new(&trace(100), objective(5.0), &outcome((1..=100).rev(), 1));
     assert_eq!(figures.latencies, [50, 95, 99].map(|seconds| Some(Duration::from_secs(seconds))));
@@ -31,14 +31,14 @@ fn percentiles_are_the_latencies_of_jobs_that_there_were() {
 }
 
 #[test]
-fn jobs_that_never_ended_are_outside_of_every_promise() {
+fn jobs_that_never_ended_miss_every_objective() {
     let figures = Figures::new(&trace(100), objective(95.0), &outcome((0..90).map(|_| 1), 1));
     assert_eq!((figures.jobs, figures.unfinished, figures.attainment, figures.is_met), (100, 10, 0.9, false));
     assert_eq!(figures.latencies, [Some(Duration::from_secs(1)), None, None]);
 }
 
 #[test]
-fn without_a_job_every_promise_is_kept() {
+fn without_jobs_every_objective_is_met() {
     let figures = Figures::new(&trace(0), objective(95.0), &outcome(std::iter::empty(), 0));
     assert_eq!((figures.attainment, figures.is_met, figures.latencies), (1.0, true, [Some(Duration::ZERO); 3]));
 }

@@ -1,4 +1,4 @@
-//! Rows with named columns, and what is wrong with them.
+//! Rows with named columns, and their faults.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,11 +10,11 @@ use jiff::tz::Offset;
 
 use super::ReadError;
 
-/// Times and durations are at most that: ten billion seconds, 317 years.
-const MOST_SECONDS: f64 = 1e10;
+/// The maximum of times and durations: ten billion seconds, 317 years.
+const MAX_SECONDS: f64 = 1e10;
 
-/// How much of a value is shown, in characters.
-const SHOWN: usize = 40;
+/// The maximum length of a value in an error message, in characters.
+const MAX_SHOWN: usize = 40;
 
 /// A file with a header.
 pub(super) struct Table {
@@ -23,11 +23,11 @@ pub(super) struct Table {
     header: StringRecord,
 }
 
-/// One of its columns.
+/// A column of a table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column(usize);
 
-/// One of its rows.
+/// A row of a table.
 pub(super) struct Row<'a> {
     file: &'a str,
     header: &'a StringRecord,
@@ -53,16 +53,16 @@ impl Table {
         self.header.iter().position(|column| column == name).map(Column)
     }
 
-    /// The column of this name.
+    /// The column of this name. An error if it is missing.
     pub(super) fn column(&self, name: &str) -> Result<Column, ReadError> {
         self.find(name).ok_or_else(|| {
-            let header: String = self.header.iter().collect::<Vec<_>>().join(",").chars().take(2 * SHOWN).collect();
-            let message = format!("has no column {name}; it begins {header:?}");
+            let header: String = self.header.iter().collect::<Vec<_>>().join(",").chars().take(2 * MAX_SHOWN).collect();
+            let message = format!("has no column {name}; the header begins with {header:?}");
             ReadError::Row { file: self.file.clone(), line: 1, message }
         })
     }
 
-    /// The columns whose names are the numbers from 1.
+    /// The columns with the names `1`, `2` and so on.
     pub(super) fn numbered(&self) -> Vec<Column> {
         (1..).map_while(|number: u32| self.find(&number.to_string())).collect()
     }
@@ -76,33 +76,33 @@ impl Table {
         Ok(())
     }
 
-    /// That no row has this pool.
+    /// The error that no row has this pool.
     pub(super) fn no_such_pool(&self, pool: &str) -> ReadError {
         ReadError::NoSuchPool { file: self.file.clone(), pool: pool.to_owned() }
     }
 
-    /// That the file as a whole is not what is asked for.
+    /// An error of the file as a whole.
     pub(super) fn unfit(&self, message: impl Into<String>) -> ReadError {
         ReadError::File { file: self.file.clone(), message: message.into() }
     }
 }
 
 impl Row<'_> {
-    /// What stands in a column.
+    /// The text in a column.
     pub(super) fn text(&self, column: Column) -> &str {
         self.record.get(column.0).unwrap_or_default()
     }
 
     /// A number of at least 0.
     pub(super) fn number(&self, column: Column) -> Result<f64, ReadError> {
-        self.parsed(column).ok_or_else(|| self.refused(column, "is not a number of at least 0"))
+        self.parsed(column).ok_or_else(|| self.invalid(column, "is not a number of at least 0"))
     }
 
     /// A number of seconds of at least 0, in nanoseconds.
     pub(super) fn seconds(&self, column: Column) -> Result<i128, ReadError> {
-        let seconds = self.parsed(column).filter(|seconds| *seconds <= MOST_SECONDS);
+        let seconds = self.parsed(column).filter(|seconds| *seconds <= MAX_SECONDS);
         let seconds =
-            seconds.ok_or_else(|| self.refused(column, "is not a number of seconds from 0 to 10000000000"))?;
+            seconds.ok_or_else(|| self.invalid(column, "is not a number of seconds from 0 to 10000000000"))?;
         Ok((seconds * 1e9).round() as i128)
     }
 
@@ -112,22 +112,22 @@ impl Row<'_> {
         let with_offset = text.parse::<Timestamp>().ok();
         let timestamp = with_offset.or_else(|| Offset::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok());
         let timestamp =
-            timestamp.ok_or_else(|| self.refused(column, "is not a time such as 2024-05-10T08:00:00.25Z"))?;
+            timestamp.ok_or_else(|| self.invalid(column, "is not a time such as 2024-05-10T08:00:00.25Z"))?;
         Ok(timestamp.as_nanosecond())
     }
 
-    /// That a value is not what its column should hold.
-    pub(super) fn refused(&self, column: Column, rule: &str) -> ReadError {
+    /// The error that a value is invalid for its column.
+    pub(super) fn invalid(&self, column: Column, rule: &str) -> ReadError {
         ReadError::Value {
             file: self.file.to_owned(),
             line: self.line(),
             column: self.header.get(column.0).unwrap_or_default().to_owned(),
-            value: self.text(column).chars().take(SHOWN).collect(),
+            value: self.text(column).chars().take(MAX_SHOWN).collect(),
             rule: rule.to_owned(),
         }
     }
 
-    /// That something is wrong with the row as a whole.
+    /// An error of the row as a whole.
     pub(super) fn fault(&self, message: String) -> ReadError {
         ReadError::Row { file: self.file.to_owned(), line: self.line(), message }
     }
@@ -146,7 +146,7 @@ fn fault(file: &str, error: csv::Error) -> ReadError {
     let message = match error.into_kind() {
         csv::ErrorKind::Io(source) => return ReadError::Unreadable { file: file.to_owned(), source },
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            format!("has {len} fields, and the header {expected_len}")
+            format!("has {len} fields, but the header has {expected_len}")
         }
         csv::ErrorKind::Utf8 { .. } => "is not UTF-8".to_owned(),
         _ => "is not a row of comma-separated values".to_owned(),

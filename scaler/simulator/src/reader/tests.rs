@@ -18,20 +18,20 @@ fn trace(text: &str, format: Format, selection: &Selection<'_>) -> Trace {
     read(&path, format, selection).unwrap()
 }
 
-/// What is wrong, without the folder's name.
+/// The fault, without the name of the folder.
 fn fault(text: &str, format: Format, selection: &Selection<'_>) -> String {
     let (folder, path) = file(text);
     let error = read(&path, format, selection).unwrap_err().to_string();
     error.replace(&format!("{}/", folder.path().display()), "")
 }
 
-/// Milliseconds and items.
+/// Times in milliseconds, and items.
 fn jobs(trace: &Trace) -> Vec<(u128, f64)> {
     trace.jobs.iter().map(|job| (job.at.as_millis(), job.work)).collect()
 }
 
 #[test]
-fn the_pools_of_a_file_are_those_of_its_rows_in_their_order() {
+fn the_pools_of_a_file_are_in_the_order_of_their_first_rows() {
     let (_folder, path) = file("time,pool\n3,b\n1,a\n2,b\n4,\n");
     assert_eq!(pools(&path).unwrap(), ["b", "a", ""]);
     let (_folder, path) = file("time,work\n3,1\n");
@@ -41,7 +41,7 @@ fn the_pools_of_a_file_are_those_of_its_rows_in_their_order() {
 }
 
 #[test]
-fn our_own_rows_are_sorted_and_keep_the_silence_before_the_first() {
+fn our_own_rows_are_sorted_and_the_time_before_the_first_is_part_of_the_trace() {
     let text = "time,pool,work\n7.5,b,\n2,a,3\n4,a,1.5\n";
     let all = trace(text, Format::Own, &EVERYTHING);
     assert_eq!(jobs(&all), [(2000, 3.0), (4000, 1.5), (7500, 1.0)]);
@@ -54,7 +54,7 @@ fn our_own_rows_are_sorted_and_keep_the_silence_before_the_first() {
 }
 
 #[test]
-fn our_own_times_may_be_dates_which_count_from_the_earliest_of_all_pools() {
+fn our_own_times_may_be_dates_relative_to_the_earliest_of_all_pools() {
     let text = "\u{feff}pool,time\r\nb,2026-03-01T10:00:01.25+02:00\r\na,2026-03-01T08:00:00Z\r\n";
     let of_b = trace(text, Format::Own, &Selection { pool: Some("b"), ..EVERYTHING });
     assert_eq!(jobs(&of_b), [(1250, 1.0)]);
@@ -78,7 +78,7 @@ fn azure_functions_of_2019_are_spread_over_their_minutes_by_the_seed() {
 }
 
 #[test]
-fn azure_functions_of_2021_begin_as_long_before_their_end_as_they_took() {
+fn azure_functions_of_2021_begin_at_their_end_minus_their_duration() {
     let text = "app,func,end_timestamp,duration\nx,f,12.0,2.0\nx,g,11.5,0.5\ny,f,9.25,0.25\n";
     let all = trace(text, Format::AzureFunctions, &EVERYTHING);
     assert_eq!(jobs(&all), [(0, 1.0), (1000, 1.0), (2000, 1.0)]);
@@ -87,7 +87,7 @@ fn azure_functions_of_2021_begin_as_long_before_their_end_as_they_took() {
 }
 
 #[test]
-fn azure_llm_times_are_read_as_both_years_write_them() {
+fn azure_llm_times_are_read_in_the_formats_of_both_years() {
     let text = "TIMESTAMP,ContextTokens,GeneratedTokens\n\
                 2023-11-16 18:15:46.6805900,300,20\n2023-11-16 18:15:48.1805900,90,10\n";
     assert_eq!(jobs(&trace(text, Format::AzureLlm, &EVERYTHING)), [(0, 1.0), (1500, 1.0)]);
@@ -110,7 +110,7 @@ fn burst_gpt_is_read_with_and_without_the_columns_of_its_second_release() {
 }
 
 #[test]
-fn a_value_that_is_wrong_is_named_with_file_line_and_column() {
+fn an_invalid_value_is_reported_with_file_line_and_column() {
     for (text, format, expected) in [
         (
             "time\n1\n-2\n",
@@ -133,23 +133,23 @@ fn a_value_that_is_wrong_is_named_with_file_line_and_column() {
             Format::AzureLlm,
             "trace.csv line 2, column TIMESTAMP: \"yesterday\" is not a time such as 2024-05-10T08:00:00.25Z",
         ),
-        ("time,pool\n1,a\n2\n", Format::Own, "trace.csv line 3: has 1 fields, and the header 2"),
+        ("time,pool\n1,a\n2\n", Format::Own, "trace.csv line 3: has 1 fields, but the header has 2"),
         (
             "Timestamp,Model\n1,a\n",
             Format::BurstGpt,
-            "trace.csv line 1: has no column Request tokens; it begins \"Timestamp,Model\"",
+            "trace.csv line 1: has no column Request tokens; the header begins with \"Timestamp,Model\"",
         ),
-        ("", Format::AzureFunctions, "trace.csv line 1: has no column HashApp; it begins \"\""),
+        ("", Format::AzureFunctions, "trace.csv line 1: has no column HashApp; the header begins with \"\""),
     ] {
         assert_eq!(fault(text, format, &EVERYTHING), expected);
     }
 }
 
 #[test]
-fn what_a_file_cannot_tell_is_an_error_and_no_empty_trace() {
+fn missing_information_in_a_file_is_an_error_not_an_empty_trace() {
     let of_pool = Selection { pool: Some("c"), ..EVERYTHING };
     assert_eq!(fault("time,pool\n1,a\n", Format::Own, &of_pool), "trace.csv: no row has the pool \"c\"");
-    assert_eq!(fault("time\n1\n", Format::Own, &of_pool), "trace.csv line 1: has no column pool; it begins \"time\"");
+    assert_eq!(fault("time\n1\n", Format::Own, &of_pool), "trace.csv line 1: has no column pool; the header begins with \"time\"");
     let text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00+00:00,3,2\n";
     let expected = "trace.csv: names no models, so pool has no meaning";
     assert_eq!(fault(text, Format::AzureLlm, &of_pool), expected);

@@ -1,7 +1,7 @@
-//! What a ScaledObject and its HPA are told, under the names that they have in Kubernetes.
+//! The settings of a ScaledObject and its HPA, under their names in Kubernetes.
 //!
 //! Sources: KEDA 2.20, `ScaledObjectSpec`; Kubernetes 1.35, `HorizontalPodAutoscalerBehavior` in `autoscaling/v2`,
-//! whose defaults and bounds hold here too.
+//! with the same defaults and limits.
 
 use std::time::Duration;
 
@@ -10,101 +10,104 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use service::{Faults, Period};
 
-/// KEDA's part of a ScaledObject, and the HPA's. Numbers without a unit are seconds or replicas, as in Kubernetes.
+/// The settings of KEDA and the HPA in a ScaledObject. Numbers without a unit are seconds or replicas, as in
+/// Kubernetes.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct ScaledObject {
-    /// The fewest replicas.
+    /// The minimum number of replicas.
     pub min_replica_count: u32,
-    /// The most replicas.
+    /// The maximum number of replicas.
     #[schemars(range(min = 1))]
     pub max_replica_count: u32,
-    /// The replicas of a workload that is not active, where `minReplicaCount` is more: 0, or none of its own.
+    /// The replicas of an inactive workload, below `minReplicaCount`. Only 0 is allowed.
     #[schemars(range(max = 0))]
     pub idle_replica_count: Option<u32>,
-    /// How often KEDA asks whether there is a reason to run.
+    /// The interval at which KEDA calls the scaler.
     #[schemars(range(min = 1))]
     pub polling_interval: u32,
-    /// How long after it was last active a workload goes to 0.
+    /// The time from the last activity of a workload until KEDA scales it to 0.
     pub cooldown_period: u32,
-    /// How long after its creation a workload that was never active goes to 0.
+    /// The same from its creation, for a workload that was never active.
     pub initial_cooldown_period: u32,
-    /// What is believed of a scaler that fails. A simulated one does not.
+    /// The substitute for the answers of a failing scaler. A simulated scaler never fails.
     pub fallback: Option<Fallback>,
-    /// How the HPA may change the number (`advanced.horizontalPodAutoscalerConfig.behavior` in a ScaledObject).
+    /// How the HPA may change the number of replicas (`advanced.horizontalPodAutoscalerConfig.behavior` in a
+    /// ScaledObject).
     pub behavior: Behavior,
-    /// How often the HPA reckons (the controller manager's flag `--horizontal-pod-autoscaler-sync-period`).
+    /// The interval at which the HPA computes the number (the controller manager's flag
+    /// `--horizontal-pod-autoscaler-sync-period`).
     pub horizontal_pod_autoscaler_sync_period: Period,
 }
 
-/// What is believed of a scaler that fails.
+/// The substitute for the answers of a failing scaler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Fallback {
-    /// After more failed turns in a row than that.
+    /// The fallback applies after more than this number of failed turns in a row.
     pub failure_threshold: u32,
-    /// As many replicas are reported as needed.
+    /// The number of replicas that KEDA then reports as needed.
     pub replicas: u32,
 }
 
-/// How the HPA may change the number.
+/// How the HPA may change the number of replicas.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Behavior {
-    /// Upwards: 4 pods or 100 % in 15 s, whichever is more, unless given.
+    /// The rules for a rise. Default: 4 pods or 100 % in 15 s, whichever is more.
     pub scale_up: ScalingRules,
-    /// Downwards: 100 % in 15 s, after a window of 300 s, unless given.
+    /// The rules for a fall. Default: 100 % in 15 s, after a window of 300 s.
     pub scale_down: ScalingRules,
 }
 
-/// How the HPA may change the number in one direction.
+/// How the HPA may change the number of replicas in one direction.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct ScalingRules {
-    /// Of what was wanted in this time, what changes least is followed.
+    /// Of the recommendations in this window, the one with the smallest change is used.
     #[schemars(range(max = 3600))]
     pub stabilization_window_seconds: Option<u32>,
-    /// Which of the policies counts; `Max` unless given.
+    /// Which of the policies applies. Default: `Max`.
     pub select_policy: Option<SelectPolicy>,
-    /// How much may change.
+    /// The allowed changes.
     #[schemars(length(min = 1))]
     pub policies: Option<Vec<ScalingPolicy>>,
-    /// A ratio this near to 1 changes nothing; 0.1 unless given.
+    /// The HPA ignores a ratio this close to 1. Default: 0.1.
     #[schemars(range(min = 0.0))]
     pub tolerance: Option<f64>,
 }
 
-/// Which of several policies counts.
+/// Which of several policies applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum SelectPolicy {
-    /// The one that allows the largest change.
+    /// The policy that allows the largest change.
     Max,
-    /// The one that allows the smallest.
+    /// The policy that allows the smallest change.
     Min,
-    /// None: the number does not change in this direction.
+    /// No policy: the number does not change in this direction.
     Disabled,
 }
 
-/// How much may change within a period.
+/// The change that is allowed within a period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ScalingPolicy {
-    /// What `value` counts.
+    /// The unit of `value`.
     pub r#type: PolicyType,
-    /// How much.
+    /// The size of the change.
     #[schemars(range(min = 1))]
     pub value: u32,
-    /// Within how long.
+    /// The period, in seconds.
     #[schemars(range(min = 1, max = 1800))]
     pub period_seconds: u32,
 }
 
-/// What a policy's value counts.
+/// The unit of a policy's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum PolicyType {
     /// Replicas.
     Pods,
-    /// Percent of what there was when the period began.
+    /// Percent of the replicas at the beginning of the period.
     Percent,
 }
 
@@ -125,7 +128,7 @@ impl Default for ScaledObject {
 }
 
 impl ScaledObject {
-    /// Adds what is wrong with this, which stands under `key`.
+    /// Adds the faults of these settings, which are the value of `key`.
     pub(super) fn check(&self, key: &str, faults: &mut Faults) {
         let (min, max) = (self.min_replica_count, self.max_replica_count);
         if min > max {
@@ -151,7 +154,7 @@ impl ScaledObject {
         }
     }
 
-    /// The same, for [`replicas::Replicas`].
+    /// The same settings, for [`replicas::Replicas`].
     pub fn rules(&self) -> Rules {
         let policy = |step: Step| replicas::Policy { step, period: Duration::from_secs(15) };
         Rules {
@@ -173,7 +176,8 @@ impl ScaledObject {
 }
 
 impl ScalingRules {
-    /// The same, for [`replicas::Replicas`], with Kubernetes' defaults of this direction where nothing is given.
+    /// The same rules, for [`replicas::Replicas`]. Missing keys have the given defaults of Kubernetes for this
+    /// direction.
     fn behavior(&self, window_seconds: u32, policies: Vec<replicas::Policy>) -> replicas::Behavior {
         let given = |policy: &ScalingPolicy| replicas::Policy {
             step: match policy.r#type {

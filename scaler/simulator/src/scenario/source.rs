@@ -1,4 +1,4 @@
-//! Where a trace comes from: a pattern and a seed, or a file.
+//! The source of a trace: a pattern and a seed, or a file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,28 +8,28 @@ use serde::Deserialize;
 use service::{Faults, Period};
 
 use crate::reader::{Format, ReadError, Selection, read};
-use crate::trace::{LONGEST, MOST_JOBS, Pattern, Trace};
+use crate::trace::{MAX_LENGTH, MAX_JOBS, Pattern, Trace};
 
-/// The keys that name one.
+/// The keys of sources.
 const SOURCES: [&str; 9] =
     ["poisson", "diurnal", "burst", "on_off", "heavy_tailed", "csv", "azure_functions", "azure_llm", "burst_gpt"];
 
-/// Where a trace comes from: one of the patterns `poisson` to `heavy_tailed`, whose rates are jobs per second, or one
-/// of the files `csv` to `burst_gpt`.
+/// The source of a trace: one of the patterns `poisson` to `heavy_tailed`, or one of the files `csv` to `burst_gpt`.
+/// Rates are in jobs per second.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// Jobs arrive independently, at a constant rate.
+    /// Independent arrivals at a constant rate.
     pub poisson: Option<Poisson>,
-    /// Jobs arrive independently, at a rate that goes up and down like a day, from its lowest.
+    /// Independent arrivals at a rate that varies like a day, starting at the lowest rate.
     pub diurnal: Option<Diurnal>,
-    /// No jobs, and from one second to the next many.
+    /// No arrivals, except for an interval with a high rate.
     pub burst: Option<Burst>,
-    /// Turns of a constant rate and of nothing, each as long as chance has it.
+    /// Phases with a constant rate and phases without arrivals, with random lengths.
     pub on_off: Option<OnOff>,
-    /// Groups whose sizes have a heavy tail: few of them are most of the work.
+    /// Groups of jobs whose sizes have a heavy tail: a few groups are most of the work.
     pub heavy_tailed: Option<HeavyTailed>,
-    /// A file with the columns `time`, `pool` and `work`, of which only the first must be there.
+    /// A file with the columns `time`, `pool` and `work`. Only the first one is required.
     pub csv: Option<PathBuf>,
     /// A file of the Azure Functions traces of 2019 or 2021.
     pub azure_functions: Option<PathBuf>,
@@ -37,18 +37,18 @@ pub struct Source {
     pub azure_llm: Option<PathBuf>,
     /// A file of BurstGPT.
     pub burst_gpt: Option<PathBuf>,
-    /// How long it is; a pattern must have it, a file is cut off there.
+    /// The length of the trace. Required for a pattern. A file is cut off there.
     pub length: Option<Period>,
-    /// What chance begins with: the same seed makes the same trace.
-    #[serde(default = "Source::usual_seed")]
+    /// The seed of the random numbers. The same seed gives the same trace.
+    #[serde(default = "Source::default_seed")]
     pub seed: u64,
-    /// Of a file, only the jobs of this pool (application, function or model).
+    /// Selects the jobs of this pool (application, function or model) from a file.
     pub pool: Option<String>,
-    /// A file's time passes so many times as fast.
+    /// The factor by which the time of a file is shortened.
     #[schemars(range(min = 0.001, max = 1_000_000.0))]
     pub speedup: Option<f64>,
-    /// How much of what a file measures of a job (tokens, seconds, `work`) is one item of a batch. Without it each job
-    /// is one item, or as many as `work` says.
+    /// The amount of a job's measure in a file (tokens, seconds, `work`) that is one item of a batch. Without this key
+    /// the number of items is `work`, or 1 if the file has no such column.
     #[schemars(range(min = 0.001))]
     pub item_size: Option<f64>,
 }
@@ -61,40 +61,40 @@ pub struct Poisson {
     pub rate: f64,
 }
 
-/// Arrivals at a rate that swings.
+/// Arrivals at a rate that varies like a day.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Diurnal {
     /// The mean rate.
     pub mean: f64,
-    /// How far the rate swings, as a share of the mean.
+    /// The amplitude, as a share of the mean.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub swing: f64,
-    /// How long a day is.
+    /// The length of a day.
     pub period: Period,
 }
 
-/// Nothing, and then much.
+/// An interval with a high rate.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Burst {
     /// The high rate.
     pub rate: f64,
-    /// When it begins.
+    /// The beginning of the interval.
     pub from: Period,
-    /// When it ends.
+    /// The end of the interval.
     pub until: Period,
 }
 
-/// Turns of a constant rate and of nothing.
+/// Phases with and without arrivals.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnOff {
-    /// The rate of a turn.
+    /// The rate in a phase with arrivals.
     pub rate: f64,
-    /// How long a turn is on average.
+    /// The mean length of a phase with arrivals.
     pub on: Period,
-    /// How long nothing comes on average.
+    /// The mean length of a phase without arrivals.
     pub off: Period,
 }
 
@@ -104,23 +104,23 @@ pub struct OnOff {
 pub struct HeavyTailed {
     /// Groups per second.
     pub groups: f64,
-    /// The smallest group, in jobs.
+    /// The size of the smallest group, in jobs.
     #[schemars(range(min = 1.0))]
     pub smallest: f64,
-    /// The tail's exponent, above 1; near 1 the largest groups are most of the work.
+    /// The exponent of the tail, above 1. Near 1 the largest groups are most of the work.
     pub shape: f64,
-    /// The largest group, in jobs.
+    /// The size of the largest group, in jobs.
     pub largest: f64,
     /// The rate within a group.
     pub rate: f64,
 }
 
 impl Source {
-    fn usual_seed() -> u64 {
+    fn default_seed() -> u64 {
         1
     }
 
-    /// Makes or reads the trace. The error comes with the key of the file that it is about.
+    /// Generates or reads the trace. An error comes with the key of its file.
     pub(super) fn load(&self, folder: &Path) -> Result<Trace, (&'static str, ReadError)> {
         if let Some((_, pattern)) = self.patterns().next() {
             return Ok(pattern.trace(self.length.unwrap_or_default().get(), self.seed));
@@ -176,32 +176,32 @@ impl Source {
         given.into_iter().filter_map(|(key, format, file)| Some((key, format, file.as_deref()?)))
     }
 
-    /// Adds what is wrong with this, which stands under `key`.
+    /// Adds the faults of this source, which is the value of `key`.
     pub(super) fn check(&self, key: &str, faults: &mut Faults) {
         let keys: Vec<_> = self.patterns().map(|(key, _)| key).chain(self.files().map(|(key, ..)| key)).collect();
         match &keys[..] {
-            [] => faults.add(key, format_args!("names no source: one of {}", SOURCES.join(", "))),
+            [] => faults.add(key, format_args!("has no source: one of {}", SOURCES.join(", "))),
             [_] => {}
             several => faults.add(key, format_args!("{} are several sources: a trace has one", several.join(", "))),
         }
         if let Some(length) = self.length
-            && (length.is_zero() || length.get() > LONGEST)
+            && (length.is_zero() || length.get() > MAX_LENGTH)
         {
             faults.refuse(
                 format_args!("{key}.length"),
                 length,
-                format_args!("is not more than 0s and at most {}", Period::new(LONGEST)),
+                format_args!("is not more than 0s and at most {}", Period::new(MAX_LENGTH)),
             );
         }
         for (name, pattern) in self.patterns() {
             check_pattern(&format!("{key}.{name}"), &pattern, faults);
             let Some(length) = self.length else {
-                faults.add(format_args!("{key}.length"), format_args!("is missing, which {name} must have"));
+                faults.add(format_args!("{key}.length"), format_args!("is missing, but {name} requires it"));
                 continue;
             };
-            let jobs = most_per_second(&pattern) * length.as_secs_f64();
-            if jobs > MOST_JOBS as f64 {
-                let rule = format!("makes {jobs:.0} jobs, which is more than {MOST_JOBS}");
+            let jobs = max_rate(&pattern) * length.as_secs_f64();
+            if jobs > MAX_JOBS as f64 {
+                let rule = format!("makes {jobs:.0} jobs, which is more than {MAX_JOBS}");
                 faults.refuse(format_args!("{key}.length"), length, rule);
             }
             let of_files = [
@@ -211,18 +211,18 @@ impl Source {
             ];
             for (other, _) in of_files.into_iter().filter(|(_, is_given)| *is_given) {
                 faults
-                    .add(format_args!("{key}.{other}"), format_args!("has no meaning beside {name}: it is for files"));
+                    .add(format_args!("{key}.{other}"), format_args!("has no meaning with {name}: it is for files"));
             }
         }
     }
 }
 
-/// Jobs per second at most, on average.
-fn most_per_second(pattern: &Pattern) -> f64 {
+/// The maximum of the mean rate, in jobs per second.
+fn max_rate(pattern: &Pattern) -> f64 {
     match *pattern {
         Pattern::Poisson { rate } | Pattern::Burst { rate, .. } | Pattern::OnOff { rate, .. } => rate,
         Pattern::Diurnal { mean, swing, .. } => mean * (1.0 + swing),
-        // The mean of a Pareto distribution, which the largest group bounds.
+        // The mean size of a Pareto distribution, limited by the largest group.
         Pattern::HeavyTailed { groups, smallest, shape, largest, .. } => {
             groups * (shape * smallest / (shape - 1.0).max(f64::MIN_POSITIVE)).min(largest)
         }
@@ -243,7 +243,7 @@ fn check_pattern(key: &str, pattern: &Pattern, faults: &mut Faults) {
             positive("rate", rate);
         }
     }
-    // Shorter turns would never end.
+    // With shorter phases the generation of the trace would never end.
     let mut lasting = |name: &str, value: Duration| {
         if value < Duration::from_secs(1) {
             faults.refuse(format_args!("{key}.{name}"), Period::new(value), "is not at least 1s");

@@ -6,7 +6,7 @@ use policy::replicas::{Behavior, Policy, Rules, Select, Step};
 use super::*;
 use crate::trace::Pattern;
 
-const SOUND: &str = "
+const VALID: &str = "
 objective: {latency: 5s, percentile: 90}
 worker: {cold_start: 60s, batch_base: 30ms, batch_item: 5ms, batch_limit: 32}
 traces:
@@ -35,20 +35,20 @@ fn read(text: &str) -> Result<Scenario, Faults> {
     Scenario::read(file.path())
 }
 
-/// The faults of the sound scenario with some of its text exchanged.
-fn faults_with(exchanges: &[(&str, &str)]) -> Vec<String> {
-    let mut text = SOUND.to_owned();
-    for (sound, wrong) in exchanges {
-        assert!(text.contains(sound), "{sound}");
-        text = text.replace(sound, wrong);
+/// The faults of the valid scenario with some of its text replaced.
+fn faults_with(replacements: &[(&str, &str)]) -> Vec<String> {
+    let mut text = VALID.to_owned();
+    for (valid, wrong) in replacements {
+        assert!(text.contains(valid), "{valid}");
+        text = text.replace(valid, wrong);
     }
     let faults = read(&text).unwrap_err();
     faults.iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn a_scenario_says_worker_objective_and_traces_in_its_own_order() {
-    let scenario = read(SOUND).unwrap();
+fn a_scenario_has_worker_objective_and_traces_in_its_own_order() {
+    let scenario = read(VALID).unwrap();
     assert_eq!(scenario.objective, Objective { latency: Period::seconds(5), percentile: 90.0 });
     let (batch_base, batch_item) = (Duration::from_millis(30), Duration::from_millis(5));
     let worker = Worker { cold_start: Duration::from_secs(60), batch_base, batch_item, batch_limit: 32 };
@@ -61,8 +61,8 @@ fn a_scenario_says_worker_objective_and_traces_in_its_own_order() {
 }
 
 #[test]
-fn a_scaled_object_says_the_rules_of_keda_and_the_hpa_whose_defaults_it_has() {
-    let scenario = read(SOUND).unwrap();
+fn a_scaled_object_has_the_rules_and_defaults_of_keda_and_the_hpa() {
+    let scenario = read(VALID).unwrap();
     let seconds = Duration::from_secs;
     let usual = Rules {
         min: 0,
@@ -110,7 +110,7 @@ fn a_scaled_object_says_the_rules_of_keda_and_the_hpa_whose_defaults_it_has() {
 }
 
 #[test]
-fn every_fault_of_a_scenario_is_said_at_once_with_key_value_and_rule() {
+fn all_faults_of_a_scenario_are_reported_together_with_key_value_and_rule() {
     let faults = faults_with(&[
         ("latency: 5s", "latency: 0s"),
         ("batch_limit: 32", "batch_limit: 0"),
@@ -123,16 +123,16 @@ fn every_fault_of_a_scenario_is_said_at_once_with_key_value_and_rule() {
         ("periodSeconds: 60", "periodSeconds: 3600"),
         ("selectPolicy: Disabled", "selectPolicy: Least"),
     ]);
-    let is_said = |expected: &str| assert!(faults.iter().any(|fault| fault == expected), "{expected} in {faults:#?}");
-    is_said("worker.batch_limit: 0 is not at least 1");
-    is_said("traces.steady.sed: unknown key (did you mean \"seed\"?)");
-    is_said("policies.brisk.scaled_object.maxReplicaCount: 0 is not at least 1");
-    is_said("policies.brisk.scaled_object.behavior.scaleUp.policies[0].periodSeconds: 3600 is not at most 1800");
-    is_said("policies.brisk.scaled_object.behavior.scaleDown.selectPolicy: \"Least\" is not one of Max, Min, Disabled");
+    let has_fault = |expected: &str| assert!(faults.iter().any(|fault| fault == expected), "{expected} in {faults:#?}");
+    has_fault("worker.batch_limit: 0 is not at least 1");
+    has_fault("traces.steady.sed: unknown key (did you mean \"seed\"?)");
+    has_fault("policies.brisk.scaled_object.maxReplicaCount: 0 is not at least 1");
+    has_fault("policies.brisk.scaled_object.behavior.scaleUp.policies[0].periodSeconds: 3600 is not at most 1800");
+    has_fault("policies.brisk.scaled_object.behavior.scaleDown.selectPolicy: \"Least\" is not one of Max, Min, Disabled");
 }
 
 #[test]
-fn every_rule_that_spans_keys_or_units_is_said_at_once() {
+fn all_broken_rules_across_keys_or_units_are_reported_together() {
     let faults = faults_with(&[
         ("latency: 5s", "latency: 0s"),
         ("percentile: 90", "percentile: 0"),
@@ -150,11 +150,11 @@ fn every_rule_that_spans_keys_or_units_is_said_at_once() {
         "objective.latency: 0s is not more than 0s and at most 1d",
         "worker.cold_start: 60d is not at most 1d",
         "objective.percentile: 0 is not more than 0",
-        "worker.batch_item: 0s with batch_base 0s makes batches that take no time",
+        "worker.batch_item: 0s with batch_base 0s makes batches without duration",
         "traces.steady.poisson.rate: -2 is not more than 0",
-        "traces.steady.pool: has no meaning beside poisson: it is for files",
+        "traces.steady.pool: has no meaning with poisson: it is for files",
         "traces.daily.diurnal.period: 10ms is not at least 1s",
-        "traces.daily.length: is missing, which diurnal must have",
+        "traces.daily.length: is missing, but diurnal requires it",
         "policies.oracle: the name \"oracle\" is not 1 to 60 printable characters other than \"oracle\"",
         "policies.oracle.metadata.value: \"0\" is not a number of at least 0.001",
         "policies.brisk.scaled_object.minReplicaCount: 2 is more than maxReplicaCount, 1",
@@ -164,7 +164,7 @@ fn every_rule_that_spans_keys_or_units_is_said_at_once() {
 }
 
 #[test]
-fn a_trace_has_one_source_and_a_name_that_a_file_can_have() {
+fn a_trace_has_one_source_and_a_name_that_is_valid_for_a_file() {
     let faults = faults_with(&[
         ("steady: {poisson: {rate: 2}, length: 10m, seed: 7}", "../steady: {length: 10m}"),
         ("diurnal: {mean: 5, swing: 0.5, period: 1h}", "csv: a.csv, azure_llm: b.csv"),
@@ -173,13 +173,13 @@ fn a_trace_has_one_source_and_a_name_that_a_file_can_have() {
         faults[0].starts_with("traces.../steady: the name \"../steady\" is not 1 to 60 letters, digits"),
         "{faults:?}"
     );
-    assert!(faults[1].starts_with("traces.../steady: names no source: one of poisson, "), "{faults:?}");
+    assert!(faults[1].starts_with("traces.../steady: has no source: one of poisson, "), "{faults:?}");
     assert_eq!(faults[2], "traces.daily: csv, azure_llm are several sources: a trace has one");
     assert_eq!(faults.len(), 3);
 }
 
 #[test]
-fn patterns_that_would_never_end_or_fill_the_memory_are_refused() {
+fn patterns_that_would_never_end_or_fill_the_memory_are_rejected() {
     let faults = faults_with(&[
         ("poisson: {rate: 2}, length: 10m", "poisson: {rate: 1e6}, length: 1h"),
         (
@@ -202,8 +202,8 @@ fn patterns_that_would_never_end_or_fill_the_memory_are_refused() {
 }
 
 #[test]
-fn every_file_that_cannot_be_read_is_named_with_the_key_of_its_trace() {
-    let text = SOUND
+fn every_unreadable_file_is_reported_with_the_key_of_its_trace() {
+    let text = VALID
         .replace("poisson: {rate: 2}", "csv: missing.csv")
         .replace("diurnal: {mean: 5, swing: 0.5, period: 1h}", "burst_gpt: missing too.csv");
     let folder = tempfile::tempdir().unwrap();

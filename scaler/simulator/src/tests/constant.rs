@@ -1,4 +1,4 @@
-//! Under a constant load the number of workers comes to rest.
+//! Under a constant load the number of workers becomes stable.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::pool::run;
 use crate::trace::{Pattern, Trace};
 use crate::worker::Worker;
 
-/// By then every window has passed: the cold start, what is replayed, the delay before a pool shrinks, the HPA's.
+/// The time after which every window has passed: cold start, replay, scale-down delay and the stabilization of the HPA.
 const SETTLED: Duration = Duration::from_secs(70 * 60);
 const WATCHED: Duration = Duration::from_secs(95 * 60);
 
-/// Slow ones, so that a run has few jobs: what matters are the shares.
+/// Slow workers, so that a run has few jobs. Only the ratio of load and throughput matters.
 fn any_slow_worker() -> impl Strategy<Value = Worker> {
     (1_u64..120, 50_u64..400, 50_u64..400, 1_u32..16).prop_map(|(cold_start, base, item, batch_limit)| Worker {
         cold_start: Duration::from_secs(cold_start),
@@ -26,7 +26,7 @@ fn any_slow_worker() -> impl Strategy<Value = Worker> {
     })
 }
 
-/// The numbers of workers one after the other, without repetition, from when they should rest.
+/// The successive numbers of workers, without repetitions, from `SETTLED` on.
 fn numbers(trace: &Trace, worker: Worker, pairs: &[(&str, &str)], rules: Rules) -> Vec<u32> {
     let mut decider = decider(&metadata(pairs), rules).unwrap();
     let outcome = run(trace, worker, Duration::from_secs(5), &mut *decider);
@@ -36,13 +36,13 @@ fn numbers(trace: &Trace, worker: Worker, pairs: &[(&str, &str)], rules: Rules) 
     numbers
 }
 
-/// How often they go up after they went down, or down after they went up.
+/// How often a rise follows a fall, or a fall follows a rise.
 fn turns(numbers: &[u32]) -> usize {
     numbers.windows(3).filter(|three| (three[0] < three[1]) != (three[1] < three[2])).count()
 }
 
-/// Two for each time in which nobody leaves after a rise.
-fn most_turns(hold: Duration) -> usize {
+/// Two turns for each period in which no worker stops after a rise.
+fn max_turns(hold: Duration) -> usize {
     2 * (WATCHED - SETTLED).div_duration_f64(hold).ceil() as usize
 }
 
@@ -50,17 +50,18 @@ fn evenly(rate: f64) -> Trace {
     Trace { jobs: even(rate, Duration::ZERO, WATCHED).collect(), length: WATCHED }
 }
 
-/// How much of one worker's time the load is: from well below one to many.
+/// The load in workers: from far below one to many.
 fn any_demand() -> impl Strategy<Value = f64> {
     prop_oneof![0.005..0.1_f64, 0.1..1.0_f64, 1.0..10.0_f64]
 }
 
-/// Mode latency with an objective of well over three full batches, or rate with a target that leaves a worker some room.
+/// Mode latency with an objective of more than three full batches, or mode rate with a target below the throughput.
 ///
-/// In a pool that is nearly full, two batches are there at times, one of them under way. An objective that leaves no more slack
-/// than they take asks for one worker more then, and with that one it never is so: such a pool does not rest.
+/// In a pool near its capacity there are two batches at times, one of them running. With an objective that leaves no
+/// more slack than two batches, one more worker is wanted then. With that worker there is one batch only. Such a pool
+/// is not stable.
 fn any_mode(worker: Worker) -> impl Strategy<Value = [(&'static str, String); 2]> {
-    let (throughput, full) = (worker.curve().throughput(), worker.curve().full_seconds());
+    let (throughput, full) = (worker.batch_time().throughput(), worker.batch_time().full_seconds());
     prop_oneof![
         (3.5..20.0_f64).prop_map(move |batches| {
             let milliseconds = (batches * full * 1000.0).ceil();
@@ -84,54 +85,55 @@ proptest! {
     #![proptest_config(cases(24))]
 
     #[test]
-    fn under_evenly_spaced_jobs_modes_latency_and_rate_come_to_rest(
+    fn under_evenly_spaced_jobs_modes_latency_and_rate_become_stable(
         (worker, mode) in any_worker_and_mode(), demand in any_demand(), is_recommended in any::<bool>(),
     ) {
         let pairs = mode.each_ref().map(|(key, value)| (*key, &**value));
-        let trace = evenly(worker.curve().throughput() * demand);
-        let seen = numbers(&trace, worker, &pairs, rules(is_recommended));
-        prop_assert!(seen.len() == 1 && seen[0] > 0, "{seen:?}");
+        let trace = evenly(worker.batch_time().throughput() * demand);
+        let numbers = numbers(&trace, worker, &pairs, rules(is_recommended));
+        prop_assert!(numbers.len() == 1 && numbers[0] > 0, "{numbers:?}");
     }
 }
 
 proptest! {
     #![proptest_config(cases(8))]
 
-    /// Chance makes a load that no number of workers fits for ever. What holds a number back bounds the turns, two for each
-    /// time that it lasts: the HPA's window, and with the recommended behaviour, which has none, the policy's own. (In 100
-    /// runs of 25 minutes, the most turns were 5 with the defaults; 9 with mode latency and 12 with rate as recommended.)
+    /// A random load fits no number of workers for ever. A window limits the number of turns to two per window: the
+    /// HPA's window, or with the recommended behaviour, which has none, the window of the policy. (The maximum in 100
+    /// runs of 25 minutes was 5 turns with the defaults; with the recommended behaviour 9 in mode latency and 12 in
+    /// mode rate.)
     #[test]
-    fn under_random_jobs_modes_latency_and_rate_turn_seldom(
+    fn under_random_jobs_modes_latency_and_rate_rarely_turn(
         (worker, mode) in any_worker_and_mode(),
         demand in any_demand(),
         is_recommended in any::<bool>(),
         seed in any::<u64>(),
     ) {
         let pairs = mode.each_ref().map(|(key, value)| (*key, &**value));
-        let trace = Pattern::Poisson { rate: worker.curve().throughput() * demand }.trace(WATCHED, seed);
-        let seen = numbers(&trace, worker, &pairs, rules(is_recommended));
+        let trace = Pattern::Poisson { rate: worker.batch_time().throughput() * demand }.trace(WATCHED, seed);
+        let numbers = numbers(&trace, worker, &pairs, rules(is_recommended));
         let hold = match (is_recommended, &*mode[0].1) {
             (false, _) => defaults().down.stabilization_window,
             (true, "latency") => Duration::from_secs(120),
             (true, _) => Duration::from_secs(60),
         };
-        prop_assert!(turns(&seen) <= most_turns(hold), "{seen:?}");
+        prop_assert!(turns(&numbers) <= max_turns(hold), "{numbers:?}");
     }
 
-    /// A threshold on the backlog has no rest where no number of workers leaves the backlog that asks for it: one fewer
-    /// cannot keep up, and so many leave next to nothing. It is the HPA's window that bounds how often it turns: after a
-    /// rise nobody leaves for as long as it lasts, so that there are at most two turns in that time.
+    /// A threshold on the backlog is not stable if no number of workers leaves the backlog that asks for it: one worker
+    /// fewer cannot keep up, and that number leaves almost no backlog. The HPA's window limits the number of turns.
+    /// After a rise no worker stops within the window, so there are at most two turns per window.
     #[test]
-    fn a_threshold_on_the_backlog_turns_no_more_often_than_the_window_lets_it(
+    fn a_threshold_on_the_backlog_turns_only_as_often_as_the_window_allows(
         worker in any_slow_worker(),
         demand in any_demand(),
         value in 1_u32..50,
         is_even in any::<bool>(),
         seed in any::<u64>(),
     ) {
-        let rate = worker.curve().throughput() * demand;
+        let rate = worker.batch_time().throughput() * demand;
         let trace = if is_even { evenly(rate) } else { Pattern::Poisson { rate }.trace(WATCHED, seed) };
-        let seen = numbers(&trace, worker, &[("value", &value.to_string())], defaults());
-        prop_assert!(turns(&seen) <= most_turns(defaults().down.stabilization_window), "{seen:?}");
+        let numbers = numbers(&trace, worker, &[("value", &value.to_string())], defaults());
+        prop_assert!(turns(&numbers) <= max_turns(defaults().down.stabilization_window), "{numbers:?}");
     }
 }

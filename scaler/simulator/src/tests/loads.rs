@@ -1,4 +1,4 @@
-//! Loads, workers and settings, as chance has them.
+//! Random loads, workers and settings.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use proptest::prelude::*;
 use crate::trace::{Arrival, Trace};
 use crate::worker::Worker;
 
-/// A trigger's metadata.
+/// The metadata of a trigger.
 pub(super) fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// KEDA's and the HPA's defaults, without a limit that matters.
+/// The defaults of KEDA and the HPA, with a high maximum.
 pub(super) fn defaults() -> Rules {
     Rules { max: 100, ..Rules::default() }
 }
 
-/// What the scaler's own windows make superfluous is left out: `deploy/keda/latency.yaml`.
+/// The recommended rules of `deploy/keda/latency.yaml`, without the windows that the scaler makes superfluous.
 pub(super) fn recommended() -> Rules {
     let rules = defaults();
     let policies = vec![Policy { step: Step::Pods(100), period: Duration::from_secs(15) }];
@@ -63,7 +63,8 @@ pub(super) fn any_rules() -> impl Strategy<Value = Rules> {
     })
 }
 
-/// Silence, steady arrivals and bursts of a moment, in turns: at most some thousand jobs in some ten minutes.
+/// Phases without arrivals, with a constant rate, and with many jobs at once: up to a few thousand jobs in about ten
+/// minutes.
 pub(super) fn any_load() -> impl Strategy<Value = Trace> {
     let part = prop_oneof![
         2 => (1_u64..200).prop_map(|lasts| (lasts, 0.0, 0)),

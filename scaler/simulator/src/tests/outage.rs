@@ -1,4 +1,4 @@
-//! A source that fails stops nobody.
+//! A failing source stops no worker.
 
 use policy::replicas::{Fallback, Rules};
 use proptest::prelude::*;
@@ -10,10 +10,10 @@ use crate::pool::run;
 proptest! {
     #![proptest_config(cases(200))]
 
-    /// From when the last reading is too old to be spoken of. KEDA's `fallback` is the user's word for what a failure
-    /// means: with it the number falls no lower than it says.
+    /// This applies from the time at which the last reading is too old. With KEDA's `fallback` the number may fall to
+    /// the configured replicas.
     #[test]
-    fn while_nothing_is_known_the_number_never_falls_and_afterwards_the_work_is_done(
+    fn without_an_answer_the_number_never_falls_and_afterwards_all_jobs_end(
         trace in any_load(),
         worker in any_worker(),
         scaling in any_scaling(),
@@ -24,10 +24,10 @@ proptest! {
         let fallback = fallback.map(|(failure_threshold, replicas)| Fallback { failure_threshold, replicas });
         let least = fallback.map_or(u32::MAX, |fallback| fallback.replicas.min(rules.max));
         let mut probe = Probe::new(scaling, Rules { fallback, ..rules });
-        let away = |(from, lasts)| SECOND * from as u32..SECOND * (from + lasts) as u32;
-        probe.away = outages.into_iter().map(away).collect();
+        let outage = |(from, lasts)| SECOND * from as u32..SECOND * (from + lasts) as u32;
+        probe.outages = outages.into_iter().map(outage).collect();
         let outcome = run(&trace, worker, SECOND * 5, &mut probe);
-        for step in probe.steps.iter().filter(|step| !step.is_known) {
+        for step in probe.steps.iter().filter(|step| !step.is_answered) {
             prop_assert!(step.after >= step.before.min(least), "{step:?}");
         }
         prop_assert_eq!(outcome.latencies.len(), trace.jobs.len());

@@ -1,4 +1,4 @@
-//! Who has work keeps a worker.
+//! A pool with work has a worker.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ proptest! {
     #![proptest_config(cases(200))]
 
     #[test]
-    fn a_pool_is_never_taken_to_nothing_while_there_is_work_or_a_worker_loads_and_is_started_by_the_next_poll(
+    fn a_pool_with_work_or_a_loading_worker_is_never_scaled_to_zero_and_starts_by_the_next_poll(
         trace in any_load(),
         worker in any_worker(),
         scaling in any_scaling(),
