@@ -56,7 +56,9 @@ where
                             }
                         });
                     }
-                    Err(error) if affects_one_connection(&error) => tracing::debug!(%error, "a connection was closed before it was accepted"),
+                    Err(error) if affects_one_connection(&error) => {
+                        tracing::debug!(%error, "a connection was closed before it was accepted");
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "no connection can be accepted");
                         sleep(PAUSE_WITHOUT_DESCRIPTORS).await;

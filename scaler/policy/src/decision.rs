@@ -158,8 +158,7 @@ impl WorkerCount {
     /// Makes a rise just large enough for the HPA, which ignores a change within its tolerance. A fall within the
     /// tolerance stays as it is.
     fn exceed_tolerance(&mut self, present: f64, tolerance: f64) {
-        // The HPA reads three decimals. A smaller rise is none to it, and it would remove the worker added for that
-        // again.
+        // The HPA reads three decimals, so it does not see a smaller rise and would remove the added worker again.
         let past = present * (1.0 + tolerance) + 0.01;
         let is_rise = (self.number * 1000.0).round() > present * 1000.0;
         if is_rise && tolerance > 0.0 {

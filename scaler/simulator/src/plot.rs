@@ -53,8 +53,8 @@ struct Panel {
     lines: Vec<PlotLine>,
 }
 
-/// Draws the picture as SVG: one panel each for the arrivals, the backlog, the workers (ready and loading) and the age
-/// of the oldest waiting job, with one line per policy.
+/// Draws the picture as SVG, with one line per policy. The panels are arrivals, backlog, workers (ready and loading) and
+/// age of the oldest waiting job.
 pub fn svg(comparison: &Comparison<'_>) -> Result<String, PlotError> {
     let mut text = String::new();
     draw(comparison, &mut text).map_err(|error| PlotError(error.into()))?;
