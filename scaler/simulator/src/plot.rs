@@ -53,8 +53,8 @@ struct Panel {
     lines: Vec<PlotLine>,
 }
 
-/// Draws the picture as SVG, with one line per policy. The panels are arrivals, backlog, workers (ready and loading) and
-/// age of the oldest waiting job.
+/// Draws the picture as SVG, with one line per policy. The panels are arrivals, backlog, workers (ready and loading)
+/// and age of the oldest waiting job.
 pub fn svg(comparison: &Comparison<'_>) -> Result<String, PlotError> {
     let mut text = String::new();
     draw(comparison, &mut text).map_err(|error| PlotError(error.into()))?;
@@ -211,7 +211,13 @@ mod tests {
     use crate::trace::{Arrival, Trace};
 
     fn view(now: u64, waiting: u64, ready: u32) -> View {
-        View { now: Duration::from_secs(now), waiting, oldest_wait: Duration::from_secs(waiting), ready, ..View::default() }
+        View {
+            now: Duration::from_secs(now),
+            waiting,
+            oldest_wait: Duration::from_secs(waiting),
+            ready,
+            ..View::default()
+        }
     }
 
     fn outcome(series: Vec<View>) -> Outcome {
@@ -258,8 +264,13 @@ mod tests {
     fn a_picture_is_well_formed_and_names_its_series_and_axes() {
         let text = text_of(&picture(&["backlog", "a <b> & \"c\""], 50));
         let names = ["night &amp; day: 50 jobs", "backlog", "a &lt;b&gt; &amp; "];
-        let axes =
-            ["arrivals [jobs/s]", "backlog [jobs]", "workers [ready + loading]", "age of the oldest job [s]", "time [min]"];
+        let axes = [
+            "arrivals [jobs/s]",
+            "backlog [jobs]",
+            "workers [ready + loading]",
+            "age of the oldest job [s]",
+            "time [min]",
+        ];
         for expected in names.into_iter().chain(axes) {
             assert!(text.contains(expected), "{expected} is not in {text}");
         }

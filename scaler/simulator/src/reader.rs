@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use indexmap::IndexSet;
 
-use super::trace::{Arrival, MAX_LENGTH, MAX_JOBS, Trace};
+use super::trace::{Arrival, MAX_JOBS, MAX_LENGTH, Trace};
 use table::{Row, Table};
 
 mod formats;

@@ -10,10 +10,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use policy::{Decision, Scaling};
 use policy::history::History;
 use policy::reading::Reading;
 use policy::replicas::{CallFailure, Observation, Replicas, Rules};
+use policy::{Decision, Scaling};
 use proptest::test_runner::{Config, RngSeed};
 
 use super::decider::Decider;
@@ -85,8 +85,11 @@ impl Probe {
         let current = self.history.latest().is_some_and(is_current).then_some(&self.history);
         let decision = current.and_then(|history| policy::decide(history, &self.scaling, Timestamp::UNIX_EPOCH));
         let failure = CallFailure::Metrics { target: self.scaling.mode.target() };
-        let observation =
-            |decision: Decision| Observation { active: decision.active, value: decision.value, target: decision.target };
+        let observation = |decision: Decision| Observation {
+            active: decision.active,
+            value: decision.value,
+            target: decision.target,
+        };
         decision.map(observation).ok_or(failure)
     }
 

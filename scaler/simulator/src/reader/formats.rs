@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::table::{Column, Row, Table};
-use super::{TraceBuilder, ReadError};
+use super::{ReadError, TraceBuilder};
 
 const SECOND: i128 = 1_000_000_000;
 const MINUTE: i128 = 60 * SECOND;

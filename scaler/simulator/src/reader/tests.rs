@@ -149,7 +149,10 @@ fn an_invalid_value_is_reported_with_file_line_and_column() {
 fn missing_information_in_a_file_is_an_error_not_an_empty_trace() {
     let of_pool = Selection { pool: Some("c"), ..EVERYTHING };
     assert_eq!(fault("time,pool\n1,a\n", Format::Own, &of_pool), "trace.csv: no row has the pool \"c\"");
-    assert_eq!(fault("time\n1\n", Format::Own, &of_pool), "trace.csv line 1: has no column pool; the header begins with \"time\"");
+    assert_eq!(
+        fault("time\n1\n", Format::Own, &of_pool),
+        "trace.csv line 1: has no column pool; the header begins with \"time\""
+    );
     let text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00+00:00,3,2\n";
     let expected = "trace.csv: names no models, so pool has no meaning";
     assert_eq!(fault(text, Format::AzureLlm, &of_pool), expected);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use service::{Faults, Period};
 
 use crate::reader::{Format, ReadError, Selection, read};
-use crate::trace::{MAX_LENGTH, MAX_JOBS, Pattern, Trace};
+use crate::trace::{MAX_JOBS, MAX_LENGTH, Pattern, Trace};
 
 /// The keys of sources.
 const SOURCES: [&str; 9] =
@@ -210,8 +210,7 @@ impl Source {
                 ("item_size", self.item_size.is_some()),
             ];
             for (other, _) in of_files.into_iter().filter(|(_, is_given)| *is_given) {
-                faults
-                    .add(format_args!("{key}.{other}"), format_args!("has no meaning with {name}: it is for files"));
+                faults.add(format_args!("{key}.{other}"), format_args!("has no meaning with {name}: it is for files"));
             }
         }
     }

@@ -128,7 +128,9 @@ fn all_faults_of_a_scenario_are_reported_together_with_key_value_and_rule() {
     has_fault("traces.steady.sed: unknown key (did you mean \"seed\"?)");
     has_fault("policies.brisk.scaled_object.maxReplicaCount: 0 is not at least 1");
     has_fault("policies.brisk.scaled_object.behavior.scaleUp.policies[0].periodSeconds: 3600 is not at most 1800");
-    has_fault("policies.brisk.scaled_object.behavior.scaleDown.selectPolicy: \"Least\" is not one of Max, Min, Disabled");
+    has_fault(
+        "policies.brisk.scaled_object.behavior.scaleDown.selectPolicy: \"Least\" is not one of Max, Min, Disabled",
+    );
 }
 
 #[test]

@@ -90,7 +90,8 @@ impl Decider for Pair {
 fn max_jobs(trace: &Trace, distance: Duration, since: Duration, until: Duration) -> f64 {
     let first = trace.jobs.partition_point(|job| job.at < since);
     let jobs = &trace.jobs[first..trace.jobs.partition_point(|job| job.at <= until)];
-    let together = |(place, job): (usize, &Arrival)| jobs[place..].partition_point(|later| later.at <= job.at + distance);
+    let together =
+        |(place, job): (usize, &Arrival)| jobs[place..].partition_point(|later| later.at <= job.at + distance);
     jobs.iter().enumerate().map(together).max().unwrap_or(0) as f64
 }
 
