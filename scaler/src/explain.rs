@@ -1,7 +1,7 @@
 //! Explains the number of workers of a pool: the recent answers, with everything they were computed from.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use policy::history::History;
 use policy::reading::Reading;
 use policy::{Decision, Mode, Scaling};
@@ -111,7 +112,7 @@ impl Journal {
         // A client may send any name. Names that Kubernetes allows are neither cut off nor escaped.
         let object: String = object.chars().flat_map(char::escape_debug).take(MAX_OBJECT_NAME).collect();
         let rule = Rule::new(scaling);
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = self.0.lock();
         let entries = pools.entry(pool.clone()).or_default();
         let last = entries.iter_mut().rev().find(|entry| entry.object == object);
         let snapshot = PoolSnapshot::new(reading, history);
@@ -132,7 +133,7 @@ impl Journal {
 
     /// The recent answers for a pool, the latest one last.
     pub fn entries(&self, pool: &PoolName) -> Vec<Entry> {
-        let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = self.0.lock();
         pools.get(pool).into_iter().flatten().cloned().collect()
     }
 

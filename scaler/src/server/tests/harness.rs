@@ -1,11 +1,12 @@
 //! A scaler on a free port with fake sources, and a client like that of KEDA.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use queue::ledger::{DueJob, Publication};
 use queue::{
@@ -55,11 +56,11 @@ pub(super) struct Fake {
 
 impl Fake {
     pub(super) fn set(&self, pool: &str, numbers: Numbers) {
-        self.numbers.lock().unwrap().insert(pool.to_owned(), numbers);
+        self.numbers.lock().insert(pool.to_owned(), numbers);
     }
 
     pub(super) async fn answer(&self, pool: &PoolName) -> Result<Numbers> {
-        let numbers = self.numbers.lock().unwrap().get(pool.as_str()).cloned().unwrap_or_default();
+        let numbers = self.numbers.lock().get(pool.as_str()).cloned().unwrap_or_default();
         self.called.notify_one();
         numbers.reaction.apply().await?;
         Ok(numbers)
