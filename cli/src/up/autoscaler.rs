@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use policy::replicas::{CallFailure, Observation, Replicas, Rules};
 use proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use proto::externalscaler::{GetMetricsRequest, ScaledObjectRef};
-use scaler::replicas::{Failure, Observation, Replicas, Rules};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ impl Autoscaler {
         let object = ScaledObjectRef {
             name: pool.clone(),
             namespace: "local".to_owned(),
-            scaler_metadata: HashMap::from([(scaler::POOL_KEY.to_owned(), pool.clone())]),
+            scaler_metadata: HashMap::from([(policy::POOL_KEY.to_owned(), pool.clone())]),
         };
         Self { pool, scaler, object, rules, fleet }
     }
@@ -64,18 +64,18 @@ impl Autoscaler {
     }
 
     /// One turn of KEDA's: all three calls, once more at once if one of them fails.
-    async fn ask(&mut self) -> Result<Observation, Failure> {
+    async fn ask(&mut self) -> Result<Observation, CallFailure> {
         let answer = self.ask_once().await;
         if answer.is_ok() { answer } else { self.ask_once().await }
     }
 
-    async fn ask_once(&mut self) -> Result<Observation, Failure> {
+    async fn ask_once(&mut self) -> Result<Observation, CallFailure> {
         let (scaler, object) = (&mut self.scaler, &self.object);
         let spec = async {
             let spec = scaler.get_metric_spec(object.clone()).await?.into_inner();
             spec.metric_specs.into_iter().next().ok_or_else(|| Status::internal("no metric spec"))
         };
-        let spec = told(&self.pool, spec).await.ok_or(Failure::Spec)?;
+        let spec = told(&self.pool, spec).await.ok_or(CallFailure::Spec)?;
         let target = spec.target_size_float;
         let observation = async {
             let scaled_object_ref = Some(object.clone());
@@ -85,7 +85,7 @@ impl Autoscaler {
             let active = scaler.is_active(object.clone()).await?.into_inner().result;
             Ok(Observation { active, value: value.metric_value_float, target })
         };
-        told(&self.pool, observation).await.ok_or(Failure::Metrics { target })
+        told(&self.pool, observation).await.ok_or(CallFailure::Metrics { target })
     }
 
     fn follow(&mut self, wanted: u32, answer: Option<Observation>) {
