@@ -1,4 +1,4 @@
-//! A worker whose broker and ledger fail: every job ends exactly once, whatever is lost on the way.
+//! A worker whose broker and ledger fail: every job still ends exactly once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 

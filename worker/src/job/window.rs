@@ -1,9 +1,9 @@
 //! The bounds on the jobs that a worker holds.
 //!
-//! A worker holds at most two batches of jobs per instance that have not run: one runs, and the next is prepared. All
-//! other jobs wait in the broker, where the scaler counts them and another worker can take them.
+//! Per instance, a worker holds at most two batches of jobs that have not run: one that runs and the next one, which is
+//! prepared meanwhile. All other jobs wait in the broker, where the scaler counts them and another worker can take them.
 //!
-//! A job that ran waits for the ledger, which takes memory. Too many of these jobs stop the worker from receiving.
+//! Results that wait for the ledger take memory. With too many of them, the worker receives no further jobs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(crate) struct Window {
     size: usize,
-    /// The fewest free places that are worth a receive. The other jobs of the window keep the device busy until then.
+    /// The smallest number of free places that is worth a receive. The device is busy with the other jobs meanwhile.
     min_room: usize,
     max_to_write: usize,
     counts: Mutex<Counts>,
@@ -38,14 +38,14 @@ enum Stage {
     ToWrite,
 }
 
-/// Free places for the jobs of one receive, as an iterator. Dropping it gives back the places that it has left.
+/// Free places for the jobs of one receive, as an iterator. Dropping it frees the remaining places.
 #[derive(Debug)]
 pub(crate) struct Room {
     window: Arc<Window>,
     places: usize,
 }
 
-/// The place of one job in the window. Dropping it gives it back.
+/// The place of one job in the window. Dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct Place {
     window: Arc<Window>,
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn places_that_a_receive_did_not_need_are_given_back() {
+    fn places_that_a_receive_did_not_need_are_free_again() {
         let window = window(1, 1);
         let mut context = Context::from_waker(Waker::noop());
         let Poll::Ready(mut receive) = pin!(window.room()).poll(&mut context) else { panic!("it is empty") };
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_that_is_given_back_ends_a_wait_for_room() {
+    async fn freed_places_end_a_wait_for_room() {
         let window = window(1, 1);
         let places: Vec<_> = window.room().await.collect();
         assert_eq!(places.len(), 2);

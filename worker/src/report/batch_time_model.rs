@@ -57,7 +57,7 @@ pub(crate) struct BatchTime {
 }
 
 impl BatchTimeModel {
-    /// The model of an instance that runs batches of up to `max_batch_items` and has run none.
+    /// The model of an instance that runs batches of up to `max_batch_items`, before its first batch.
     pub(crate) fn new(max_batch_items: usize) -> Self {
         Self {
             max_batch_items: max_batch_items as f64,

@@ -14,7 +14,7 @@ use super::error::ModelError;
 use super::interface::{Instance, Item, Model};
 use crate::job_error::{BAD_INPUT, MODEL_ERROR, job_error};
 
-/// With [`Echo::faults`], [`Model::prepare`] refuses an input that starts with this: its job alone fails.
+/// With [`Echo::faults`], [`Model::prepare`] refuses an input that starts with this. Only the job of this input fails.
 pub const REFUSED_INPUT: &[u8] = b"fail:input";
 /// With [`Echo::faults`], every batch with an input that starts with this fails as a whole.
 pub const FAILING_INPUT: &[u8] = b"fail:model";
