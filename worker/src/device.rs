@@ -44,8 +44,8 @@ pub(crate) struct Device {
 impl Device {
     /// Starts a thread that loads the model and then runs batches until the batcher is closed.
     ///
-    /// The receiver gets the result of loading and of the warm-up. `any_ended` is cancelled when the thread ends, even by a
-    /// panic.
+    /// The receiver gets the result of loading and of the warm-up. `any_ended` is cancelled when the thread ends, even
+    /// by a panic.
     pub(crate) fn start(
         self,
         number: usize,

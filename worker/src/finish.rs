@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{
-    Blobs, Body, Consumer, Delivery, Error, Finish, Finished, Lease, Ledger, Outcome, Output, Role, Settlement, State,
+    Blobs, Body, Consumer, Delivery, Error, Finish, Finished, JobError, Lease, Ledger, Outcome, Output, Role,
+    Settlement, State,
 };
 use tokio::sync::mpsc;
 
@@ -93,7 +94,7 @@ impl Outbox {
         })
     }
 
-    fn retry(&self, lease: &Lease, error: queue::JobError) -> Outcome {
+    fn retry(&self, lease: &Lease, error: JobError) -> Outcome {
         Outcome::Retry { error, after: self.settings.retry_after(lease.attempt, &lease.id) }
     }
 

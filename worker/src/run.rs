@@ -86,8 +86,8 @@ pub enum WorkerError {
     },
 }
 
-/// Loads the model, then takes jobs, runs them and settles them until `stop`. Then finishes the batch that runs, requeues
-/// the other jobs and returns.
+/// Loads the model, then takes jobs, runs them and settles them until `stop`. Then finishes the batch that runs,
+/// requeues the other jobs and returns.
 pub async fn run(worker: Worker, stop: CancellationToken) -> Result<(), WorkerError> {
     let leases = Arc::new(Leases::new(Arc::clone(&worker.backend.ledger), worker.settings.lease.get()));
     let record = WorkerRecord::new(worker.id.clone(), worker.pool.clone(), Timestamp::now());
@@ -135,7 +135,8 @@ async fn work(
     }
 }
 
-/// Builds the parts that need no connection: the first device, which is the pattern for all, and the queue to the outbox.
+/// Builds the parts that need no connection: the first device, which is the pattern for all, and the queue to the
+/// outbox.
 fn build(
     worker: &Worker,
     heartbeat: &Arc<Heartbeat>,

@@ -54,8 +54,9 @@ impl WorkerSettings {
         }
     }
 
-    /// The wait after failed attempt number `attempt` (from 1) of a job. It doubles from the first wait up to the longest.
-    /// Up to a quarter is subtracted, depending on the job, so that jobs that failed together are not all retried at once.
+    /// The wait after failed attempt number `attempt` (from 1) of a job. It doubles from the first wait up to the
+    /// longest. Up to a quarter is subtracted, depending on the job, so that jobs that failed together are not all
+    /// retried at once.
     pub(crate) fn retry_after(&self, attempt: u32, id: &queue::JobId) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
         let wait = self.retry_initial.saturating_mul(1_u32 << doublings).min(self.retry_max.get());

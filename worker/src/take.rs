@@ -169,8 +169,8 @@ impl Intake {
         });
     }
 
-    /// The bytes of a job's input. The message may be older than the input: editing the input deletes the former blob. So
-    /// if the blob is missing, the ledger is asked for the present input.
+    /// The bytes of a job's input. The message may be older than the input: editing the input deletes the former blob.
+    /// So if the blob is missing, the ledger is asked for the present input.
     async fn body(&self, delivery: &mut Delivery) -> Result<Bytes, Error> {
         let missing = match self.blobs.bytes(&delivery.job.input.body).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => error,

@@ -10,8 +10,8 @@ const READS: usize = 16;
 
 /// Publishes endings if the pool has a place for them.
 ///
-/// An ending is published before the delivery of its job is acknowledged. If the worker disappears in between, the job is
-/// delivered again, and the next worker finds that it has ended and publishes the ending again.
+/// An ending is published before the delivery of its job is acknowledged. If the worker disappears in between, the job
+/// is delivered again, and the next worker finds that it has ended and publishes the ending again.
 #[derive(Clone)]
 pub(crate) struct Announcements {
     pub(crate) announcer: Option<Arc<dyn Announcer>>,
@@ -19,8 +19,8 @@ pub(crate) struct Announcements {
 }
 
 impl Announcements {
-    /// Publishes the endings of those jobs that have ended. Returns one answer per job, in order: `false` if the job has
-    /// or may have ended and its ending could not be published.
+    /// Publishes the endings of those jobs that have ended. Returns one answer per job, in order: `false` if the job
+    /// has or may have ended and its ending could not be published.
     pub(crate) async fn publish(&self, jobs: &[&Job]) -> Vec<bool> {
         let Some(announcer) = &self.announcer else { return vec![true; jobs.len()] };
         let ending = async |job: &&Job| {
@@ -43,7 +43,7 @@ impl Announcements {
             });
         }
         if let Err(error) = announce(&**announcer, &endings).await {
-            tracing::warn!(%error, jobs = endings.len(), "cannot publish how jobs ended; trying again when they are redelivered");
+            tracing::warn!(%error, jobs = endings.len(), "cannot publish how jobs ended; requeueing them");
             for (job, is_published) in jobs.iter().zip(&mut published) {
                 *is_published &= endings.iter().all(|ending| ending.record.id != job.id);
             }
@@ -52,7 +52,8 @@ impl Announcements {
     }
 }
 
-/// Publishes endings. An ending that the broker refuses for good stays only in the ledger: it must not block the others.
+/// Publishes endings. An ending that the broker refuses for good stays only in the ledger: it must not block the
+/// others.
 async fn announce(announcer: &dyn Announcer, endings: &[Ending]) -> Result<(), Error> {
     let announced = match endings {
         [] => Ok(()),

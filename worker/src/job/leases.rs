@@ -9,7 +9,8 @@ use std::time::Duration;
 use queue::{JobId, Lease, Ledger};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// All leases of this worker. The key has the fence because the worker can hold two leases of one job, one of them lost.
+/// All leases of this worker. The key has the fence because the worker can hold two leases of one job, one of them
+/// lost.
 pub(crate) struct Leases {
     ledger: Arc<dyn Ledger>,
     duration: Duration,

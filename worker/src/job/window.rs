@@ -1,7 +1,8 @@
 //! The bounds on the jobs that a worker holds.
 //!
 //! Per instance, a worker holds at most two batches of jobs that have not run: one that runs and the next one, which is
-//! prepared meanwhile. All other jobs wait in the broker, where the scaler counts them and another worker can take them.
+//! prepared meanwhile. All other jobs wait in the broker, where the scaler counts them and another worker can take
+//! them.
 //!
 //! Results that wait for the ledger take memory. With too many of them, the worker receives no further jobs.
 

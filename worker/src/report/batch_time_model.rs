@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The factor by which the weight of a batch falls with every further batch. After 34 batches, half of the weight is left;
-/// after 400 batches, 1/3000.
+/// The factor by which the weight of a batch falls with every further batch. After 34 batches, half of the weight is
+/// left; after 400 batches, 1/3000.
 const DECAY: f64 = 0.98;
 
 /// The number of standard errors that are added to the fitted slope. With normal errors, 98 % of the true slopes are
@@ -20,20 +20,20 @@ const REACH: f64 = 2.0;
 /// times where they show too little.
 ///
 /// The fit is weighted least squares; the weight of a batch falls with every further batch by [`DECAY`]. Let n be items
-/// and t seconds, and let S be sums over the weighted deviations from the weighted means. The slope is then S_nt / S_nn.
-/// Its standard error is at most σ / √S_nn, because no weight exceeds 1. The line passes through (mean n, mean t) (Draper
-/// and Smith, *Applied Regression Analysis*, chapter 1). The sums are updated without cancellation (West, *Updating mean
-/// and variance estimates: an improved method*, 1979).
+/// and t seconds, and let S be sums over the weighted deviations from the weighted means. The slope is then S_nt /
+/// S_nn. Its standard error is at most σ / √S_nn, because no weight exceeds 1. The line passes through (mean n, mean t)
+/// (Draper and Smith, *Applied Regression Analysis*, chapter 1). The sums are updated without cancellation (West,
+/// *Updating mean and variance estimates: an improved method*, 1979).
 ///
-/// The scaler reads the time of full batches from the line, while most batches may be small. A slope that is too low would
-/// promise a throughput that no full batch has shown. So the line passes through the means, and its slope is
+/// The scaler reads the time of full batches from the line, while most batches may be small. A slope that is too low
+/// would promise a throughput that no full batch has shown. So the line passes through the means, and its slope is
 /// - [`STANDARD_ERRORS`] above the fitted slope. σ² is the mean square of the residuals. While the weights are still
 ///   growing to their limit, the missing share of them counts with the noise [`FIRST_NOISE`];
-/// - at least the slope at which a full batch has the throughput of a batch of [`REACH`] times the largest recent batch.
-///   Larger batches raise the throughput of hardware only up to a size, and a line through small batches cannot show
-///   that size. If the estimate lets a pool shrink, the remaining workers run larger batches, which show more;
-/// - at most mean t / mean n, the slope of a line from the origin: batching gains nothing. If the sizes vary too little,
-///   the standard error is large, and this is the line;
+/// - at least the slope at which a full batch has the throughput of a batch of [`REACH`] times the largest recent
+///   batch. Larger batches raise the throughput of hardware only up to a size, and a line through small batches cannot
+///   show that size. If the estimate lets a pool shrink, the remaining workers run larger batches, which show more;
+/// - at most mean t / mean n, the slope of a line from the origin: batching gains nothing. If the sizes vary too
+///   little, the standard error is large, and this is the line;
 /// - at least 0.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BatchTimeModel {
@@ -113,7 +113,8 @@ impl BatchTimeModel {
         slope.is_finite().then_some(slope.max(0.0))
     }
 
-    /// The least slope at which a full batch has no more throughput than the largest batch for which `slope` is trusted.
+    /// The least slope at which a full batch has no more throughput than the largest batch for which `slope` is
+    /// trusted.
     fn least_slope(&self, slope: f64) -> f64 {
         let trusted = REACH * self.largest.max(self.mean_items);
         if trusted >= self.max_batch_items {

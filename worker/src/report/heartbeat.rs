@@ -34,7 +34,8 @@ struct Measured {
 }
 
 impl Heartbeat {
-    /// `record` is the entry before the model is loaded. Each of the `instances` runs batches of up to `max_batch_items`.
+    /// `record` is the entry before the model is loaded. Each of the `instances` runs batches of up to
+    /// `max_batch_items`.
     pub(crate) fn new(
         roster: Arc<dyn Roster>,
         leases: Arc<Leases>,

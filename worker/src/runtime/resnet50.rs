@@ -28,9 +28,9 @@ pub enum Weights {
 
 const CLASSES: i64 = 1000;
 
-/// Writes `model.pt` (98 MiB) and `model.yaml` into `folder`, whose path ends in `<name>/<version>`. The folder is created
-/// if it does not exist. `labels` is a file with the names of the 1,000 classes, one per line. Nothing is written if the
-/// weights or the labels cannot be used.
+/// Writes `model.pt` (98 MiB) and `model.yaml` into `folder`, whose path ends in `<name>/<version>`. The folder is
+/// created if it does not exist. `labels` is a file with the names of the 1,000 classes, one per line. Nothing is
+/// written if the weights or the labels cannot be used.
 pub fn write(folder: &Path, weights: &Weights, labels: Option<&Path>) -> Result<Manifest, ModelError> {
     let labels = labels.map(read_labels).transpose()?;
     if let Weights::Safetensors(file) = weights {

@@ -52,7 +52,8 @@ proptest! {
         // The time of the largest batch sets the scale of the noise.
         let scale = truth.of(32.0);
         prop_assert!((estimate.base_seconds - truth.base_seconds).abs() < 0.1 * scale, "{estimate:?} is not {truth:?}");
-        prop_assert!(32.0 * (estimate.item_seconds - truth.item_seconds).abs() < 0.15 * scale, "{estimate:?} is not {truth:?}");
+        let item_error = (estimate.item_seconds - truth.item_seconds).abs();
+        prop_assert!(32.0 * item_error < 0.15 * scale, "{estimate:?} is not {truth:?}");
         prop_assert!((estimate.of(32.0) / scale - 1.0).abs() < 0.1, "{estimate:?} is not {truth:?}");
     }
 
@@ -116,7 +117,8 @@ proptest! {
         }
     }
 
-    /// The noise is a tenth, and the batches have few sizes: no throughput of full batches is promised that was not seen.
+    /// The noise is a tenth, and the batches have few sizes: no throughput of full batches is promised that was not
+    /// seen.
     #[test]
     fn small_batches_do_not_promise_a_throughput_that_full_batches_do_not_have(
         batches in batches(1..=3, 0.1, 40),
