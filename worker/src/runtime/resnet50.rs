@@ -1,7 +1,7 @@
 //! A model of real size for trials: ResNet-50 as torchvision builds it, written as TorchScript.
 //!
-//! The architecture is that of He et al., "Deep Residual Learning for Image Recognition" (2015), with the stride in the
-//! 3 × 3 convolution of a block, as in torchvision. Parameters have the names of torchvision's state dict, so that a
+//! The architecture is that of He et al., "Deep Residual Learning for Image Recognition" (2015). As in torchvision,
+//! the stride of a block is in its 3 × 3 convolution. Parameters have the names of torchvision's state dict, so that a
 //! safetensors file of its weights loads by name.
 
 use std::fs::{self, File};
