@@ -1,53 +1,33 @@
-//! Asks a gateway about dead jobs.
+//! Jobs that ended without success: list them, requeue them, delete them.
 
-use std::time::Duration;
-
-use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use queue::{JobId, PoolName};
-use reqwest::{RequestBuilder, Response};
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Ending, Which};
-use crate::http::{gateway_url, innermost};
+use crate::error::Error;
+use crate::gateway::{Gateway, Payload};
 
-/// How long after a request the gateway counts as away.
-const ANSWER: Duration = Duration::from_secs(30);
-
-/// The most jobs that the gateway lists at once.
+/// The largest page that the gateway returns.
 const PAGE: usize = 500;
 
-/// A gateway.
-#[derive(Debug)]
-pub(super) struct Client {
-    http: reqwest::Client,
-    gateway: String,
+/// How a job ended without success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadEnding {
+    /// No attempt is left.
+    Dead,
+    /// The job itself was at fault.
+    Failed,
 }
 
-/// What a job is given.
-#[derive(Debug)]
-pub(super) struct Input {
-    pub(super) media_type: String,
-    pub(super) bytes: Bytes,
-}
-
-/// Why something was not done.
-#[derive(Debug)]
-pub(super) enum Refused {
-    /// The gateway refused it, in its words.
-    Told(String),
-    /// The gateway did not answer.
-    Away(anyhow::Error),
-}
-
-impl From<Refused> for anyhow::Error {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Told(reason) => anyhow!(reason),
-            Refused::Away(error) => error,
-        }
-    }
+/// Which jobs are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadJobs {
+    /// How they ended.
+    pub ending: BadEnding,
+    /// Their pool; every pool where it is `None`.
+    pub pool: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -62,31 +42,28 @@ struct Purged {
     more: bool,
 }
 
-/// The parts of a problem document that matter here.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Problem {
-    title: String,
-    detail: String,
+impl BadEnding {
+    /// The name of the job's state.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Failed => "failed",
+        }
+    }
 }
 
-impl Client {
-    pub(super) fn new(gateway: &str) -> anyhow::Result<Self> {
-        let gateway = gateway_url(gateway)?;
-        let http = reqwest::Client::builder().timeout(ANSWER).build().context("cannot make an HTTP client")?;
-        Ok(Self { http, gateway })
-    }
-
-    /// Up to `limit` jobs, those that ended last first, as the gateway tells of them.
-    pub(super) async fn list(&self, which: &Which, limit: usize) -> anyhow::Result<Vec<Value>> {
+impl Gateway {
+    /// The records of at most `limit` jobs, the latest ending first.
+    pub async fn dead_jobs(&self, which: &DeadJobs, limit: usize) -> Result<Vec<Value>, Error> {
         let mut jobs: Vec<Value> = Vec::new();
         let mut after: Option<String> = None;
         while jobs.len() < limit {
             let page = (limit - jobs.len()).min(PAGE).to_string();
-            let mut query = vec![("state", which.state.as_str()), ("limit", &page)];
+            let mut query = vec![("state", which.ending.as_str()), ("limit", &page)];
             query.extend(which.pool.as_ref().map(|pool| ("pool", pool.as_str())));
             query.extend(after.as_ref().map(|after| ("after", after.as_str())));
-            let page: Page = self.ask(self.http.get(format!("{}/v1/dead", self.gateway)).query(&query)).await?;
+            let request = self.server.request(Method::GET, self.server.path(&["v1", "dead"])).query(&query);
+            let page: Page = self.server.json(request).await?;
             jobs.extend(page.jobs);
             after = page.next;
             if after.is_none() {
@@ -96,75 +73,31 @@ impl Client {
         Ok(jobs)
     }
 
-    /// The ids of all of them.
-    pub(super) async fn ids(&self, which: &Which) -> anyhow::Result<Vec<JobId>> {
-        let jobs = self.list(which, usize::MAX).await?;
-        let id =
-            |job: &Value| serde_json::from_value(job["id"].clone()).context("the gateway named a job without an id");
-        jobs.iter().map(id).collect()
-    }
-
-    /// A job as the gateway tells of it.
-    pub(super) async fn job(&self, id: &JobId) -> anyhow::Result<Value> {
-        self.ask(self.http.get(self.url(id, ""))).await
-    }
-
-    pub(super) async fn input(&self, id: &JobId) -> anyhow::Result<Input> {
-        let response = self.send(self.http.get(self.url(id, "/input"))).await?;
-        let media_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
-        let media_type = media_type.unwrap_or_default().to_owned();
-        Ok(Input { media_type, bytes: response.bytes().await.map_err(|error| self.away(&error))? })
-    }
-
-    pub(super) async fn requeue(&self, id: &JobId, input: Option<&Input>) -> Result<(), Refused> {
-        let mut request = self.http.post(self.url(id, "/requeue"));
-        if let Some(input) = input {
-            request = request.header("content-type", &input.media_type).body(input.bytes.clone());
+    /// Runs a dead or failed job again, with another input if one is given.
+    pub async fn requeue(&self, id: &str, input: Option<&Payload>) -> Result<(), Error> {
+        let mut request = self.server.request(Method::POST, self.job_url(id, Some("requeue")));
+        if let Some(Payload { media_type, bytes }) = input {
+            request = request.header(CONTENT_TYPE, media_type).body(Bytes::clone(bytes));
         }
-        self.send(request).await.map(drop)
+        self.server.send(request).await.map(drop)
     }
 
-    pub(super) async fn forget(&self, id: &JobId) -> Result<(), Refused> {
-        self.send(self.http.delete(self.url(id, ""))).await.map(drop)
+    /// Deletes the record of a dead or failed job.
+    pub async fn delete(&self, id: &str) -> Result<(), Error> {
+        self.server.send(self.server.request(Method::DELETE, self.job_url(id, None))).await.map(drop)
     }
 
-    /// How many jobs of the pool were forgotten.
-    pub(super) async fn purge(&self, pool: &PoolName, state: Ending) -> anyhow::Result<u64> {
-        let query = [("pool", pool.as_str()), ("state", state.as_str())];
-        let mut forgotten = 0;
+    /// Deletes the records of all jobs of `pool` that ended in this way; their number.
+    pub async fn purge(&self, pool: &str, ending: BadEnding) -> Result<u64, Error> {
+        let query = [("pool", pool), ("state", ending.as_str())];
+        let mut deleted = 0;
         loop {
-            let request = self.http.delete(format!("{}/v1/dead", self.gateway)).query(&query);
-            let Purged { purged, more } = self.ask(request).await?;
-            forgotten += purged;
+            let request = self.server.request(Method::DELETE, self.server.path(&["v1", "dead"])).query(&query);
+            let Purged { purged, more } = self.server.json(request).await?;
+            deleted += purged;
             if !more {
-                return Ok(forgotten);
+                return Ok(deleted);
             }
         }
-    }
-
-    fn url(&self, id: &JobId, rest: &str) -> String {
-        format!("{}/v1/jobs/{id}{rest}", self.gateway)
-    }
-
-    async fn ask<T: for<'de> Deserialize<'de>>(&self, request: RequestBuilder) -> anyhow::Result<T> {
-        let bytes = self.send(request).await?.bytes().await.map_err(|error| self.away(&error))?;
-        serde_json::from_slice(&bytes).context("the gateway's answer cannot be read")
-    }
-
-    async fn send(&self, request: RequestBuilder) -> Result<Response, Refused> {
-        let response = request.send().await.map_err(|error| Refused::Away(self.away(&error)))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        // Whatever stands between may answer as well, in words of its own.
-        let problem: Problem = response.json().await.unwrap_or_default();
-        let told = [problem.detail, problem.title].into_iter().find(|text| !text.is_empty());
-        let told = told.unwrap_or_else(|| format!("the gateway answered {status}"));
-        if status.is_server_error() { Err(Refused::Away(anyhow!(told))) } else { Err(Refused::Told(told)) }
-    }
-
-    fn away(&self, error: &reqwest::Error) -> anyhow::Error {
-        anyhow!("the gateway at {} cannot be reached: {}", self.gateway, innermost(error))
     }
 }

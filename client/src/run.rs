@@ -1,165 +1,121 @@
-//! Talks to a gateway until a job has ended, or its time is over.
+//! A job from its submission to its result, through a gateway that may be restarted meanwhile.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use queue::{Class, JobId, PoolName};
-use reqwest::{RequestBuilder, Response, StatusCode};
-use serde::Deserialize;
-use service::Period;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 
-use super::files::InputFile;
-use super::outcome::{Answer, Failure, Outcome};
-use crate::http::{gateway_url, innermost};
+use crate::error::{Error, Refusal};
+use crate::gateway::{ANSWER_TIMEOUT, Gateway, NewJob, Payload, period};
 
-/// How long one question may be held back by the gateway.
+/// The longest time that one request makes the gateway wait for the end of a job.
 const LONG_POLL: Duration = Duration::from_secs(20);
-/// How long after a request the gateway counts as away; longer than it may hold an answer back.
-const ANSWER: Duration = Duration::from_secs(30);
-/// What an answer may take beyond the time of the job: one that is on its way is worth having.
+/// An answer may take this much longer than the time of the job: one that is on its way is worth having.
 const GRACE: Duration = Duration::from_secs(2);
-/// The pauses between attempts grow from the one to the other.
+/// The pauses between attempts grow from the first to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What is said of every job.
-#[derive(Debug, Clone)]
-pub(super) struct Options {
-    pub(super) pool: PoolName,
-    pub(super) class: Option<Class>,
-    pub(super) deadline: Option<Period>,
-    pub(super) timeout: Duration,
+/// Why a job gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NoResult {
+    /// The job's state. If the state is unknown: `refused`, `timeout` or `unreadable`.
+    pub state: String,
+    /// The reason.
+    pub reason: String,
 }
 
-/// A gateway and what is said of every job.
-#[derive(Debug)]
-pub(super) struct Client {
-    http: reqwest::Client,
-    gateway: String,
-    options: Options,
-}
-
-/// The parts of a problem document that matter here.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Problem {
-    title: String,
-    detail: String,
-    state: Option<String>,
-}
-
-impl Client {
-    pub(super) fn new(gateway: &str, options: Options) -> anyhow::Result<Self> {
-        let gateway = gateway_url(gateway)?;
-        let http = reqwest::Client::builder()
-            .tcp_nodelay(true)
-            .timeout(ANSWER)
-            .build()
-            .context("cannot make an HTTP client")?;
-        Ok(Self { http, gateway, options })
+impl NoResult {
+    fn new(state: &str, reason: impl Into<String>) -> Self {
+        Self { state: state.to_owned(), reason: reason.into() }
     }
 
-    /// Waits, as long as a job may take, until the gateway answers at all.
-    pub(super) async fn reach(&self) -> anyhow::Result<()> {
-        let mut patience = Patience::new(self.options.timeout);
+    /// `state` is for answers that name none.
+    fn of(refusal: Refusal, state: &str) -> Self {
+        let Refusal { reason, state: named, .. } = refusal;
+        Self { state: named.unwrap_or_else(|| state.to_owned()), reason }
+    }
+}
+
+impl Gateway {
+    /// Waits until the gateway answers at all, for at most `timeout`.
+    pub async fn reach(&self, timeout: Duration) -> Result<(), Error> {
+        let mut limit = TimeLimit::new(timeout);
         loop {
-            let asking = self.http.get(format!("{}/livez", self.gateway)).timeout(patience.left());
-            match asking.send().await {
-                Ok(_answered) => return Ok(()),
+            let request = self.server.request(Method::GET, self.server.path(&["livez"])).timeout(limit.left());
+            match self.server.answer(request).await {
+                Ok(_any_status) => return Ok(()),
                 Err(error) => {
-                    if !patience.pause().await {
-                        bail!("the gateway at {} cannot be reached: {}", self.gateway, innermost(&error));
+                    if !limit.pause().await {
+                        return Err(error);
                     }
                 }
             }
         }
     }
 
-    /// Sends a file and waits for what becomes of it.
-    pub(super) async fn run(&self, file: InputFile, with_truth: bool) -> Outcome {
-        let started = Instant::now();
-        let id = JobId::generate();
-        let truth = if with_truth { file.truth() } else { None };
-        let end = self.end_of(&id, &file).await;
-        Outcome { path: file.path, id, elapsed: started.elapsed(), truth, end }
-    }
-
-    async fn end_of(&self, id: &JobId, file: &InputFile) -> Result<Answer, Failure> {
-        let body = tokio::fs::read(&file.path).await.map_err(|error| failure("unreadable", error.to_string()))?;
-        let body = bytes::Bytes::from(body);
-        let mut patience = Patience::new(self.options.timeout);
-        let sent = self
-            .insist(&mut patience, || {
-                let mut request = self
-                    .http
-                    .post(format!("{}/v1/pools/{}/jobs", self.gateway, self.options.pool))
-                    .query(&[("id", id.as_str())])
-                    .header("content-type", &file.media_type)
-                    .body(body.clone());
-                if let Some(class) = self.options.class {
-                    request = request.query(&[("class", class.as_str())]);
-                }
-                if let Some(deadline) = self.options.deadline {
-                    request = request.query(&[("deadline", deadline.to_string())]);
-                }
-                request
-            })
-            .await?;
-        if !sent.status().is_success() {
-            return Err(told(sent, "refused").await);
+    /// Submits a job and waits for its result, for at most `timeout`. Requests that fail on the way are repeated under
+    /// the same `id`, so the job runs once.
+    pub async fn run(&self, id: &str, job: &NewJob, timeout: Duration) -> Result<Payload, NoResult> {
+        let mut limit = TimeLimit::new(timeout);
+        let submitted = self.repeat(&mut limit, || self.submission(Some(id), job)).await?;
+        if !submitted.status().is_success() {
+            return Err(NoResult::of(*self.server.refused(submitted).await, "refused"));
         }
-        self.result_of(id, &mut patience).await
+        self.result(id, &mut limit).await
     }
 
-    async fn result_of(&self, id: &JobId, patience: &mut Patience) -> Result<Answer, Failure> {
+    async fn result(&self, id: &str, limit: &mut TimeLimit) -> Result<Payload, NoResult> {
         loop {
-            let wait = patience.left().min(LONG_POLL);
-            let asked = Instant::now();
+            let wait = Duration::from_millis(limit.left().min(LONG_POLL).as_millis() as u64);
+            let sent = Instant::now();
             let request = || {
-                let wait = Period::new(Duration::from_millis(wait.as_millis() as u64)).to_string();
-                self.http.get(format!("{}/v1/jobs/{id}/result", self.gateway)).query(&[("wait", wait)])
+                let request = self.server.request(Method::GET, self.job_url(id, Some("result")));
+                request.query(&[("wait", period(wait))])
             };
-            let response = self.insist(patience, request).await?;
+            let response = self.repeat(limit, request).await?;
             if response.status() == StatusCode::OK {
-                return answer(response).await;
+                let payload = self.payload(response).await;
+                return payload.map_err(|error| NoResult::new("unreadable", error.innermost()));
             }
-            let not_ended = response.status() == StatusCode::CONFLICT;
-            let told = told(response, "failed").await;
-            if !not_ended {
-                return Err(told);
+            let has_ended = response.status() != StatusCode::CONFLICT;
+            let refused = NoResult::of(*self.server.refused(response).await, "failed");
+            if has_ended {
+                return Err(refused);
             }
-            // A gateway that is stopping does not hold the answer back: asking it at once again would only be a load.
-            let hurried = asked.elapsed() < wait / 2;
-            if patience.left().is_zero() || hurried && !patience.pause().await {
-                let timeout = Period::new(self.options.timeout);
-                let reason = format!("the job is {} after {timeout}; its result may still come", told.state);
-                return Err(failure("timeout", reason));
+            // A gateway that is stopping answers at once. Without a pause the next request would only be load.
+            let answered_early = sent.elapsed() < wait / 2;
+            if limit.left().is_zero() || answered_early && !limit.pause().await {
+                let (state, timeout) = (refused.state, limit.timeout);
+                let reason = format!("the job is {state} after {timeout:?}; its result may still come");
+                return Err(NoResult::new("timeout", reason));
             }
         }
     }
 
-    /// Sends a request until it is answered by something else than "not now".
-    async fn insist(&self, patience: &mut Patience, request: impl Fn() -> RequestBuilder) -> Result<Response, Failure> {
+    /// Sends a request until the answer is neither an error of the connection nor a temporary refusal.
+    async fn repeat(&self, limit: &mut TimeLimit, request: impl Fn() -> RequestBuilder) -> Result<Response, NoResult> {
         loop {
-            let timeout = (patience.left() + GRACE).min(ANSWER);
-            let trouble = match request().timeout(timeout).send().await {
-                Ok(response) if is_passing(response.status()) => told(response, "timeout").await.reason,
+            let timeout = (limit.left() + GRACE).min(ANSWER_TIMEOUT);
+            let reason = match self.server.answer(request().timeout(timeout)).await {
+                Ok(response) if is_temporary(response.status()) => self.server.refused(response).await.reason,
                 Ok(response) => {
-                    patience.reset();
+                    limit.reset_pause();
                     return Ok(response);
                 }
-                Err(error) if error.is_builder() => return Err(failure("refused", innermost(&error))),
-                Err(error) => innermost(&error),
+                Err(error @ Error::Request(_)) => return Err(NoResult::new("refused", error.innermost())),
+                Err(error) => error.innermost(),
             };
-            if !patience.pause().await {
-                return Err(failure("timeout", trouble));
+            if !limit.pause().await {
+                return Err(NoResult::new("timeout", reason));
             }
         }
     }
 }
 
 /// Whether the same request may be answered otherwise a little later.
-fn is_passing(status: StatusCode) -> bool {
+fn is_temporary(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::TOO_MANY_REQUESTS
@@ -170,51 +126,35 @@ fn is_passing(status: StatusCode) -> bool {
     )
 }
 
-async fn answer(response: Response) -> Result<Answer, Failure> {
-    let media_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
-    let media_type = media_type.unwrap_or_default().to_owned();
-    let body = response.bytes().await.map_err(|error| failure("unreadable", innermost(&error)))?;
-    Ok(Answer { media_type, body: body.to_vec() })
-}
-
-/// What a problem document says; `state` is for those that name none.
-async fn told(response: Response, state: &str) -> Failure {
-    let status = response.status();
-    let problem: Problem = response.json().await.unwrap_or_default();
-    let reason = [problem.detail, problem.title].into_iter().find(|text| !text.is_empty());
-    let reason = reason.unwrap_or_else(|| format!("the gateway answered {status}"));
-    failure(problem.state.as_deref().unwrap_or(state), reason)
-}
-
-fn failure(state: &str, reason: String) -> Failure {
-    Failure { state: state.to_owned(), reason }
-}
-
 /// A time that runs out, and pauses that grow.
 #[derive(Debug)]
-struct Patience {
+struct TimeLimit {
     until: Instant,
-    pause: Duration,
+    timeout: Duration,
+    pauses: ExponentialBackoff,
 }
 
-impl Patience {
+impl TimeLimit {
     fn new(timeout: Duration) -> Self {
-        Self { until: Instant::now() + timeout, pause: FIRST_PAUSE }
+        Self { until: Instant::now() + timeout, timeout, pauses: pauses() }
     }
 
     fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
 
-    /// Starts again with a short pause.
-    fn reset(&mut self) {
-        self.pause = FIRST_PAUSE;
+    fn reset_pause(&mut self) {
+        self.pauses = pauses();
     }
 
-    /// Waits a little. `false`: the time is over.
+    /// Waits for the next pause. `false`: the time is over.
     async fn pause(&mut self) -> bool {
-        tokio::time::sleep(self.pause.min(self.left())).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
+        tokio::time::sleep(pause.min(self.left())).await;
         !self.left().is_zero()
     }
+}
+
+fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE).without_max_times().build()
 }
