@@ -1,10 +1,10 @@
-//! A model's own check of its inputs, as the gateway asks for it.
+//! Input checks: the gateway's interface, answered by the model's manifest.
 
 use gateway::{Admission, Refusal, RefusalKind};
 use worker::manifest::InputFaultKind;
 use worker::model::InputCheck;
 
-/// Lets the gateway refuse what the model's manifest rules out.
+/// Refuses inputs that do not fit the model's manifest.
 pub(crate) struct ManifestAdmission(pub(crate) InputCheck);
 
 impl Admission for ManifestAdmission {
