@@ -16,7 +16,7 @@ use worker::runtime::Model;
 
 use crate::settings::{PoolSettings, Settings};
 
-/// What every service opens.
+/// The backend and the blob store, which every service opens.
 #[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) backend: Backend,
@@ -37,7 +37,7 @@ pub(crate) async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener
     TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("{key}: {address}: {error}"))
 }
 
-/// The pools as the gateway sees them: their models' manifests are read.
+/// The gateway's view of the pools, with the manifests of their models.
 pub(crate) fn pools_of_gateway(settings: &Settings) -> anyhow::Result<BTreeMap<PoolName, gateway::Pool>> {
     let of_gateway = |(name, pool): (&String, &PoolSettings)| {
         let input_check =
@@ -53,7 +53,7 @@ pub(crate) fn pools_of_gateway(settings: &Settings) -> anyhow::Result<BTreeMap<P
     settings.pools.iter().map(of_gateway).collect()
 }
 
-/// Runs the gateway on `listener`, and the upkeep of the ledger beside it.
+/// Runs the gateway on `listener`, and the ledger's upkeep beside it.
 pub(crate) async fn gateway(
     settings: &Settings,
     pools: BTreeMap<PoolName, gateway::Pool>,
@@ -94,20 +94,20 @@ pub(crate) async fn scaler(
     Ok(scaler::run(listener, settings.scaler.clone(), pools, sources, journal, health, stop).await?)
 }
 
-/// The model of a pool: its manifest read and its file found, but no weights loaded.
+/// The model of a pool: its manifest is read and its file exists. The weights are not loaded.
 pub(crate) fn open_model(pool: &str, of_pool: &PoolSettings) -> anyhow::Result<Arc<dyn Model>> {
     let opened = worker::runtime::open(&of_pool.source()?, &of_pool.model_settings());
     opened.map_err(|error| anyhow::anyhow!("pools.{pool}.model: {error}"))
 }
 
-/// What a worker of `pool` needs to know of it.
+/// The settings and the model of the pool that a worker is for.
 pub(crate) fn pool_of_worker<'a>(
     settings: &'a Settings,
     pool: &str,
 ) -> anyhow::Result<(&'a PoolSettings, Arc<dyn Model>)> {
     let Some(of_pool) = settings.pools.get(pool) else {
-        let known: Vec<&str> = settings.pools.keys().map(String::as_str).collect();
-        bail!("--pool: {pool:?} is not one of the configured pools: {}", known.join(", "));
+        let names: Vec<&str> = settings.pools.keys().map(String::as_str).collect();
+        bail!("--pool: {pool:?} is not one of the configured pools: {}", names.join(", "));
     };
     Ok((of_pool, open_model(pool, of_pool)?))
 }

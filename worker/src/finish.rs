@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{
-    Blobs, Body, Consumer, Delivery, Error, Finish, Finished, JobError, Lease, Ledger, Outcome, Output, Role,
-    Settlement, State,
+    Blobs, Body, Consumer, Delivery, Error, Finish, Finished, JobError, JobState, Lease, Ledger, Outcome, Output, Role,
+    Settlement,
 };
 use tokio::sync::mpsc;
 
@@ -65,7 +65,7 @@ impl Outbox {
         for FinishedJob { job, disposition } in jobs {
             let ClaimedJob { delivery, lease, place, .. } = job;
             let settlement =
-                if matches!(disposition, Disposition::Released) { Settlement::Again } else { Settlement::Done };
+                if matches!(disposition, Disposition::Released) { Settlement::Requeue } else { Settlement::Ack };
             let outcome = self.outcome(lease.lease(), disposition).await;
             unwritten.push((delivery, lease, settlement, outcome.is_some()));
             finishes.extend(outcome.map(|outcome| Finish { lease: lease.lease().clone(), outcome }));
@@ -144,7 +144,7 @@ impl Outbox {
         let published = self.announcements.publish(&jobs).await;
         for (job, is_published) in ended.iter_mut().zip(published) {
             if !is_published && matches!(job.finished, Finished::Recorded(_)) {
-                job.settlement = Settlement::Again;
+                job.settlement = Settlement::Requeue;
             }
         }
     }
@@ -160,7 +160,7 @@ impl Outbox {
 
 fn outcome_name(finished: Finished) -> &'static str {
     match finished {
-        Finished::Recorded(State::Queued) => "released",
+        Finished::Recorded(JobState::Queued) => "released",
         Finished::Recorded(state) => state.as_str(),
         Finished::LeaseLost => "lease_lost",
     }

@@ -71,17 +71,17 @@ impl Intake {
         let (mut acknowledged, mut ended) = (Vec::new(), Vec::new());
         for ((delivery, place), claim) in received.into_iter().zip(claims) {
             match claim {
-                Claim::Go { lease, alone } => {
+                Claim::Granted { lease, alone } => {
                     let lease = self.leases.add(lease);
                     self.start(ClaimedJob { delivery, lease, place, received: claimed_at, is_suspect: alone }).await;
                 }
                 Claim::Ended(_) => ended.push((delivery, place)),
-                Claim::Held => acknowledged.push(delivery),
+                Claim::HeldElsewhere => acknowledged.push(delivery),
             }
         }
         acknowledged.extend(self.announce(ended, &stop).await);
         if !acknowledged.is_empty() {
-            let settlements = acknowledged.into_iter().map(|delivery| (delivery, Settlement::Done)).collect();
+            let settlements = acknowledged.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect();
             if let Err(error) = self.consumer.settle(settlements).await {
                 tracing::warn!(%error, "cannot acknowledge deliveries that need no work; they will be delivered again");
             }

@@ -1,13 +1,11 @@
-//! Files through a real gateway, with a hand that plays the worker.
+//! Files submitted through a real gateway. A task of the test takes the place of the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::{Gateway, GatewaySettings, Pool};
-use model::InputCheck;
-use queue::{
-    Backend, BackendUrls, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId,
-};
+use backends::BackendUrls;
+use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal};
+use queue::{Backend, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId};
 use serde_json::Value;
 use service::Health;
 use tempfile::TempDir;
@@ -33,12 +31,12 @@ fn args(gateway: String, folder: &TempDir) -> SubmitArgs {
     }
 }
 
-/// Serves the pool `digits`, whose model predicts what the file says, and fails on what is no digit.
+/// Serves the pool `digits`. Its model predicts the content of the file, and fails if that is not a digit.
 async fn serve(folder: &TempDir) -> String {
     let pool: PoolName = "digits".parse().unwrap();
     let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
     let urls = BackendUrls::new(url, None).unwrap();
-    let backend = Backend::open(&urls).await.unwrap();
+    let backend = backends::open(&urls).await.unwrap();
     let gateway = Gateway {
         pools: [(
             pool.clone(),
@@ -67,21 +65,21 @@ async fn serve(folder: &TempDir) -> String {
             let delivery = consumer.receive(1).await.unwrap().pop().unwrap();
             let request = ClaimRequest::new(delivery.job.clone(), false);
             let claim = backend.ledger.claim(&worker, vec![request], Duration::from_secs(30)).await.unwrap().pop();
-            if let Some(Claim::Go { lease, .. }) = claim {
+            if let Some(Claim::Granted { lease, .. }) = claim {
                 let outcome = model(&delivery.job.input.body);
                 backend.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
             }
-            consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap();
+            consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap();
         }
     });
     format!("http://{address}")
 }
 
 fn model(input: &Body) -> Outcome {
-    let Body::Inline(bytes) = input else { panic!("a small input travels along") };
+    let Body::Inline(bytes) = input else { panic!("a small input must travel with its job") };
     let text = std::str::from_utf8(bytes).unwrap();
     if text.parse::<u8>().is_err() {
-        let message = format!("{text:?} is no digit");
+        let message = format!("{text:?} is not a digit");
         return Outcome::Failed(JobError { kind: "bad_input".to_owned(), message });
     }
     let body = format!(r#"{{"predictions":[{{"label":"{text}","probability":0.5}}]}}"#);
@@ -89,7 +87,7 @@ fn model(input: &Body) -> Outcome {
 }
 
 #[tokio::test]
-async fn a_folder_goes_in_and_predictions_beside_the_truth_come_out() {
+async fn a_folder_is_submitted_and_predictions_are_printed_beside_the_true_labels() {
     let (files, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (name, text) in [("0000-7.txt", "7"), ("0001-8.txt", "8"), ("0002-9.txt", "1")] {
         std::fs::write(files.path().join(name), text).unwrap();
@@ -106,7 +104,7 @@ async fn a_folder_goes_in_and_predictions_beside_the_truth_come_out() {
 }
 
 #[tokio::test]
-async fn a_job_that_fails_or_is_refused_does_not_hold_up_the_others() {
+async fn a_failed_or_refused_job_does_not_stop_the_others() {
     let (files, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (name, text) in [("a-1.txt", "1"), ("b-2.txt", "two"), ("c-3.txt", "")] {
         std::fs::write(files.path().join(name), text).unwrap();
@@ -121,12 +119,12 @@ async fn a_job_that_fails_or_is_refused_does_not_hold_up_the_others() {
     let states: Vec<_> = lines.iter().map(|line| line["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["succeeded", "failed", "refused"]);
     assert_eq!(lines[0]["result"]["predictions"][0]["label"], "1");
-    assert!(lines[1]["error"].as_str().unwrap().contains("is no digit"), "{text}");
+    assert!(lines[1]["error"].as_str().unwrap().contains("is not a digit"), "{text}");
     assert!(lines[2]["error"].as_str().unwrap().contains("empty"), "{text}");
 }
 
 #[tokio::test]
-async fn a_job_that_was_not_taken_is_sent_again_under_its_id() {
+async fn a_failed_submission_is_repeated_under_the_same_id() {
     let files = tempfile::tempdir().unwrap();
     std::fs::write(files.path().join("a-1.txt"), "1").unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -157,7 +155,7 @@ async fn a_job_that_was_not_taken_is_sent_again_under_its_id() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_away_is_told_once() {
+async fn an_unreachable_gateway_is_reported_once() {
     let files = tempfile::tempdir().unwrap();
     std::fs::write(files.path().join("a-1.txt"), "1").unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

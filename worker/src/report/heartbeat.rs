@@ -103,7 +103,7 @@ impl Heartbeat {
             }
             record.clone()
         });
-        if let Err(error) = self.roster.beat(&record, EXPIRY).await {
+        if let Err(error) = self.roster.heartbeat(&record, EXPIRY).await {
             tracing::warn!(%error, "cannot send a heartbeat to the roster");
         }
     }

@@ -1,4 +1,4 @@
-//! Judges a document by a JSON Schema and says what is wrong in our own words.
+//! Validates a document with a JSON Schema, and words the faults in terms of the document.
 
 use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::Faults;
 
-/// Adds what is wrong with `document` and takes unknown keys out of it. `false`: it cannot be judged at all.
-pub(super) fn judge(schema: &Value, document: &mut Value, faults: &mut Faults) -> bool {
+/// Adds the faults of `document`, and removes unknown keys from it. `false`: it cannot be validated.
+pub(super) fn validate(schema: &Value, document: &mut Value, faults: &mut Faults) -> bool {
     let validator = match jsonschema::draft202012::new(schema) {
         Ok(validator) => validator,
         Err(error) => {
@@ -57,23 +57,22 @@ fn report(error: &ValidationError<'_>, schema: &Value, faults: &mut Faults) {
     }
 }
 
-/// Of several allowed forms, speaks of the one that was meant.
+/// Reports the faults of the form that the user probably meant, where several forms are allowed.
 fn report_alternatives(
     error: &ValidationError<'_>,
     context: &[Vec<ValidationError<'static>>],
     schema: &Value,
     faults: &mut Faults,
 ) {
-    let nothing = |error: &&ValidationError<'static>| matches!(error.kind(), Kind::Type { kind: TypeKind::Single(kind) } if kind.to_string() == "null");
-    let forms: Vec<_> = context.iter().filter(|errors| !errors.iter().any(|error| nothing(&error))).collect();
+    let forms: Vec<_> = context.iter().filter(|errors| !errors.iter().any(expects_null)).collect();
     let here = error.instance_path().as_str();
     let meant: Vec<_> = forms.iter().filter(|errors| !errors.iter().any(|error| other_form(error, here))).collect();
-    let speaking = match (&forms[..], &meant[..]) {
+    let reported = match (&forms[..], &meant[..]) {
         ([only], _) => Some(*only),
         (_, [only]) => Some(**only),
         _ => None,
     };
-    if let Some(errors) = speaking {
+    if let Some(errors) = reported {
         errors.iter().for_each(|error| report(error, schema, faults));
         return;
     }
@@ -90,7 +89,12 @@ fn report_alternatives(
     }
 }
 
-/// The value is of another type than this form, or its tag names another form.
+/// The form of an optional setting that is absent.
+fn expects_null(error: &ValidationError<'static>) -> bool {
+    matches!(error.kind(), Kind::Type { kind: TypeKind::Single(kind) } if kind.to_string() == "null")
+}
+
+/// Whether the error shows that another form was meant: the value has another type, or its tag names another form.
 fn other_form(error: &ValidationError<'_>, here: &str) -> bool {
     let place = error.instance_path().as_str();
     match error.kind() {
@@ -135,7 +139,7 @@ fn rule(error: &ValidationError<'_>, schema: &Value) -> String {
         Kind::Format { format } => format!("is not a valid {format}"),
         Kind::Type { kind: TypeKind::Single(kind) } => format!("is not {}", type_name(&kind.to_string())),
         Kind::Type { kind: TypeKind::Multiple(kinds) } => {
-            // That an optional setting may also be nothing helps nobody.
+            // The allowed `null` of an optional setting is left out: it does not help.
             let kinds = kinds.into_iter().map(|kind| kind.to_string()).filter(|kind| kind != "null");
             let names: Vec<_> = kinds.map(|kind| type_name(&kind).to_owned()).collect();
             format!("is not {}", names.join(" or "))
@@ -144,7 +148,7 @@ fn rule(error: &ValidationError<'_>, schema: &Value) -> String {
     }
 }
 
-/// The schema's own wording, `x-rule`.
+/// The wording in the schema, `x-rule`.
 fn own_rule(error: &ValidationError<'_>, schema: &Value) -> Option<String> {
     Some(node(error, schema)?.get("x-rule")?.as_str()?.to_owned())
 }
@@ -156,11 +160,11 @@ fn node<'a>(error: &ValidationError<'_>, schema: &'a Value) -> Option<&'a Value>
 }
 
 fn unknown_key(name: &str, node: Option<&Value>) -> String {
-    let known = node.and_then(|node| node.get("properties")).and_then(Value::as_object);
-    let names = known.into_iter().flat_map(|members| members.keys());
-    let near = names.map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+    let members = node.and_then(|node| node.get("properties")).and_then(Value::as_object);
+    let allowed = members.into_iter().flat_map(|members| members.keys());
+    let near = allowed.map(|allowed| (strsim::damerau_levenshtein(allowed, name), allowed)).min();
     match near {
-        // Half of it wrong is no slip of the finger any more.
+        // If more than half of the name differs, it is not a typing mistake.
         Some((distance, meant)) if distance * 2 <= meant.len().max(2) => {
             format!("unknown key (did you mean {meant:?}?)")
         }
@@ -168,7 +172,7 @@ fn unknown_key(name: &str, node: Option<&Value>) -> String {
     }
 }
 
-/// A value as a fault shows it: short, and not at all where it is a secret or may contain one.
+/// A value as a fault shows it: shortened, and hidden if it is a secret or may contain one.
 fn shown(value: &Value, node: Option<&Value>) -> String {
     let secret = node.and_then(|node| node.get("writeOnly")).is_some();
     match value {
