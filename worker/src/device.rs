@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use queue::Ledger;
+use queue::{JobErrorKind, Ledger};
 use rayon::ThreadPool;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::Batcher;
 use crate::job::window::Window;
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ItemResult, ReadyInput, ReadyJob, RunJob};
-use crate::job_error::{MODEL_ERROR, job_error};
 use crate::report::heartbeat::Heartbeat;
 use crate::report::metrics;
 use crate::runtime::{Instance, Item, Model, ModelError};
@@ -157,12 +156,12 @@ impl Device {
     fn present(&self, result: ItemResult) -> Disposition {
         let tensors = match result {
             Ok(tensors) => tensors,
-            Err(error) => return Disposition::Retry(job_error(MODEL_ERROR, error.to_string())),
+            Err(error) => return Disposition::Retry(JobErrorKind::ModelError.error(error.to_string())),
         };
         match catch_unwind(AssertUnwindSafe(|| self.model.present(tensors))) {
             Ok(Ok(output)) => Disposition::Succeeded(output),
             Ok(Err(error)) => Disposition::Failed(error),
-            Err(_) => Disposition::Failed(job_error(MODEL_ERROR, "presenting the result panicked")),
+            Err(_) => Disposition::Failed(JobErrorKind::ModelError.error("presenting the result panicked")),
         }
     }
 

@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{
-    Blobs, Body, Consumer, Delivery, Error, Finish, Finished, JobError, JobState, Lease, Ledger, Outcome, Output, Role,
-    Settlement,
+    Blobs, Body, Consumer, Delivery, Ending, Error, Finish, Finished, Job, JobError, JobErrorKind, JobState, Lease,
+    Ledger, Outcome, Output, Role, Settlement,
 };
 use tokio::sync::mpsc;
 
 use crate::job::leases::RenewedLease;
 use crate::job::{ClaimedJob, Disposition, FinishedJob};
-use crate::job_error::{OUTPUT_UNWRITABLE, job_error};
 use crate::report::metrics;
 use crate::settings::WorkerSettings;
 
 pub(crate) mod announcements;
 
-use announcements::Announcements;
+use announcements::{Announcements, EndedJob};
 
 /// The most batches in one round trip to the ledger.
 const ROUND_LIMIT: usize = 64;
@@ -42,6 +41,8 @@ struct WrittenJob {
     delivery: Delivery,
     settlement: Settlement,
     finished: Finished,
+    /// The ending of the job, if this worker recorded it.
+    ending: Option<Ending>,
     /// Renewed until the delivery is settled.
     _lease: RenewedLease,
 }
@@ -67,15 +68,20 @@ impl Outbox {
             let settlement =
                 if matches!(disposition, Disposition::Released) { Settlement::Requeue } else { Settlement::Ack };
             let outcome = self.outcome(lease.lease(), disposition).await;
-            unwritten.push((delivery, lease, settlement, outcome.is_some()));
+            let has_outcome = outcome.is_some();
             finishes.extend(outcome.map(|outcome| Finish { lease: lease.lease().clone(), outcome }));
+            unwritten.push((delivery, lease, settlement, has_outcome));
             places.push(place);
         }
-        let mut finished = self.finish(finishes).await.into_iter();
+        let finished = self.finish(&finishes).await;
         drop(places);
+        let mut finished = finishes.into_iter().zip(finished);
         let written = unwritten.into_iter().map(|(delivery, lease, settlement, has_outcome)| {
-            let finished = if has_outcome { finished.next() } else { None };
-            WrittenJob { delivery, settlement, finished: finished.unwrap_or(Finished::LeaseLost), _lease: lease }
+            let (finished, ending) = match if has_outcome { finished.next() } else { None } {
+                Some((finish, finished)) => (finished, ending(&delivery.job, finish.outcome, &finished)),
+                None => (Finished::LeaseLost, None),
+            };
+            WrittenJob { delivery, settlement, finished, ending, _lease: lease }
         });
         written.collect()
     }
@@ -85,7 +91,7 @@ impl Outbox {
         Some(match disposition {
             Disposition::Succeeded(output) => match self.store(lease, output).await {
                 Ok(output) => Outcome::Succeeded(output),
-                Err(error) => self.retry(lease, job_error(OUTPUT_UNWRITABLE, error.to_string())),
+                Err(error) => self.retry(lease, JobErrorKind::OutputUnwritable.error(error.to_string())),
             },
             Disposition::Failed(error) => Outcome::Failed(error),
             Disposition::Retry(error) => self.retry(lease, error),
@@ -105,14 +111,14 @@ impl Outbox {
         Ok(Output { media_type: output.media_type, body })
     }
 
-    async fn finish(&self, finishes: Vec<Finish>) -> Vec<Finished> {
+    async fn finish(&self, finishes: &[Finish]) -> Vec<Finished> {
         if finishes.is_empty() {
             return Vec::new();
         }
         let mut pause = FIRST_PAUSE;
         loop {
             // A repetition is safe: the fence rejects a result that was already recorded.
-            match self.ledger.finish(finishes.clone()).await {
+            match self.ledger.finish(finishes.to_vec()).await {
                 Ok(finished) => return finished,
                 Err(error) => tracing::warn!(%error, jobs = finishes.len(), "cannot write results; trying again"),
             }
@@ -135,15 +141,16 @@ impl Outbox {
     /// Only jobs that have ended are requeued: another job would become a suspect.
     async fn announce(&self, written: &mut [WrittenJob]) {
         let may_have_ended = |job: &&mut WrittenJob| match job.finished {
-            Finished::Recorded(state) => state.has_ended(),
+            Finished::Recorded { state, .. } => state.has_ended(),
             // The job was cancelled, or another worker has it.
             Finished::LeaseLost => true,
         };
         let mut ended: Vec<_> = written.iter_mut().filter(may_have_ended).collect();
-        let jobs: Vec<_> = ended.iter().map(|written| &written.delivery.job).collect();
-        let published = self.announcements.publish(&jobs).await;
+        let jobs =
+            ended.iter_mut().map(|written| EndedJob { ending: written.ending.take(), job: &written.delivery.job });
+        let published = self.announcements.publish(jobs.collect()).await;
         for (job, is_published) in ended.iter_mut().zip(published) {
-            if !is_published && matches!(job.finished, Finished::Recorded(_)) {
+            if !is_published && matches!(job.finished, Finished::Recorded { .. }) {
                 job.settlement = Settlement::Requeue;
             }
         }
@@ -158,10 +165,30 @@ impl Outbox {
     }
 }
 
+/// The ending of a job after this outcome was recorded. `None`: the job is open, or the lease is lost.
+fn ending(job: &Job, outcome: Outcome, finished: &Finished) -> Option<Ending> {
+    let Finished::Recorded { state, finished_at } = *finished else { return None };
+    let (output, error) = match outcome {
+        Outcome::Succeeded(output) => (Some(output), None),
+        Outcome::Failed(error) | Outcome::Retry { error, .. } => (None, Some(error)),
+        Outcome::Released => (None, None),
+    };
+    Some(Ending {
+        id: job.id.clone(),
+        pool: job.pool.clone(),
+        state,
+        finished_at: finished_at?,
+        output,
+        error,
+        origin: job.origin.clone(),
+        trace_parent: job.trace_parent.clone(),
+    })
+}
+
 fn outcome_name(finished: Finished) -> &'static str {
     match finished {
-        Finished::Recorded(JobState::Queued) => "released",
-        Finished::Recorded(state) => state.as_str(),
+        Finished::Recorded { state: JobState::Queued, .. } => "released",
+        Finished::Recorded { state, .. } => state.as_str(),
         Finished::LeaseLost => "lease_lost",
     }
 }

@@ -5,9 +5,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use model::HostTensor;
-use queue::{Delivery, JobError, Output};
+use queue::{Delivery, JobError, JobErrorKind, Output};
 
-use crate::job_error::{BAD_INPUT, job_error};
 use crate::runtime::{Item, Model, ModelError};
 
 pub(crate) mod leases;
@@ -33,7 +32,7 @@ impl ClaimedJob {
     pub(crate) fn prepare(&self, model: &dyn Model, body: Bytes) -> Result<Item, JobError> {
         let media_type = &self.delivery.job.input.media_type;
         catch_unwind(AssertUnwindSafe(|| model.prepare(media_type, body)))
-            .unwrap_or_else(|_| Err(job_error(BAD_INPUT, "preparing the input panicked")))
+            .unwrap_or_else(|_| Err(JobErrorKind::BadInput.error("preparing the input panicked")))
     }
 }
 

@@ -13,7 +13,6 @@ mod batch;
 mod device;
 mod finish;
 mod job;
-mod job_error;
 mod report;
 mod run;
 pub mod runtime;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Bytes;
-use queue::{Blobs, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, Ledger, Settlement, WorkerId};
+use queue::{
+    Blobs, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobErrorKind, Ledger, Settlement, WorkerId,
+};
 use rayon::ThreadPool;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -12,11 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batch::Batcher;
-use crate::finish::announcements::Announcements;
+use crate::finish::announcements::{Announcements, EndedJob};
 use crate::job::leases::Leases;
 use crate::job::window::{Place, Window};
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ReadyInput, ReadyJob};
-use crate::job_error::{INPUT_UNREADABLE, UNREADABLE_MESSAGE, job_error};
 use crate::runtime::Model;
 
 /// The wait after an error of the broker or the ledger. Calls without a wait would only add load.
@@ -128,8 +129,8 @@ impl Intake {
     /// Publishes how jobs ended, because the worker that ended them may have disappeared before it did so. Returns the
     /// deliveries to acknowledge. The others are requeued.
     async fn announce(&self, ended: Vec<(Delivery, Place)>, stop: &CancellationToken) -> Vec<Delivery> {
-        let jobs: Vec<_> = ended.iter().map(|(delivery, _)| &delivery.job).collect();
-        let published = self.announcements.publish(&jobs).await;
+        let jobs = ended.iter().map(|(delivery, _)| EndedJob { job: &delivery.job, ending: None });
+        let published = self.announcements.publish(jobs.collect()).await;
         let (mut acknowledged, mut requeued) = (Vec::new(), Vec::new());
         for ((delivery, place), is_published) in ended.into_iter().zip(published) {
             match is_published {
@@ -148,12 +149,12 @@ impl Intake {
         if let Some(reason) = job.delivery.unreadable.take() {
             // Its only attempt fails, so the job ends as dead and its bytes stay with the dead jobs.
             tracing::warn!(job = %job.lease.lease().id, reason, "cannot read a message; its job ends as dead");
-            return self.finish(job, Disposition::Retry(job_error(UNREADABLE_MESSAGE, reason)));
+            return self.finish(job, Disposition::Retry(JobErrorKind::UnreadableMessage.error(reason)));
         }
         let body = match self.body(&mut job.delivery).await {
             Ok(body) => body,
             Err(error) => {
-                let failure = job_error(INPUT_UNREADABLE, error.to_string());
+                let failure = JobErrorKind::InputUnreadable.error(error.to_string());
                 let is_final = error.kind() == ErrorKind::Corrupt;
                 let disposition = if is_final { Disposition::Failed(failure) } else { Disposition::Retry(failure) };
                 return self.finish(job, disposition);

@@ -8,6 +8,13 @@ use queue::{Announcer, Ending, Error, ErrorKind, Job, Ledger};
 /// The number of records that are read at a time.
 const READS: usize = 16;
 
+/// A job that has or may have ended.
+pub(crate) struct EndedJob<'a> {
+    pub(crate) job: &'a Job,
+    /// Its ending, if this worker recorded it. `None`: the ledger has it.
+    pub(crate) ending: Option<Ending>,
+}
+
 /// Publishes endings if the pool has a place for them.
 ///
 /// An ending is published before the delivery of its job is acknowledged. If the worker disappears in between, the job
@@ -21,14 +28,10 @@ pub(crate) struct Announcements {
 impl Announcements {
     /// Publishes the endings of those jobs that have ended. Returns one answer per job, in order: `false` if the job
     /// has or may have ended and its ending could not be published.
-    pub(crate) async fn publish(&self, jobs: &[&Job]) -> Vec<bool> {
+    pub(crate) async fn publish(&self, jobs: Vec<EndedJob<'_>>) -> Vec<bool> {
         let Some(announcer) = &self.announcer else { return vec![true; jobs.len()] };
-        let ending = async |job: &&Job| {
-            let record = self.ledger.get(&job.id).await?.filter(|record| record.state.has_ended());
-            let (origin, trace_parent) = (job.origin.clone(), job.trace_parent.clone());
-            Ok(record.map(|record| Ending { record, origin, trace_parent }))
-        };
-        let read: Vec<Result<Option<Ending>, Error>> = stream::iter(jobs).map(ending).buffered(READS).collect().await;
+        let ids: Vec<_> = jobs.iter().map(|ended| &ended.job.id).collect();
+        let read: Vec<_> = stream::iter(jobs).map(|ended| self.ending(ended)).buffered(READS).collect().await;
         let (mut published, mut endings) = (Vec::with_capacity(jobs.len()), Vec::new());
         for read in read {
             published.push(match read {
@@ -44,11 +47,19 @@ impl Announcements {
         }
         if let Err(error) = announce(&**announcer, &endings).await {
             tracing::warn!(%error, jobs = endings.len(), "cannot publish how jobs ended; requeueing them");
-            for (job, is_published) in jobs.iter().zip(&mut published) {
-                *is_published &= endings.iter().all(|ending| ending.record.id != job.id);
+            for (id, is_published) in ids.into_iter().zip(&mut published) {
+                *is_published &= endings.iter().all(|ending| ending.id != *id);
             }
         }
         published
+    }
+
+    async fn ending(&self, EndedJob { job, ending }: EndedJob<'_>) -> Result<Option<Ending>, Error> {
+        if ending.is_some() {
+            return Ok(ending);
+        }
+        let record = self.ledger.get(&job.id).await?;
+        Ok(record.and_then(|record| Ending::of_record(record, job.origin.clone(), job.trace_parent.clone())))
     }
 }
 
@@ -64,7 +75,7 @@ async fn announce(announcer: &dyn Announcer, endings: &[Ending]) -> Result<(), E
         return Err(error);
     }
     if let [ending] = endings {
-        tracing::error!(job = %ending.record.id, %error, "the broker refuses to publish how a job ended");
+        tracing::error!(job = %ending.id, %error, "the broker refuses to publish how a job ended");
         return Ok(());
     }
     for ending in endings {

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::{Datatype, Echo, HostTensor};
-use queue::{Body, JobError, Output};
+use queue::{Body, JobError, JobErrorKind, Output};
 
 use super::error::ModelError;
 use super::interface::{Instance, Item, Model};
-use crate::job_error::{BAD_INPUT, MODEL_ERROR, job_error};
 
 /// With [`Echo::faults`], [`Model::prepare`] refuses an input that starts with this. Only the job of this input fails.
 pub const REFUSED_INPUT: &[u8] = b"fail:input";
@@ -25,7 +24,7 @@ impl Model for Echo {
     fn prepare(&self, media_type: &str, body: Bytes) -> Result<Item, JobError> {
         if self.faults && body.starts_with(REFUSED_INPUT) {
             let message = "body: starts with fail:input, which the model echo-faults refuses";
-            return Err(job_error(BAD_INPUT, message));
+            return Err(JobErrorKind::BadInput.error(message));
         }
         // Both are BYTES tensors of one element, so that inputs of any length share a batch.
         let media_type = Bytes::copy_from_slice(media_type.as_bytes());
@@ -34,7 +33,7 @@ impl Model for Echo {
 
     fn present(&self, tensors: Vec<HostTensor>) -> Result<Output, JobError> {
         let [media_type, body] = <[HostTensor; 2]>::try_from(tensors).map_err(|tensors| {
-            job_error(MODEL_ERROR, format!("the echo model returned {} tensors instead of 2", tensors.len()))
+            JobErrorKind::ModelError.error(format!("the echo model returned {} tensors instead of 2", tensors.len()))
         })?;
         let media_type = String::from_utf8_lossy(&media_type.data).into_owned();
         Ok(Output { media_type, body: Body::Inline(body.data) })

@@ -5,12 +5,11 @@ use std::fmt;
 use model::{
     HostTensor, InputFault, Manifest, Postprocess, Preprocess, TENSORS_MEDIA_TYPE, json_tensors, media_type_essence,
 };
-use queue::{Body, JobError, Output};
+use queue::{Body, JobError, JobErrorKind, Output};
 
 use super::image::{self, ImagePreprocessor};
 use super::interface::Item;
 use super::top_k;
-use crate::job_error::{BAD_INPUT, MODEL_ERROR, job_error};
 
 /// Turns inputs into items, and tensors into outputs.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ impl Pipeline {
     pub fn prepare(&self, media_type: &str, body: &[u8]) -> Result<Item, JobError> {
         let tensors = self.tensors(media_type, body).map_err(|fault| {
             // The gateway would have refused this input, but not every input comes through it.
-            job_error(BAD_INPUT, fault.to_string())
+            JobErrorKind::BadInput.error(fault.to_string())
         })?;
         Ok(Item { tensors })
     }
@@ -69,7 +68,7 @@ impl Pipeline {
 }
 
 fn model_error(error: impl fmt::Display) -> JobError {
-    job_error(MODEL_ERROR, error.to_string())
+    JobErrorKind::ModelError.error(error.to_string())
 }
 
 #[cfg(test)]
