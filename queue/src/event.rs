@@ -36,10 +36,10 @@ use sha2::{Digest, Sha256};
 use crate::{BlobRef, Body, Class, Ending, Input, Job, JobId, Origin, PoolName};
 
 /// The `source` of jobs whose `id` is the job's own.
-pub const SOURCE: &str = "/millrace";
+pub(crate) const SOURCE: &str = "/millrace";
 
 /// The `type` of jobs we publish.
-pub const TYPE: &str = "millrace.job";
+pub(crate) const TYPE: &str = "millrace.job";
 
 /// The media type of an event that carries its attributes in its body.
 pub const STRUCTURED: &str = "application/cloudevents+json";

@@ -132,7 +132,7 @@ pub struct Measured {
 
 impl Measured {
     /// Itself if the times are possible: values from a worker or a store are not trusted.
-    fn if_sound(self) -> Option<Self> {
+    pub fn if_sound(self) -> Option<Self> {
         let (base, item) = (self.batch_base_seconds, self.batch_item_seconds);
         let is_sound = base >= 0.0 && item >= 0.0 && (base + item).is_normal() && self.batch_limit_items > 0;
         is_sound.then_some(self)

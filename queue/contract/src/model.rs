@@ -7,7 +7,7 @@ mod world;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
-pub use self::action::Action;
+pub use action::Action;
 use self::run::Run;
 use super::Fixture;
 

@@ -1,18 +1,19 @@
-//! The contract on the embedded backend, with a clock moved by hand.
+//! The contract on the embedded backend.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use crate::broker::give_up_on_consumers;
+use crate::broker::expire_consumers;
 use crate::store::{Durability, Store, StoreOptions};
 use queue::{Backend, Clock};
 use queue_contract::Fixture;
 
-/// One data file, with a clock moved by hand, and the processes that use it.
+/// One data file, the processes that use it, and their clock, which the test moves.
 pub struct EmbeddedFixture {
     folder: TempDir,
     clock: Clock,
@@ -25,7 +26,7 @@ impl EmbeddedFixture {
         Self::with_clock(Clock::manual(Timestamp::from_second(1_800_000_000).unwrap()))
     }
 
-    /// An empty file whose leases, deadlines and retries go by `clock`.
+    /// An empty file whose leases, deadlines and retries use `clock`.
     pub fn with_clock(clock: Clock) -> Self {
         Self { folder: tempfile::tempdir().unwrap(), clock, processes: Mutex::default() }
     }
@@ -41,23 +42,23 @@ impl Fixture for EmbeddedFixture {
     async fn open(&self) -> Backend {
         let store = self.store();
         let backend = crate::backend(&store);
-        self.processes.lock().unwrap().push((backend.clone(), store));
+        self.processes.lock().push((backend.clone(), store));
         backend
     }
 
     async fn kill(&self, process: Backend) {
         let store = {
-            let mut processes = self.processes.lock().unwrap();
-            let found = processes.iter().position(|(known, _)| Arc::ptr_eq(&known.broker, &process.broker));
+            let mut processes = self.processes.lock();
+            let found = processes.iter().position(|(opened, _)| Arc::ptr_eq(&opened.broker, &process.broker));
             processes.swap_remove(found.unwrap()).1
         };
-        // What it asked for so far is done; the kernel would have seen to that too, or not.
+        // Waits for the writes that are queued. After a real kill each of them may have happened or not.
         store.write(Durability::Process, |_| Ok(())).await.unwrap();
-        store.vanish();
+        store.simulate_kill();
     }
 
     async fn give_up_on_consumers(&self) {
-        self.store().write(Durability::Process, give_up_on_consumers).await.unwrap();
+        self.store().write(Durability::Process, expire_consumers).await.unwrap();
     }
 
     fn now(&self) -> Timestamp {
@@ -83,7 +84,7 @@ mod contract {
         #![proptest_config(config(256))]
 
         #[test]
-        fn whatever_happens_every_job_is_accounted_for(actions in actions()) {
+        fn every_job_is_accounted_for_after_any_actions(actions in actions()) {
             act(EmbeddedFixture::start(), actions);
         }
     }

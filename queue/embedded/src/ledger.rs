@@ -4,7 +4,7 @@ mod arrivals;
 mod claim;
 mod counts;
 mod dead;
-mod endings;
+mod ended;
 mod finish;
 mod history;
 mod rows;
@@ -19,7 +19,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use rusqlite::{Connection, params};
 
-use self::endings::{Ending, Endings};
+use self::ended::{EndedNotice, EndedNotices};
 use crate::store::{Durability, Store, Write, sqlite};
 use queue::{BlobRef, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
 use queue::{
@@ -29,13 +29,13 @@ use queue::{
 
 pub(crate) struct EmbeddedLedger {
     store: Store,
-    endings: Arc<Endings>,
+    ended: Arc<EndedNotices>,
 }
 
 impl EmbeddedLedger {
     pub(crate) fn new(store: Store) -> Self {
-        let endings = Arc::new(Endings::watch(&store));
-        Self { store, endings }
+        let ended = Arc::new(EndedNotices::start(&store));
+        Self { store, ended }
     }
 }
 
@@ -54,7 +54,7 @@ impl Ledger for EmbeddedLedger {
                 let mut update = write.prepare(sql)?;
                 for Publication { id, fence } in &publications {
                     let row = params![id.as_str(), *fence, rows::code(JobState::Queued)];
-                    update.execute(row).map_err(sqlite("note a publication"))?;
+                    update.execute(row).map_err(sqlite("confirm a publication"))?;
                 }
                 Ok(())
             })
@@ -79,13 +79,13 @@ impl Ledger for EmbeddedLedger {
         self.store
             .write(Durability::Process, move |write| {
                 let due_at = write.milliseconds_after(lease);
-                let mut renew =
+                let mut update =
                     write.prepare("UPDATE jobs SET due_at = ?1 WHERE id = ?2 AND fence = ?3 AND state = ?4")?;
-                let held = |lease: &Lease| {
+                let renew = |lease: &Lease| {
                     let row = params![due_at, lease.id.as_str(), lease.fence, rows::code(JobState::Leased)];
-                    renew.execute(row).map(|renewed| renewed > 0).map_err(sqlite("renew"))
+                    update.execute(row).map(|renewed| renewed > 0).map_err(sqlite("renew"))
                 };
-                leases.iter().map(held).collect()
+                leases.iter().map(renew).collect()
             })
             .await
     }
@@ -118,20 +118,20 @@ impl Ledger for EmbeddedLedger {
     }
 
     async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>> {
-        // Registered before the first look, so that no ending falls between the two.
-        let ending = self.endings.of(id);
+        // Registered before the record is read, so that a job that ends in between is noticed.
+        let notice = self.ended.of(id);
         let Some(record) = record(&self.store, id).await? else { return Ok(stream::empty().boxed()) };
         if record.state.has_ended() {
             return Ok(stream::once(async { Ok(record) }).boxed());
         }
-        let ended = ended(self.store.clone(), Arc::downgrade(&self.endings), id.clone(), ending);
+        let ended = ended(self.store.clone(), Arc::downgrade(&self.ended), id.clone(), notice);
         let ended = stream::once(ended).filter_map(|record| async { record.transpose() });
         Ok(stream::once(async { Ok(record) }).chain(ended).boxed())
     }
 
     async fn due(&self, limit: usize) -> Result<Vec<DueJob>> {
         let now = self.store.clock().now_milliseconds();
-        // Looking is cheap, and most of the time nothing is due.
+        // A read is cheap, and most of the time no job is due.
         if !self.store.read(move |file| upkeep::is_due(file, now)).await? {
             return Ok(Vec::new());
         }
@@ -185,16 +185,21 @@ async fn record(store: &Store, id: &JobId) -> Result<Option<JobRecord>> {
     store.read(move |file| rows::record(file, &id)).await
 }
 
-/// The record once the job has ended, or as it stands when its endings are followed no longer.
-async fn ended(store: Store, endings: Weak<Endings>, id: JobId, mut ending: Ending) -> Result<Option<JobRecord>> {
+/// The record once the job has ended, or its current record if the ledger is dropped before that.
+async fn ended(
+    store: Store,
+    notices: Weak<EndedNotices>,
+    id: JobId,
+    mut notice: EndedNotice,
+) -> Result<Option<JobRecord>> {
     loop {
-        let heard = ending.wait().await;
-        // Registered again before the look, as the first time.
-        let again = if heard { endings.upgrade().map(|endings| endings.of(&id)) } else { None };
+        let is_notified = notice.wait().await;
+        // Registered again before the record is read, as for the first notice.
+        let next = if is_notified { notices.upgrade().map(|notices| notices.of(&id)) } else { None };
         let record = record(&store, &id).await?;
-        match (&record, again) {
-            // It was requeued between its ending and the look.
-            (Some(record), Some(again)) if !record.state.has_ended() => ending = again,
+        match (&record, next) {
+            // The job was requeued before its record was read.
+            (Some(record), Some(next)) if !record.state.has_ended() => notice = next,
             _ => return Ok(record),
         }
     }

@@ -21,12 +21,12 @@ use ledger::EmbeddedLedger;
 use roster::EmbeddedRoster;
 use store::Store;
 
-/// Opens the file in `options.folder`, and makes both if they are missing. Must be called within a tokio runtime.
+/// Opens the file in `options.folder`. Creates both if they are missing. Must be called within a tokio runtime.
 pub fn open(options: &StoreOptions, clock: Clock) -> Result<Backend> {
     Ok(backend(&Store::open(options, clock)?))
 }
 
-/// The risks of a folder in which [`open`] would make or convert the file; `None`: it would do neither.
+/// The risks of a folder in which [`open`] would create or convert the file. `None`: it would do neither.
 pub fn risks_before_use(folder: &Path) -> Result<Option<Vec<Risk>>> {
     Store::risks_before_use(folder)
 }

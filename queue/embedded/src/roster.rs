@@ -27,10 +27,10 @@ impl Roster for EmbeddedRoster {
         let worker = worker.clone();
         self.store
             .write(Durability::Process, move |write| {
-                let beating = sqlite("beat");
+                let writing = sqlite("send a heartbeat");
                 let now = write.now_milliseconds();
-                write.prepare("DELETE FROM workers WHERE alive_until < ?1")?.execute([now]).map_err(&beating)?;
-                let mut beat = write.prepare(
+                write.prepare("DELETE FROM workers WHERE alive_until < ?1")?.execute([now]).map_err(&writing)?;
+                let mut insert = write.prepare(
                     "INSERT OR REPLACE INTO workers (id, pool, state, alive_until, started_at, batch_items, \
                      batch_seconds, batch_base_seconds, batch_item_seconds, batch_limit_items, cold_start_seconds) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -48,9 +48,9 @@ impl Roster for EmbeddedRoster {
                     worker.batch_limit_items,
                     worker.cold_start_seconds,
                 ];
-                beat.execute(row).map_err(&beating)?;
+                insert.execute(row).map_err(&writing)?;
                 let Some(measured) = worker.measured() else { return Ok(()) };
-                let mut remember = write.prepare(
+                let mut upsert = write.prepare(
                     "INSERT INTO measured (pool, batch_base_seconds, batch_item_seconds, batch_limit_items, \
                      cold_start_seconds) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (pool) DO UPDATE SET \
                      batch_base_seconds = ?2, batch_item_seconds = ?3, batch_limit_items = ?4, cold_start_seconds = ?5 \
@@ -64,7 +64,7 @@ impl Roster for EmbeddedRoster {
                     measured.batch_limit_items,
                     measured.cold_start_seconds,
                 ];
-                remember.execute(row).map(drop).map_err(&beating)
+                upsert.execute(row).map(drop).map_err(&writing)
             })
             .await
     }
@@ -94,10 +94,10 @@ impl Roster for EmbeddedRoster {
                 let mut rows = select.query(params![now, list(&pools)]).map_err(&reading)?;
                 let mut found: HashMap<String, Vec<WorkerRecord>> = HashMap::new();
                 while let Some(row) = rows.next().map_err(&reading)? {
-                    // One that cannot be read must not keep the scaler from all others.
+                    // One unreadable worker must not hide the others from the scaler.
                     match record(row) {
                         Ok(worker) => found.entry(worker.pool.to_string()).or_default().push(worker),
-                        Err(error) => tracing::warn!(%error, "a worker cannot be read and does not count"),
+                        Err(error) => tracing::warn!(%error, "cannot read a worker; it is not counted"),
                     }
                 }
                 Ok(pools.iter().map(|pool| found.get(pool.as_str()).cloned().unwrap_or_default()).collect())
@@ -109,7 +109,7 @@ impl Roster for EmbeddedRoster {
         let pools = pools.to_vec();
         self.store
             .read(move |file| {
-                let reading = sqlite("read what was measured");
+                let reading = sqlite("read the measurements");
                 let mut select = file
                     .prepare_cached(
                         "SELECT pool, batch_base_seconds, batch_item_seconds, batch_limit_items, cold_start_seconds \
@@ -121,7 +121,7 @@ impl Roster for EmbeddedRoster {
                 while let Some(row) = rows.next().map_err(&reading)? {
                     match measured(row) {
                         Ok((pool, measured)) => drop(found.insert(pool, measured)),
-                        Err(error) => tracing::warn!(%error, "what was measured in a pool cannot be read"),
+                        Err(error) => tracing::warn!(%error, "cannot read the measurements of a pool"),
                     }
                 }
                 Ok(pools.iter().map(|pool| found.get(pool.as_str()).and_then(|found| found.if_sound())).collect())
@@ -130,13 +130,13 @@ impl Roster for EmbeddedRoster {
     }
 }
 
-/// Names, as `json_each` takes them.
+/// The names as a JSON array, for `json_each`.
 fn list(pools: &[PoolName]) -> String {
     serde_json::json!(pools.iter().map(PoolName::as_str).collect::<Vec<_>>()).to_string()
 }
 
 fn measured(row: &Row<'_>) -> Result<(String, Measured)> {
-    let reading = sqlite("read what was measured");
+    let reading = sqlite("read the measurements");
     let measured = Measured {
         batch_base_seconds: row.get(1).map_err(&reading)?,
         batch_item_seconds: row.get(2).map_err(&reading)?,

@@ -1,12 +1,15 @@
 //! One SQLite file that several processes use at once, with group commit.
 //!
-//! Every write of a process goes to one thread. It takes what has gathered, runs it in one transaction, commits once and
-//! then answers all: the more callers, the more rows an fsync carries. Between processes a file lock decides whose turn
-//! it is: the kernel wakes the next one (SQLite's own busy handler would poll) and lets go when a holder dies.
+//! One thread of a process runs all its writes. It takes the writes that have gathered, runs them in one transaction,
+//! commits once and then answers all of them. So the more callers there are, the more rows one fsync covers.
+//!
+//! A file lock decides which process writes next. The kernel wakes the next process (SQLite's own busy handler would poll),
+//! and releases the lock when its process dies.
 
-mod bell;
 mod body;
+mod connection;
 mod error;
+mod notifier;
 mod risk;
 mod schema;
 #[cfg(test)]
@@ -18,27 +21,31 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-pub(crate) use bell::{Bell, Listener};
 pub(crate) use body::{read_blob, read_body, read_origin};
 pub(crate) use error::{corrupt, sqlite};
+pub(crate) use notifier::{Change, Subscription};
 pub(crate) use writer::{Durability, Write};
 
-use bell::Bells;
+use error::unusable;
+use notifier::Notifier;
 use queue::{Clock, Error, ErrorKind, Result, Risk};
-use writer::{Pending, Task, Writer};
+use writer::{QueuedWrite, WriteTask, Writer};
 
-/// How many threads answer reads. Reads never wait for writes in WAL mode, and the queries are short.
+/// The number of threads that run reads. In WAL mode a read never waits for a write, and the queries are short.
 const READERS: usize = 2;
 
 /// The data file's name in its folder.
 const FILE: &str = "millrace.db";
 
-type Read = Box<dyn FnOnce(&Connection) + Send>;
+/// The name of the folder with the files of the [`Notifier`].
+const NOTIFIER_FOLDER: &str = "bells";
 
-/// A handle on the file; clones share its threads, which end with the last one.
+type QueuedRead = Box<dyn FnOnce(&Connection) + Send>;
+
+/// A handle on the file. Clones share its threads, which end with the last clone.
 #[derive(Clone)]
 pub(crate) struct Store {
     shared: Arc<Shared>,
@@ -47,45 +54,45 @@ pub(crate) struct Store {
 struct Shared {
     file: PathBuf,
     max_size_bytes: Option<u64>,
-    writes: Sender<Box<dyn Pending>>,
-    reads: Sender<Read>,
-    bells: Bells,
+    writes: Sender<Box<dyn QueuedWrite>>,
+    reads: Sender<QueuedRead>,
+    notifier: Notifier,
     clock: Clock,
     #[cfg(any(test, feature = "fixture"))]
-    vanished: std::sync::atomic::AtomicBool,
+    is_killed: std::sync::atomic::AtomicBool,
 }
 
-/// Where a store lies and how large it may grow.
+/// The place of a store, and its largest size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
     /// The folder, relative to the working folder unless absolute.
     pub folder: PathBuf,
-    /// The most bytes the data file may have; then writes fail as [`ErrorKind::Full`].
+    /// The most bytes of the data file. Above that, writes fail as [`ErrorKind::Full`].
     pub max_size_bytes: Option<u64>,
 }
 
 impl StoreOptions {
-    /// A file in `folder` that may grow without a limit of ours.
+    /// A file in `folder`, without a limit on its size.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), max_size_bytes: None }
     }
 }
 
 impl Store {
-    /// Opens the file in `options.folder`, making both if they are missing.
+    /// Opens the file in `options.folder`. Creates both if they are missing.
     pub(crate) fn open(options: &StoreOptions, clock: Clock) -> Result<Self> {
         let folder = &options.folder;
         std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
         let file = folder.join(FILE);
-        let bells = Bells::open(&folder.join("bells")).map_err(|error| unusable(folder, &error))?;
+        let notifier = Notifier::open(&folder.join(NOTIFIER_FOLDER)).map_err(|error| unusable(folder, &error))?;
         let writer = Writer::open(&file, &folder.join("millrace.lock"), options.max_size_bytes, clock.clone())?;
 
         let (writes, queue) = unbounded();
-        let ringer = bells.ringer();
-        spawn("millrace-writer", move || writer.run(&queue, &ringer))?;
+        let publisher = notifier.publisher();
+        spawn("millrace-writer", move || writer.run(&queue, &publisher))?;
         let (reads, queue) = unbounded();
         for _ in 0..READERS {
-            let connection = open_reader(&file)?;
+            let connection = connection::open_for_reading(&file)?;
             let queue = queue.clone();
             spawn("millrace-reader", move || serve_reads(&connection, &queue))?;
         }
@@ -94,15 +101,15 @@ impl Store {
             max_size_bytes: options.max_size_bytes,
             writes,
             reads,
-            bells,
+            notifier,
             clock,
             #[cfg(any(test, feature = "fixture"))]
-            vanished: Default::default(),
+            is_killed: Default::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The risks of a folder in which [`Store::open`] would make or convert the file; `None`: it would do neither.
+    /// The risks of a folder in which [`Store::open`] would create or convert the file. `None`: it would do neither.
     pub(crate) fn risks_before_use(folder: &Path) -> Result<Option<Vec<Risk>>> {
         risk::before_use(&folder.join(FILE))
     }
@@ -111,37 +118,39 @@ impl Store {
         &self.shared.clock
     }
 
-    /// Runs `work` in the next group and returns when that is committed. When `work` fails, what it wrote is undone and
-    /// the rest of its group is not affected (a full disk excepted: that may undo the group; then groups are of one).
+    /// Runs `work` in the next group, and returns when the group is committed.
+    ///
+    /// If `work` fails, its own writes are undone and the rest of its group stays. A full disk is an exception: it may
+    /// undo the whole group. After that, groups hold a single write.
     pub(crate) async fn write<T, F>(&self, durability: Durability, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Write<'_>) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.queue_write(Task::boxed(durability, work, move |result| drop(reply.send(result))))?;
+        self.queue_write(WriteTask::boxed(durability, work, move |result| drop(reply.send(result))))?;
         answer.await.map_err(|_| self.stopped())?
     }
 
-    /// As [`Store::write`], without waiting: for destructors. `answered` is called by the writer's thread.
+    /// Like [`Store::write`], but does not wait, for destructors. The writer's thread calls `answered`.
     pub(crate) fn write_later<F, A>(&self, durability: Durability, work: F, answered: A)
     where
         F: FnOnce(&mut Write<'_>) -> Result<()> + Send + 'static,
         A: FnOnce(Result<()>) + Send + 'static,
     {
-        if let Err(error) = self.queue_write(Task::boxed(durability, work, answered)) {
-            tracing::debug!(%error, "a write in the background was not begun");
+        if let Err(error) = self.queue_write(WriteTask::boxed(durability, work, answered)) {
+            tracing::debug!(%error, "a write in the background was not started");
         }
     }
 
-    /// Runs `work` on a consistent snapshot of all that is committed.
+    /// Runs `work` on a consistent snapshot of all committed writes.
     pub(crate) async fn read<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let read: Read = Box::new(move |connection| {
+        let read: QueuedRead = Box::new(move |connection| {
             if !reply.is_closed() {
                 drop(reply.send(in_snapshot(connection, work)));
             }
@@ -150,29 +159,29 @@ impl Store {
         answer.await.map_err(|_| self.stopped())?
     }
 
-    /// What about the file and where it lies may lose or delay jobs.
+    /// Conditions of the file and its place that may lose or delay jobs.
     pub(crate) async fn risks(&self) -> Result<Vec<Risk>> {
         let (file, max_size_bytes) = (self.shared.file.clone(), self.shared.max_size_bytes);
         self.read(move |connection| risk::risks(connection, &file, max_size_bytes)).await
     }
 
-    /// Hears when any process on this file rings `bell`.
-    pub(crate) fn listen(&self, bell: Bell) -> Listener {
-        self.shared.bells.listen(bell)
+    /// Subscribes to changes of one kind by any process that uses the file.
+    pub(crate) fn subscribe(&self, change: Change) -> Subscription {
+        self.shared.notifier.subscribe(change)
     }
 
-    /// As if this process had been killed: nothing that it does from here on reaches the file.
+    /// Rejects all further writes, as if this process had been killed.
     #[cfg(any(test, feature = "fixture"))]
-    pub(crate) fn vanish(&self) {
-        self.shared.vanished.store(true, std::sync::atomic::Ordering::SeqCst);
+    pub(crate) fn simulate_kill(&self) {
+        self.shared.is_killed.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
-    fn queue_write(&self, pending: Box<dyn Pending>) -> Result<()> {
+    fn queue_write(&self, write: Box<dyn QueuedWrite>) -> Result<()> {
         #[cfg(any(test, feature = "fixture"))]
-        if self.shared.vanished.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.shared.is_killed.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(self.stopped());
         }
-        self.shared.writes.send(pending).map_err(|_| self.stopped())
+        self.shared.writes.send(write).map_err(|_| self.stopped())
     }
 
     fn stopped(&self) -> Error {
@@ -187,30 +196,13 @@ fn in_snapshot<T>(connection: &Connection, work: impl FnOnce(&Connection) -> Res
     Ok(value)
 }
 
-fn serve_reads(connection: &Connection, queue: &Receiver<Read>) {
+fn serve_reads(connection: &Connection, queue: &Receiver<QueuedRead>) {
     for read in queue {
         read(connection);
     }
 }
 
-fn open_reader(file: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags).map_err(sqlite("open"))?;
-    connection.pragma_update(None, "query_only", true).map_err(sqlite("open"))?;
-    connection.busy_timeout(writer::BUSY_TIMEOUT).map_err(sqlite("open"))?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
     spawned.map(drop).map_err(|error| Error::caused(ErrorKind::Unavailable, format_args!("cannot start {name}"), error))
-}
-
-fn unusable(folder: &Path, error: &std::io::Error) -> Error {
-    let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Full,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, format_args!("data folder {}: {error}", folder.display()))
 }

@@ -1,4 +1,4 @@
-//! `kill -9` for real: what was confirmed is there afterwards.
+//! Real processes that are killed with `kill -9`: every confirmed job is there afterwards.
 #![allow(clippy::unwrap_used, reason = "all of this file is a test")]
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use queue::{Backend, Body, Class, Clock, Input, Job, JobId, JobState, PoolName, Publication, Settlement, Submitted};
 use queue_embedded::StoreOptions;
 
-/// Where a child of this test works. The child runs the test below that is named `CHILD`.
+/// The variable with the data folder of a child process. A child runs the test named `CHILD`.
 const FOLDER: &str = "MILLRACE_CRASH_TEST_FOLDER";
-const CHILD: &str = "what_was_confirmed_is_there_after_reopening";
+const CHILD: &str = "confirmed_jobs_are_there_after_reopening";
 const CONFIRMED: &str = "confirmed ";
 
 fn pool() -> PoolName {
@@ -51,13 +51,13 @@ async fn accept(backend: &Backend) -> JobId {
     job.id
 }
 
-/// Accepts jobs, several at a time, and says which are confirmed, until it is killed.
+/// Accepts jobs, several at a time, and prints the confirmed ones, until the process is killed.
 async fn accept_until_killed(folder: &Path) {
     let backend = open(folder).await;
     let accepting = (0..8).map(|_| async {
         loop {
             let id = accept(&backend).await;
-            // Past the test harness, which would keep it to itself.
+            // Not with `println`, whose output the test harness captures.
             let mut out = std::io::stdout().lock();
             writeln!(out, "\n{CONFIRMED}{id}").and_then(|()| out.flush()).unwrap();
         }
@@ -65,7 +65,7 @@ async fn accept_until_killed(folder: &Path) {
     futures::future::join_all(accepting).await;
 }
 
-/// Everything confirmed is in the ledger and, exactly once, in the broker; nothing is half there.
+/// Checks that every confirmed job is in the ledger and, exactly once, in the broker, and that no job is there in part.
 async fn check(folder: &Path, confirmed: &HashSet<JobId>) {
     let file = rusqlite::Connection::open(folder.join("millrace.db")).unwrap();
     let number = |sql: &str| file.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
@@ -99,7 +99,7 @@ async fn check(folder: &Path, confirmed: &HashSet<JobId>) {
 }
 
 #[tokio::test]
-async fn what_was_confirmed_is_there_after_reopening() {
+async fn confirmed_jobs_are_there_after_reopening() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         return accept_until_killed(&PathBuf::from(folder)).await;
     }
@@ -115,12 +115,12 @@ async fn what_was_confirmed_is_there_after_reopening() {
 }
 
 #[tokio::test]
-async fn what_was_confirmed_is_there_after_kill_nine() {
+async fn confirmed_jobs_are_there_after_kill_nine() {
     let mut confirmed = HashSet::new();
     let folder = tempfile::tempdir().unwrap();
     for round in 0..6_usize {
         let mut children = [child(folder.path()), child(folder.path())];
-        // Each is killed somewhere within its work on several jobs; how many it has confirmed by then differs.
+        // Each child is killed while it accepts several jobs, after a different number of confirmed ones.
         for (number, child) in children.iter_mut().enumerate() {
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
             let ids = lines.by_ref().filter_map(|line| line.strip_prefix(CONFIRMED).map(str::to_owned));
@@ -128,7 +128,7 @@ async fn what_was_confirmed_is_there_after_kill_nine() {
             confirmed.extend(ids.by_ref().take(1 + (round * 37 + number * 11) % 150));
             child.kill().unwrap();
             child.wait().unwrap();
-            // What it had still said before it was killed.
+            // The jobs that it confirmed before the kill took effect.
             confirmed.extend(ids);
         }
     }

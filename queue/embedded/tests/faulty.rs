@@ -1,4 +1,4 @@
-//! One effect, whatever goes wrong.
+//! Lost answers and failed calls: each job still has its effect once.
 #![allow(clippy::unwrap_used, reason = "all of this file is a test")]
 
 use std::time::Duration;
@@ -29,8 +29,8 @@ fn success(lease: &Lease) -> Finish {
     Finish { lease: lease.clone(), outcome: Outcome::Succeeded(output) }
 }
 
-/// Receives until the broker is empty, running what may be run; how many jobs were run.
-async fn work_off(backend: &Backend) -> usize {
+/// Receives until the broker is empty, and runs each job that is granted. Returns the number of runs.
+async fn run_all(backend: &Backend) -> usize {
     let consumer = backend.broker.consumer(&pool()).await.unwrap();
     let gauge = backend.broker.gauge().await.unwrap();
     let mut ran = 0;
@@ -48,7 +48,7 @@ async fn work_off(backend: &Backend) -> usize {
 }
 
 #[tokio::test]
-async fn a_job_published_again_after_a_lost_answer_is_run_once() {
+async fn a_job_published_again_after_a_lost_answer_runs_once() {
     let (fixture, faulty, backend) = start().await;
     let job = job(&fixture, "job");
     backend.ledger.submit(std::slice::from_ref(&job)).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_job_published_again_after_a_lost_answer_is_run_once() {
     }
     producer.publish(std::slice::from_ref(&job)).await.unwrap();
     backend.ledger.published(&[Publication::first(job.id.clone())]).await.unwrap();
-    assert_eq!(work_off(&backend).await, 1);
+    assert_eq!(run_all(&backend).await, 1);
     assert_eq!(backend.ledger.get(&job.id).await.unwrap().unwrap().attempts, 1);
 }
 
@@ -74,11 +74,11 @@ async fn a_job_submitted_again_after_a_lost_answer_is_one_job() {
     let [Submitted::Existing { publish: Some(publication), .. }] = &answers[..] else { panic!("{answers:?}") };
     backend.broker.producer().await.unwrap().publish(&[job]).await.unwrap();
     backend.ledger.published(std::slice::from_ref(publication)).await.unwrap();
-    assert_eq!(work_off(&backend).await, 1);
+    assert_eq!(run_all(&backend).await, 1);
 }
 
 #[tokio::test]
-async fn a_result_written_again_after_a_lost_answer_is_there_once() {
+async fn a_result_written_again_after_a_lost_answer_is_recorded_once() {
     let (fixture, faulty, backend) = start().await;
     let job = job(&fixture, "job");
     backend.ledger.submit(std::slice::from_ref(&job)).await.unwrap();
@@ -90,7 +90,7 @@ async fn a_result_written_again_after_a_lost_answer_is_there_once() {
 }
 
 #[tokio::test]
-async fn a_claim_whose_answer_was_lost_is_one_attempt_when_it_is_made_again() {
+async fn a_claim_whose_answer_was_lost_is_one_attempt_when_it_is_repeated() {
     let (fixture, faulty, backend) = start().await;
     let job = job(&fixture, "job");
     faulty.order(Call::Claim, Fault::LoseAnswer, 2);
@@ -103,7 +103,7 @@ async fn a_claim_whose_answer_was_lost_is_one_attempt_when_it_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_claim_whose_answer_was_lost_and_not_made_again_leaves_a_suspect() {
+async fn a_claim_whose_answer_was_lost_and_that_is_not_repeated_leaves_a_suspect() {
     let (fixture, faulty, backend) = start().await;
     let job = job(&fixture, "job");
     backend.ledger.submit(std::slice::from_ref(&job)).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_claim_whose_answer_was_lost_and_not_made_again_leaves_a_suspect() {
 }
 
 #[tokio::test]
-async fn what_a_failed_or_lost_receive_had_taken_comes_again() {
+async fn the_deliveries_of_a_failed_or_lost_receive_are_delivered_again() {
     let (fixture, faulty, backend) = start().await;
     let producer = backend.broker.producer().await.unwrap();
     producer.publish(&[job(&fixture, "a"), job(&fixture, "b")]).await.unwrap();
@@ -132,11 +132,11 @@ async fn what_a_failed_or_lost_receive_had_taken_comes_again() {
         soon(consumer.receive(2)).await.unwrap_err();
     }
     drop(consumer);
-    assert_eq!(work_off(&backend).await, 2);
+    assert_eq!(run_all(&backend).await, 2);
 }
 
 #[tokio::test]
-async fn a_settle_that_failed_or_whose_answer_was_lost_repeats_no_job() {
+async fn a_settle_that_failed_or_whose_answer_was_lost_runs_no_job_again() {
     for fault in [Fault::Fail, Fault::LoseAnswer] {
         let (fixture, faulty, backend) = start().await;
         let job = job(&fixture, "job");
@@ -148,9 +148,9 @@ async fn a_settle_that_failed_or_whose_answer_was_lost_repeats_no_job() {
         faulty.order(Call::Settle, fault, 1);
         consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap_err();
         drop(consumer);
-        // Behind what was given back, in the same queue.
-        backend.roster.leave(&WorkerId::new("nobody")).await.unwrap();
-        assert_eq!(work_off(&backend).await, 0);
+        // A write behind the requeued deliveries: when it returns, they are requeued.
+        backend.roster.leave(&WorkerId::new("unknown")).await.unwrap();
+        assert_eq!(run_all(&backend).await, 0);
     }
 }
 
@@ -174,11 +174,11 @@ async fn a_due_job_whose_publication_failed_is_counted_and_published_later() {
         assert_eq!(backend.ledger.counts(&[pool()]).await.unwrap(), [expected]);
     }
     assert_eq!(upkeep.publish_due().await.unwrap(), 0);
-    assert_eq!(work_off(&backend).await, 1);
+    assert_eq!(run_all(&backend).await, 1);
 }
 
 #[tokio::test]
-async fn a_delayed_call_is_done_when_its_time_has_come_and_not_before() {
+async fn a_delayed_call_has_its_effect_after_the_delay_and_not_before() {
     let (fixture, faulty, backend) = start().await;
     let job = job(&fixture, "job");
     faulty.order(Call::Submit, Fault::Delay(Duration::from_secs(3600)), 1);

@@ -1,4 +1,4 @@
-//! A disk without room: nothing half-written, and it goes on when there is room again.
+//! A full disk: no batch is written in part, and writes work again when there is space.
 #![allow(clippy::unwrap_used, reason = "all of this file is a test")]
 
 use std::path::Path;
@@ -30,16 +30,16 @@ fn integrity(folder: &Path) -> String {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_whole_batches_and_works_again_when_there_is_room() {
+async fn a_full_disk_rejects_whole_batches_and_accepts_them_when_there_is_space() {
     let folder = tempfile::tempdir().unwrap();
     let options = StoreOptions { folder: folder.path().to_owned(), max_size_bytes: Some(1_048_576) };
     let clock = Clock::manual(Timestamp::UNIX_EPOCH);
     let backend = queue_embedded::open(&options, clock.clone()).unwrap();
     let (ledger, producer) = (&backend.ledger, backend.broker.producer().await.unwrap());
 
-    let over: Vec<_> = (0..20).map(|number| job(&format!("over-{number}"), 10_000)).collect();
-    ledger.submit(&over).await.unwrap();
-    for job in &over {
+    let ended: Vec<_> = (0..20).map(|number| job(&format!("ended-{number}"), 10_000)).collect();
+    ledger.submit(&ended).await.unwrap();
+    for job in &ended {
         ledger.cancel(&job.id).await.unwrap();
     }
 
@@ -54,15 +54,15 @@ async fn a_full_disk_refuses_whole_batches_and_works_again_when_there_is_room() 
         }
     };
     assert_eq!(error.kind(), ErrorKind::Full);
-    let refused = batches.pop().unwrap();
-    for job in &refused {
+    let rejected = batches.pop().unwrap();
+    for job in &rejected {
         assert_eq!(ledger.get(&job.id).await.unwrap(), None);
     }
     for job in batches.iter().flatten() {
         assert!(ledger.get(&job.id).await.unwrap().is_some());
     }
-    assert_eq!(producer.publish(&refused).await.unwrap_err().kind(), ErrorKind::Full);
-    let pool = refused[0].pool.clone();
+    assert_eq!(producer.publish(&rejected).await.unwrap_err().kind(), ErrorKind::Full);
+    let pool = rejected[0].pool.clone();
     assert_eq!(
         backend.broker.gauge().await.unwrap().depths(std::slice::from_ref(&pool)).await.remove(0).unwrap().waiting(),
         0
@@ -71,8 +71,8 @@ async fn a_full_disk_refuses_whole_batches_and_works_again_when_there_is_room() 
 
     clock.advance(Duration::from_secs(2));
     assert!(ledger.purge(100).await.unwrap().is_some());
-    assert_eq!(ledger.submit(&refused).await.unwrap(), vec![Submitted::New; 3]);
-    producer.publish(&refused).await.unwrap();
+    assert_eq!(ledger.submit(&rejected).await.unwrap(), vec![Submitted::New; 3]);
+    producer.publish(&rejected).await.unwrap();
     let consumer = backend.broker.consumer(&pool).await.unwrap();
     assert_eq!(consumer.receive(10).await.unwrap().len(), 3);
     assert_eq!(integrity(folder.path()), "ok");

@@ -1,21 +1,22 @@
 //! The broker in Redis streams.
 //!
-//! A pool has two streams per class: `stream:POOL:CLASS`, where jobs are published (by an outside producer too, with
-//! `XADD`), and `returned:POOL:CLASS`, where they go when they are given back or their consumer dies. Both are read in one
-//! consumer group, what was given back first; so a waiting consumer is woken by either, and what comes again comes before
-//! later ones. Giving back moves the entry in one step, under a new id: of an entry's former holder nothing is left that
-//! could be settled, so no stale settle can touch what another holds.
+//! A pool has two streams per class. Jobs are published to `stream:POOL:CLASS`; an outside producer may use `XADD`. A job
+//! that is requeued, or whose consumer disappeared, moves to `returned:POOL:CLASS`. Both streams are read in one consumer
+//! group, requeued jobs first. So either stream wakes a waiting consumer, and a requeued job comes before later ones.
 //!
-//! What is done is deleted from its stream in the step that acknowledges it. So what is in a stream waits or is held, and
-//! counting is free. Nothing is ever trimmed: `MAXLEN` would drop jobs that wait.
+//! Requeueing moves an entry in one step and gives it a new id. The consumer that held it has nothing left to settle, so a
+//! late settlement cannot touch the entry of another consumer.
 //!
-//! A consumer that is silent is dead: each says in a sorted set that it is alive, and any gives back what the dead hold.
-//! `XAUTOCLAIM` does not serve for that: it asks how long ago an entry was delivered rather than who holds it, so a long
-//! batch would need a beat per entry, and what it finds would not come before what waits.
+//! Acknowledging an entry deletes it from its stream in the same step. So every entry of a stream is either waiting or
+//! held, and counting is cheap. Streams are never trimmed: `MAXLEN` would drop waiting jobs.
+//!
+//! Each consumer sends heartbeats to a sorted set. Every consumer reclaims the entries of those whose heartbeat has
+//! expired. `XAUTOCLAIM` is not used, because it knows the time of a delivery, not the consumer that holds it. A long
+//! batch would need a heartbeat per entry, and reclaimed entries would not come before waiting ones.
 
 mod entry;
 mod gauge;
-mod keeper;
+mod session;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -26,15 +27,15 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use self::gauge::RedisGauge;
-use self::keeper::{Keeper, Message};
+use self::session::{ConsumerSession, Request};
 use self::streams::Scripts;
-use super::{Announcer, Broker, Consumer, Delivery, DeliveryTag, Gauge, Producer, RequeueOnDrop, Settlement};
 use crate::connection::Redis;
+use queue::driver::{Announcer, Broker, Consumer, Delivery, DeliveryTag, Gauge, Producer, RequeueOnDrop, Settlement};
 use queue::{Body, Error, ErrorKind, Job, PoolExpectation, PoolName, Result, Risk};
 
-/// How much is published in one round trip: so many jobs, or so many bytes if they are big.
-const MOST_JOBS: usize = 512;
-const MOST_BYTES: usize = 4 << 20;
+/// The most jobs that are published in one round trip, and about the most bytes of their inputs.
+const MAX_PUBLISH_JOBS: usize = 512;
+const MAX_PUBLISH_BYTES: usize = 4 << 20;
 
 pub(crate) struct RedisBroker {
     redis: Redis,
@@ -54,11 +55,11 @@ impl Broker for RedisBroker {
     }
 
     async fn consumer(&self, pool: &PoolName) -> Result<Arc<dyn Consumer>> {
-        let (inbox, messages) = mpsc::unbounded_channel();
-        let holder = Arc::new(ConsumerOf { inbox: inbox.downgrade() });
-        let keeper = Keeper::new(&self.redis, pool, &self.scripts, holder);
-        tokio::spawn(keeper.run(messages));
-        Ok(Arc::new(RedisConsumer { inbox }))
+        let (requests, inbox) = mpsc::unbounded_channel();
+        let requeue_on_drop = Arc::new(SessionHandle { requests: requests.downgrade() });
+        let session = ConsumerSession::new(&self.redis, pool, &self.scripts, requeue_on_drop);
+        tokio::spawn(session.run(inbox));
+        Ok(Arc::new(RedisConsumer { requests }))
     }
 
     async fn gauge(&self) -> Result<Arc<dyn Gauge>> {
@@ -84,7 +85,7 @@ impl Producer for RedisProducer {
         let mut left = jobs.iter().peekable();
         while left.peek().is_some() {
             let (mut pipeline, mut bytes) = (redis::pipe(), 0);
-            while bytes < MOST_BYTES && pipeline.len() < MOST_JOBS {
+            while bytes < MAX_PUBLISH_BYTES && pipeline.len() < MAX_PUBLISH_JOBS {
                 let Some(job) = left.next() else { break };
                 if let Body::Inline(body) = &job.input.body {
                     bytes += body.len();
@@ -98,61 +99,55 @@ impl Producer for RedisProducer {
     }
 }
 
-/// Speaks for its [`Keeper`], which ends with it.
+/// Sends requests to its [`ConsumerSession`], which ends when this is dropped.
 struct RedisConsumer {
-    inbox: mpsc::UnboundedSender<Message>,
+    requests: mpsc::UnboundedSender<Request>,
 }
 
 #[async_trait]
 impl Consumer for RedisConsumer {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>> {
-        self.ask(|reply| Message::Receive { max, reply }).await
+        self.request(|reply| Request::Receive { max, reply }).await
     }
 
     async fn settle(&self, deliveries: Vec<(Delivery, Settlement)>) -> Result<()> {
-        let settled = deliveries.into_iter().map(|(delivery, how)| (delivery.into_tag(), how)).collect();
-        self.ask(|reply| Message::Settle { settled, reply }).await
+        let settled = deliveries.into_iter().map(|(delivery, settlement)| (delivery.into_tag(), settlement)).collect();
+        self.request(|reply| Request::Settle { settled, reply }).await
     }
 }
 
 impl RedisConsumer {
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<Result<T>>) -> Message) -> Result<T> {
-        let gone = || Error::new(ErrorKind::Unavailable, "redis: the consumer's task has ended");
+    async fn request<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
+        let ended = || Error::new(ErrorKind::Unavailable, "redis: the consumer's task has ended");
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(question(reply)).map_err(|_| gone())?;
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        self.requests.send(request(reply)).map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
     }
 }
 
-/// Gives a dropped delivery back, while its consumer is there.
+/// Requeues a dropped delivery, as long as its consumer exists.
 #[derive(Debug)]
-struct ConsumerOf {
-    inbox: mpsc::WeakUnboundedSender<Message>,
+struct SessionHandle {
+    requests: mpsc::WeakUnboundedSender<Request>,
 }
 
-impl std::fmt::Debug for Message {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Message")
-    }
-}
-
-impl RequeueOnDrop for ConsumerOf {
+impl RequeueOnDrop for SessionHandle {
     fn requeue(self: Arc<Self>, tag: DeliveryTag) {
-        if let Some(inbox) = self.inbox.upgrade() {
-            // Who is leaving gives everything back.
-            let _ = inbox.send(Message::GiveBack(tag));
+        if let Some(requests) = self.requests.upgrade() {
+            // A session that has ended has requeued all its deliveries.
+            let _ = requests.send(Request::Requeue(tag));
         }
     }
 }
 
-/// As if no consumer of the pool had said anything for long.
+/// Treats every consumer of the pool as if its heartbeat had expired.
 #[cfg(test)]
-pub(crate) async fn give_up_on_consumers(redis: &Redis, pool: &PoolName) -> Result<()> {
+pub(crate) async fn expire_consumers(redis: &Redis, pool: &PoolName) -> Result<()> {
     let (streams, scripts) = (streams::Streams::of(redis, pool), Scripts::new());
-    let mut forget = redis::cmd("DEL");
-    forget.arg(&streams.keys[streams::COUNT..]);
-    redis.run::<()>("forget who lives", &forget).await?;
+    let mut delete = redis::cmd("DEL");
+    delete.arg(&streams.keys[streams::COUNT..]);
+    redis.run::<()>("delete the heartbeats", &delete).await?;
     let none = std::time::Duration::ZERO;
-    while keeper::sweep(redis, &streams, &scripts, none, none).await? >= keeper::SWEEP_ENTRIES {}
+    while session::reclaim_expired(redis, &streams, &scripts, none, none).await? >= session::MAX_RECLAIMED_ENTRIES {}
     Ok(())
 }

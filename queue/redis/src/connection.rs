@@ -1,9 +1,10 @@
-//! Connections to Redis, shared by the broker, the ledger and the roster that live there.
+//! Connections to Redis, shared by the broker, the ledger and the roster.
 //!
-//! All keys of an installation share one hash tag, so one server holds them: found once, by the URL, a Sentinel or a node
-//! of the Cluster, and found anew when it fails.
+//! All keys of an installation share one hash tag, so one server holds them all. The URL, a Sentinel or a node of the
+//! Cluster names that server. After a connection fails, the server is looked up again.
 
-mod failure;
+mod backoff;
+mod error;
 #[cfg(test)]
 pub(crate) mod private;
 mod risks;
@@ -13,97 +14,96 @@ mod tests;
 mod url;
 
 use std::future::Future;
-use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, FromRedisValue, Pipeline, RedisResult, Script};
 use tokio::time::{Instant, timeout};
 
+pub(crate) use self::backoff::Backoff;
+use self::error::driver_error;
 use self::server::{Route, name};
 pub use self::url::RedisUrl;
 use queue::{Clock, Error, ErrorKind, Result};
 
-/// How long a server may take to answer; a command that waits for something may take that much longer.
+/// The longest time a server may take to answer. A command that blocks may take this much longer than it blocks.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it may take to find the server and connect.
+/// The longest time it may take to find the server, connect to it and check it.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait after a failed attempt to connect, before the next: from the first failure to the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The most unused connections for blocking commands that are kept open.
+const MAX_IDLE_CONNECTIONS: usize = 16;
 
-/// How many connections for commands that wait are kept for later.
-const IDLE_CONNECTIONS: usize = 16;
-
-/// A clone speaks to the same servers.
+/// A clone uses the same connections.
 #[derive(Clone)]
 pub(crate) struct Redis(Arc<Shared>);
 
 struct Shared {
     route: Route,
     clock: Clock,
-    line: tokio::sync::Mutex<Line>,
-    /// Connections for commands that wait, not in use now.
+    state: tokio::sync::Mutex<ConnectionState>,
+    /// Unused connections for blocking commands, each with the number of its server.
     idle: Mutex<Vec<(u64, MultiplexedConnection)>>,
 }
 
-/// The way to the server, if there is one.
+/// The connected server, or the last failure to connect.
 #[derive(Default)]
-struct Line {
-    server: Option<Server>,
-    /// How many servers have been connected to: the number of the last one.
-    count: u64,
-    /// Of the attempts since the last that succeeded.
-    failures: u32,
-    last_failure: Option<Failure>,
+struct ConnectionState {
+    server: Option<ConnectedServer>,
+    /// The number of the server that was connected to last. It grows by one with each.
+    last_number: u64,
+    backoff: Backoff,
+    last_failure: Option<ConnectFailure>,
 }
 
-struct Failure {
+struct ConnectFailure {
     at: Instant,
+    retry_at: Instant,
     kind: ErrorKind,
     message: String,
 }
 
 #[derive(Clone)]
-struct Server {
+struct ConnectedServer {
     number: u64,
     client: Arc<Client>,
     connection: MultiplexedConnection,
 }
 
 impl Redis {
-    /// Connects when first asked something. Must be called within a tokio runtime.
+    /// Connects with the first command. Must be called within a tokio runtime.
     pub(crate) fn open(url: &RedisUrl, clock: Clock) -> Result<Self> {
         let route = Route::new(url)?;
-        Ok(Self(Arc::new(Shared { route, clock, line: tokio::sync::Mutex::default(), idle: Mutex::default() })))
+        Ok(Self(Arc::new(Shared { route, clock, state: tokio::sync::Mutex::default(), idle: Mutex::default() })))
     }
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.clock
     }
 
-    /// The whole name of a key. All of them have the same hash tag, so that a script may touch several in a Cluster.
+    /// The full name of a key. All keys have the same hash tag, so that a script may use several of them in a Cluster.
     pub(crate) fn key(&self, rest: &str) -> String {
         format!("{{{}}}:{rest}", self.0.route.url.prefix)
     }
 
-    /// Runs one command. `doing` says in an error what it was for.
-    pub(crate) async fn run<T: FromRedisValue>(&self, doing: &str, command: &Cmd) -> Result<T> {
-        self.call(doing, async |mut connection| command.query_async(&mut connection).await).await
+    /// Runs one command. `action` names its purpose in an error.
+    pub(crate) async fn run<T: FromRedisValue>(&self, action: &str, command: &Cmd) -> Result<T> {
+        self.call(action, async |mut connection| command.query_async(&mut connection).await).await
     }
 
-    /// Runs commands in one round trip, one after the other; the first that fails is the error.
-    pub(crate) async fn pipeline<T: FromRedisValue>(&self, doing: &str, pipeline: &Pipeline) -> Result<T> {
-        self.call(doing, async |mut connection| pipeline.query_async(&mut connection).await).await
+    /// Runs commands one after the other in one round trip. The first that fails is the error.
+    pub(crate) async fn pipeline<T: FromRedisValue>(&self, action: &str, pipeline: &Pipeline) -> Result<T> {
+        self.call(action, async |mut connection| pipeline.query_async(&mut connection).await).await
     }
 
-    /// Runs a script, which the server is taught when it does not know it.
+    /// Runs a script. Its source is sent only if the server has not loaded it yet.
     pub(crate) async fn script<T: FromRedisValue>(
         &self,
-        doing: &str,
+        action: &str,
         script: &Script,
         keys: &[String],
         arguments: Vec<Vec<u8>>,
@@ -115,13 +115,18 @@ impl Redis {
         for argument in arguments {
             invocation.arg(argument);
         }
-        self.call(doing, async |mut connection| invocation.invoke_async(&mut connection).await).await
+        self.call(action, async |mut connection| invocation.invoke_async(&mut connection).await).await
     }
 
-    /// Runs a command that waits `at_most` that long for something, on a connection of its own.
+    /// Runs a command that blocks for at most `at_most`, on a connection of its own.
     ///
-    /// When the future is dropped its connection is closed; the server may have answered already.
-    pub(crate) async fn blocking<T: FromRedisValue>(&self, doing: &str, command: &Cmd, at_most: Duration) -> Result<T> {
+    /// Dropping the future closes that connection. The server may have answered by then.
+    pub(crate) async fn blocking<T: FromRedisValue>(
+        &self,
+        action: &str,
+        command: &Cmd,
+        at_most: Duration,
+    ) -> Result<T> {
         let server = self.server().await?;
         let idle = self.0.take_idle(server.number);
         let mut connection = match idle {
@@ -131,25 +136,25 @@ impl Redis {
         connection.set_response_timeout(at_most + RESPONSE_TIMEOUT);
         match command.query_async(&mut connection).await {
             Ok(answer) => {
-                self.0.keep_idle(server.number, connection);
+                self.0.return_idle(server.number, connection);
                 Ok(answer)
             }
             Err(source) => {
-                if failure::is_fatal(&source) {
-                    self.leave(server.number).await;
+                if error::is_fatal(&source) {
+                    self.disconnect(server.number).await;
                 }
-                Err(failure::error(doing, source))
+                Err(driver_error(action, source))
             }
         }
     }
 
-    /// What is published to a channel from here on; it ends when the connection is lost.
+    /// The messages published to a channel from now on. The stream ends when its connection breaks.
     pub(crate) async fn subscribe(
         &self,
         channel: &str,
     ) -> Result<impl Stream<Item = Vec<u8>> + Send + Unpin + 'static + use<>> {
         let server = self.server().await?;
-        let doing = format_args!("subscribe to {channel}").to_string();
+        let action = format_args!("subscribe to {channel}").to_string();
         let subscribing = async {
             let mut subscription = server.client.get_async_pubsub().await?;
             subscription.subscribe(channel).await?;
@@ -161,17 +166,18 @@ impl Redis {
                 Ok(messages.map(|message| message.get_payload_bytes().to_vec()))
             }
             Ok(Err(source)) => {
-                self.leave(server.number).await;
-                Err(failure::error(doing, source))
+                self.disconnect(server.number).await;
+                Err(driver_error(action, source))
             }
             Err(_) => {
-                self.leave(server.number).await;
-                Err(Error::new(ErrorKind::Unavailable, format_args!("redis: {doing}: no answer in {REACH_TIMEOUT:?}")))
+                self.disconnect(server.number).await;
+                let message = format_args!("redis: {action}: no answer within {REACH_TIMEOUT:?}");
+                Err(Error::new(ErrorKind::Unavailable, message))
             }
         }
     }
 
-    async fn call<T, C, F>(&self, doing: &str, command: C) -> Result<T>
+    async fn call<T, C, F>(&self, action: &str, command: C) -> Result<T>
     where
         C: FnOnce(MultiplexedConnection) -> F,
         F: Future<Output = RedisResult<T>>,
@@ -180,39 +186,42 @@ impl Redis {
         match command(server.connection).await {
             Ok(answer) => Ok(answer),
             Err(source) => {
-                if failure::is_fatal(&source) {
-                    self.leave(server.number).await;
+                if error::is_fatal(&source) {
+                    self.disconnect(server.number).await;
                 }
-                Err(failure::error(doing, source))
+                Err(driver_error(action, source))
             }
         }
     }
 
-    /// The server, connected to if need be. Who waited through another's failed attempt shares its error.
-    async fn server(&self) -> Result<Server> {
-        let asked_at = Instant::now();
-        let mut line = self.0.line.lock().await;
-        if let Some(server) = &line.server {
+    /// The server; connects if there is no connection. Calls that wait while another call fails to connect return the
+    /// error of that call.
+    async fn server(&self) -> Result<ConnectedServer> {
+        let called_at = Instant::now();
+        let mut state = self.0.state.lock().await;
+        if let Some(server) = &state.server {
             return Ok(server.clone());
         }
-        if let Some(failure) = &line.last_failure {
-            if failure.at >= asked_at {
+        if let Some(failure) = &state.last_failure {
+            if failure.at >= called_at {
                 return Err(Error::new(failure.kind, &failure.message));
             }
-            tokio::time::sleep_until(failure.at + backoff(line.failures)).await;
+            tokio::time::sleep_until(failure.retry_at).await;
         }
         match self.reach().await {
             Ok((client, connection)) => {
-                let number = line.count + 1;
-                let server = Server { number, client: Arc::new(client), connection };
+                let number = state.last_number + 1;
+                let server = ConnectedServer { number, client: Arc::new(client), connection };
                 tracing::debug!(server = name(&server.client), "connected to redis");
-                *line = Line { server: Some(server.clone()), count: number, failures: 0, last_failure: None };
+                *state =
+                    ConnectionState { server: Some(server.clone()), last_number: number, ..ConnectionState::default() };
                 Ok(server)
             }
             Err(error) => {
-                line.failures = line.failures.saturating_add(1);
-                let failure = Failure { at: Instant::now(), kind: error.kind(), message: error.to_string() };
-                line.last_failure = Some(failure);
+                let at = Instant::now();
+                let retry_at = at + state.backoff.next_delay();
+                state.last_failure =
+                    Some(ConnectFailure { at, retry_at, kind: error.kind(), message: error.to_string() });
                 Err(error)
             }
         }
@@ -223,54 +232,45 @@ impl Redis {
         let reaching = async {
             let client = route.find().await?;
             let mut connection = route.connect(&client, RESPONSE_TIMEOUT).await?;
-            route.look_over(&client, &mut connection).await?;
+            route.check(&client, &mut connection).await?;
             Ok((client, connection))
         };
         timeout(REACH_TIMEOUT, reaching).await.unwrap_or_else(|_| {
-            let message = format!("redis: {} was not reached in {REACH_TIMEOUT:?}", route.url);
+            let message = format!("redis: no connection to {} within {REACH_TIMEOUT:?}", route.url);
             Err(Error::new(ErrorKind::Unavailable, message))
         })
     }
 
-    /// One more connection to a server that there is one to already.
-    async fn connect_again(&self, server: &Server) -> Result<MultiplexedConnection> {
+    /// An additional connection to a connected server.
+    async fn connect_again(&self, server: &ConnectedServer) -> Result<MultiplexedConnection> {
         let connected = self.0.route.connect(&server.client, RESPONSE_TIMEOUT).await;
         if connected.is_err() {
-            self.leave(server.number).await;
+            self.disconnect(server.number).await;
         }
         connected
     }
 
-    /// The next call looks for the server anew.
-    async fn leave(&self, number: u64) {
-        let mut line = self.0.line.lock().await;
-        if line.server.as_ref().is_some_and(|server| server.number == number) {
-            line.server = None;
-            self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Drops the connection to server `number`, so that the next call looks up the server again.
+    async fn disconnect(&self, number: u64) {
+        let mut state = self.0.state.lock().await;
+        if state.server.as_ref().is_some_and(|server| server.number == number) {
+            state.server = None;
+            self.0.idle.lock().clear();
         }
     }
 }
 
 impl Shared {
     fn take_idle(&self, number: u64) -> Option<MultiplexedConnection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         idle.retain(|(of, _)| *of == number);
         idle.pop().map(|(_, connection)| connection)
     }
 
-    fn keep_idle(&self, number: u64, connection: MultiplexedConnection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_CONNECTIONS {
+    fn return_idle(&self, number: u64, connection: MultiplexedConnection) {
+        let mut idle = self.idle.lock();
+        if idle.len() < MAX_IDLE_CONNECTIONS {
             idle.push((number, connection));
         }
     }
-}
-
-/// How long to wait after this many failures: twice as long each time, less up to a half, so that many processes do not
-/// come back in step.
-pub(crate) fn backoff(failures: u32) -> Duration {
-    let (first, longest) = BACKOFF;
-    let whole = first.saturating_mul(1 << failures.clamp(1, 16).saturating_sub(1)).min(longest);
-    let random = RandomState::new().hash_one(failures) % 1_000;
-    whole.mul_f64(1.0 - 0.5 * random as f64 / 1_000.0)
 }

@@ -1,16 +1,17 @@
-//! The contract on Redis: every fixture has keys of its own on one server, and goes by its time, moved ahead at will.
+//! The contract on Redis. Each fixture has its own keys on one server, and its own shift of the server's time.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::broker::give_up_on_consumers;
+use crate::broker::expire_consumers;
 use crate::connection::{Redis, RedisUrl};
 use queue::{Backend, Clock};
 use queue_contract::{Fixture, pool};
@@ -19,14 +20,14 @@ pub(crate) struct RedisFixture {
     server: String,
     prefix: String,
     clock: Clock,
-    processes: Mutex<Vec<(Backend, Line)>>,
+    processes: Mutex<Vec<(Backend, ProxiedConnection)>>,
 }
 
-/// The line of a process to the server, which can be cut.
-struct Line {
+/// A proxy between one process and the server. It can break the connections through it.
+struct ProxiedConnection {
     address: String,
     cut: Arc<Notify>,
-    carrying: JoinHandle<()>,
+    forwarding: JoinHandle<()>,
 }
 
 impl RedisFixture {
@@ -38,19 +39,19 @@ impl RedisFixture {
         Self { server, prefix, clock: Clock::shifted(), processes: Mutex::default() }
     }
 
-    /// The time that its servers go by; a clone is moved with it.
+    /// The clock of the processes. A clone is shifted with it.
     pub(crate) fn clock(&self) -> Clock {
         self.clock.clone()
     }
 
-    /// A connection of the fixture's own.
+    /// A connection for the test itself.
     pub(crate) fn redis(&self) -> Redis {
         self.redis_at(&self.server)
     }
 
-    /// Breaks the connections of every process; they may connect again.
-    pub(crate) fn cut_lines(&self) {
-        self.processes.lock().unwrap().iter().for_each(|(_, line)| line.cut.notify_one());
+    /// Breaks the connections of every process. The processes may connect again.
+    pub(crate) fn cut_connections(&self) {
+        self.processes.lock().iter().for_each(|(_, proxy)| proxy.cut.notify_one());
     }
 
     fn redis_at(&self, address: &str) -> Redis {
@@ -59,14 +60,14 @@ impl RedisFixture {
     }
 }
 
-impl Line {
+impl ProxiedConnection {
     async fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let cut = Arc::new(Notify::new());
         let is_cut = Arc::clone(&cut);
-        // Aborted, it closes the listener and every connection with it.
-        let carrying = tokio::spawn(async move {
+        // Aborting this task closes the listener and every connection.
+        let forwarding = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let mut near = tokio::select! {
@@ -86,31 +87,31 @@ impl Line {
                 });
             }
         });
-        Self { address, cut, carrying }
+        Self { address, cut, forwarding }
     }
 }
 
 #[async_trait]
 impl Fixture for RedisFixture {
     async fn open(&self) -> Backend {
-        let line = Line::to(self.server.clone()).await;
-        let backend = crate::backend(&self.redis_at(&line.address));
-        self.processes.lock().unwrap().push((backend.clone(), line));
+        let proxy = ProxiedConnection::to(self.server.clone()).await;
+        let backend = crate::backend(&self.redis_at(&proxy.address));
+        self.processes.lock().push((backend.clone(), proxy));
         backend
     }
 
     async fn kill(&self, process: Backend) {
-        let line = {
-            let mut processes = self.processes.lock().unwrap();
-            let found = processes.iter().position(|(known, _)| Arc::ptr_eq(&known.broker, &process.broker));
+        let proxy = {
+            let mut processes = self.processes.lock();
+            let found = processes.iter().position(|(opened, _)| Arc::ptr_eq(&opened.broker, &process.broker));
             processes.swap_remove(found.unwrap()).1
         };
-        line.carrying.abort();
-        assert!(line.carrying.await.unwrap_err().is_cancelled());
+        proxy.forwarding.abort();
+        assert!(proxy.forwarding.await.unwrap_err().is_cancelled());
     }
 
     async fn give_up_on_consumers(&self) {
-        give_up_on_consumers(&self.redis(), &pool()).await.unwrap();
+        expire_consumers(&self.redis(), &pool()).await.unwrap();
     }
 
     fn now(&self) -> Timestamp {

@@ -1,31 +1,33 @@
-//! What became of every job, in Redis.
+//! The ledger in Redis.
 //!
-//! As durable as Redis is configured: what a call has written survives a crash of the server with `appendonly yes` and
-//! `appendfsync always`; with `everysec` up to the last second may be lost, and with replicas what the new primary had
-//! not received yet. Such a job's publication survives in the broker all the same, and its next claim opens it anew.
+//! It is as durable as Redis is configured. With `appendonly yes` and `appendfsync always`, every completed call survives
+//! a crash of the server. With `appendfsync everysec`, up to the last second of writes may be lost. After a failover, the
+//! writes that the new primary had not received yet are lost. The job's message is still in the broker then, and its next
+//! claim opens a new record.
 //!
 //! The keys of an installation, after its prefix:
 //!
-//! | key | type | what |
+//! | key | type | holds |
 //! |---|---|---|
-//! | `job:ID` | hash | a job's record, narrow fields only |
+//! | `job:ID` | hash | a job's record, without its input and output |
 //! | `input:ID`, `output:ID` | string | the bytes, where they are not in the blob store |
-//! | `due` | sorted set | jobs by when somebody must publish them (again), leases that run out included |
-//! | `over` | sorted set | ended jobs by when their retention is over |
-//! | `open:POOL` | hash | how many jobs wait for what, and how many have ended |
+//! | `due` | sorted set | jobs by the time at which they must be published (again), or their lease expires |
+//! | `over` | sorted set | ended jobs by the end of their retention |
+//! | `open:POOL` | hash | the number of jobs in each open state, and of ended ones |
 //! | `attempts:ID` | list | the failed attempts at a job, as JSON |
-//! | `dead`, `failed`, `dead:POOL`, `failed:POOL` | sorted set | jobs that ended badly by when, over all pools and of one |
+//! | `dead`, `failed`, `dead:POOL`, `failed:POOL` | sorted set | dead and failed jobs by the time they ended, of all pools and of one |
 //! | `ended` | channel | ids of jobs that have just ended, separated by spaces |
-//! | `arrived` | channel | pools that may just have got work, separated by spaces |
+//! | `arrived` | channel | pools that may have new work, separated by spaces |
 //!
-//! Every change is a script, so it happens as a whole, in one round trip, by the server's clock. When the server's memory
-//! is full only [`Ledger::submit`] fails: what is there can be worked off, which takes a little more than `maxmemory`.
+//! Every change is a script. So it happens in one step and one round trip, and uses the server's clock. When the server's
+//! memory is full, only [`Ledger::submit`] fails. Workers can still finish the jobs that are there, which uses a little
+//! more than `maxmemory`.
 
 mod arrivals;
 mod channel;
 mod counts;
 mod dead;
-mod endings;
+mod ended;
 mod rows;
 mod scripts;
 #[cfg(test)]
@@ -38,10 +40,10 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::time::Instant;
 
-use self::endings::{Ending, Endings};
+use self::ended::{EndedNotice, EndedNotices};
 use self::rows::{Fields, Row};
-use self::scripts::{Call, PIECE_BYTES, PIECE_ITEMS, pieces};
-use crate::connection::{Redis, backoff};
+use self::scripts::{CHUNK_BYTES, CHUNK_ITEMS, Call, chunks, same_length};
+use crate::connection::{Backoff, Redis};
 use queue::driver::BodyColumns;
 use queue::driver::milliseconds_of;
 use queue::{BlobRef, Body, Error, ErrorKind, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
@@ -50,24 +52,26 @@ use queue::{
     Lease, Ledger, Outcome, Publication, Purged, Requeued, Submitted,
 };
 
-/// How long after a submission (or after it was given out as due) a job that nobody has confirmed is due.
+/// The time after a submission, or after a job was taken as due, in which its publication must be confirmed. Otherwise the
+/// job is due (again).
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a watch bears that the server cannot be reached.
+/// How long a watch retries while the server is unavailable.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) struct RedisLedger {
     redis: Redis,
-    endings: Endings,
+    ended: EndedNotices,
 }
 
 impl RedisLedger {
     pub(crate) fn new(redis: Redis) -> Self {
-        let endings = Endings::new(redis.clone());
-        Self { redis, endings }
+        let ended = EndedNotices::new(redis.clone());
+        Self { redis, ended }
     }
 
-    async fn claim_piece(
+    /// Claims the jobs of one script call. A request with `true` includes the whole job, so that its record can be opened.
+    async fn claim_chunk(
         &self,
         worker: &WorkerId,
         requests: &[(&ClaimRequest, bool)],
@@ -85,13 +89,13 @@ impl RedisLedger {
         }
         let answers: Vec<(String, u64, u32)> = call.run("claim", &scripts::CLAIM).await?;
         same_length(requests.len(), &answers)?;
-        let claimed = |((request, _), (what, number, attempt)): (&(&ClaimRequest, bool), (String, u64, u32))| {
+        let claimed = |((request, _), (answer, number, attempt)): (&(&ClaimRequest, bool), (String, u64, u32))| {
             let lease = || Lease { id: request.job.id.clone(), fence: number, attempt };
-            Ok(Some(match what.as_str() {
-                "go" => Claim::Granted { lease: lease(), alone: false },
+            Ok(Some(match answer.as_str() {
+                "granted" => Claim::Granted { lease: lease(), alone: false },
                 "alone" => Claim::Granted { lease: lease(), alone: true },
                 "ended" => Claim::Ended(rows::state(number.try_into().unwrap_or(-1))?),
-                "held" => Claim::HeldElsewhere,
+                "held_elsewhere" => Claim::HeldElsewhere,
                 _ => return Ok(None),
             }))
         };
@@ -99,20 +103,20 @@ impl RedisLedger {
     }
 }
 
-/// The answer to one claim; `None` where there is no such job.
+/// The answer to one claim. `None` where there is no record of the job.
 type Claimed = Option<Claim>;
 
 #[async_trait]
 impl Ledger for RedisLedger {
     async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>> {
         let mut submitted = Vec::with_capacity(jobs.len());
-        for jobs in pieces(jobs, |job| bytes_of(&job.input.body)) {
+        for jobs in chunks(jobs, |job| bytes_of(&job.input.body)) {
             let mut call = Call::new(&self.redis).with_number(milliseconds_of(PUBLISH_TIMEOUT));
             jobs.iter().for_each(|job| call.add_job(job));
             let answers: Vec<(u8, Option<u64>, Fields, Option<Vec<u8>>)> = call.run("submit", &scripts::SUBMIT).await?;
             same_length(jobs.len(), &answers)?;
-            for (job, (what, fence, fields, output)) in jobs.iter().zip(answers) {
-                submitted.push(match (what, rows::record(&job.id, (fields, output))?) {
+            for (job, (answer, fence, fields, output)) in jobs.iter().zip(answers) {
+                submitted.push(match (answer, rows::record(&job.id, (fields, output))?) {
                     (0, _) => Submitted::New,
                     (2, Some(record)) => Submitted::Existing {
                         record: Box::new(record),
@@ -126,35 +130,35 @@ impl Ledger for RedisLedger {
     }
 
     async fn published(&self, publications: &[Publication]) -> Result<()> {
-        for publications in pieces(publications, |_| 0) {
+        for publications in chunks(publications, |_| 0) {
             let mut call = Call::new(&self.redis);
             for Publication { id, fence } in publications {
                 call.add(id.as_str());
                 call.add_number(*fence);
             }
-            call.run::<()>("note publications", &scripts::PUBLISHED).await?;
+            call.run::<()>("confirm publications", &scripts::PUBLISHED).await?;
         }
         Ok(())
     }
 
     async fn claim(&self, worker: &WorkerId, requests: Vec<ClaimRequest>, lease: Duration) -> Result<Vec<Claim>> {
         let mut claims: Vec<Claimed> = Vec::with_capacity(requests.len());
-        // Most jobs are known, and then their inputs need not travel.
+        // Most jobs have a record already, so their inputs need not be sent.
         let by_id: Vec<_> = requests.iter().map(|request| (request, false)).collect();
-        for piece in pieces(&by_id, |_| 0) {
-            claims.extend(self.claim_piece(worker, piece, lease).await?);
+        for chunk in chunks(&by_id, |_| 0) {
+            claims.extend(self.claim_chunk(worker, chunk, lease).await?);
         }
         let unknown: Vec<usize> = (0..claims.len()).filter(|index| claims[*index].is_none()).collect();
         let whole: Vec<_> = unknown.iter().map(|index| (&requests[*index], true)).collect();
         let mut opened = Vec::with_capacity(unknown.len());
-        for piece in pieces(&whole, |(request, _)| bytes_of(&request.job.input.body)) {
-            opened.extend(self.claim_piece(worker, piece, lease).await?);
+        for chunk in chunks(&whole, |(request, _)| bytes_of(&request.job.input.body)) {
+            opened.extend(self.claim_chunk(worker, chunk, lease).await?);
         }
         for (index, claim) in unknown.into_iter().zip(opened) {
             claims[index] = claim;
         }
         let answers: Option<Vec<Claim>> = claims.into_iter().collect();
-        answers.ok_or_else(|| Error::new(ErrorKind::Corrupt, "redis does not know a job that was just opened"))
+        answers.ok_or_else(|| Error::new(ErrorKind::Corrupt, "redis has no record of a job that was just opened"))
     }
 
     async fn begin(&self, lease: &Lease) -> Result<bool> {
@@ -163,7 +167,7 @@ impl Ledger for RedisLedger {
 
     async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>> {
         let mut renewed = Vec::with_capacity(leases.len());
-        for leases in pieces(leases, |_| 0) {
+        for leases in chunks(leases, |_| 0) {
             let mut call = Call::new(&self.redis).with_number(milliseconds_of(lease));
             for lease in leases {
                 call.add(lease.id.as_str());
@@ -182,7 +186,7 @@ impl Ledger for RedisLedger {
             _ => 0,
         };
         let mut finished = Vec::with_capacity(finishes.len());
-        for finishes in pieces(&finishes, bytes) {
+        for finishes in chunks(&finishes, bytes) {
             let mut call = Call::new(&self.redis);
             finishes.iter().for_each(|finish| add_finish(&mut call, finish));
             let answers: Vec<i64> = call.run("finish", &scripts::FINISH).await?;
@@ -213,21 +217,21 @@ impl Ledger for RedisLedger {
     }
 
     async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>> {
-        // Registered before the first look, so that no ending falls between the two.
-        let ending = self.endings.of(id).await?;
+        // Registered before the record is read, so that a job that ends in between is noticed.
+        let notice = self.ended.of(id).await?;
         let (Some(record), _) = read(&self.redis, id).await? else { return Ok(stream::empty().boxed()) };
         if record.state.has_ended() {
             return Ok(stream::once(async { Ok(record) }).boxed());
         }
-        let (redis, endings, id) = (self.redis.clone(), self.endings.clone(), id.clone());
+        let (redis, notices, id) = (self.redis.clone(), self.ended.clone(), id.clone());
         let ended = async move {
-            let mut ending = ending;
+            let mut notice = notice;
             loop {
-                ending.wait().await;
-                // A lost connection wakes waiters too, and what has ended may have been requeued since.
-                let (again, record) = look_again(&redis, &endings, &id).await?;
+                notice.wait().await;
+                // A lost connection wakes watchers too, and a job that ended may have been requeued since.
+                let (next, record) = register_and_read(&redis, &notices, &id).await?;
                 match record {
-                    Some(record) if !record.state.has_ended() => ending = again,
+                    Some(record) if !record.state.has_ended() => notice = next,
                     ended => return Ok(ended),
                 }
             }
@@ -238,8 +242,8 @@ impl Ledger for RedisLedger {
 
     async fn due(&self, limit: usize) -> Result<Vec<DueJob>> {
         let call = Call::new(&self.redis)
-            .with(limit.min(PIECE_ITEMS).to_string())
-            .with(PIECE_BYTES.to_string())
+            .with(limit.min(CHUNK_ITEMS).to_string())
+            .with(CHUNK_BYTES.to_string())
             .with_number(milliseconds_of(PUBLISH_TIMEOUT));
         let answers: Vec<(String, u64, Fields, Option<Vec<u8>>)> = call.run("take due jobs", &scripts::DUE).await?;
         let due = |(id, fence, fields, input): (String, u64, Fields, Option<Vec<u8>>)| {
@@ -247,9 +251,9 @@ impl Ledger for RedisLedger {
             let job = rows::job(&id, (fields, input))?;
             Ok(DueJob { job, publication: Publication { id, fence } })
         };
-        // One that cannot be read must not keep the others back for ever.
+        // One unreadable job must not block the others for ever.
         let readable = |due: Result<DueJob>| {
-            due.inspect_err(|error| tracing::error!(%error, "a due job cannot be read and is not published")).ok()
+            due.inspect_err(|error| tracing::error!(%error, "cannot read a due job; it is not published")).ok()
         };
         Ok(answers.into_iter().map(due).filter_map(readable).collect())
     }
@@ -263,9 +267,9 @@ impl Ledger for RedisLedger {
     }
 
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {
-        let call = Call::new(&self.redis).with(limit.min(PIECE_ITEMS).to_string());
+        let call = Call::new(&self.redis).with(limit.min(CHUNK_ITEMS).to_string());
         let (count, blobs): (usize, Vec<Vec<u8>>) = call.run("purge", &scripts::PURGE).await?;
-        Ok((count > 0).then(|| rows::blobs_of_the_forgotten(&blobs)))
+        Ok((count > 0).then(|| rows::blobs_of_deleted(&blobs)))
     }
 
     async fn dead(&self, filter: &DeadFilter, after: Option<&DeadPosition>, limit: usize) -> Result<DeadPage> {
@@ -289,26 +293,29 @@ impl Ledger for RedisLedger {
     }
 }
 
-/// The record of a job without its history, and that as it is stored.
+/// The record of a job without its history, and the history as it is stored.
 async fn read(redis: &Redis, id: &JobId) -> Result<(Option<JobRecord>, Vec<Vec<u8>>)> {
     let call = Call::new(redis).with(id.as_str());
     let (fields, output, attempts): (Fields, Option<Vec<u8>>, _) = call.run("read a job", &scripts::GET).await?;
     Ok((rows::record(id, (fields, output))?, attempts))
 }
 
-/// Registers anew, then looks, as a watch does at first. A connection that broke is given the time to be made again.
-async fn look_again(redis: &Redis, endings: &Endings, id: &JobId) -> Result<(Ending, Option<JobRecord>)> {
-    let ending = endings.of(id).await?;
-    let (start, mut failures) = (Instant::now(), 0);
+/// Registers for the next notice, then reads the record. Retries while a broken connection is made again.
+async fn register_and_read(
+    redis: &Redis,
+    notices: &EndedNotices,
+    id: &JobId,
+) -> Result<(EndedNotice, Option<JobRecord>)> {
+    let notice = notices.of(id).await?;
+    let (start, mut backoff) = (Instant::now(), Backoff::default());
     loop {
         match read(redis, id).await {
             Err(error) if error.kind() == ErrorKind::Unavailable && start.elapsed() < RECONNECT_TIMEOUT => {
-                tracing::debug!(%error, "a watch cannot look at its job; looking again");
-                failures += 1;
-                // A server that loads its data answers at once, and always the same.
-                tokio::time::sleep(backoff(failures)).await;
+                tracing::debug!(%error, "a watch cannot read its job; reading it again");
+                // A server that loads its data answers at once, with the same error each time.
+                tokio::time::sleep(backoff.next_delay()).await;
             }
-            found => return found.map(|(record, _)| (ending, record)),
+            found => return found.map(|(record, _)| (notice, record)),
         }
     }
 }
@@ -338,13 +345,4 @@ fn bytes_of(body: &Body) -> usize {
         Body::Inline(bytes) => bytes.len(),
         Body::Reference(_) => 0,
     }
-}
-
-/// A script answers each question.
-fn same_length<T>(questions: usize, answers: &[T]) -> Result<()> {
-    if questions == answers.len() {
-        return Ok(());
-    }
-    let message = format!("redis gave {} answers to {questions} questions", answers.len());
-    Err(Error::new(ErrorKind::Corrupt, message))
 }

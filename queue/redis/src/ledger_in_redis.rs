@@ -1,10 +1,11 @@
-//! The embedded broker with a ledger in Redis: what differs from the embedded backend is the ledger alone.
+//! The embedded broker with a ledger in Redis. Only the ledger differs from the embedded backend.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::fixture::RedisFixture;
 use queue::Backend;
@@ -30,14 +31,14 @@ impl LedgerInRedis {
 impl Fixture for LedgerInRedis {
     async fn open(&self) -> Backend {
         let (embedded, redis) = (self.embedded.open().await, self.redis.open().await);
-        self.processes.lock().unwrap().push((embedded.clone(), redis.clone()));
+        self.processes.lock().push((embedded.clone(), redis.clone()));
         Backend { ledger: redis.ledger, ..embedded }
     }
 
     async fn kill(&self, process: Backend) {
         let (embedded, redis) = {
-            let mut processes = self.processes.lock().unwrap();
-            let found = processes.iter().position(|(known, _)| Arc::ptr_eq(&known.broker, &process.broker));
+            let mut processes = self.processes.lock();
+            let found = processes.iter().position(|(opened, _)| Arc::ptr_eq(&opened.broker, &process.broker));
             processes.swap_remove(found.unwrap())
         };
         self.embedded.kill(embedded).await;
@@ -66,7 +67,7 @@ mod contract {
         #![proptest_config(config(48))]
 
         #[test]
-        fn whatever_happens_redis_accounts_for_every_job(actions in actions()) {
+        fn the_ledger_in_redis_accounts_for_every_job_after_any_actions(actions in actions()) {
             act(LedgerInRedis::start(), actions);
         }
     }

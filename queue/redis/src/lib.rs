@@ -20,8 +20,8 @@ use connection::Redis;
 use ledger::RedisLedger;
 use roster::RedisRoster;
 
-/// Opens all three roles on the server that `url` names; connects when the first call needs it. Leases, deadlines and
-/// retries go by the server's time, moved ahead by `clock` in tests. Must be called within a tokio runtime.
+/// Opens all three roles on the server that `url` names. The first call connects. Leases, deadlines and retries use the
+/// server's time, which `clock` shifts in tests. Must be called within a tokio runtime.
 pub fn open(url: &RedisUrl, clock: Clock) -> Result<Backend> {
     Ok(backend(&Redis::open(url, clock)?))
 }

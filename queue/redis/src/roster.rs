@@ -1,7 +1,8 @@
-//! The workers alive, in Redis: a hash per worker, and per pool a sorted set by until when each counts as alive.
+//! The live workers, in Redis: a hash per worker, and per pool a sorted set of its workers by the time their heartbeat
+//! expires.
 //!
-//! A worker that vanished is forgotten with the next beat in its pool; readings pass it over until then. What was measured
-//! last in a pool is a hash of its own, which no reading and no worker that leaves removes.
+//! A worker whose heartbeat has expired is deleted with the next heartbeat in its pool. Readings skip it until then. The
+//! last measurements of a pool are a hash of their own. Neither a reading nor a worker that leaves deletes it.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -18,14 +19,14 @@ use queue::driver::milliseconds_of;
 use queue::{Error, ErrorKind, PoolName, Result};
 use queue::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};
 
-static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/beat.lua")));
-static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/leave.lua")));
-static WORKERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/workers.lua")));
+static HEARTBEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("roster/heartbeat.lua")));
+static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("roster/leave.lua")));
+static WORKERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("roster/workers.lua")));
 
-/// The most pools that one script reads: the server does nothing else meanwhile. As many are asked for in one pipeline.
-const PIECE_POOLS: usize = 500;
+/// The most pools that one script or pipeline reads. The server does nothing else while a script runs.
+const CHUNK_POOLS: usize = 500;
 
-/// What is kept of a pool when its workers are gone, and comes last among what a beat tells.
+/// The fields that outlive the workers of a pool. They come last among the arguments of a heartbeat.
 const MEASURED: [&str; 4] = ["batch_base_seconds", "batch_item_seconds", "batch_limit_items", "cold_start_seconds"];
 
 pub(crate) struct RedisRoster {
@@ -68,7 +69,7 @@ impl Roster for RedisRoster {
         let fields = [
             ("state", worker.state.as_str().to_owned()),
             ("started_at", worker.started_at.as_millisecond().to_string()),
-            // Rust writes a number so that reading it gives the very same one.
+            // Rust's text of a number reads back as exactly the same number.
             ("batch_items", worker.batch_items.to_string()),
             ("batch_seconds", worker.batch_seconds.to_string()),
         ];
@@ -85,7 +86,7 @@ impl Roster for RedisRoster {
                 .flat_map(|(name, value)| [name.to_owned(), value]),
         );
         let arguments = arguments.into_iter().map(String::into_bytes).collect();
-        self.redis.script("beat", &BEAT, &keys, arguments).await
+        self.redis.script("send a heartbeat", &HEARTBEAT, &keys, arguments).await
     }
 
     async fn leave(&self, id: &WorkerId) -> Result<()> {
@@ -94,19 +95,19 @@ impl Roster for RedisRoster {
     }
 
     async fn workers(&self, pools: &[PoolName]) -> Result<Vec<Vec<WorkerRecord>>> {
-        // All are sent before the first is answered.
-        let pieces = try_join_all(pools.chunks(PIECE_POOLS).map(|piece| self.workers_of(piece))).await?;
-        Ok(pieces.into_iter().flatten().collect())
+        // All scripts are sent before the first answer.
+        let chunks = try_join_all(pools.chunks(CHUNK_POOLS).map(|chunk| self.workers_of(chunk))).await?;
+        Ok(chunks.into_iter().flatten().collect())
     }
 
     async fn measured(&self, pools: &[PoolName]) -> Result<Vec<Option<Measured>>> {
-        let pieces = try_join_all(pools.chunks(PIECE_POOLS).map(|piece| self.measured_in(piece))).await?;
-        Ok(pieces.concat())
+        let chunks = try_join_all(pools.chunks(CHUNK_POOLS).map(|chunk| self.measured_in(chunk))).await?;
+        Ok(chunks.concat())
     }
 }
 
 impl RedisRoster {
-    /// [`Roster::workers`], of so many pools that the script holds up nobody.
+    /// [`Roster::workers`] of at most [`CHUNK_POOLS`] pools.
     async fn workers_of(&self, pools: &[PoolName]) -> Result<Vec<Vec<WorkerRecord>>> {
         let keys: Vec<_> = pools.iter().map(|pool| self.pool_key(pool)).collect();
         let arguments = [self.prefix(), self.offset()].map(String::into_bytes).to_vec();
@@ -117,13 +118,13 @@ impl RedisRoster {
             // Lua counts from 1.
             let place = number.wrapping_sub(1);
             let (Some(pool), Some(of_pool)) = (pools.get(place), workers.get_mut(place)) else {
-                let message = format!("redis names pool {number} of {} as that of worker {id:?}", pools.len());
+                let message = format!("redis returned pool number {number} of {} for worker {id:?}", pools.len());
                 return Err(Error::new(ErrorKind::Corrupt, message));
             };
-            // One that cannot be read must not keep the scaler from all others.
+            // One unreadable worker must not hide the others from the scaler.
             match record(&id, pool, &fields) {
                 Ok(worker) => of_pool.push(worker),
-                Err(error) => tracing::warn!(%pool, %error, "a worker cannot be read and does not count"),
+                Err(error) => tracing::warn!(%pool, %error, "cannot read a worker; it is not counted"),
             }
         }
         for of_pool in &mut workers {
@@ -137,16 +138,15 @@ impl RedisRoster {
         for pool in pools {
             pipeline.cmd("HMGET").arg(self.measured_key(pool)).arg(&MEASURED);
         }
-        let answers: Vec<[Option<String>; 4]> = self.redis.pipeline("read what was measured", &pipeline).await?;
+        let answers: Vec<[Option<String>; 4]> = self.redis.pipeline("read the measurements", &pipeline).await?;
         if answers.len() != pools.len() {
-            let message =
-                format!("redis tells of {} pools what was measured, asked for {}", answers.len(), pools.len());
+            let message = format!("redis returned the measurements of {} pools, not of {}", answers.len(), pools.len());
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         let measured = |(pool, found): (&PoolName, [Option<String>; 4])| {
             measured(pool, &found).unwrap_or_else(|error| {
-                // One that cannot be read must not keep the scaler from all others.
-                tracing::warn!(%pool, %error, "what was measured in a pool cannot be read");
+                // One unreadable pool must not hide the others from the scaler.
+                tracing::warn!(%pool, %error, "cannot read the measurements of a pool");
                 None
             })
         };
@@ -154,7 +154,7 @@ impl RedisRoster {
     }
 }
 
-/// What stands under [`MEASURED`]; `None` where not all of it does.
+/// The measurements in the fields [`MEASURED`]. `None` where one of the fields is missing.
 fn measured(pool: &PoolName, found: &[Option<String>; 4]) -> Result<Option<Measured>> {
     fn number<T: FromStr>(pool: &PoolName, name: &str, text: &str) -> Result<T> {
         let corrupt = |_| Error::new(ErrorKind::Corrupt, format!("redis holds {text:?} as {name} of pool {pool}"));
@@ -181,7 +181,7 @@ fn record(id: &str, pool: &PoolName, fields: &HashMap<String, String>) -> Result
         text.parse().ok()
     }
     let started_at = number(text("started_at")).and_then(|started| Timestamp::from_millisecond(started).ok());
-    /// 0 where a worker says nothing of it: one of another version.
+    /// A worker of another version may not send a field. It is 0 then.
     fn or_zero<T: FromStr + Default>(text: &str) -> Option<T> {
         if text.is_empty() { Some(T::default()) } else { number(text) }
     }
@@ -225,40 +225,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_worker_of_another_version_does_not_say_is_read_as_0_and_what_is_no_number_is_corrupt() {
+    async fn a_field_that_a_worker_does_not_send_is_0_and_one_that_is_no_number_hides_only_that_worker() {
         let fixture = RedisFixture::start();
         let (redis, pool) = (fixture.redis(), "pool".parse::<PoolName>().unwrap());
         let roster = RedisRoster::new(redis.clone());
         let worker = worker(&fixture, "old", &pool);
         roster.heartbeat(&worker, Duration::from_secs(60)).await.unwrap();
         let key = redis.key("worker:old");
-        let mut forget = cmd("HDEL");
-        forget.arg(&key).arg(&["batch_base_seconds", "batch_item_seconds", "batch_limit_items"]);
-        redis.run::<()>("forget", &forget).await.unwrap();
-        let silent =
+        let mut delete = cmd("HDEL");
+        delete.arg(&key).arg(&["batch_base_seconds", "batch_item_seconds", "batch_limit_items"]);
+        redis.run::<()>("delete", &delete).await.unwrap();
+        let expected =
             WorkerRecord { batch_base_seconds: 0.0, batch_item_seconds: 0.0, batch_limit_items: 0, ..worker.clone() };
-        assert_eq!(roster.workers(std::slice::from_ref(&pool)).await.unwrap(), [[silent]]);
+        assert_eq!(roster.workers(std::slice::from_ref(&pool)).await.unwrap(), [[expected]]);
 
-        redis.run::<()>("garble", cmd("HSET").arg(&key).arg("batch_limit_items").arg("many")).await.unwrap();
-        let sound = WorkerRecord { id: WorkerId::new("sound"), ..worker };
-        roster.heartbeat(&sound, Duration::from_secs(60)).await.unwrap();
-        assert_eq!(roster.workers(std::slice::from_ref(&pool)).await.unwrap(), [[sound]]);
+        redis.run::<()>("overwrite", cmd("HSET").arg(&key).arg("batch_limit_items").arg("many")).await.unwrap();
+        let valid = WorkerRecord { id: WorkerId::new("valid"), ..worker };
+        roster.heartbeat(&valid, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(roster.workers(std::slice::from_ref(&pool)).await.unwrap(), [[valid]]);
     }
 
     #[tokio::test]
-    async fn what_was_measured_and_is_no_number_or_no_time_is_as_good_as_unknown_and_hides_no_other() {
+    async fn measurements_that_are_not_valid_are_unknown_and_hide_no_other_pool() {
         let fixture = RedisFixture::start();
         let (redis, pools) = (fixture.redis(), ["bad", "good"].map(|pool| pool.parse::<PoolName>().unwrap()));
         let roster = RedisRoster::new(redis.clone());
         for pool in &pools {
             roster.heartbeat(&worker(&fixture, "of", pool), Duration::from_secs(60)).await.unwrap();
         }
-        let known = worker(&fixture, "of", &pools[1]).measured();
-        assert_eq!(roster.measured(&pools).await.unwrap(), [known, known]);
-        for garbled in ["many", "0", "-1"] {
-            let garble = cmd("HSET").arg(redis.key("measured:bad")).arg("batch_limit_items").arg(garbled).to_owned();
-            redis.run::<()>("garble", &garble).await.unwrap();
-            assert_eq!(roster.measured(&pools).await.unwrap(), [None, known]);
+        let measured = worker(&fixture, "of", &pools[1]).measured();
+        assert_eq!(roster.measured(&pools).await.unwrap(), [measured, measured]);
+        for invalid in ["many", "0", "-1"] {
+            let overwrite = cmd("HSET").arg(redis.key("measured:bad")).arg("batch_limit_items").arg(invalid).to_owned();
+            redis.run::<()>("overwrite", &overwrite).await.unwrap();
+            assert_eq!(roster.measured(&pools).await.unwrap(), [None, measured]);
         }
     }
 }

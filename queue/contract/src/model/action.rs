@@ -7,7 +7,7 @@ use queue::Class;
 
 /// One action. An index selects one of the existing items; without items the action does nothing.
 #[derive(Debug, Clone)]
-pub(super) enum Action {
+pub enum Action {
     Submit(Terms),
     Resubmit(Index),
     /// By an outside producer, which does not use the ledger.
@@ -34,14 +34,14 @@ pub(super) enum Action {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Terms {
-    pub(super) class: Class,
-    pub(super) max_attempts: u32,
-    pub(super) deadline_seconds: Option<u64>,
+pub struct Terms {
+    pub class: Class,
+    pub max_attempts: u32,
+    pub deadline_seconds: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum AttemptEnd {
+pub enum AttemptEnd {
     Succeed,
     Fail,
     Retry(u64),
@@ -50,7 +50,7 @@ pub(super) enum AttemptEnd {
 
 /// How far the process that took the due jobs gets.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Progress {
+pub enum Progress {
     Takes,
     Publishes,
     Confirms,

@@ -1,4 +1,4 @@
-//! What only this broker can show: its rows.
+//! Tests of this broker's rows, beyond the contract.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::beat;
+use super::heartbeat;
 use crate::store::{Durability, Store, StoreOptions};
 use queue::{Backend, Body, Class, Clock, Consumer, Input, Job, PoolName, Settlement};
 use queue_contract::soon;
@@ -15,7 +15,7 @@ fn pool() -> PoolName {
     "resnet50".parse().unwrap()
 }
 
-/// A backend with one job published, a consumer, and the file behind them.
+/// A backend with one published job, a consumer, and their file.
 async fn start() -> (TempDir, Backend, Arc<dyn Consumer>, Connection) {
     let folder = tempfile::tempdir().unwrap();
     let options = StoreOptions::new(folder.path());
@@ -41,30 +41,30 @@ fn job() -> Job {
     }
 }
 
-/// Else it would be held, and count as work in progress, for as long as its consumer lives.
+/// Otherwise the consumer would hold the delivery, and it would count as in flight, until the consumer ends.
 #[tokio::test]
-async fn a_settle_that_failed_is_said_again_with_a_later_beat() {
+async fn a_failed_settle_is_repeated_with_a_later_heartbeat() {
     let (_folder, _backend, consumer, file) = start().await;
     let held = soon(consumer.receive(1)).await.unwrap();
     file.execute_batch(
         "CREATE TRIGGER refuse BEFORE UPDATE ON messages WHEN NEW.consumer IS NULL BEGIN SELECT RAISE(ABORT, 'no'); END",
     )
     .unwrap();
-    let again = held.into_iter().map(|delivery| (delivery, Settlement::Requeue)).collect();
-    consumer.settle(again).await.unwrap_err();
+    let settled = held.into_iter().map(|delivery| (delivery, Settlement::Requeue)).collect();
+    consumer.settle(settled).await.unwrap_err();
     file.execute_batch("DROP TRIGGER refuse").unwrap();
     assert!(soon(consumer.receive(1)).await.unwrap()[0].redelivered);
 }
 
-/// It was taken for dead, went on, took something, and vanished before it had said again that it lives.
+/// Such a consumer was removed as expired, took a message, and ended before its next heartbeat.
 #[tokio::test]
-async fn what_an_unregistered_consumer_holds_comes_again() {
+async fn a_message_of_an_unregistered_consumer_is_delivered_again() {
     let (_folder, _backend, consumer, file) = start().await;
     file.execute("UPDATE messages SET consumer = 1234, deliveries = 1", []).unwrap();
     assert!(soon(consumer.receive(1)).await.unwrap()[0].redelivered);
 }
 
-/// Consumers that beat only when told to, by a clock that moves only when told to, and one message each holds.
+/// Consumers that hold one message each. The test sends their heartbeats and moves their clock.
 struct Consumers {
     _folder: TempDir,
     clock: Clock,
@@ -80,23 +80,23 @@ impl Consumers {
         let options = StoreOptions::new(folder.path());
         let store = Store::open(&options, clock.clone()).unwrap();
         let file = Connection::open(folder.path().join("millrace.db")).unwrap();
-        let producer = Backend::of_store(&store).broker.producer().await.unwrap();
+        let producer = crate::backend(&store).broker.producer().await.unwrap();
         producer.publish(&vec![job(); count]).await.unwrap();
         let mut ids = Vec::new();
         for message in 1..=count {
-            let id = store.write(Durability::Process, beat::register).await.unwrap();
+            let id = store.write(Durability::Process, heartbeat::register).await.unwrap();
             file.execute("UPDATE messages SET consumer = ?1 WHERE seq = ?2", rusqlite::params![id, message]).unwrap();
             ids.push(id);
         }
         Self { _folder: folder, clock, store, file, ids }
     }
 
-    async fn beat(&self, consumer: usize, has_beaten: bool) {
+    async fn send_heartbeat(&self, consumer: usize, is_first: bool) {
         let id = self.ids[consumer];
-        self.store.write(Durability::Process, move |write| beat::beat_once(write, id, has_beaten)).await.unwrap();
+        self.store.write(Durability::Process, move |write| heartbeat::send(write, id, is_first)).await.unwrap();
     }
 
-    /// Which of them are registered and hold their message.
+    /// The consumers that are registered and hold their message.
     fn alive(&self) -> Vec<usize> {
         let sql = "SELECT count(*) = 2 FROM (SELECT consumer FROM consumers UNION ALL SELECT consumer FROM messages) \
                    WHERE consumer = ?1";
@@ -105,46 +105,46 @@ impl Consumers {
     }
 }
 
-/// A stall of all: nobody could beat, so whoever comes first must not take the others for dead.
+/// After a stall of all consumers, the first heartbeat must not remove the consumers whose heartbeat is about to follow.
 #[tokio::test]
-async fn a_consumer_that_missed_its_own_beats_does_not_bury_another_that_did_too() {
+async fn a_consumer_whose_own_heartbeat_is_late_does_not_reclaim_from_another() {
     let consumers = Consumers::start(2).await;
-    for pause in [Duration::from_millis(4_500), beat::DEAD_AFTER, Duration::from_secs(3600)] {
-        // The other beat a moment earlier, and so is overdue a moment earlier.
-        consumers.beat(1, true).await;
+    for pause in [Duration::from_millis(4_500), heartbeat::HEARTBEAT_TIMEOUT, Duration::from_secs(3600)] {
+        // The other consumer's heartbeat was a moment earlier, so it expires a moment earlier.
+        consumers.send_heartbeat(1, false).await;
         consumers.clock.advance(Duration::from_millis(900));
-        consumers.beat(0, true).await;
+        consumers.send_heartbeat(0, false).await;
         consumers.clock.advance(pause);
-        consumers.beat(0, true).await;
+        consumers.send_heartbeat(0, false).await;
         assert_eq!(consumers.alive(), [0, 1], "after {pause:?}");
-        consumers.beat(1, true).await;
+        consumers.send_heartbeat(1, false).await;
         consumers.clock.advance(Duration::from_secs(1));
-        consumers.beat(0, true).await;
+        consumers.send_heartbeat(0, false).await;
         assert_eq!(consumers.alive(), [0, 1], "after {pause:?}");
     }
 }
 
 #[tokio::test]
-async fn a_consumer_that_beats_on_time_buries_one_that_is_silent() {
+async fn a_consumer_whose_heartbeats_are_on_time_reclaims_from_one_that_sends_none() {
     let consumers = Consumers::start(2).await;
     for second in 0..=5 {
-        consumers.beat(0, second > 0).await;
+        consumers.send_heartbeat(0, second == 0).await;
         assert_eq!(consumers.alive(), [0, 1], "after {second} s");
         consumers.clock.advance(Duration::from_secs(1));
     }
-    consumers.beat(0, true).await;
+    consumers.send_heartbeat(0, false).await;
     assert_eq!(consumers.alive(), [0]);
 }
 
-/// It knows nothing yet of how well beats get through.
+/// A first heartbeat does not show whether heartbeats are delayed.
 #[tokio::test]
-async fn a_consumer_buries_nobody_with_its_first_beat() {
+async fn a_consumer_reclaims_nothing_with_its_first_heartbeat() {
     let mut consumers = Consumers::start(1).await;
-    consumers.clock.advance(beat::DEAD_AFTER * 2);
-    let id = consumers.store.write(Durability::Process, beat::register).await.unwrap();
+    consumers.clock.advance(heartbeat::HEARTBEAT_TIMEOUT * 2);
+    let id = consumers.store.write(Durability::Process, heartbeat::register).await.unwrap();
     consumers.ids.push(id);
-    consumers.beat(1, false).await;
+    consumers.send_heartbeat(1, true).await;
     assert_eq!(consumers.alive(), [0]);
-    consumers.beat(1, true).await;
+    consumers.send_heartbeat(1, false).await;
     assert!(consumers.alive().is_empty());
 }

@@ -1,4 +1,4 @@
-//! Which pools may have got work.
+//! The pools that may have work.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -6,11 +6,12 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use rusqlite::Connection;
 
-use crate::store::{Bell, Listener, Store, Write, corrupt, sqlite};
+use crate::store::{Change, Store, Subscription, Write, corrupt, sqlite};
 use queue::{PoolName, Result};
 
-/// Notes that these pools may have got work, and tells who listens once it is committed. The ledger knows a job of each.
-pub(super) fn note<'a>(write: &mut Write<'_>, pools: impl Iterator<Item = &'a str>) -> Result<()> {
+/// Records that these pools may have work, and notifies the subscribers after the commit. Each pool has a job in the
+/// ledger.
+pub(super) fn record<'a>(write: &mut Write<'_>, pools: impl Iterator<Item = &'a str>) -> Result<()> {
     let pools: BTreeSet<&str> = pools.collect();
     if pools.is_empty() {
         return Ok(());
@@ -18,38 +19,38 @@ pub(super) fn note<'a>(write: &mut Write<'_>, pools: impl Iterator<Item = &'a st
     let mut update =
         write.prepare("UPDATE pools SET arrival = 1 + (SELECT max(arrival) FROM pools) WHERE pool = ?1")?;
     for pool in pools {
-        update.execute([pool]).map_err(sqlite("note an arrival"))?;
+        update.execute([pool]).map_err(sqlite("record an arrival"))?;
     }
-    write.ring(Bell::Arrived);
+    write.notify(Change::Arrived);
     Ok(())
 }
 
-/// Follows what any process notes in the file, from when this returns.
+/// Follows the arrivals that any process records, from when this returns.
 pub(super) async fn follow(store: &Store) -> Result<BoxStream<'static, Result<PoolName>>> {
-    let bell = store.listen(Bell::Arrived);
+    let arrived = store.subscribe(Change::Arrived);
     let last = store.read(newest).await?;
-    let following = Following { store: store.clone(), bell, last, found: VecDeque::new() };
+    let following = Following { store: store.clone(), arrived, last, unread: VecDeque::new() };
     Ok(stream::unfold(following, async |mut following| Some((following.next().await, following))).boxed())
 }
 
 struct Following {
     store: Store,
-    bell: Listener,
-    /// The number of the last arrival that was looked at.
+    arrived: Subscription,
+    /// The number of the last arrival that was read.
     last: i64,
-    /// Still to be told.
-    found: VecDeque<PoolName>,
+    /// The pools that the stream has not returned yet.
+    unread: VecDeque<PoolName>,
 }
 
 impl Following {
     async fn next(&mut self) -> Result<PoolName> {
         loop {
-            if let Some(pool) = self.found.pop_front() {
+            if let Some(pool) = self.unread.pop_front() {
                 return Ok(pool);
             }
-            self.bell.rung().await;
+            self.arrived.changed().await;
             let last = self.last;
-            (self.last, self.found) = self.store.read(move |file| since(file, last)).await?;
+            (self.last, self.unread) = self.store.read(move |file| since(file, last)).await?;
         }
     }
 }

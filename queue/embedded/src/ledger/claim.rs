@@ -1,4 +1,4 @@
-//! Claiming, and beginning what was claimed.
+//! Claims jobs, and begins the attempts at suspects.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ struct Row {
     begun: bool,
     deadline_at: Option<i64>,
     due_at: Option<i64>,
-    /// The request that was granted last.
+    /// The token of the request that was granted last.
     claim: Option<Vec<u8>>,
 }
 
@@ -42,11 +42,11 @@ pub(super) fn claim(
     match rows::state(row.state)? {
         JobState::Queued => {}
         JobState::Leased if row.claim.as_deref() == Some(request.token()) => {
-            // The same request again: its answer was lost.
+            // The same request is repeated, because its answer was lost.
             let mut update = write.prepare("UPDATE jobs SET due_at = ?1 WHERE job = ?2")?;
             update.execute(params![write.milliseconds_after(lease), row.row_id]).map_err(sqlite("claim"))?;
-            let held = Lease { id: id.clone(), fence: row.fence, attempt: attempts };
-            return Ok(Claim::Granted { lease: held, alone: lost > 0 });
+            let granted = Lease { id: id.clone(), fence: row.fence, attempt: attempts };
+            return Ok(Claim::Granted { lease: granted, alone: lost > 0 });
         }
         JobState::Leased => {
             let is_live = row.due_at.is_some_and(|until| until > now);
@@ -55,12 +55,12 @@ pub(super) fn claim(
             }
             lost += 1;
             if row.begun {
-                history::remember(write, row.row_id, &history::vanished())?;
+                history::record_failed_attempt(write, row.row_id, &history::worker_disappeared())?;
             } else {
-                // Its holder fell to something else: this was no attempt at it.
+                // An attempt that had not begun does not count: the job cannot be the reason why the worker disappeared.
                 attempts -= 1;
             }
-            // Whatever comes of this claim: a job that ends here and is requeued is still a suspect.
+            // Written even if this claim ends the job: after a requeue it must still be a suspect.
             let mut update = write.prepare("UPDATE jobs SET attempts = ?1, lost = ?2 WHERE job = ?3")?;
             update.execute(params![attempts, lost, row.row_id]).map_err(sqlite("claim"))?;
         }
@@ -68,13 +68,13 @@ pub(super) fn claim(
         ended => return Ok(Claim::Ended(ended)),
     }
     if row.deadline_at.is_some_and(|deadline| deadline < now) {
-        let error = JobErrorKind::Expired.error("its deadline passed before it was started");
+        let error = JobErrorKind::Expired.error("the deadline passed before the job was started");
         finish::end(write, row.row_id, id, JobState::Expired, Some(&error))?;
         return Ok(Claim::Ended(JobState::Expired));
     }
     if attempts >= row.max_attempts {
-        let error =
-            JobErrorKind::WorkerVanished.error(format!("its worker vanished in the last of {attempts} attempts"));
+        let message = format!("the worker disappeared in the last of {attempts} attempts");
+        let error = JobErrorKind::WorkerVanished.error(message);
         finish::end(write, row.row_id, id, JobState::Dead, Some(&error))?;
         return Ok(Claim::Ended(JobState::Dead));
     }
@@ -101,7 +101,7 @@ pub(super) fn claim(
     Ok(Claim::Granted { lease: claimed, alone })
 }
 
-/// Makes the attempt count whatever becomes of its holder; whether the lease still holds.
+/// Makes an attempt count, even if its worker disappears. Returns whether the lease is valid.
 pub(super) fn begin(write: &mut Write<'_>, lease: &Lease) -> Result<bool> {
     let mut update = write.prepare("UPDATE jobs SET begun = 1 WHERE id = ?1 AND fence = ?2 AND state = ?3")?;
     let row = params![lease.id.as_str(), lease.fence, rows::code(JobState::Leased)];

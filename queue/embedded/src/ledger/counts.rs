@@ -1,4 +1,4 @@
-//! How many jobs pools have. The file's triggers count them as they change.
+//! Reads the job counts of pools. Triggers in the file update them with every change.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -6,7 +6,7 @@ use crate::store::sqlite;
 use queue::ledger::JobCounts;
 use queue::{PoolName, Result};
 
-/// The counts of pools, in order, all of one moment.
+/// The counts of pools, in order, in one snapshot.
 pub(super) fn counts(file: &Connection, pools: &[PoolName]) -> Result<Vec<JobCounts>> {
     let counting = sqlite("count jobs");
     let mut select = file
@@ -16,7 +16,7 @@ pub(super) fn counts(file: &Connection, pools: &[PoolName]) -> Result<Vec<JobCou
         let read = |row: &rusqlite::Row<'_>| {
             Ok(JobCounts { queued: row.get(0)?, leased: row.get(1)?, retry: row.get(2)?, ended: row.get(3)? })
         };
-        // Of a pool without a row the ledger knows no job.
+        // The ledger has no job of a pool without a row.
         let found = select.query_row([pool.as_str()], read).optional().map_err(&counting)?;
         Ok(found.unwrap_or_default())
     };

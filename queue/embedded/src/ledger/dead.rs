@@ -1,4 +1,4 @@
-//! Jobs that ended badly: listed, queued again, forgotten.
+//! Lists, requeues and deletes dead and failed jobs.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -8,8 +8,8 @@ use queue::driver::BodyColumns;
 use queue::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, JobState, Purged, Requeued};
 use queue::{Input, JobId, Result};
 
-/// What lists the jobs of a state, or those of one pool. Saying twice which states is what lets SQLite use the index of
-/// them, and each way has its own.
+/// The query for a page of jobs in a state, of all pools or of one. It names the states twice, because SQLite uses a
+/// partial index only for a query that repeats its condition. Each of the two variants has its own index.
 fn sql_of_page(is_of_pool: bool) -> String {
     let condition = if is_of_pool { "pool = ?2" } else { "?2 IS NULL" };
     format!(
@@ -20,13 +20,13 @@ fn sql_of_page(is_of_pool: bool) -> String {
     )
 }
 
-/// The same of which to forget.
-fn sql_of_some(is_of_pool: bool) -> String {
+/// The query for some jobs to delete, likewise.
+fn sql_of_purge(is_of_pool: bool) -> String {
     let condition = if is_of_pool { "pool = ?2" } else { "?2 IS NULL" };
     format!("SELECT job FROM jobs WHERE state IN (4, 7) AND state = ?1 AND {condition} LIMIT ?3")
 }
 
-/// Some dead jobs, those that ended last first.
+/// A page of dead jobs, the last to end first.
 pub(super) fn page(
     file: &Connection,
     filter: &DeadFilter,
@@ -36,9 +36,9 @@ pub(super) fn page(
     let reading = sqlite("list dead jobs");
     let pool = filter.pool.as_ref().map(|pool| pool.as_str());
     let mut select = file.prepare_cached(&sql_of_page(pool.is_some())).map_err(&reading)?;
-    // Nothing ends at the end of time: from there on is everything.
+    // No job ends at the latest possible time, so the first page begins there.
     let (at, id) = after.map_or((i64::MAX, ""), |after| (after.finished_at.as_millisecond(), after.id.as_str()));
-    // One more tells whether there is a next page.
+    // One job more shows whether there is a next page.
     let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut rows = select.query(params![rows::code(filter.state), pool, at, id, one_more]).map_err(&reading)?;
     let mut jobs: Vec<JobRecord> = Vec::new();
@@ -55,7 +55,7 @@ pub(super) fn page(
     Ok(DeadPage { jobs, next })
 }
 
-/// Puts a dead or failed job back into the queue.
+/// Requeues a dead or failed job.
 pub(super) fn requeue(write: &mut Write<'_>, id: &JobId, input: Option<&Input>) -> Result<Requeued> {
     let requeueing = sqlite("requeue");
     let Some((row_id, state)) = find(write, id)? else { return Ok(Requeued::Unknown) };
@@ -68,11 +68,11 @@ pub(super) fn requeue(write: &mut Write<'_>, id: &JobId, input: Option<&Input>) 
     )?;
     let row = params![rows::code(JobState::Queued), write.now_milliseconds(), row_id];
     let pool: String = update.query_row(row, |row| row.get(0)).map_err(&requeueing)?;
-    arrivals::note(write, std::iter::once(pool.as_str()))?;
+    arrivals::record(write, std::iter::once(pool.as_str()))?;
     let Some(input) = input else { return Ok(Requeued::Queued { replaced: None }) };
-    let mut former = write.prepare("SELECT blob FROM inputs WHERE job = ?1")?;
-    let mut former = former.query([row_id]).map_err(&requeueing)?;
-    let replaced = former.next().map_err(&requeueing)?.map(|row| read_blob(row, 0)).transpose()?.flatten();
+    let mut select = write.prepare("SELECT blob FROM inputs WHERE job = ?1")?;
+    let mut rows = select.query([row_id]).map_err(&requeueing)?;
+    let replaced = rows.next().map_err(&requeueing)?.map(|row| read_blob(row, 0)).transpose()?.flatten();
     let BodyColumns { body, blob } = BodyColumns::of(&input.body);
     let mut update = write.prepare("UPDATE inputs SET media_type = ?1, body = ?2, blob = ?3 WHERE job = ?4")?;
     update.execute(params![input.media_type, body, blob, row_id]).map_err(&requeueing)?;
@@ -92,7 +92,7 @@ pub(super) fn forget(write: &mut Write<'_>, id: &JobId) -> Result<Forgotten> {
 pub(super) fn purge(write: &mut Write<'_>, filter: &DeadFilter, limit: usize) -> Result<Purged> {
     let purging = sqlite("purge dead jobs");
     let pool = filter.pool.as_ref().map(|pool| pool.as_str());
-    let mut select = write.prepare(&sql_of_some(pool.is_some()))?;
+    let mut select = write.prepare(&sql_of_purge(pool.is_some()))?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found = select.query_map(params![rows::code(filter.state), pool, limit], |row| row.get(0)).map_err(&purging)?;
     let found: Vec<i64> = found.collect::<rusqlite::Result<_>>().map_err(&purging)?;
@@ -115,7 +115,7 @@ mod tests {
     use queue::Clock;
 
     #[tokio::test]
-    async fn a_page_begins_where_it_is_asked_to_and_sorts_nothing() {
+    async fn a_page_begins_at_its_position_and_needs_no_sort() {
         let folder = tempfile::tempdir().unwrap();
         let options = StoreOptions { folder: folder.path().to_owned(), max_size_bytes: None };
         let store = Store::open(&options, Clock::default()).unwrap();
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(plan(sql_of_page(false)).await, [all]);
         let of_pool = format!("SEARCH jobs USING INDEX jobs_dead_of_pool (pool=? AND state=? AND {position})");
         assert_eq!(plan(sql_of_page(true)).await, [of_pool]);
-        assert!(plan(sql_of_some(false)).await[0].contains("INDEX jobs_dead (state=?)"));
-        assert!(plan(sql_of_some(true)).await[0].contains("INDEX jobs_dead_of_pool (pool=? AND state=?)"));
+        assert!(plan(sql_of_purge(false)).await[0].contains("INDEX jobs_dead (state=?)"));
+        assert!(plan(sql_of_purge(true)).await[0].contains("INDEX jobs_dead_of_pool (pool=? AND state=?)"));
     }
 }

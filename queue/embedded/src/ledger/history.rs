@@ -1,4 +1,4 @@
-//! Failed attempts, remembered.
+//! The failed attempts at jobs.
 
 use rusqlite::{Connection, params};
 
@@ -7,28 +7,28 @@ use crate::store::{Write, sqlite};
 use queue::ledger::{Attempt, JobRecord};
 use queue::{JobError, JobErrorKind, Result, WorkerId};
 
-/// Why an attempt failed whose holder was never heard of again.
-pub(super) fn vanished() -> JobError {
-    JobErrorKind::WorkerVanished.error("its worker vanished")
+/// The error of an attempt whose worker disappeared.
+pub(super) fn worker_disappeared() -> JobError {
+    JobErrorKind::WorkerVanished.error("the worker disappeared while the job ran")
 }
 
-/// Remembers that the attempt under way in this row has failed. Comes before the row itself is changed.
-pub(super) fn remember(write: &mut Write<'_>, row_id: i64, error: &JobError) -> Result<()> {
-    let remembering = sqlite("remember an attempt");
+/// Records that the current attempt of this row has failed. Must come before the row itself is changed.
+pub(super) fn record_failed_attempt(write: &mut Write<'_>, row_id: i64, error: &JobError) -> Result<()> {
+    let recording = sqlite("record an attempt");
     let mut insert = write.prepare(
         "INSERT INTO attempts (job, sequence, number, worker, started_at, ended_at, error_type, error_message) \
          SELECT job, 1 + coalesce((SELECT max(sequence) FROM attempts WHERE job = ?1), 0), attempts, worker, \
          started_at, ?2, ?3, ?4 FROM jobs WHERE job = ?1",
     )?;
-    insert.execute(params![row_id, write.now_milliseconds(), error.kind, error.message]).map_err(&remembering)?;
+    insert.execute(params![row_id, write.now_milliseconds(), error.kind, error.message]).map_err(&recording)?;
     let mut trim = write.prepare(
         "DELETE FROM attempts WHERE job = ?1 AND sequence <= (SELECT max(sequence) FROM attempts WHERE job = ?1) - ?2",
     )?;
-    trim.execute(params![row_id, JobRecord::HISTORY_LIMIT]).map_err(&remembering)?;
+    trim.execute(params![row_id, JobRecord::HISTORY_LIMIT]).map_err(&recording)?;
     Ok(())
 }
 
-/// What is remembered of a job, the oldest first.
+/// The failed attempts at a job, the oldest first.
 pub(super) fn history(file: &Connection, id: &str) -> Result<Vec<Attempt>> {
     let reading = sqlite("read the attempts at a job");
     let mut select = file

@@ -1,4 +1,4 @@
-//! Rows of the table `jobs`, and what belongs to them.
+//! Reads rows of the table `jobs`, with their inputs and outputs.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::store::{corrupt, read_body, read_origin, sqlite};
 use queue::ledger::{JobRecord, JobState};
 use queue::{Body, Class, Input, Job, JobError, JobId, Output, Result, WorkerId};
 
-/// A state as the file keeps it: its place in [`JobState::ALL`].
+/// The code of a state in the file: its index in [`JobState::ALL`].
 pub(super) fn code(state: JobState) -> i64 {
     state as i64
 }
@@ -115,7 +115,8 @@ pub(super) fn input(file: &Connection, id: &JobId) -> Result<Option<Input>> {
     Ok(Some(Input { media_type: row.get(0).map_err(&reading)?, body: read_body(row, 1)? }))
 }
 
-/// Whether the stored input of a row is `input`. References are compared by digest: each submission has its own blob.
+/// Whether the stored input of a row equals `input`. References are compared by the digest of their blobs, because each
+/// submission has its own blob.
 pub(super) fn has_input(file: &Connection, row_id: i64, input: &Input) -> Result<bool> {
     let reading = sqlite("read an input");
     let mut select =

@@ -1,4 +1,4 @@
-//! Opening records.
+//! Opens records.
 
 use std::time::Duration;
 
@@ -12,14 +12,15 @@ use queue::driver::{BodyColumns, origin_column};
 use queue::ledger::{JobState, Publication, Submitted};
 use queue::{Job, Result};
 
-/// How long after a submission (or after it was given out as due) a job that nobody has confirmed is due.
+/// The time after a submission, or after a job was taken as due, in which its publication must be confirmed. Otherwise the
+/// job is due (again).
 pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Opens the records of jobs, or finds those that are there.
+/// Opens the records of jobs, or finds the existing ones.
 pub(super) fn submit_all(write: &mut Write<'_>, jobs: &[Job]) -> Result<Vec<Submitted>> {
     let submitted = jobs.iter().map(|job| submit(write, job)).collect::<Result<Vec<_>>>()?;
     let new = jobs.iter().zip(&submitted).filter(|(_, submitted)| matches!(submitted, Submitted::New));
-    arrivals::note(write, new.map(|(job, _)| job.pool.as_str()))?;
+    arrivals::record(write, new.map(|(job, _)| job.pool.as_str()))?;
     Ok(submitted)
 }
 
@@ -41,7 +42,7 @@ fn submit(write: &mut Write<'_>, job: &Job) -> Result<Submitted> {
     Ok(Submitted::Existing { record: Box::new(record), publish })
 }
 
-/// Writes a new record in state `queued`; `false` where the id is taken.
+/// Opens a record in state `queued`. `false`: the id has a record already.
 pub(super) fn open(write: &mut Write<'_>, job: &Job, due_at: Option<i64>) -> Result<bool> {
     let opening = sqlite("open a record");
     let mut insert = write.prepare(

@@ -1,23 +1,24 @@
-//! What is due and over.
+//! Takes due jobs, and deletes jobs whose retention is over.
 
 use rusqlite::Connection;
 use rusqlite::params;
 
 use super::{arrivals, history, rows, submit};
-use crate::store::{Bell, Write, read_blob, sqlite};
+use crate::store::{Change, Write, read_blob, sqlite};
 use queue::ledger::{DueJob, JobState, Publication};
 use queue::{BlobRef, Result};
 
-/// How many endings are kept: watchers that fall further behind look for themselves.
-const ENDINGS_KEPT: i64 = 100_000;
+/// The number of rows that stay in the table `endings`. A process that is further behind reads the records of its watched
+/// jobs instead.
+const MAX_ENDINGS: i64 = 100_000;
 
 pub(super) fn is_due(file: &Connection, now: i64) -> Result<bool> {
-    let looking = sqlite("look for due jobs");
-    let mut select = file.prepare_cached("SELECT 1 FROM jobs WHERE due_at <= ?1 LIMIT 1").map_err(&looking)?;
-    select.exists([now]).map_err(&looking)
+    let finding = sqlite("find due jobs");
+    let mut select = file.prepare_cached("SELECT 1 FROM jobs WHERE due_at <= ?1 LIMIT 1").map_err(&finding)?;
+    select.exists([now]).map_err(&finding)
 }
 
-/// Takes due jobs: each is `queued` then, and due again if nobody confirms its publication in time.
+/// Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time.
 pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob>> {
     let taking = sqlite("take due jobs");
     let now = write.now_milliseconds();
@@ -28,7 +29,7 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
         .query_map([now, limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .map_err(&taking)?;
     let found: Vec<(i64, i64, u64, bool)> = found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
-    // A suspect that was never begun is not charged for the holder that vanished with it.
+    // An attempt at a suspect that had not begun does not count.
     let mut update = write.prepare(
         "UPDATE jobs SET state = ?1, fence = ?2, lost = lost + ?3, attempts = attempts - (?3 AND NOT begun), \
          due_at = ?4 WHERE job = ?5",
@@ -39,24 +40,24 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
         let fence = fence + 1;
         let was_leased = rows::state(code)? == JobState::Leased;
         if was_leased && begun {
-            history::remember(write, row_id, &history::vanished())?;
+            history::record_failed_attempt(write, row_id, &history::worker_disappeared())?;
         }
         update.execute(params![rows::code(JobState::Queued), fence, was_leased, due_at, row_id]).map_err(&taking)?;
         let job = rows::job(write.connection(), row_id)?;
         let publication = Publication { id: job.id.clone(), fence };
         due.push(DueJob { job, publication });
     }
-    arrivals::note(write, due.iter().map(|due| due.job.pool.as_str()))?;
+    arrivals::record(write, due.iter().map(|due| due.job.pool.as_str()))?;
     Ok(due)
 }
 
 pub(super) fn is_over(file: &Connection, now: i64) -> Result<bool> {
-    let looking = sqlite("look for jobs to purge");
-    let mut select = file.prepare_cached("SELECT 1 FROM jobs WHERE purge_at <= ?1 LIMIT 1").map_err(&looking)?;
-    select.exists([now]).map_err(&looking)
+    let finding = sqlite("find jobs to purge");
+    let mut select = file.prepare_cached("SELECT 1 FROM jobs WHERE purge_at <= ?1 LIMIT 1").map_err(&finding)?;
+    select.exists([now]).map_err(&finding)
 }
 
-/// Deletes jobs whose retention is over; the blobs that they referred to.
+/// Deletes jobs whose retention is over. Returns their blob references.
 pub(super) fn purge(write: &mut Write<'_>, limit: usize) -> Result<Vec<BlobRef>> {
     let purging = sqlite("purge");
     let now = write.now_milliseconds();
@@ -65,16 +66,16 @@ pub(super) fn purge(write: &mut Write<'_>, limit: usize) -> Result<Vec<BlobRef>>
     let over = select.query_map([now, limit], |row| row.get(0)).map_err(&purging)?;
     let over: Vec<i64> = over.collect::<rusqlite::Result<_>>().map_err(&purging)?;
     let blobs = delete(write, &over)?;
-    let forget = "DELETE FROM endings WHERE ending <= (SELECT max(ending) FROM endings) - ?1";
-    if write.prepare(forget)?.execute([ENDINGS_KEPT]).map_err(&purging)? > 0 {
-        write.ring(Bell::Ended);
+    let trim = "DELETE FROM endings WHERE ending <= (SELECT max(ending) FROM endings) - ?1";
+    if write.prepare(trim)?.execute([MAX_ENDINGS]).map_err(&purging)? > 0 {
+        write.notify(Change::Ended);
     }
     Ok(blobs)
 }
 
-/// Deletes jobs with all that belongs to them; the blobs that they referred to.
+/// Deletes jobs with their attempts, inputs and outputs. Returns their blob references.
 pub(super) fn delete(write: &mut Write<'_>, jobs: &[i64]) -> Result<Vec<BlobRef>> {
-    let deleting = sqlite("forget jobs");
+    let deleting = sqlite("delete jobs");
     let mut delete_job = write.prepare("DELETE FROM jobs WHERE job = ?1")?;
     let mut delete_attempts = write.prepare("DELETE FROM attempts WHERE job = ?1")?;
     let mut delete_bodies = [

@@ -1,38 +1,27 @@
-//! The tables, and which version of them a file has.
+//! The tables, and their versions.
 
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::sqlite;
-use super::writer::BUSY_TIMEOUT;
+use super::error::sqlite;
 use queue::{Error, ErrorKind, Result};
 
-/// Grows with every change of the tables.
+/// The version of the tables. It grows with every change of them.
 pub(super) const VERSION: i64 = 5;
 
-/// Marks the file as ours ("Mill" in ASCII), so that a stranger's database is not taken for an empty one.
+/// Marks the file as ours ("Mill" in ASCII), so that the database of another program is not taken for an empty file.
 const APPLICATION_ID: i64 = 0x4d69_6c6c;
 
-/// The write-ahead log is copied into the file whenever it has grown by so many pages of 4 KiB.
-const CHECKPOINT_PAGES: i64 = 4000;
-
-/// Opens the file for writing, creating or checking its tables. The caller holds the lock.
-pub(super) fn open(file: &Path, max_size_bytes: Option<u64>) -> Result<Connection> {
-    let mut connection = Connection::open(file).map_err(sqlite("open"))?;
-    prepare(&mut connection, max_size_bytes).map_err(|error| of_file(file, &error))?;
-    Ok(connection)
-}
-
-/// The version of the tables of a file that is there; 0 where nothing was ever written. Changes nothing.
+/// The version of the tables in an existing file. 0 for an empty file. Changes nothing.
 pub(super) fn version_of(file: &Path) -> Result<i64> {
-    let connection = open_to_look(file).map_err(sqlite("open"));
+    let connection = open_unchanged(file).map_err(sqlite("open"));
     connection.and_then(|connection| version(&connection)).map_err(|error| of_file(file, &error))
 }
 
-/// SQLite would leave a write-ahead log beside a file that has none, unless it is told that nobody writes to it
+/// Opens a file without creating a write-ahead log beside it. For that, a file without a log is opened as immutable
 /// (<https://www.sqlite.org/uri.html#uriimmutable>).
-fn open_to_look(file: &Path) -> rusqlite::Result<Connection> {
+fn open_unchanged(file: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
@@ -45,8 +34,8 @@ fn open_to_look(file: &Path) -> rusqlite::Result<Connection> {
     }
 }
 
-/// As [`version_of`]; refuses the file of another program, and one of a newer version.
-fn version(connection: &Connection) -> Result<i64> {
+/// Like [`version_of`], for an open file. Rejects the file of another program, and one of a newer version.
+pub(super) fn version(connection: &Connection) -> Result<i64> {
     let opening = sqlite("open");
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (version, application) =
@@ -65,58 +54,40 @@ fn version(connection: &Connection) -> Result<i64> {
     Ok(version)
 }
 
-fn of_file(file: &Path, error: &Error) -> Error {
+/// Adds the path of the file to an error.
+pub(super) fn of_file(file: &Path, error: &Error) -> Error {
     Error::new(error.kind(), format_args!("{}: {error}", file.display()))
 }
 
-fn prepare(connection: &mut Connection, max_size_bytes: Option<u64>) -> Result<()> {
+/// Converts a file from `version` to [`VERSION`]. A new file takes the same steps as an old one, so that both end alike.
+pub(super) fn upgrade(connection: &mut Connection, version: i64) -> Result<()> {
+    if version >= VERSION {
+        return Ok(());
+    }
     let opening = sqlite("open");
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(&opening)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    let version = version(connection)?;
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(&opening)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(&opening)?;
-    connection.pragma_update(None, "cache_size", -32_000).map_err(&opening)?;
-    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(&opening)?;
-    if version < VERSION {
-        let creating = connection.transaction().map_err(&opening)?;
-        if version < 1 {
-            creating.execute_batch(TABLES).map_err(&opening)?;
-            creating.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
-        }
-        // A new file takes the same steps as an old one, so that both end alike.
-        if version < 2 {
-            creating.execute_batch(TO_2).map_err(&opening)?;
-        }
-        if version < 3 {
-            creating.execute_batch(TO_3).map_err(&opening)?;
-        }
-        if version < 4 {
-            creating.execute_batch(TO_4).map_err(&opening)?;
-        }
-        creating.execute_batch(TO_5).map_err(&opening)?;
-        creating.pragma_update(None, "user_version", VERSION).map_err(&opening)?;
-        creating.commit().map_err(&opening)?;
+    let upgrading = connection.transaction().map_err(&opening)?;
+    if version < 1 {
+        upgrading.execute_batch(TABLES).map_err(&opening)?;
+        upgrading.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
     }
-    // After the conversion, for which a file that is full has to have room.
-    if let Some(bytes) = max_size_bytes {
-        let page_bytes =
-            connection.pragma_query_value(None, "page_size", |row| row.get::<_, u64>(0)).map_err(&opening)?;
-        let pages = i64::try_from(bytes / page_bytes.max(1)).unwrap_or(i64::MAX).max(1);
-        connection.pragma_update(None, "max_page_count", pages).map_err(&opening)?;
+    for (to, step) in [(2, TO_2), (3, TO_3), (4, TO_4), (5, TO_5)] {
+        if version < to {
+            upgrading.execute_batch(step).map_err(&opening)?;
+        }
     }
-    Ok(())
+    upgrading.pragma_update(None, "user_version", VERSION).map_err(&opening)?;
+    upgrading.commit().map_err(&opening)
 }
 
-/// Whether nothing was ever written: many programs give their files no application id either.
+/// Whether the file has no tables. The application id alone does not show that: many programs set none.
 fn is_blank(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
 }
 
-/// The tables of version 1. Narrow ones for what changes, wide ones for what is written once: an update rewrites its
-/// whole row. Times are milliseconds since the Unix epoch.
+/// The tables of version 1. Columns that change are in narrow tables, and those written once in wide ones, because an
+/// update rewrites its whole row. Times are milliseconds since the Unix epoch.
 pub(super) const TABLES: &str = "
--- The broker. `consumer` is null while nobody holds the message; seq is never used twice.
+-- The broker. `consumer` is null while no consumer holds the message. A `seq` is never used twice.
 CREATE TABLE messages (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     pool TEXT NOT NULL,
@@ -144,8 +115,9 @@ CREATE TABLE consumers (
     alive_until INTEGER NOT NULL
 );
 
--- The ledger. `due_at` is when somebody must publish the job again, `fence` grows with every claim and publication,
--- `lost` counts the holders that vanished, `begun` says that the attempt counts even if its holder vanishes.
+-- The ledger. At `due_at` the job must be published (again), or its lease expires. `fence` grows with every claim and
+-- publication. `lost` is the number of workers that disappeared with the job. With `begun` the attempt counts even if its
+-- worker disappears.
 CREATE TABLE jobs (
     job INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -175,7 +147,7 @@ CREATE INDEX jobs_open ON jobs (pool, state) WHERE state IN (1, 2);
 CREATE INDEX jobs_given_out ON jobs (pool) WHERE state = 0 AND due_at IS NOT NULL AND fence > 0;
 CREATE TABLE inputs (job INTEGER PRIMARY KEY, media_type TEXT NOT NULL, body BLOB, blob TEXT);
 CREATE TABLE outputs (job INTEGER PRIMARY KEY, media_type TEXT NOT NULL, body BLOB, blob TEXT);
--- Jobs in the order in which they ended: what watchers read.
+-- Jobs in the order in which they ended, for watchers.
 CREATE TABLE endings (ending INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL);
 
 -- The roster.
@@ -191,16 +163,16 @@ CREATE TABLE workers (
 );
 ";
 
-/// From version 1 to 2: what waits is counted by index too, failed attempts are remembered, dead jobs are listed, and a
-/// job remembers the event that asked for it.
+/// From version 1 to 2: waiting jobs are counted by index too, failed attempts are stored, dead jobs are listed, and a job
+/// keeps the origin of its event.
 pub(super) const TO_2: &str = "
 ALTER TABLE payloads ADD COLUMN origin TEXT;
 ALTER TABLE jobs ADD COLUMN origin TEXT;
--- The request whose claim was granted last: made again, it is given the same lease.
+-- The request whose claim was granted last. If it is repeated, it is granted the same lease.
 ALTER TABLE jobs ADD COLUMN claim BLOB;
 DROP INDEX jobs_open;
 CREATE INDEX jobs_open ON jobs (pool, state) WHERE state IN (0, 1, 2);
--- `failed` and `dead`, in the order in which they are listed: over all pools and of one.
+-- Failed and dead jobs in the order in which they are listed, of all pools and of one.
 CREATE INDEX jobs_dead ON jobs (state, finished_at, id) WHERE state IN (4, 7);
 CREATE INDEX jobs_dead_of_pool ON jobs (pool, state, finished_at, id) WHERE state IN (4, 7);
 CREATE TABLE attempts (
@@ -216,18 +188,18 @@ CREATE TABLE attempts (
 ) WITHOUT ROWID;
 ";
 
-/// From version 2 to 3: a worker says what it can do in full batches. 0 stands for what it has not said.
+/// From version 2 to 3: a worker reports its batch time model. 0 stands for a value that it has not reported.
 pub(super) const TO_3: &str = "
 ALTER TABLE workers ADD COLUMN batch_base_seconds REAL NOT NULL DEFAULT 0;
 ALTER TABLE workers ADD COLUMN batch_item_seconds REAL NOT NULL DEFAULT 0;
 ALTER TABLE workers ADD COLUMN batch_limit_items INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// From version 3 to 4: the jobs of a pool are counted as they change, so that a reading costs the same however many there
-/// are. Triggers do it, so that no statement can forget to.
+/// From version 3 to 4: the jobs of a pool are counted as they change, so that a reading costs the same for any number of
+/// jobs. Triggers count them, so that no statement can miss a change.
 pub(super) const TO_4: &str = "
--- `given_out` is of those that were given out as due and are not known to be published. `ended` never falls. `arrival`
--- grows over all pools: it is the number of the last time that the pool may have got work.
+-- `given_out` counts jobs that were taken as due and whose publication is not confirmed. `ended` never decreases.
+-- `arrival` is the number of the pool's last arrival of work, counted over all pools.
 CREATE TABLE pools (
     pool TEXT PRIMARY KEY,
     queued INTEGER NOT NULL DEFAULT 0,
@@ -260,7 +232,7 @@ BEGIN
         ended = ended + (new.state > 2 AND old.state <= 2)
     WHERE pool = new.pool;
 END;
--- Only what has ended is ever deleted; the count of what is open must hold all the same.
+-- The program deletes only ended jobs. The counts of open jobs stay exact even if others are deleted by hand.
 CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs WHEN old.state <= 2 BEGIN
     UPDATE pools SET queued = queued - (old.state = 0), leased = leased - (old.state = 1),
         retry = retry - (old.state = 2),
@@ -271,7 +243,7 @@ DROP INDEX jobs_open;
 DROP INDEX jobs_given_out;
 ";
 
-/// From version 4 to 5: what the workers of a pool measured last outlives them.
+/// From version 4 to 5: the last measurements of a pool outlive its workers.
 const TO_5: &str = "
 CREATE TABLE measured (
     pool TEXT PRIMARY KEY,

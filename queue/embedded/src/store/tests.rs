@@ -1,4 +1,4 @@
-//! The file itself: groups, full disks, strangers.
+//! Tests of the file itself: groups of writes, full disks, files of other versions and programs.
 
 use std::future::Future;
 use std::path::Path;
@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use queue::{Backend, JobCounts};
+use queue::JobCounts;
 
 fn open(folder: &Path, max_size_bytes: Option<u64>) -> Result<Store> {
     Store::open(&StoreOptions { folder: folder.to_owned(), max_size_bytes }, Clock::default())
@@ -25,12 +25,12 @@ fn start() -> (TempDir, Store) {
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
-/// Writes a row into the table of endings, and then fails if it is told to.
+/// Writes a row into the table `endings`, and then fails if `fails` is set.
 fn insert<'a>(store: &'a Store, id: &str, fails: bool) -> Answer<'a> {
     let id = id.to_owned();
     Box::pin(store.write(Durability::Power, move |write| {
         write.prepare("INSERT INTO endings (id) VALUES (?1)")?.execute([&id]).map_err(sqlite("insert"))?;
-        if fails { Err(Error::new(ErrorKind::Conflict, "told to fail")) } else { Ok(()) }
+        if fails { Err(Error::new(ErrorKind::Conflict, "it should fail")) } else { Ok(()) }
     }))
 }
 
@@ -43,17 +43,17 @@ async fn ids(store: &Store) -> Vec<String> {
     store.read(read).await.unwrap()
 }
 
-/// Runs writes that all wait while the writer is busy, so that they make one group. The answers are in order.
+/// Runs writes that all wait while the writer is busy, so that they form one group. The answers are in order.
 async fn in_one_group<'a>(store: &'a Store, mut writes: Vec<Answer<'a>>) -> Vec<Result<()>> {
-    let (begun, has_begun) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
+    let (started, is_started) = mpsc::channel();
+    let (release, is_released) = mpsc::channel::<()>();
     let mut busy = Box::pin(store.write(Durability::Process, move |_| {
-        begun.send(()).unwrap();
-        released.recv().unwrap();
+        started.send(()).unwrap();
+        is_released.recv().unwrap();
         Ok(())
     }));
     assert!(poll!(&mut busy).is_pending());
-    has_begun.recv().unwrap();
+    is_started.recv().unwrap();
     for write in &mut writes {
         assert!(poll!(write).is_pending());
     }
@@ -62,8 +62,8 @@ async fn in_one_group<'a>(store: &'a Store, mut writes: Vec<Answer<'a>>) -> Vec<
     join_all(writes).await
 }
 
-/// How many transactions the write-ahead log holds: a frame that ends one says how many pages the file has then
-/// (https://www.sqlite.org/fileformat2.html#walformat).
+/// The number of transactions in the write-ahead log. The last frame of each holds the number of pages of the file, which
+/// is 0 in other frames (https://www.sqlite.org/fileformat2.html#walformat).
 fn commits(folder: &Path) -> usize {
     let log = std::fs::read(folder.join("millrace.db-wal")).unwrap();
     let page_bytes = u32::from_be_bytes(log[8..12].try_into().unwrap()) as usize;
@@ -96,7 +96,7 @@ async fn a_failing_write_does_not_undo_its_group() {
 }
 
 #[tokio::test]
-async fn a_write_whose_caller_has_gone_is_done_all_the_same() {
+async fn a_write_is_made_even_if_its_future_is_dropped() {
     let (_folder, store) = start();
     let mut write = insert(&store, "a", false);
     assert!(poll!(&mut write).is_pending());
@@ -125,9 +125,9 @@ async fn several_handles_write_to_one_file_at_once() {
     assert_eq!(found.len(), 200);
 }
 
-/// Otherwise whatever makes room would fail for ever, undone by the next that needs some.
+/// Otherwise a write that frees space would fail for ever, undone together with writes that need space.
 #[tokio::test]
-async fn after_a_full_disk_what_makes_room_does_not_share_the_fate_of_what_needs_it() {
+async fn after_a_full_disk_a_write_that_frees_space_is_not_undone_with_one_that_needs_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), Some(256 * 1024)).unwrap();
     let fill = || -> Answer<'_> {
@@ -136,7 +136,7 @@ async fn after_a_full_disk_what_makes_room_does_not_share_the_fate_of_what_needs
             insert.execute([]).map(drop).map_err(sqlite("insert"))
         }))
     };
-    let make_room = || -> Answer<'_> {
+    let free_space = || -> Answer<'_> {
         Box::pin(store.write(Durability::Power, |write| {
             let mut delete = write.prepare("DELETE FROM outputs WHERE job = (SELECT min(job) FROM outputs)")?;
             delete.execute([]).map(drop).map_err(sqlite("delete"))
@@ -149,14 +149,14 @@ async fn after_a_full_disk_what_makes_room_does_not_share_the_fate_of_what_needs
     };
     assert_eq!(full.kind(), ErrorKind::Full);
     for _ in 0..3 {
-        let answers = in_one_group(&store, vec![make_room(), fill(), fill()]).await;
+        let answers = in_one_group(&store, vec![free_space(), fill(), fill()]).await;
         assert!(answers[0].is_ok() && answers[1].is_ok(), "{answers:?}");
         assert_eq!(answers[2].as_ref().unwrap_err().kind(), ErrorKind::Full);
     }
 }
 
 #[test]
-fn a_file_from_a_newer_version_is_refused_naming_file_and_versions() {
+fn a_file_from_a_newer_version_is_rejected_naming_file_and_versions() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path(), None).unwrap());
     let file = folder.path().join("millrace.db");
@@ -185,7 +185,7 @@ fn a_file_of_the_first_version_keeps_its_jobs_and_gets_the_tables_of_this_one() 
         .unwrap();
     drop(first);
     for folder in [&old, &new] {
-        // Opened twice: the second time there is nothing to do.
+        // The second opening has nothing to convert.
         drop(open(folder.path(), None).unwrap());
         drop(open(folder.path(), None).unwrap());
     }
@@ -198,12 +198,12 @@ fn a_file_of_the_first_version_keeps_its_jobs_and_gets_the_tables_of_this_one() 
     let file = Connection::open(&file).unwrap();
     let version: i64 = file.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(version, schema::VERSION);
-    let kept: String = file.query_row("SELECT id FROM jobs WHERE state IN (4, 7)", [], |row| row.get(0)).unwrap();
-    assert_eq!(kept, "old");
+    let id: String = file.query_row("SELECT id FROM jobs WHERE state IN (4, 7)", [], |row| row.get(0)).unwrap();
+    assert_eq!(id, "old");
 }
 
 #[test]
-fn a_file_of_the_second_version_keeps_its_workers_who_have_not_said_what_they_can_do() {
+fn a_file_of_the_second_version_keeps_its_workers_without_a_batch_time_model() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("millrace.db");
     let second = Connection::open(&file).unwrap();
@@ -221,12 +221,13 @@ fn a_file_of_the_second_version_keeps_its_workers_who_have_not_said_what_they_ca
                   batch_limit_items FROM workers";
     let read =
         |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?));
-    let kept: (String, f64, f64, f64, f64, u32) = Connection::open(&file).unwrap().query_row(select, [], read).unwrap();
-    assert_eq!(kept, ("old".to_owned(), 0.5, 3.0, 0.0, 0.0, 0));
+    let worker: (String, f64, f64, f64, f64, u32) =
+        Connection::open(&file).unwrap().query_row(select, [], read).unwrap();
+    assert_eq!(worker, ("old".to_owned(), 0.5, 3.0, 0.0, 0.0, 0));
 }
 
 #[test]
-fn a_file_of_the_third_version_counts_the_jobs_that_it_holds_and_what_becomes_of_them() {
+fn a_file_of_the_third_version_counts_its_jobs_and_their_changes() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("millrace.db");
     let third = Connection::open(&file).unwrap();
@@ -264,7 +265,7 @@ fn a_file_of_the_third_version_counts_the_jobs_that_it_holds_and_what_becomes_of
 }
 
 #[tokio::test]
-async fn a_file_of_the_fourth_version_keeps_its_counts_and_has_nothing_measured_to_remember() {
+async fn a_file_of_the_fourth_version_keeps_its_counts_and_has_no_measurements() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("millrace.db");
     let fourth = Connection::open(&file).unwrap();
@@ -278,14 +279,14 @@ async fn a_file_of_the_fourth_version_keeps_its_counts_and_has_nothing_measured_
         )
         .unwrap();
     drop(fourth);
-    let backend = Backend::of_store(&open(folder.path(), None).unwrap());
+    let backend = crate::backend(&open(folder.path(), None).unwrap());
     let pool = ["pool".parse().unwrap()];
     assert_eq!(backend.ledger.counts(&pool).await.unwrap(), [JobCounts { ended: 7, ..JobCounts::default() }]);
     assert_eq!(backend.roster.measured(&pool).await.unwrap(), [None]);
 }
 
 #[test]
-fn a_look_before_the_first_use_makes_and_converts_nothing() {
+fn a_check_before_the_first_use_creates_and_converts_nothing() {
     let folder = tempfile::Builder::new().prefix("50%?#").tempdir().unwrap();
     let missing = folder.path().join("deep").join("data");
     let risks = Store::risks_before_use(&missing).unwrap().unwrap();
@@ -308,14 +309,14 @@ fn a_look_before_the_first_use_makes_and_converts_nothing() {
 }
 
 #[test]
-fn another_programs_database_is_refused_and_left_alone() {
+fn the_database_of_another_program_is_rejected_and_stays_unchanged() {
     for statement in ["PRAGMA application_id = 1196444487", "CREATE TABLE songs (title)", "PRAGMA user_version = 1"] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("millrace.db");
-        let stranger = Connection::open(&file).unwrap();
-        stranger.execute_batch("CREATE TABLE users (name)").unwrap();
-        stranger.execute_batch(statement).unwrap();
-        drop(stranger);
+        let other = Connection::open(&file).unwrap();
+        other.execute_batch("CREATE TABLE users (name)").unwrap();
+        other.execute_batch(statement).unwrap();
+        drop(other);
         let before = std::fs::read(&file).unwrap();
         let error = open(folder.path(), None).map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Incompatible);
@@ -326,7 +327,7 @@ fn another_programs_database_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_refused_and_left_alone() {
+fn a_file_that_is_no_database_is_rejected_and_stays_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("millrace.db");
     let text = "these are not the pages you are looking for\n".repeat(200);
@@ -338,7 +339,7 @@ fn a_file_that_is_no_database_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_named() {
+fn a_folder_that_cannot_be_created_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();

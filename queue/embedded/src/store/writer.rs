@@ -1,4 +1,4 @@
-//! The one thread of a process that writes.
+//! The thread that runs all writes of a process.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,32 +7,29 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use rusqlite::{CachedStatement, Connection};
 
-use super::bell::{Bell, Ringer};
-use super::{schema, sqlite};
+use super::connection;
+use super::error::sqlite;
+use super::notifier::{Change, Changes, Publisher};
 use queue::driver::milliseconds_of;
 use queue::{Clock, Error, ErrorKind, Result};
 
-/// How long SQLite waits for a lock that our own file lock does not cover (a checkpoint, a backup). Well below
-/// the time after which a silent consumer is taken for dead: waiting must not make one silent.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The most pieces of work in one transaction, so that nobody's answer waits too long.
+/// The most writes of one transaction, so that no caller waits too long for its answer.
 const GROUP_LIMIT: usize = 512;
 
-/// What must survive.
+/// The failures that a committed write survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Durability {
-    /// A killed process; a power failure may undo it, never what came before it.
+    /// A killed process. A power failure may undo the write, but only together with all later ones.
     Process,
-    /// A power failure: fsync before the answer.
+    /// A power failure. The answer follows an fsync.
     Power,
 }
 
-/// What a piece of work may do.
+/// The data file, as a write uses it.
 pub(crate) struct Write<'c> {
     connection: &'c Connection,
     now_milliseconds: i64,
-    rung: &'c mut [bool; Bell::COUNT],
+    changes: &'c mut Changes,
 }
 
 impl<'c> Write<'c> {
@@ -41,7 +38,7 @@ impl<'c> Write<'c> {
         self.connection.prepare_cached(sql).map_err(sqlite("write"))
     }
 
-    /// The connection, to read with.
+    /// The connection, for reads.
     pub(crate) fn connection(&self) -> &'c Connection {
         self.connection
     }
@@ -54,44 +51,45 @@ impl<'c> Write<'c> {
         self.now_milliseconds
     }
 
-    /// The time `by` from now; the end of time where that is beyond it.
+    /// The time `by` from now, or the latest possible time if that is earlier.
     pub(crate) fn milliseconds_after(&self, by: Duration) -> i64 {
         self.now_milliseconds.saturating_add(milliseconds_of(by))
     }
 
-    /// Rings `bell` once the group is committed.
-    pub(crate) fn ring(&mut self, bell: Bell) {
-        self.rung[bell as usize] = true;
+    /// Notifies the subscribers of `change` once the group is committed.
+    pub(crate) fn notify(&mut self, change: Change) {
+        self.changes[change as usize] = true;
     }
 }
 
-/// Work in the queue, its types forgotten.
-pub(super) trait Pending: Send {
+/// A write in the queue, whatever its result.
+pub(super) trait QueuedWrite: Send {
     fn durability(&self) -> Durability;
     fn run(&mut self, write: &mut Write<'_>) -> Result<(), ()>;
-    fn answer(self: Box<Self>, committed: Option<&Error>);
+    /// Sends the result, or the error of the group.
+    fn answer(self: Box<Self>, group_error: Option<&Error>);
 }
 
-/// Work, then its result, then who wants it.
-pub(super) struct Task<T, F, R> {
+/// A write: its work, then its result, and the function that gets the result.
+pub(super) struct WriteTask<T, F, R> {
     durability: Durability,
     work: Option<F>,
     result: Option<Result<T>>,
     reply: R,
 }
 
-impl<T, F, R> Task<T, F, R>
+impl<T, F, R> WriteTask<T, F, R>
 where
     T: Send + 'static,
     F: FnOnce(&mut Write<'_>) -> Result<T> + Send + 'static,
     R: FnOnce(Result<T>) + Send + 'static,
 {
-    pub(super) fn boxed(durability: Durability, work: F, reply: R) -> Box<dyn Pending> {
+    pub(super) fn boxed(durability: Durability, work: F, reply: R) -> Box<dyn QueuedWrite> {
         Box::new(Self { durability, work: Some(work), result: None, reply })
     }
 }
 
-impl<T, F, R> Pending for Task<T, F, R>
+impl<T, F, R> QueuedWrite for WriteTask<T, F, R>
 where
     T: Send + 'static,
     F: FnOnce(&mut Write<'_>) -> Result<T> + Send + 'static,
@@ -109,10 +107,10 @@ where
         outcome
     }
 
-    fn answer(self: Box<Self>, failed: Option<&Error>) {
-        let result = match (failed, self.result) {
+    fn answer(self: Box<Self>, group_error: Option<&Error>) {
+        let result = match (group_error, self.result) {
             (None, Some(result)) => result,
-            // Its own error says more than the group's.
+            // The write's own error is more exact than that of the group.
             (Some(_), Some(Err(error))) => Err(error),
             (Some(error), _) => Err(Error::new(error.kind(), error)),
             (None, None) => Err(Error::new(ErrorKind::Unavailable, "the write was not attempted")),
@@ -121,73 +119,74 @@ where
     }
 }
 
-/// The connection and the lock, before their thread takes them.
+/// The connection and the file lock of the thread.
 pub(super) struct Writer {
     connection: Connection,
     lock: File,
     lock_path: PathBuf,
     clock: Clock,
     synchronous: Option<Durability>,
-    /// How many pieces of work still go into a group of their own.
-    alone: usize,
+    /// The number of further groups that hold a single write.
+    single_write_groups: usize,
 }
 
 impl Writer {
     pub(super) fn open(file: &Path, lock_path: &Path, max_size_bytes: Option<u64>, clock: Clock) -> Result<Self> {
         let lock =
             File::options().create(true).append(true).open(lock_path).map_err(|error| locked(lock_path, error))?;
-        // Two processes that start at once must not both create the schema.
+        // Two processes that start at the same time must not both create the tables.
         lock.lock().map_err(|error| locked(lock_path, error))?;
-        let connection = schema::open(file, max_size_bytes)?;
+        let connection = connection::open_for_writing(file, max_size_bytes)?;
         lock.unlock().map_err(|error| locked(lock_path, error))?;
-        Ok(Self { connection, lock, lock_path: lock_path.to_owned(), clock, synchronous: None, alone: 0 })
+        let lock_path = lock_path.to_owned();
+        Ok(Self { connection, lock, lock_path, clock, synchronous: None, single_write_groups: 0 })
     }
 
-    /// Serves until every handle is gone, and everything they queued is written.
-    pub(super) fn run(mut self, queue: &Receiver<Box<dyn Pending>>, ringer: &Ringer) {
+    /// Runs until every handle is dropped and every queued write has run.
+    pub(super) fn run(mut self, queue: &Receiver<Box<dyn QueuedWrite>>, publisher: &Publisher) {
         while let Ok(first) = queue.recv() {
-            // Work that arrives while we wait for our turn still joins the group.
+            // Writes that arrive while this waits for the lock still join the group.
             let locked = self.lock.lock().map_err(|error| locked(&self.lock_path, error));
-            let others = if self.alone > 0 { 0 } else { GROUP_LIMIT - 1 };
+            let others = if self.single_write_groups > 0 { 0 } else { GROUP_LIMIT - 1 };
             let mut group: Vec<_> = std::iter::once(first).chain(queue.try_iter().take(others)).collect();
-            let mut rung = [false; Bell::COUNT];
+            let mut changes = [false; Change::COUNT];
             let committed = locked.and_then(|()| {
-                let committed = self.commit(&mut group, &mut rung);
+                let committed = self.commit(&mut group, &mut changes);
                 self.lock.unlock().map_err(|error| self::locked(&self.lock_path, error))?;
                 committed
             });
             match &committed {
                 Ok(()) => {
-                    self.alone = self.alone.saturating_sub(1);
-                    ringer.ring(rung);
+                    self.single_write_groups = self.single_write_groups.saturating_sub(1);
+                    publisher.publish(changes);
                 }
-                // What makes room must not fail for ever with what needs it.
-                Err(error) if error.kind() == ErrorKind::Full => self.alone = GROUP_LIMIT,
+                // A write that frees space must not fail again and again with one that needs space.
+                Err(error) if error.kind() == ErrorKind::Full => self.single_write_groups = GROUP_LIMIT,
                 Err(_) => {}
             }
-            for pending in group {
-                pending.answer(committed.as_ref().err());
+            for write in group {
+                write.answer(committed.as_ref().err());
             }
         }
     }
 
-    fn commit(&mut self, group: &mut [Box<dyn Pending>], rung: &mut [bool; Bell::COUNT]) -> Result<()> {
-        self.set_synchronous(group.iter().map(|pending| pending.durability()).max())?;
+    fn commit(&mut self, group: &mut [Box<dyn QueuedWrite>], changes: &mut Changes) -> Result<()> {
+        self.set_synchronous(group.iter().map(|write| write.durability()).max())?;
         self.execute("BEGIN IMMEDIATE")?;
-        let done = self.run_group(group, rung).and_then(|()| self.execute("COMMIT"));
+        let done = self.run_group(group, changes).and_then(|()| self.execute("COMMIT"));
         if done.is_err() && !self.connection.is_autocommit() {
             self.execute("ROLLBACK")?;
         }
         done
     }
 
-    fn run_group(&self, group: &mut [Box<dyn Pending>], rung: &mut [bool; Bell::COUNT]) -> Result<()> {
+    fn run_group(&self, group: &mut [Box<dyn QueuedWrite>], changes: &mut Changes) -> Result<()> {
         let now_milliseconds = self.clock.now_milliseconds();
-        for pending in group {
+        for queued in group {
             self.execute("SAVEPOINT work")?;
-            let mut write = Write { connection: &self.connection, now_milliseconds, rung };
-            if pending.run(&mut write).is_err() {
-                // A full disk may make SQLite undo the whole transaction by itself: then nobody's work is done.
+            let mut write = Write { connection: &self.connection, now_milliseconds, changes };
+            if queued.run(&mut write).is_err() {
+                // On a full disk SQLite may undo the whole transaction by itself, and every write of the group is lost.
                 if self.connection.is_autocommit() {
                     return Err(Error::new(ErrorKind::Full, "cannot write: no space left in the data folder"));
                 }
@@ -198,7 +197,7 @@ impl Writer {
         Ok(())
     }
 
-    /// FULL makes every commit wait for the disk; NORMAL leaves it to a later one, never changing the order.
+    /// With FULL, a commit waits for the disk. With NORMAL, a later commit does, and the order of commits stays.
     fn set_synchronous(&mut self, durability: Option<Durability>) -> Result<()> {
         let durability = durability.unwrap_or(Durability::Power);
         if self.synchronous != Some(durability) {

@@ -1,10 +1,12 @@
 #!lua flags=no-writes
--- Counts streams, six per pool. Answers per pool: of each stream what waits, what is held, and the id that the first of
--- what waits had when it was published; 0 where there are no streams; or, of a pool that cannot be read, why.
--- Of what was given back, a later one may be older; looking for it would read inputs: too much for a reading.
+-- Counts the entries of pools, each given by its six streams. Returns one answer per pool:
+-- of each stream the number of waiting entries, the number of held ones, and the id of the first waiting entry;
+-- 0 where no stream exists; or the error of a pool that cannot be read.
+-- The id is the one with which the entry was published. In a stream of requeued entries, a later entry may be older than
+-- the first. Finding it would mean reading all inputs, which costs too much here.
 local STREAMS = 6
 
-local function depth(key, given_back)
+local function depth(key, is_requeued)
   local length, held, last_id, first_id = redis.call('XLEN', key), 0, '0-0', ''
   if length > 0 then
     for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
@@ -13,7 +15,7 @@ local function depth(key, given_back)
       if of['name'] == 'workers' then held, last_id = of['pending'], of['last-delivered-id'] end
     end
     local first = redis.call('XRANGE', key, '(' .. last_id, '+', 'COUNT', 1)[1]
-    if first then first_id = given_back and first[2][2] or first[1] end
+    if first then first_id = is_requeued and first[2][2] or first[1] end
   end
   return { length - held, held, first_id }
 end

@@ -1,8 +1,8 @@
 //! A job as an entry of a stream: fields `ce_NAME` for the attributes of its event, and `data`.
 //!
-//! A structured event is understood too: a field `content-type` that begins with `application/cloudevents+json`, and
-//! `data`. An entry that was given back begins with two fields more: `first_id`, which it had when it was published, and
-//! `redelivered`, `0` if nobody was handed it.
+//! A structured event is accepted too: a field `content-type` that begins with `application/cloudevents+json`, and
+//! `data`. A requeued entry begins with two additional fields: `first_id`, its id when it was published, and
+//! `redelivered`, which is `0` if no consumer has seen it.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -16,18 +16,18 @@ const PREFIX: &str = "ce_";
 const DATA: &str = "data";
 const CONTENT_TYPE: &str = "content-type";
 
-/// How many fields, at their beginning, entries have that were given back.
-const FIELDS_OF_GIVEN_BACK: usize = 2;
+/// The number of additional fields at the beginning of a requeued entry.
+const REQUEUED_FIELDS: usize = 2;
 
 pub(super) struct Entry {
     pub(super) name: EntryName,
-    /// Somebody was handed it before.
+    /// A consumer may have seen it before.
     pub(super) redelivered: bool,
     first_id: String,
     fields: Vec<(Vec<u8>, Bytes)>,
 }
 
-/// The command that puts a job into a stream.
+/// The command that adds a job to a stream.
 pub(super) fn add(key: &str, job: &Job) -> Cmd {
     let event = Event::of(job);
     let mut command = cmd("XADD");
@@ -40,7 +40,7 @@ pub(super) fn add(key: &str, job: &Job) -> Cmd {
 }
 
 impl Entry {
-    /// The entries of one stream, as the server lists them.
+    /// The entries of one stream, read from the server's answer.
     pub(super) fn list(stream: StreamNumber, entries: Value) -> Result<Vec<Self>> {
         array(entries)?.into_iter().map(|entry| Self::read(stream, entry)).collect()
     }
@@ -57,9 +57,9 @@ impl Entry {
             fields.push((bytes(name)?, Bytes::from(bytes(value)?)));
         }
         let (mut first_id, mut redelivered) = (id.clone(), false);
-        if stream.is_of_given_back() && fields.len() >= FIELDS_OF_GIVEN_BACK {
-            let mut own = fields.drain(..FIELDS_OF_GIVEN_BACK);
-            if let (Some((_, id)), Some((_, flag))) = (own.next(), own.next()) {
+        if stream.holds_requeued_entries() && fields.len() >= REQUEUED_FIELDS {
+            let mut additional = fields.drain(..REQUEUED_FIELDS);
+            if let (Some((_, id)), Some((_, flag))) = (additional.next(), additional.next()) {
                 first_id = String::from_utf8_lossy(&id).into_owned();
                 redelivered = flag != "0";
             }
@@ -67,7 +67,8 @@ impl Entry {
         Ok(Self { name: EntryName { stream, id }, redelivered, first_id, fields })
     }
 
-    /// The job; or what stands for it, and why it is none. `key` is where it was published.
+    /// The job. For an entry that is not a job: a job in its place, and the reason. `key` is the stream to which the
+    /// entry was published.
     pub(super) fn into_job(self, pool: &PoolName, key: &str) -> (Job, Option<Unreadable>) {
         let class = self.name.stream.class();
         let arrived_at = published_at(&self.first_id).unwrap_or_else(Timestamp::now);
@@ -99,11 +100,11 @@ impl Entry {
     }
 
     fn field(&self, name: &str) -> Option<&Bytes> {
-        self.fields.iter().find(|(known, _)| known == name.as_bytes()).map(|(_, value)| value)
+        self.fields.iter().find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value)
     }
 }
 
-/// The time in an id, which the server gave when it got the entry.
+/// The time in an id: when the server received the entry.
 pub(super) fn published_at(id: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(id.split('-').next()?.parse().ok()?).ok()
 }
@@ -112,7 +113,7 @@ pub(super) fn array(value: Value) -> Result<Vec<Value>> {
     match value {
         Value::Array(values) => Ok(values),
         Value::Nil => Ok(Vec::new()),
-        other => Err(corrupt(format_args!("{other:?} in place of a list"))),
+        other => Err(corrupt(format_args!("{other:?} instead of a list"))),
     }
 }
 
@@ -123,10 +124,10 @@ pub(super) fn text(value: Value) -> Result<String> {
 fn bytes(value: Value) -> Result<Vec<u8>> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),
-        other => Err(corrupt(format_args!("{other:?} in place of bytes"))),
+        other => Err(corrupt(format_args!("{other:?} instead of bytes"))),
     }
 }
 
-fn corrupt(what: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Corrupt, format_args!("redis: a stream gave {what}"))
+fn corrupt(found: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, format_args!("redis: a stream returned {found}"))
 }

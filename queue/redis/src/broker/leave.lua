@@ -1,3 +1,4 @@
--- Gives back all that a consumer holds and forgets it. What is over the limit is for the sweep, which finds a stranger.
+-- Requeues the entries of a consumer and removes it. Entries above the limit are reclaimed later: the consumer is still in
+-- the group then, but has no heartbeat.
 redis.call('ZREM', KEYS[7], ARGV[1])
-for stream = 1, 6 do retire(stream, ARGV[1], 1000) end
+for stream = 1, 6 do remove_consumer(stream, ARGV[1], 1000) end

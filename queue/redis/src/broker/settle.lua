@@ -1,10 +1,11 @@
--- Settles deliveries, each a stream, an id and how. An id is held by one consumer or by none: given back, it is another.
+-- Settles entries, each given by stream, id and disposition. At most one consumer ever holds an id, because requeueing
+-- gives the entry a new one.
 for at = 1, #ARGV, 3 do
-  local stream, id, how = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
-  if how == 'again' then
-    give_back(stream, id, '1')
-  elseif how == 'untouched' then
-    give_back(stream, id, '0')
+  local stream, id, disposition = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
+  if disposition == 'requeue' then
+    requeue(stream, id, '1')
+  elseif disposition == 'requeue_unseen' then
+    requeue(stream, id, '0')
   elseif redis.call('XACK', KEYS[stream], 'workers', id) == 1 then
     redis.call('XDEL', KEYS[stream], id)
   end

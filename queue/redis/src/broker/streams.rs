@@ -1,4 +1,4 @@
-//! Where a pool's jobs wait, and the scripts that work there.
+//! The keys of a pool's streams, and the scripts that use them.
 
 use std::fmt;
 
@@ -7,24 +7,24 @@ use redis::Script;
 use crate::connection::Redis;
 use queue::{Class, PoolName};
 
-/// The group that all workers of a pool read in.
+/// The consumer group of all workers of a pool.
 pub(super) const GROUP: &str = "workers";
 
-/// How many streams a pool has: two per class.
+/// The number of streams of a pool: two per class.
 pub(super) const COUNT: usize = 2 * Class::ALL.len();
 
 /// The keys of one pool.
 #[derive(Clone)]
 pub(super) struct Streams {
-    /// The streams, the most urgent first; then who is alive; then when the dead were last looked for.
+    /// The streams, the most urgent first; then the heartbeats; then the time of the last search for expired consumers.
     pub(super) keys: Vec<String>,
 }
 
-/// One of a pool's streams, as scripts number them: odd where entries were given back, even where they are published.
+/// The number of a stream in the scripts: odd for a stream of requeued entries, even for one of published entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct StreamNumber(pub(super) usize);
 
-/// The name of an entry: no other ever has it, and one that is given back gets a new one.
+/// The name of an entry. No other entry ever has it, and requeueing gives an entry a new name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct EntryName {
     pub(super) stream: StreamNumber,
@@ -36,7 +36,7 @@ impl StreamNumber {
         Class::ALL[(self.0 - 1) / 2]
     }
 
-    pub(super) fn is_of_given_back(self) -> bool {
+    pub(super) fn holds_requeued_entries(self) -> bool {
         self.0 % 2 == 1
     }
 }
@@ -64,23 +64,24 @@ impl Streams {
     }
 }
 
-/// Where jobs of a class are published.
+/// The stream to which jobs of a class are published.
 pub(super) fn published(redis: &Redis, pool: &PoolName, class: Class) -> String {
     redis.key(&format!("stream:{pool}:{}", class.as_str()))
 }
 
-/// What is done on the server, each in one step. All take the keys of [`Streams`].
+/// The scripts of a consumer. Each runs as one step, and takes the keys of [`Streams`].
 pub(super) struct Scripts {
     /// Consumer, most entries, offset of the clock → a list of streams and their entries.
     pub(super) take: Script,
-    /// Stream, id and `done`, `again` or `untouched` of each.
+    /// Of each entry its stream, its id, and `ack`, `requeue` or `requeue_unseen`.
     pub(super) settle: Script,
-    /// Consumer, most entries, offset → stream and id of what it holds.
-    pub(super) beat: Script,
+    /// Consumer, most entries, offset → stream and id of each entry that the consumer holds.
+    pub(super) heartbeat: Script,
     /// Consumer.
     pub(super) leave: Script,
-    /// Milliseconds of silence that are death, milliseconds between two sweeps, most entries, offset → entries given back.
-    pub(super) sweep: Script,
+    /// Milliseconds after which a heartbeat expires, milliseconds between two searches, most entries, offset → number of
+    /// reclaimed entries.
+    pub(super) reclaim: Script,
 }
 
 impl Scripts {
@@ -89,14 +90,14 @@ impl Scripts {
         Self {
             take: script(include_str!("take.lua")),
             settle: script(include_str!("settle.lua")),
-            beat: script(include_str!("beat.lua")),
+            heartbeat: script(include_str!("heartbeat.lua")),
             leave: script(include_str!("leave.lua")),
-            sweep: script(include_str!("sweep.lua")),
+            reclaim: script(include_str!("reclaim.lua")),
         }
     }
 }
 
-/// → what waits, what is held and the first id of what waits, of each stream.
+/// → the number of waiting and of held entries of each stream, and the id of its first waiting entry.
 pub(super) fn depth() -> Script {
     Script::new(include_str!("depth.lua"))
 }

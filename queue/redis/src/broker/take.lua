@@ -1,4 +1,4 @@
--- Takes up to `max` entries, the most urgent first, and says that the consumer lives: who holds something is known.
+-- Takes up to `max` entries, the most urgent first. Records a heartbeat first, so that every consumer with entries has one.
 local consumer, max, offset = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 redis.call('ZADD', KEYS[7], now(offset), consumer)
 local taken = {}

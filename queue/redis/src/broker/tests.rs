@@ -1,4 +1,4 @@
-//! What is Redis's own, beside the contract.
+//! Tests of this broker beyond the contract.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::fixture::RedisFixture;
 use queue::{Body, Class, Clock};
 use queue_contract::{DEAD_AFTER, Fixture as _, job, jobs, pool, soon};
 
-/// Puts an entry where jobs of the class standard are published, as somebody does who has no library of ours.
+/// Publishes an entry of the class standard, as an outside producer without our library does.
 async fn add(redis: &Redis, fields: &[(&str, &[u8])]) {
     let mut command = cmd("XADD");
     command.arg(redis.key("stream:resnet50:standard")).arg("*");
@@ -24,7 +24,7 @@ async fn receive(consumer: &dyn Consumer, max: usize) -> Vec<Delivery> {
     soon(consumer.receive(max)).await.unwrap()
 }
 
-/// Who is in the group of the class standard.
+/// The names of the consumers in the group of the class standard.
 async fn members(redis: &Redis) -> Vec<String> {
     let mut command = cmd("XINFO");
     command.arg("CONSUMERS").arg(redis.key("stream:resnet50:standard")).arg(streams::GROUP);
@@ -58,7 +58,7 @@ async fn an_outside_producer_needs_no_library_of_ours() {
 }
 
 #[tokio::test]
-async fn an_unreadable_entry_is_the_same_job_however_often_it_comes() {
+async fn an_unreadable_entry_is_the_same_job_with_each_delivery() {
     let fixture = RedisFixture::start();
     let (process, redis) = (fixture.open().await, fixture.redis());
     let consumer = process.broker.consumer(&pool()).await.unwrap();
@@ -75,14 +75,14 @@ async fn an_unreadable_entry_is_the_same_job_however_often_it_comes() {
 }
 
 #[tokio::test]
-async fn what_leaves_and_what_dies_does_not_stay_in_the_group() {
+async fn consumers_that_left_or_were_killed_do_not_stay_in_the_group() {
     let fixture = RedisFixture::start();
     let (killed, process, redis) = (fixture.open().await, fixture.open().await, fixture.redis());
     process.broker.producer().await.unwrap().publish(&jobs(&fixture, 3)).await.unwrap();
-    let dying = killed.broker.consumer(&pool()).await.unwrap();
-    let held = receive(&*dying, 1).await;
+    let of_killed = killed.broker.consumer(&pool()).await.unwrap();
+    let held = receive(&*of_killed, 1).await;
     fixture.kill(killed).await;
-    drop((held, dying));
+    drop((held, of_killed));
     let leaving = process.broker.consumer(&pool()).await.unwrap();
     let left = receive(&*leaving, 1).await;
     drop(leaving);
@@ -100,21 +100,21 @@ async fn what_leaves_and_what_dies_does_not_stay_in_the_group() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_holds_for_long_is_not_dead() {
+async fn a_consumer_that_holds_a_delivery_for_long_does_not_expire() {
     let fixture = RedisFixture::start();
     let process = fixture.open().await;
     process.broker.producer().await.unwrap().publish(&jobs(&fixture, 1)).await.unwrap();
     let holding = process.broker.consumer(&pool()).await.unwrap();
     let held = receive(&*holding, 1).await;
     let other = process.broker.consumer(&pool()).await.unwrap();
-    // Nothing tells that nothing happens.
-    let patience = keeper::SILENT_AFTER + std::time::Duration::from_secs(3);
+    // No signal shows that nothing happens, so this waits longer than a heartbeat is valid.
+    let patience = session::HEARTBEAT_TIMEOUT + std::time::Duration::from_secs(3);
     assert!(tokio::time::timeout(patience, other.receive(1)).await.is_err());
     holding.settle(held.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_entry_whose_answer_was_lost_comes_again() {
+async fn an_entry_whose_answer_was_lost_is_delivered_again() {
     let fixture = RedisFixture::start();
     let (process, redis) = (fixture.open().await, fixture.redis());
     let producer = process.broker.producer().await.unwrap();
@@ -133,7 +133,7 @@ async fn an_entry_whose_answer_was_lost_comes_again() {
 }
 
 #[tokio::test]
-async fn a_consumer_goes_on_when_its_streams_are_deleted() {
+async fn a_consumer_continues_when_its_streams_are_deleted() {
     let fixture = RedisFixture::start();
     let (process, redis) = (fixture.open().await, fixture.redis());
     let consumer = process.broker.consumer(&pool()).await.unwrap();
@@ -142,14 +142,14 @@ async fn a_consumer_goes_on_when_its_streams_are_deleted() {
     let streams = streams::Streams::of(&redis, &pool());
     let mut deleting = cmd("DEL");
     deleting.arg(&streams.keys);
-    // Both the streams and who lives are there once the consumer has looked.
+    // The streams and the heartbeats exist once the consumer has read the streams.
     soon(async { while redis.run::<usize>("delete", &deleting).await.unwrap() <= streams::COUNT {} }).await;
     process.broker.producer().await.unwrap().publish(&jobs(&fixture, 1)).await.unwrap();
     assert_eq!(soon(receiving).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn what_waits_can_be_taken_and_settled_when_memory_is_full() {
+async fn waiting_jobs_can_be_taken_and_settled_when_memory_is_full() {
     let server = PrivateRedis::started(&["--maxmemory", "6mb"]);
     let url = format!("redis://{}", server.address()).parse().unwrap();
     let broker = RedisBroker::new(Redis::open(&url, Clock::default()).unwrap());
@@ -169,7 +169,7 @@ async fn what_waits_can_be_taken_and_settled_when_memory_is_full() {
     };
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     let consumer = broker.consumer(&pool()).await.unwrap();
-    // Given back first, which moves it.
+    // Requeued first, which moves each entry.
     let held = receive(&*consumer, published).await;
     consumer.settle(held.into_iter().map(|delivery| (delivery, Settlement::Requeue)).collect()).await.unwrap();
     let mut taken = 0;
@@ -182,13 +182,13 @@ async fn what_waits_can_be_taken_and_settled_when_memory_is_full() {
 }
 
 #[tokio::test]
-async fn a_pool_that_cannot_be_read_keeps_no_other_from_being_read() {
+async fn a_pool_that_cannot_be_read_does_not_hide_the_others() {
     let fixture = RedisFixture::start();
     let (process, redis) = (fixture.open().await, fixture.redis());
     process.broker.producer().await.unwrap().publish(&jobs(&fixture, 2)).await.unwrap();
-    let mut spoil = cmd("SET");
-    spoil.arg(redis.key("stream:bert:standard")).arg("no stream");
-    redis.run::<()>("spoil", &spoil).await.unwrap();
+    let mut overwrite = cmd("SET");
+    overwrite.arg(redis.key("stream:bert:standard")).arg("no stream");
+    redis.run::<()>("overwrite", &overwrite).await.unwrap();
     let gauge = process.broker.gauge().await.unwrap();
     let mut depths = gauge.depths(&["bert".parse().unwrap(), pool()]).await;
     assert_eq!(depths.remove(1).unwrap().waiting(), 2);

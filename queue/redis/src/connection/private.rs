@@ -1,5 +1,5 @@
-//! A Redis of a test's own, to be stopped, filled up or set wrongly.
-#![allow(clippy::zombie_processes, reason = "a test that cannot start its server panics, and ends")]
+//! A Redis server for one test, which may stop it, fill it up or configure it wrongly.
+#![allow(clippy::zombie_processes, reason = "a test that cannot start its server panics and ends")]
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead as _, BufReader};
@@ -17,13 +17,13 @@ pub(crate) struct PrivateRedis {
 }
 
 impl PrivateRedis {
-    /// One that does not run yet, with what follows `redis-server` on its command line. It keeps its port.
+    /// A server that is not started yet. `options` are arguments for `redis-server`. The server keeps its port.
     pub(crate) fn new(options: &[&str]) -> Self {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         Self { folder: tempfile::tempdir().unwrap(), port: free_port(), options, process: None }
     }
 
-    /// One that runs. Where another takes its port first, it gets the next.
+    /// A server that runs. It gets another port where a process has taken its first one.
     pub(crate) fn started(options: &[&str]) -> Self {
         let mut server = Self::new(options);
         for _ in 0..10 {
@@ -33,22 +33,22 @@ impl PrivateRedis {
                 Err(log) => panic!("redis-server did not start:\n{log}"),
             }
         }
-        panic!("redis-server found no port in ten attempts")
+        panic!("redis-server found no free port in ten attempts")
     }
 
-    /// Returns when it answers, on the port that it has.
+    /// Starts the server on its port, and returns when it answers.
     pub(crate) fn start(&mut self) {
         if let Err(log) = self.try_start() {
             panic!("redis-server did not start:\n{log}");
         }
     }
 
-    /// If it does not start, what it says.
+    /// An error holds the server's log.
     fn try_start(&mut self) -> Result<(), String> {
         let mut command = Command::new("redis-server");
         let sentinel = self.options.iter().any(|option| option == "--sentinel");
         if sentinel {
-            // Its first argument is the file that a Sentinel keeps its state in.
+            // The first argument of a Sentinel is the file with its state.
             let file = self.folder.path().join("sentinel.conf");
             std::fs::write(&file, "").unwrap();
             command.arg(file);
@@ -68,7 +68,7 @@ impl PrivateRedis {
             let is_ready = line.contains(ready);
             log.push(line);
             if is_ready {
-                // Somebody must read on, or the server would stand still.
+                // Goes on reading: a full pipe would block the server.
                 std::thread::spawn(move || lines.for_each(drop));
                 return Ok(());
             }
@@ -77,7 +77,7 @@ impl PrivateRedis {
         Err(log.join("\n"))
     }
 
-    /// As `kill -9` does.
+    /// Kills the server as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -93,8 +93,8 @@ impl PrivateRedis {
         self.port
     }
 
-    /// Asks it directly.
-    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+    /// Runs a command on this server, over a new connection.
+    pub(crate) async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let client = redis::Client::open(format!("redis://{}", self.address())).unwrap();
         let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
@@ -104,8 +104,8 @@ impl PrivateRedis {
     }
 }
 
-/// A port that nobody listens on, below those that the kernel gives to outgoing connections: none of those takes it
-/// while a server is down. So is the one that a node of a Cluster adds, 10 000 above.
+/// A free port below the ports that the kernel gives to outgoing connections, so that none of them takes it while a
+/// server is down. The second port of a Cluster node, 10,000 above, is free too.
 fn free_port() -> u16 {
     let random = |_| 20_000 + (RandomState::new().hash_one(()) % 2_700) as u16;
     let is_free =

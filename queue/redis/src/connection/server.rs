@@ -1,4 +1,4 @@
-//! The server that holds the keys: found, connected to and looked over.
+//! Finds the server that holds the keys, connects to it and checks it.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use ::redis::{
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
-use super::failure::error;
+use super::error::driver_error;
 use super::url::{RedisUrl, Servers};
 use queue::{Error, ErrorKind, Result};
 
-/// How long one attempt to reach one server may take.
+/// The longest time for one connection to one server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How a URL's servers are reached.
+/// The way to the servers of a URL.
 #[derive(Clone)]
 pub(super) struct Route {
     pub(super) url: RedisUrl,
@@ -31,56 +31,58 @@ impl Route {
     pub(super) fn new(url: &RedisUrl) -> Result<Self> {
         let authorities = url.authorities.as_ref().map(|file| {
             std::fs::read(file).map_err(|error| {
-                Error::caused(ErrorKind::Refused, format_args!("redis: ca: {} cannot be read", file.display()), error)
+                Error::caused(ErrorKind::Refused, format_args!("redis: ca: cannot read {}", file.display()), error)
             })
         });
         if url.tls {
-            // More than one may be compiled in, and then rustls chooses none. An error says that one is chosen already.
+            // With several providers compiled in, rustls chooses none. An error means that one is chosen already.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         Ok(Self { url: url.clone(), authorities: authorities.transpose()? })
     }
 
-    /// A client of the server that holds the keys at present.
+    /// A client of the server that holds the keys now.
     pub(super) async fn find(&self) -> Result<Client> {
-        // All at once: each that does not answer would take the time of the others.
-        let mut asking: FuturesUnordered<_> = self.url.hosts.iter().map(|host| self.ask(host)).collect();
-        let mut failure: Option<Error> = None;
-        while let Some(asked) = asking.next().await {
-            match asked {
+        // All hosts at once: with one after the other, a host that does not answer would delay those behind it.
+        let mut locating: FuturesUnordered<_> = self.url.hosts.iter().map(|host| self.locate(host)).collect();
+        let mut best_error: Option<Error> = None;
+        while let Some(located) = locating.next().await {
+            match located {
                 Ok((host, port)) => return self.client(&host, port, true),
-                // One that refuses us says more than one that is away.
-                Err(error) if failure.as_ref().is_none_or(|known| known.kind() == ErrorKind::Unavailable) => {
-                    failure = Some(error);
+                // The error of a host that refuses us is more useful than that of a host that is down.
+                Err(error) if best_error.as_ref().is_none_or(|best| best.kind() == ErrorKind::Unavailable) => {
+                    best_error = Some(error);
                 }
                 Err(_) => {}
             }
         }
-        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "redis: no host to ask")))
+        Err(best_error.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "redis: the URL names no host")))
     }
 
-    /// Where the keys are, by what one of the URL's hosts says.
-    async fn ask(&self, host: &(String, u16)) -> Result<(String, u16)> {
+    /// The address of the server that holds the keys, according to one host of the URL.
+    async fn locate(&self, host: &(String, u16)) -> Result<(String, u16)> {
         match &self.url.servers {
             Servers::One => Ok(host.clone()),
-            Servers::Cluster => self.ask_node(host).await,
-            Servers::Sentinels { service, with_password } => self.ask_sentinel(host, service, *with_password).await,
+            Servers::Cluster => self.locate_by_node(host).await,
+            Servers::Sentinels { service, with_password } => {
+                self.locate_by_sentinel(host, service, *with_password).await
+            }
         }
     }
 
-    /// A connection that lasts, and commands on it at most `response_timeout`.
+    /// A connection on which each command may take `response_timeout`.
     pub(super) async fn connect(&self, client: &Client, response_timeout: Duration) -> Result<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(response_timeout))
             .set_pipeline_buffer_size(1_024);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        connecting.await.map_err(|source| error(format_args!("connect to {}", name(client)), source))
+        connecting.await.map_err(|source| driver_error(format_args!("connect to {}", name(client)), source))
     }
 
-    /// Refuses a server that could not keep the promises.
-    pub(super) async fn look_over(&self, client: &Client, connection: &mut MultiplexedConnection) -> Result<()> {
-        let info: String = cmd("INFO").query_async(connection).await.map_err(|source| error("INFO", source))?;
+    /// Rejects a server that would break the promises of a broker or a ledger.
+    pub(super) async fn check(&self, client: &Client, connection: &mut MultiplexedConnection) -> Result<()> {
+        let info: String = cmd("INFO").query_async(connection).await.map_err(|source| driver_error("INFO", source))?;
         let of = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         let server = name(client);
         let wrong = |kind, why: String| Err(Error::new(kind, format_args!("redis: {server} {why}")));
@@ -107,31 +109,31 @@ impl Route {
         }
     }
 
-    async fn ask_sentinel(&self, sentinel: &(String, u16), service: &str, auth: bool) -> Result<(String, u16)> {
+    async fn locate_by_sentinel(&self, sentinel: &(String, u16), service: &str, auth: bool) -> Result<(String, u16)> {
         let client = self.client(&sentinel.0, sentinel.1, auth)?;
         let mut connection = self.connect(&client, CONNECT_TIMEOUT).await?;
-        let mut question = cmd("SENTINEL");
-        question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-        let answer = question.query_async::<Option<(String, u16)>>(&mut connection).await;
-        let doing = format_args!("ask the Sentinel {} for {service}", name(&client)).to_string();
-        answer.map_err(|source| error(&doing, source))?.ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, format_args!("redis: {doing}: it knows no service of that name"))
+        let mut get_address = cmd("SENTINEL");
+        get_address.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+        let answer = get_address.query_async::<Option<(String, u16)>>(&mut connection).await;
+        let action = format_args!("query Sentinel {} for {service}", name(&client)).to_string();
+        answer.map_err(|source| driver_error(&action, source))?.ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, format_args!("redis: {action}: no service has this name"))
         })
     }
 
-    /// All keys have one hash tag, so one node holds them all.
-    async fn ask_node(&self, node: &(String, u16)) -> Result<(String, u16)> {
+    /// All keys have the same hash tag, so one node holds them all.
+    async fn locate_by_node(&self, node: &(String, u16)) -> Result<(String, u16)> {
         type Address = (Option<String>, u16);
         let client = self.client(&node.0, node.1, true)?;
         let mut connection = self.connect(&client, CONNECT_TIMEOUT).await?;
-        let doing = format_args!("ask the node {} for a slot", name(&client)).to_string();
-        let failed = |source| error(&doing, source);
-        let mut question = cmd("CLUSTER");
-        question.arg("KEYSLOT").arg(&self.url.prefix);
-        let slot: u16 = question.query_async(&mut connection).await.map_err(failed)?;
-        let mut question = cmd("CLUSTER");
-        question.arg("SLOTS");
-        let ranges: Vec<Vec<::redis::Value>> = question.query_async(&mut connection).await.map_err(failed)?;
+        let action = format_args!("query node {} for the slot of the keys", name(&client)).to_string();
+        let failed = |source| driver_error(&action, source);
+        let mut get_slot = cmd("CLUSTER");
+        get_slot.arg("KEYSLOT").arg(&self.url.prefix);
+        let slot: u16 = get_slot.query_async(&mut connection).await.map_err(failed)?;
+        let mut get_ranges = cmd("CLUSTER");
+        get_ranges.arg("SLOTS");
+        let ranges: Vec<Vec<::redis::Value>> = get_ranges.query_async(&mut connection).await.map_err(failed)?;
         for range in ranges {
             let [first, last, master, ..] = range.as_slice() else { continue };
             let number = |value: &::redis::Value| ::redis::from_redis_value::<u16>(value.clone());
@@ -141,11 +143,11 @@ impl Route {
                 let ::redis::Value::Array(master) = master else { continue };
                 let address = ::redis::from_redis_value::<Address>(::redis::Value::Array(master[..2].to_vec()));
                 let (host, port) = address.map_err(|source| failed(source.into()))?;
-                // A node that does not know its own name leaves it out: it is the one that was asked.
+                // A node that does not know its own name leaves it out. That node is the one that answered.
                 return Ok((host.filter(|host| !host.is_empty()).unwrap_or_else(|| node.0.clone()), port));
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, format_args!("redis: {doing}: no node serves slot {slot}")))
+        Err(Error::new(ErrorKind::Unavailable, format_args!("redis: {action}: no node serves slot {slot}")))
     }
 
     fn client(&self, host: &str, port: u16, with_password: bool) -> Result<Client> {
@@ -180,11 +182,11 @@ impl Route {
             }
             None => Client::open(info),
         });
-        client.map_err(|source| error(format_args!("set up a client of {}", self.url), source))
+        client.map_err(|source| driver_error(format_args!("create a client for {}", self.url), source))
     }
 }
 
-/// The server of a client, for messages.
+/// The address of a client's server, for messages.
 pub(super) fn name(client: &Client) -> String {
     client.get_connection_info().addr().to_string()
 }

@@ -14,8 +14,8 @@ async fn set(redis: &Redis, value: &str) -> Result<()> {
     redis.run("set", &command).await
 }
 
-/// What the server says in the end, after it has been away.
-async fn set_in_the_end(redis: &Redis, value: &str) {
+/// Repeats the write until the server is available again.
+async fn set_eventually(redis: &Redis, value: &str) {
     soon(async {
         while let Err(error) = set(redis, value).await {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -31,37 +31,37 @@ async fn get(redis: &Redis) -> String {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_unavailable_until_it_is_back() {
+async fn a_server_that_is_down_is_unavailable_until_it_is_back() {
     let mut server = PrivateRedis::new(&[]);
     let redis = open(format!("redis://{}", server.address()));
     for _ in 0..3 {
         assert_eq!(set(&redis, "1").await.unwrap_err().kind(), ErrorKind::Unavailable);
     }
     server.start();
-    set_in_the_end(&redis, "1").await;
+    set_eventually(&redis, "1").await;
     server.kill();
     assert_eq!(set(&redis, "2").await.unwrap_err().kind(), ErrorKind::Unavailable);
     server.start();
-    set_in_the_end(&redis, "3").await;
+    set_eventually(&redis, "3").await;
     assert_eq!(get(&redis).await, "3");
 }
 
 #[tokio::test]
-async fn a_server_that_would_drop_jobs_is_refused_with_the_way_out() {
+async fn a_server_that_would_drop_jobs_is_rejected_with_the_way_out() {
     let server = PrivateRedis::started(&["--maxmemory-policy", "allkeys-lru"]);
     let redis = open(format!("redis://{}", server.address()));
     let error = set(&redis, "1").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("CONFIG SET maxmemory-policy noeviction"), "{error}");
-    server.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
+    server.run::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     set(&redis, "1").await.unwrap();
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_refused_and_not_shown() {
+async fn a_wrong_password_is_rejected_and_not_shown() {
     let server = PrivateRedis::started(&["--requirepass", "right"]);
     set(&open(format!("redis://:right@{}/2", server.address())), "1").await.unwrap();
-    for credentials in ["", ":wrong@", "nobody:right@"] {
+    for credentials in ["", ":wrong@", "unknown:right@"] {
         let error = set(&open(format!("redis://{credentials}{}", server.address())), "1").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
         assert!(!error.to_string().contains(":wrong") && !error.to_string().contains("right"), "{error}");
@@ -69,20 +69,20 @@ async fn a_wrong_password_is_refused_and_not_shown() {
 }
 
 #[tokio::test]
-async fn a_subscription_stands_when_it_is_returned_and_ends_with_its_connection() {
+async fn a_subscription_is_active_when_it_is_returned_and_ends_with_its_connection() {
     let mut server = PrivateRedis::started(&[]);
     let redis = open(format!("redis://{}", server.address()));
-    let mut messages = redis.subscribe("bell").await.unwrap();
-    let mut ring = ::redis::cmd("PUBLISH");
-    ring.arg("bell").arg("now");
-    assert_eq!(redis.run::<u32>("publish", &ring).await.unwrap(), 1);
+    let mut messages = redis.subscribe("channel").await.unwrap();
+    let mut publish = ::redis::cmd("PUBLISH");
+    publish.arg("channel").arg("now");
+    assert_eq!(redis.run::<u32>("publish", &publish).await.unwrap(), 1);
     assert_eq!(soon(messages.next()).await, Some(b"now".to_vec()));
     server.kill();
     assert_eq!(soon(messages.next()).await, None);
 }
 
 #[tokio::test]
-async fn a_blocking_command_holds_up_nobody() {
+async fn a_blocking_command_delays_no_other() {
     let server = PrivateRedis::started(&[]);
     let redis = open(format!("redis://{}", server.address()));
     let mut waiting = ::redis::cmd("BLPOP");
@@ -95,51 +95,51 @@ async fn a_blocking_command_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_service_is_followed_to_another_server_by_its_sentinel() {
+async fn a_sentinel_leads_to_the_new_server_of_its_service() {
     let mut first = PrivateRedis::started(&[]);
     let first_port = first.port().to_string();
     let second = PrivateRedis::started(&["--replicaof", "127.0.0.1", &first_port]);
     let sentinel = PrivateRedis::started(&["--sentinel"]);
-    sentinel.ask::<()>(&["SENTINEL", "MONITOR", "jobs", "127.0.0.1", &first_port, "1"]).await;
-    sentinel.ask::<()>(&["SENTINEL", "SET", "jobs", "down-after-milliseconds", "500"]).await;
-    let dead = PrivateRedis::new(&[]);
-    let redis = open(format!("redis-sentinel://{},{}/jobs", dead.address(), sentinel.address()));
+    sentinel.run::<()>(&["SENTINEL", "MONITOR", "jobs", "127.0.0.1", &first_port, "1"]).await;
+    sentinel.run::<()>(&["SENTINEL", "SET", "jobs", "down-after-milliseconds", "500"]).await;
+    let down = PrivateRedis::new(&[]);
+    let redis = open(format!("redis-sentinel://{},{}/jobs", down.address(), sentinel.address()));
     set(&redis, "1").await.unwrap();
-    // Only one that has the data may take over.
-    soon(async { while first.ask::<u32>(&["WAIT", "1", "1000"]).await == 0 {} }).await;
+    // Only a replica that has the data may take over.
+    soon(async { while first.run::<u32>(&["WAIT", "1", "1000"]).await == 0 {} }).await;
     let knows_replica = async {
-        while sentinel.ask::<Vec<::redis::Value>>(&["SENTINEL", "REPLICAS", "jobs"]).await.is_empty() {
+        while sentinel.run::<Vec<::redis::Value>>(&["SENTINEL", "REPLICAS", "jobs"]).await.is_empty() {
             tokio::task::yield_now().await;
         }
     };
     soon(knows_replica).await;
     first.kill();
-    set_in_the_end(&redis, "2").await;
-    assert_eq!(second.ask::<String>(&["GET", &redis.key("a")]).await, "2");
+    set_eventually(&redis, "2").await;
+    assert_eq!(second.run::<String>(&["GET", &redis.key("a")]).await, "2");
 
     let unknown = open(format!("redis-sentinel://{}/other", sentinel.address()));
-    assert!(set(&unknown, "1").await.unwrap_err().to_string().contains("knows no service of that name"));
+    assert!(set(&unknown, "1").await.unwrap_err().to_string().contains("no service has this name"));
 }
 
 #[tokio::test]
-async fn hosts_that_do_not_answer_keep_nobody_from_those_that_do() {
+async fn hosts_that_do_not_answer_do_not_delay_those_that_do() {
     let node = PrivateRedis::started(&["--cluster-enabled", "yes"]);
-    node.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
-    // The kernel takes connections for them, and nobody ever answers.
+    node.run::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    // The kernel accepts connections for these listeners, and no process answers.
     let silent = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let hosts = silent.each_ref().map(|host| host.local_addr().unwrap().to_string()).join(",");
     let redis = open(format!("redis://{hosts},{}?cluster=true", node.address()));
-    set_in_the_end(&redis, "1").await;
-    assert_eq!(node.ask::<String>(&["GET", &redis.key("a")]).await, "1");
+    set_eventually(&redis, "1").await;
+    assert_eq!(node.run::<String>(&["GET", &redis.key("a")]).await, "1");
 }
 
 #[tokio::test]
-async fn the_node_of_a_cluster_that_has_the_keys_is_found() {
+async fn the_cluster_node_that_holds_the_keys_is_found() {
     let options = ["--cluster-enabled", "yes"];
     let (first, second) = (PrivateRedis::started(&options), PrivateRedis::started(&options));
-    second.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
-    first.ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &second.port().to_string()]).await;
+    second.run::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    first.run::<()>(&["CLUSTER", "MEET", "127.0.0.1", &second.port().to_string()]).await;
     let redis = open(format!("redis://{}?cluster=true", first.address()));
-    set_in_the_end(&redis, "1").await;
-    assert_eq!(second.ask::<String>(&["GET", &redis.key("a")]).await, "1");
+    set_eventually(&redis, "1").await;
+    assert_eq!(second.run::<String>(&["GET", &redis.key("a")]).await, "1");
 }

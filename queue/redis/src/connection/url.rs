@@ -1,16 +1,20 @@
-//! The name of a Redis.
+//! The URL of a Redis.
+//!
+//! It is split by hand: general parsers reject lists of hosts, and a password that holds a slash.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
+
 use queue::{Error, ErrorKind, Result};
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
-const PREFIX: &str = "millrace";
+const DEFAULT_PREFIX: &str = "millrace";
 
-/// Names a Redis: one server, a Cluster, or a service that Sentinels watch. Its text never shows a password.
+/// The URL of one server, of a Cluster, or of a service that Sentinels watch. Its text never shows the password.
 ///
 /// ```text
 /// redis://[USER:PASSWORD@]HOST[:PORT][/DB][?OPTIONS]
@@ -22,15 +26,15 @@ const PREFIX: &str = "millrace";
 ///
 /// | option | meaning |
 /// |---|---|
-/// | `prefix=NAME` | begins every key, so that installations can share a server; `millrace` unless told |
+/// | `prefix=NAME` | begins every key, so that installations can share a server; `millrace` by default |
 /// | `cluster=true` | the hosts are nodes of a Cluster |
-/// | `ca=FILE` | with TLS: the authorities to trust, as PEM, in place of the public ones |
-/// | `tls=true` | of `redis-sentinel://`: servers and Sentinels speak TLS |
-/// | `db=NUMBER` | of `redis-sentinel://`: the database |
-/// | `sentinel_auth=true` | of `redis-sentinel://`: the Sentinels want user and password too |
+/// | `ca=FILE` | with TLS: the authorities to trust instead of the public ones, as PEM |
+/// | `tls=true` | with `redis-sentinel://`: servers and Sentinels use TLS |
+/// | `db=NUMBER` | with `redis-sentinel://`: the database |
+/// | `sentinel_auth=true` | with `redis-sentinel://`: the Sentinels require user and password too |
 ///
-/// All keys are in one slot of a Cluster, because scripts touch several at once: a Cluster serves for availability here,
-/// not for size.
+/// All keys are in one slot of a Cluster, because scripts use several keys at once. So a Cluster adds availability here,
+/// not capacity.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
     pub(super) hosts: Vec<(String, u16)>,
@@ -43,14 +47,14 @@ pub struct RedisUrl {
     pub(super) prefix: String,
 }
 
-/// What the hosts of a URL are.
+/// The kind of the hosts of a URL.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Servers {
     /// The server itself.
     One,
     /// Nodes of a Cluster.
     Cluster,
-    /// Sentinels that know where the server of a service is.
+    /// Sentinels that know the server of a service.
     Sentinels { service: String, with_password: bool },
 }
 
@@ -63,9 +67,9 @@ impl RedisUrl {
         let (mut user, mut password) = (None, None);
         if let Some(credentials) = credentials {
             let (name, secret) = credentials.split_once(':').unwrap_or((credentials, ""));
-            let decoded = |text, what| {
+            let decoded = |text, part| {
                 decoded(text)
-                    .ok_or_else(|| refused(format_args!("the {what} has a % that two hex digits do not follow")))
+                    .ok_or_else(|| refused(format_args!("the {part} has a % that two hex digits do not follow")))
             };
             user = Some(decoded(name, "user")?).filter(|name| !name.is_empty());
             password = Some(decoded(secret, "password")?).filter(|secret| !secret.is_empty());
@@ -86,7 +90,7 @@ impl RedisUrl {
             database: 0,
             tls: scheme == "rediss",
             authorities: None,
-            prefix: PREFIX.to_owned(),
+            prefix: DEFAULT_PREFIX.to_owned(),
         })
     }
 
@@ -103,26 +107,26 @@ impl RedisUrl {
     }
 
     fn set_option(&mut self, key: &str, value: &str) -> Result<()> {
-        let yes = || match value {
+        let boolean = || match value {
             "true" => Ok(true),
             "false" => Ok(false),
             _ => Err(refused(format_args!("{key}: {value:?} is neither true nor false"))),
         };
         match (key, &mut self.servers) {
             ("prefix", _) => {
-                let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-                if !(1..=64).contains(&value.len()) || !value.bytes().all(sound) {
+                let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+                if !(1..=64).contains(&value.len()) || !value.bytes().all(is_allowed) {
                     return Err(refused(format_args!("prefix: {value:?} is not 1 to 64 of a-z, A-Z, 0-9 and -_.:")));
                 }
                 value.clone_into(&mut self.prefix);
             }
             ("ca", _) if !value.is_empty() => self.authorities = Some(value.into()),
             ("cluster", servers @ (Servers::One | Servers::Cluster)) => {
-                *servers = if yes()? { Servers::Cluster } else { Servers::One };
+                *servers = if boolean()? { Servers::Cluster } else { Servers::One };
             }
-            ("tls", Servers::Sentinels { .. }) => self.tls = yes()?,
+            ("tls", Servers::Sentinels { .. }) => self.tls = boolean()?,
             ("db", Servers::Sentinels { .. }) => self.database = database(value)?,
-            ("sentinel_auth", Servers::Sentinels { with_password, .. }) => *with_password = yes()?,
+            ("sentinel_auth", Servers::Sentinels { with_password, .. }) => *with_password = boolean()?,
             (_, Servers::Sentinels { .. }) => {
                 return Err(refused(format_args!(
                     "has an unknown option {key:?}: the known ones are prefix=NAME, tls=true, ca=FILE, db=NUMBER, \
@@ -162,7 +166,7 @@ impl FromStr for RedisUrl {
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         if query.contains('@') {
-            // It may be the rest of a password, which the errors below would show.
+            // It may be part of a password, which the errors below would show.
             return Err(refused("has an @ after a ?: in a password write %3F for the ?; the path of a ca has no @"));
         }
         // A password may hold a slash.
@@ -202,7 +206,7 @@ impl fmt::Display for RedisUrl {
             }
         }
         let mut options = Vec::new();
-        if self.prefix != PREFIX {
+        if self.prefix != DEFAULT_PREFIX {
             options.push(format!("prefix={}", self.prefix));
         }
         match &self.servers {
@@ -230,9 +234,9 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// What is wrong with a URL whose text is not shown, because it may hold a password.
-fn refused(why: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::Refused, format_args!("the URL of a Redis {why}"))
+/// The fault of a URL. Its text is not shown, because it may hold a password.
+fn refused(fault: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Refused, format_args!("the URL of a Redis {fault}"))
 }
 
 fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16)> {
@@ -245,7 +249,7 @@ fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16)> {
         return Err(refused("names no host: write redis://HOST"));
     }
     let port = match port {
-        // Not shown: without a host behind it, it is the password.
+        // Not shown: in a URL without a host, this text is the password.
         Some(port) => port.parse().map_err(|_| refused("has a port that is not 1 to 65535: write HOST:PORT"))?,
         None => default_port,
     };
@@ -259,20 +263,15 @@ fn database(text: &str) -> Result<i64> {
     }
 }
 
-/// A percent-encoded text in clear.
+/// Decodes a percent-encoded text. `None` where two hex digits do not follow a `%`, or the result is not UTF-8.
 fn decoded(text: &str) -> Option<String> {
-    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first == b'%' {
-            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-        }
-    }
-    String::from_utf8(bytes).ok()
+    let begins_with_digits = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    // The crate leaves a wrong escape as it is.
+    let is_valid = text.split('%').skip(1).all(begins_with_digits);
+    is_valid.then(|| percent_decode_str(text).decode_utf8().ok().map(String::from)).flatten()
 }
 
 #[cfg(test)]
@@ -280,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_read_and_written_alike() {
+    fn a_url_is_written_as_it_was_read() {
         for text in [
             "redis://host",
             "redis://host:6390/3?prefix=a.b",
@@ -306,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_url_is_refused_with_the_way_out() {
+    fn a_wrong_url_is_rejected_with_the_way_out() {
         for (text, way_out) in [
             ("http://host", "redis-sentinel://"),
             ("redis://", "names no host"),

@@ -1,62 +1,66 @@
-//! Which pools may have got work: heard on a subscription of its own, since most processes never ask.
+//! The pools that may have work. Each stream has a subscription of its own, because most processes never need one.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::channel::{self, Heard, Standing};
+use super::channel::{self, ChannelEvent, SubscriptionState};
 use crate::connection::Redis;
 use queue::{Error, ErrorKind, PoolName, Result};
 
-/// Where it is told.
+/// The channel to which the scripts publish arrivals.
 const CHANNEL: &str = "arrived";
 
 struct Arrivals {
-    news: Mutex<News>,
-    has_news: Notify,
-    standing: Standing,
+    unread: Mutex<Unread>,
+    has_unread: Notify,
+    subscription: SubscriptionState,
 }
 
-/// What is still to be told.
+/// The items that the stream has not returned yet.
 #[derive(Default)]
-struct News {
+struct Unread {
     lost: Option<String>,
     pools: BTreeSet<PoolName>,
 }
 
-/// Follows what any process tells, from when this returns.
+/// Follows the arrivals that any process publishes, from when this returns.
 pub(super) async fn follow(redis: &Redis) -> Result<BoxStream<'static, Result<PoolName>>> {
-    let arrivals =
-        Arc::new(Arrivals { news: Mutex::default(), has_news: Notify::new(), standing: Standing::not_yet() });
-    let hearing = Arc::clone(&arrivals);
-    let following = tokio::spawn(channel::follow(redis.clone(), CHANNEL, move |heard| hearing.hear(heard)));
+    let arrivals = Arc::new(Arrivals {
+        unread: Mutex::default(),
+        has_unread: Notify::new(),
+        subscription: SubscriptionState::new(),
+    });
+    let receiving = Arc::clone(&arrivals);
+    let following = tokio::spawn(channel::follow(redis.clone(), CHANNEL, move |event| receiving.handle(event)));
     let following = AbortOnDropHandle::new(following);
-    arrivals.standing.wait(CHANNEL).await?;
-    let told = stream::unfold((arrivals, following), async |(arrivals, following)| {
+    arrivals.subscription.wait(CHANNEL).await?;
+    let items = stream::unfold((arrivals, following), async |(arrivals, following)| {
         Some((arrivals.next().await, (arrivals, following)))
     });
-    Ok(told.boxed())
+    Ok(items.boxed())
 }
 
 impl Arrivals {
-    fn hear(&self, heard: Heard<'_>) {
-        match heard {
-            Heard::Standing => drop(self.standing.set(Ok(()))),
-            Heard::Names(pools) => {
-                // Another version of this program may name its pools otherwise.
-                let known = pools.split_whitespace().filter_map(|pool| pool.parse().ok());
-                self.lock().pools.extend::<Vec<PoolName>>(known.collect());
-                self.has_news.notify_one();
+    fn handle(&self, event: ChannelEvent<'_>) {
+        match event {
+            ChannelEvent::Subscribed => drop(self.subscription.set(Ok(()))),
+            ChannelEvent::Names(pools) => {
+                // Another version of this program may allow other names of pools.
+                let valid = pools.split_whitespace().filter_map(|pool| pool.parse().ok());
+                self.unread.lock().pools.extend::<Vec<PoolName>>(valid.collect());
+                self.has_unread.notify_one();
             }
-            Heard::Lost(why) => {
-                // Once for each loss, however often subscribing again fails.
-                if self.standing.set(Err(why.to_owned())) {
-                    self.lock().lost = Some(why.to_owned());
-                    self.has_news.notify_one();
+            ChannelEvent::Lost(reason) => {
+                // One error per loss, even if subscribing again fails several times.
+                if self.subscription.set(Err(reason.to_owned())) {
+                    self.unread.lock().lost = Some(reason.to_owned());
+                    self.has_unread.notify_one();
                 }
             }
         }
@@ -65,22 +69,17 @@ impl Arrivals {
     async fn next(&self) -> Result<PoolName> {
         loop {
             {
-                let mut news = self.lock();
-                if let Some(why) = news.lost.take() {
-                    let message = format_args!("the subscription to the channel {CHANNEL} is lost: {why}");
+                let mut unread = self.unread.lock();
+                if let Some(reason) = unread.lost.take() {
+                    let message = format_args!("the subscription to the channel {CHANNEL} is lost: {reason}");
                     return Err(Error::new(ErrorKind::Unavailable, message));
                 }
-                if let Some(pool) = news.pools.pop_first() {
+                if let Some(pool) = unread.pools.pop_first() {
                     return Ok(pool);
                 }
             }
-            self.has_news.notified().await;
+            self.has_unread.notified().await;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, News> {
-        // Every change under it is a single call, so a panic cannot leave it half-changed.
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,13 +94,13 @@ mod tests {
     use queue_contract::{Fixture, job, pool, soon};
 
     #[tokio::test]
-    async fn arrivals_go_on_over_a_lost_connection_and_tell_of_the_loss() {
+    async fn arrivals_report_a_lost_connection_and_continue_after_it() {
         let fixture = RedisFixture::start();
-        let listening = fixture.open().await;
+        let following = fixture.open().await;
         let other = RedisLedger::new(fixture.redis());
-        let mut arrivals = listening.ledger.arrivals().await.unwrap();
+        let mut arrivals = following.ledger.arrivals().await.unwrap();
         for round in 0..5 {
-            fixture.cut_lines();
+            fixture.cut_connections();
             let lost = async {
                 loop {
                     if let Err(error) = arrivals.next().await.unwrap() {
@@ -110,7 +109,7 @@ mod tests {
                 }
             };
             assert_eq!(soon(lost).await.kind(), ErrorKind::Unavailable);
-            // What is submitted before the subscription stands again is not told: so more than one.
+            // A job that is submitted before the subscription is active again is not reported. So several are submitted.
             let submitting = async {
                 let mut pace = tokio::time::interval(Duration::from_millis(20));
                 for number in 0.. {
@@ -120,7 +119,7 @@ mod tests {
             };
             let named = soon(async {
                 tokio::select! {
-                    () = submitting => unreachable!("it goes on until one is heard of"),
+                    () = submitting => unreachable!("it ends only when an arrival is reported"),
                     named = arrivals.next() => named.unwrap(),
                 }
             });

@@ -1,5 +1,5 @@
--- Ends a job as `cancelled` if it is open. ARGV: 3 id. Answers its record then, empty where there is none.
+-- Ends an open job as `cancelled`. ARGV: 3 id. Returns its record afterwards, which is empty where there is none.
 local job = find(ARGV[3])
-if job and job.state <= RETRY then end_job(job, waits_for(job), CANCELLED) end
-done()
+if job and job.state <= RETRY then end_job(job, counter_of(job), CANCELLED) end
+publish_changes()
 return { record(ARGV[3]) }

@@ -1,4 +1,4 @@
-//! A channel that is heard for as long as somebody wants to, over every loss of the connection.
+//! A subscription to a channel that is renewed whenever its connection breaks.
 
 use std::time::Duration;
 
@@ -6,93 +6,92 @@ use futures::{Stream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::connection::{Redis, backoff};
+use crate::connection::{Backoff, Redis};
 use queue::{Error, ErrorKind, Result};
 
-/// How long who wants to hear waits for the subscription to stand before it fails.
-const STANDING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a caller waits for an active subscription before its call fails.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After so long without a message the subscription is tried out with one of our own; after as long again it is given
-/// up. A connection may be dead without either end having been told.
-const QUIET: Duration = Duration::from_secs(10);
+/// After this time without a message, the process publishes an empty one to probe its subscription. After the same time
+/// again the subscription counts as lost: a connection may be broken although neither end has noticed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is heard.
+/// An event of a followed channel.
 #[derive(Debug)]
-pub(super) enum Heard<'a> {
-    /// From here on nothing is missed.
-    Standing,
-    /// Names separated by spaces; none at all where a process tries out its subscription.
+pub(super) enum ChannelEvent<'a> {
+    /// The subscription is active: no message is missed from now on.
+    Subscribed,
+    /// A message: names separated by spaces. A probe has no name.
     Names(&'a str),
-    /// Why nothing is heard until it stands again.
+    /// The subscription is lost, and why. Messages are missed until the next `Subscribed`.
     Lost(&'a str),
 }
 
-/// Whether a subscription stands; if not, why.
-pub(super) struct Standing(watch::Sender<Result<(), String>>);
+/// Whether a subscription is active, or why it is not.
+pub(super) struct SubscriptionState(watch::Sender<Result<(), String>>);
 
-impl Standing {
-    pub(super) fn not_yet() -> Self {
+impl SubscriptionState {
+    pub(super) fn new() -> Self {
         Self(watch::Sender::new(Err("it has not been tried yet".to_owned())))
     }
 
-    /// Whether it stood before.
-    pub(super) fn set(&self, standing: Result<(), String>) -> bool {
-        self.0.send_replace(standing).is_ok()
+    /// Changes the state, and returns whether the subscription was active before.
+    pub(super) fn set(&self, state: Result<(), String>) -> bool {
+        self.0.send_replace(state).is_ok()
     }
 
-    /// Returns when it stands; an error if it does not in time.
+    /// Waits until the subscription is active. It is an error if that takes longer than [`SUBSCRIBE_TIMEOUT`].
     pub(super) async fn wait(&self, channel: &str) -> Result<()> {
-        let mut standing = self.0.subscribe();
-        if timeout(STANDING_TIMEOUT, standing.wait_for(Result::is_ok)).await.is_ok() {
+        let mut state = self.0.subscribe();
+        if timeout(SUBSCRIBE_TIMEOUT, state.wait_for(Result::is_ok)).await.is_ok() {
             return Ok(());
         }
-        let why = standing.borrow().clone().err().unwrap_or_default();
-        Err(Error::new(ErrorKind::Unavailable, format_args!("cannot subscribe to the channel {channel}: {why}")))
+        let reason = state.borrow().clone().err().unwrap_or_default();
+        Err(Error::new(ErrorKind::Unavailable, format_args!("cannot subscribe to the channel {channel}: {reason}")))
     }
 }
 
-/// Hears `channel`, and subscribes to it again when the connection is lost.
-pub(super) async fn follow(redis: Redis, channel: &'static str, tell: impl Fn(Heard<'_>)) {
+/// Subscribes to `channel` again and again, and passes every event to `notify`. Never returns.
+pub(super) async fn follow(redis: Redis, channel: &'static str, notify: impl Fn(ChannelEvent<'_>)) {
     let name = redis.key(channel);
     let mut command = redis::cmd("PUBLISH");
     command.arg(&name).arg("");
-    let try_out = || redis.run::<()>("try out the subscription", &command);
-    let mut failures = 0;
+    let probe = || redis.run::<()>("probe the subscription", &command);
+    let mut backoff = Backoff::default();
     loop {
-        let why = match redis.subscribe(&name).await {
+        let reason = match redis.subscribe(&name).await {
             Ok(messages) => {
-                failures = 0;
-                tell(Heard::Standing);
-                hear(messages, &tell, QUIET, try_out).await
+                backoff = Backoff::default();
+                notify(ChannelEvent::Subscribed);
+                receive(messages, &notify, IDLE_TIMEOUT, probe).await
             }
             Err(error) => error.to_string(),
         };
-        tracing::warn!(channel, error = why, "a subscription is lost; subscribing again");
-        tell(Heard::Lost(&why));
-        failures += 1;
-        tokio::time::sleep(backoff(failures)).await;
+        tracing::warn!(channel, error = reason, "a subscription is lost; subscribing again");
+        notify(ChannelEvent::Lost(&reason));
+        tokio::time::sleep(backoff.next_delay()).await;
     }
 }
 
-/// Hears until the subscription is lost; why it is.
-async fn hear<F: Future<Output = Result<()>>>(
+/// Receives messages until the subscription is lost, and returns the reason.
+async fn receive<F: Future<Output = Result<()>>>(
     mut messages: impl Stream<Item = Vec<u8>> + Unpin,
-    tell: impl Fn(Heard<'_>),
-    quiet: Duration,
-    try_out: impl Fn() -> F,
+    notify: impl Fn(ChannelEvent<'_>),
+    idle: Duration,
+    probe: impl Fn() -> F,
 ) -> String {
-    let mut is_tried = false;
+    let mut is_probed = false;
     loop {
-        match timeout(quiet, messages.next()).await {
+        match timeout(idle, messages.next()).await {
             Ok(Some(names)) => {
-                is_tried = false;
-                tell(Heard::Names(&String::from_utf8_lossy(&names)));
+                is_probed = false;
+                notify(ChannelEvent::Names(&String::from_utf8_lossy(&names)));
             }
             Ok(None) => return "the connection is lost".to_owned(),
-            Err(_) if is_tried => return format!("nothing was heard for {quiet:?}, not even this process itself"),
+            Err(_) if is_probed => return format!("no message for {idle:?}, not even the probe of this process"),
             Err(_) => {
-                is_tried = true;
-                if let Err(error) = try_out().await {
+                is_probed = true;
+                if let Err(error) = probe().await {
                     return error.to_string();
                 }
             }
@@ -112,28 +111,28 @@ mod tests {
     const A_MOMENT: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn a_silent_subscription_is_tried_out_once_and_then_given_up() {
-        let tries = AtomicUsize::new(0);
-        let try_out = || {
-            tries.fetch_add(1, Ordering::SeqCst);
+    async fn a_subscription_without_messages_is_probed_once_and_then_lost() {
+        let probes = AtomicUsize::new(0);
+        let probe = || {
+            probes.fetch_add(1, Ordering::SeqCst);
             future::ready(Ok(()))
         };
-        soon(hear(stream::pending(), |_| {}, A_MOMENT, try_out)).await;
-        assert_eq!(tries.load(Ordering::SeqCst), 1);
+        soon(receive(stream::pending(), |_| {}, A_MOMENT, probe)).await;
+        assert_eq!(probes.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
-    async fn a_subscription_that_hears_itself_is_kept() {
-        let (published, heard) = futures::channel::mpsc::unbounded();
-        let tries = AtomicUsize::new(0);
-        let try_out = || {
-            match tries.fetch_add(1, Ordering::SeqCst) {
+    async fn a_subscription_that_receives_its_own_probes_stays_active() {
+        let (published, received) = futures::channel::mpsc::unbounded();
+        let probes = AtomicUsize::new(0);
+        let probe = || {
+            match probes.fetch_add(1, Ordering::SeqCst) {
                 0..10 => published.unbounded_send(Vec::new()).unwrap(),
                 _ => published.close_channel(),
             }
             future::ready(Ok(()))
         };
-        assert_eq!(soon(hear(heard, |_| {}, A_MOMENT, try_out)).await, "the connection is lost");
-        assert_eq!(tries.load(Ordering::SeqCst), 11);
+        assert_eq!(soon(receive(received, |_| {}, A_MOMENT, probe)).await, "the connection is lost");
+        assert_eq!(probes.load(Ordering::SeqCst), 11);
     }
 }

@@ -1,18 +1,18 @@
-//! How many jobs pools have. The scripts count them as they change them.
+//! Reads the job counts of pools. The scripts update them with every change.
 
 use futures::future::try_join_all;
 
-use super::same_length;
+use super::scripts::same_length;
 use crate::connection::Redis;
 use queue::ledger::JobCounts;
 use queue::{PoolName, Result};
 
-/// How many pools are asked for in one piece. All pieces are on their way at once.
-const PIECE_POOLS: usize = 500;
+/// The most pools of one pipeline. All pipelines are sent at once.
+const CHUNK_POOLS: usize = 500;
 
 /// The counts of pools, in order.
 pub(super) async fn counts(redis: &Redis, pools: &[PoolName]) -> Result<Vec<JobCounts>> {
-    Ok(try_join_all(pools.chunks(PIECE_POOLS).map(|piece| counts_of(redis, piece))).await?.concat())
+    Ok(try_join_all(pools.chunks(CHUNK_POOLS).map(|chunk| counts_of(redis, chunk))).await?.concat())
 }
 
 async fn counts_of(redis: &Redis, pools: &[PoolName]) -> Result<Vec<JobCounts>> {
@@ -24,7 +24,7 @@ async fn counts_of(redis: &Redis, pools: &[PoolName]) -> Result<Vec<JobCounts>> 
     let answers: Vec<[Option<u64>; 4]> = redis.pipeline("count jobs", &pipeline).await?;
     same_length(pools.len(), &answers)?;
     let counts = |answer: [Option<u64>; 4]| {
-        // What was never counted is not there.
+        // A count that was never changed has no field.
         let [queued, leased, retry, ended] = answer.map(Option::unwrap_or_default);
         JobCounts { queued, leased, retry, ended }
     };

@@ -1,9 +1,9 @@
--- Lists failed or dead jobs, the last to end first. ARGV: 3 the list, 4 how many at most, and to go on from a position:
--- 5 when its job ended, 6 that job's id. Answers whether there are more, then per job: id, when it ended,
--- fields and values in turn.
+-- Lists failed or dead jobs, the last to end first. ARGV: 3 the list, 4 the most jobs. To continue after a job: 5 the time
+-- at which it ended, 6 its id. Returns whether there are more jobs, then per job: id, the time at which it ended, fields
+-- and values in turn.
 local list, limit = PREFIX .. ARGV[3], tonumber(ARGV[4])
 
--- By bytes, as a sorted set orders members of one score; `<` would go by the server's locale.
+-- Compares by bytes, as a sorted set orders members with the same score. `<` would use the server's locale.
 local function is_less(one, other)
     for at = 1, math.min(#one, #other) do
         local byte, other_byte = one:byte(at), other:byte(at)

@@ -1,15 +1,15 @@
-//! Jobs that ended badly: listed, queued again, forgotten.
+//! Lists, requeues and deletes dead and failed jobs.
 
 use jiff::Timestamp;
 
 use super::rows::{self, Fields};
-use super::scripts::{self, Call, PIECE_ITEMS};
+use super::scripts::{self, CHUNK_ITEMS, Call};
 use crate::connection::Redis;
 use queue::driver::BodyColumns;
 use queue::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, JobState, Purged, Requeued};
 use queue::{Error, ErrorKind, Input, JobId, Result};
 
-/// The sorted set that lists the jobs of a filter; `None` where there are none by definition.
+/// The sorted set with the jobs of a filter. `None` where the filter can match no job.
 fn list_of(filter: &DeadFilter) -> Option<String> {
     let state = match filter.state {
         JobState::Dead | JobState::Failed => filter.state.as_str(),
@@ -18,23 +18,23 @@ fn list_of(filter: &DeadFilter) -> Option<String> {
     Some(filter.pool.as_ref().map_or_else(|| state.to_owned(), |pool| format!("{state}:{pool}")))
 }
 
-/// Some dead jobs, those that ended last first.
+/// A page of dead jobs, the last to end first.
 pub(super) async fn page(
     redis: &Redis,
     filter: &DeadFilter,
     after: Option<&DeadPosition>,
     limit: usize,
 ) -> Result<DeadPage> {
-    let nothing = DeadPage { jobs: Vec::new(), next: None };
-    let Some(list) = list_of(filter).filter(|_| limit > 0) else { return Ok(nothing) };
-    let mut call = Call::new(redis).with(list).with(limit.min(PIECE_ITEMS).to_string());
+    let empty = DeadPage { jobs: Vec::new(), next: None };
+    let Some(list) = list_of(filter).filter(|_| limit > 0) else { return Ok(empty) };
+    let mut call = Call::new(redis).with(list).with(limit.min(CHUNK_ITEMS).to_string());
     if let Some(DeadPosition { finished_at, id }) = after {
         call = call.with_number(finished_at.as_millisecond()).with(id.as_str());
     }
     let (more, rows): (bool, Vec<(String, i64, Fields)>) = call.run("list dead jobs", &scripts::DEAD).await?;
     let (mut jobs, mut next) = (Vec::with_capacity(rows.len()), None);
-    // One that cannot be read, or whose record somebody deleted by hand, must not hide those that ended before it.
-    let unreadable = |error: Error| tracing::error!(%error, "a dead job cannot be read and is not listed");
+    // An unreadable job, or one whose record was deleted by hand, must not hide the jobs that ended before it.
+    let unreadable = |error: Error| tracing::error!(%error, "cannot read a dead job; it is not listed");
     for (id, finished_at, fields) in rows {
         match row(&id, finished_at, fields) {
             Ok((position, record)) => {
@@ -48,21 +48,22 @@ pub(super) async fn page(
         }
     }
     if more && next.is_none() {
-        return Err(Error::new(ErrorKind::Corrupt, "redis lists dead jobs under names that are no ids"));
+        return Err(Error::new(ErrorKind::Corrupt, "redis lists dead jobs under names that are not job ids"));
     }
     Ok(DeadPage { jobs, next: next.filter(|_| more) })
 }
 
-/// A job's place in the list, and what its hash holds.
+/// A job's position in the list, and its record.
 fn row(id: &str, finished_at: i64, fields: Fields) -> Result<(DeadPosition, Result<Option<JobRecord>>)> {
     let id: JobId = id.parse()?;
     let record = rows::record(&id, (fields, None));
-    let of_list = |error| Error::caused(ErrorKind::Corrupt, format_args!("redis lists job {id} at a time"), error);
-    let finished_at = Timestamp::from_millisecond(finished_at).map_err(of_list)?;
+    let corrupt =
+        |error| Error::caused(ErrorKind::Corrupt, format_args!("redis lists job {id} with a wrong time"), error);
+    let finished_at = Timestamp::from_millisecond(finished_at).map_err(corrupt)?;
     Ok((DeadPosition { finished_at, id }, record))
 }
 
-/// Puts a dead or failed job back into the queue.
+/// Requeues a dead or failed job.
 pub(super) async fn requeue(redis: &Redis, id: &JobId, input: Option<&Input>) -> Result<Requeued> {
     let mut call = Call::new(redis).with(id.as_str());
     if let Some(input) = input {
@@ -85,13 +86,13 @@ pub(super) async fn requeue(redis: &Redis, id: &JobId, input: Option<&Input>) ->
 /// Deletes an ended job.
 pub(super) async fn forget(redis: &Redis, id: &JobId) -> Result<Forgotten> {
     let call = Call::new(redis).with(id.as_str());
-    let (code, blobs): (i64, Vec<Vec<u8>>) = call.run("forget a job", &scripts::FORGET).await?;
+    let (code, blobs): (i64, Vec<Vec<u8>>) = call.run("delete a job", &scripts::FORGET).await?;
     if code < 0 {
         return Ok(Forgotten::Unknown);
     }
     Ok(match rows::state(code)? {
-        kept if !kept.has_ended() || kept == JobState::Cancelled => Forgotten::Retained(kept),
-        _ => Forgotten::Forgotten(rows::blobs_of_the_forgotten(&blobs)),
+        state if !state.has_ended() || state == JobState::Cancelled => Forgotten::Retained(state),
+        _ => Forgotten::Forgotten(rows::blobs_of_deleted(&blobs)),
     })
 }
 
@@ -100,12 +101,12 @@ pub(super) async fn purge(redis: &Redis, filter: &DeadFilter, limit: usize) -> R
     let mut purged = Purged::default();
     let Some(list) = list_of(filter) else { return Ok(purged) };
     while purged.jobs < limit {
-        let piece = (limit - purged.jobs).min(PIECE_ITEMS);
-        let call = Call::new(redis).with(&list).with(piece.to_string());
+        let count = (limit - purged.jobs).min(CHUNK_ITEMS);
+        let call = Call::new(redis).with(&list).with(count.to_string());
         let (jobs, blobs): (usize, Vec<Vec<u8>>) = call.run("purge dead jobs", &scripts::PURGE_DEAD).await?;
         purged.jobs += jobs;
-        purged.blobs.extend(rows::blobs_of_the_forgotten(&blobs));
-        if jobs < piece {
+        purged.blobs.extend(rows::blobs_of_deleted(&blobs));
+        if jobs < count {
             break;
         }
     }

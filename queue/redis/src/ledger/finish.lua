@@ -1,6 +1,6 @@
--- Writes how attempts ended. ARGV from 3, six per attempt: id, fence, outcome, and of a success media type, blob and
--- body, of a failure error type and message, of a retry those and the milliseconds to wait.
--- Answers with the time in milliseconds, which is when the jobs ended, and for each attempt the state of its job now, -1
+-- Records how attempts ended. ARGV from 3, six per attempt: id, fence, outcome, and three more. Of `succeeded`: media type,
+-- blob and body; of `failed`: error type and message; of `retry`: error type, message and milliseconds to wait.
+-- Returns the time in milliseconds, at which the jobs ended. Then per attempt the state of its job afterwards, or -1
 -- where the lease is lost.
 local function finish(job, outcome, first, second, third)
     local key = job_key(job.id)
@@ -14,7 +14,7 @@ local function finish(job, outcome, first, second, third)
         end
         return SUCCEEDED
     end
-    if outcome ~= 'released' then remember(job, first, second) end
+    if outcome ~= 'released' then record_failed_attempt(job, first, second) end
     if outcome == 'failed' then
         end_job(job, 'leased', FAILED, first, second)
         return FAILED
@@ -28,7 +28,7 @@ local function finish(job, outcome, first, second, third)
         count(job.pool, 'retry', 1)
         return RETRY
     end
-    -- Released: its delivery goes back to the broker, so nobody needs to publish it.
+    -- Released: the worker requeues its delivery, so the job need not be published again.
     redis.call('HSET', key, 'state', QUEUED, 'attempts', job.attempts - 1)
     redis.call('ZREM', DUE, job.id)
     count(job.pool, 'leased', -1)
@@ -40,10 +40,10 @@ local answers = { now }
 for at = 3, #ARGV, 6 do
     local job = find(ARGV[at])
     local state = -1
-    if is_held(job, ARGV[at + 1]) then
+    if is_lease_valid(job, ARGV[at + 1]) then
         state = finish(job, ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
     end
     answers[#answers + 1] = state
 end
-done()
+publish_changes()
 return answers

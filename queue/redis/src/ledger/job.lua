@@ -1,11 +1,12 @@
--- What the ledger's scripts share; it stands before each of them, and `done()` ends each that changes something.
--- KEYS: 1 jobs by when they are due, 2 ended jobs by when their retention is over.
--- ARGV: 1 what every key begins with, 2 milliseconds to add to the server's time (tests only), 3... the script's own.
--- All keys of an installation share a hash tag, so a script may name those of each job itself.
+-- The part that all scripts of the ledger share. It precedes each of them. A script that changes jobs ends with
+-- `publish_changes()`.
+-- KEYS: 1 jobs by the time at which they are due, 2 ended jobs by the end of their retention.
+-- ARGV: 1 the prefix of every key, 2 milliseconds to add to the server's time (tests only), 3... those of the script.
+-- All keys of an installation share a hash tag, so a script may build the keys of a job itself.
 local DUE, OVER, PREFIX = KEYS[1], KEYS[2], ARGV[1]
 local QUEUED, LEASED, RETRY, SUCCEEDED, FAILED, CANCELLED, EXPIRED, DEAD = 0, 1, 2, 3, 4, 5, 6, 7
 
--- The server's clock, so that leases do not depend on the workers'.
+-- The server's clock, so that leases do not depend on the clocks of workers.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
 
@@ -14,7 +15,7 @@ local function input_key(id) return PREFIX .. 'input:' .. id end
 local function output_key(id) return PREFIX .. 'output:' .. id end
 local function attempts_key(id) return PREFIX .. 'attempts:' .. id end
 
--- The narrow part of a job's record as one table; nil where there is none.
+-- The fields of a job's record that the scripts need. nil where there is no record.
 local function find(id)
     local found = redis.call('HMGET', job_key(id), 'pool', 'state', 'attempts', 'max_attempts', 'fence', 'lost', 'begun',
         'deadline_at', 'retention', 'error_type', 'claim')
@@ -35,38 +36,39 @@ local function find(id)
     }
 end
 
--- Whether a claim is the one that holds the job now.
-local function is_held(job, fence)
+-- Whether the lease with this fence is the current lease of the job.
+local function is_lease_valid(job, fence)
     return job and job.state == LEASED and job.fence == tonumber(fence)
 end
 
--- The whole record: fields and values in turn, then the output's bytes.
+-- The whole record: fields and values in turn, then the bytes of the output.
 local function record(id)
     return redis.call('HGETALL', job_key(id)), redis.call('GET', output_key(id))
 end
 
--- What an open job waits for, as `counts` counts it.
-local function waits_for(job)
+-- The counter of the pool that includes this open job.
+local function counter_of(job)
     if job.state == LEASED then return 'leased' end
     if job.state == RETRY then return 'retry' end
-    -- Given out as due, and its publication not confirmed yet.
+    -- It was taken as due, and its publication is not confirmed yet.
     if job.fence > 0 and redis.call('ZSCORE', DUE, job.id) then return 'retry' end
     return 'queued'
 end
 
--- Counts are written once per script, however many jobs it moves.
+-- Collected here and written once per script, however many jobs the script changes: changes of counters, and the jobs that
+-- ended.
 local counts, ended = {}, {}
-local function count(pool, what, by)
+local function count(pool, counter, by)
     local changes = counts[pool] or {}
     counts[pool] = changes
-    changes[what] = (changes[what] or 0) + by
+    changes[counter] = (changes[counter] or 0) + by
 end
 
--- So are the pools that may have got work told.
+-- Collected likewise: the pools that may have work now.
 local arrived = {}
-local function arrive(pool) arrived[pool] = true end
+local function add_arrival(pool) arrived[pool] = true end
 
--- The lists of jobs that ended badly, by when: over all pools and of one.
+-- The lists of failed and dead jobs by the time they ended, of all pools and of one.
 local LISTS = { [FAILED] = 'failed', [DEAD] = 'dead' }
 local function list(job, state)
     if LISTS[state] then
@@ -81,27 +83,27 @@ local function unlist(job)
     end
 end
 
--- Remembers that the attempt under way has failed; at most the last twenty. Comes before the job itself is changed.
-local function remember(job, error_type, error_message)
+-- Records that the current attempt has failed. Keeps the last twenty. Must come before the job's record is changed.
+local function record_failed_attempt(job, error_type, error_message)
     local claim = redis.call('HMGET', job_key(job.id), 'worker', 'started_at')
     redis.call('RPUSH', attempts_key(job.id), cjson.encode({ number = job.attempts, worker = claim[1],
         started_at = tonumber(claim[2]), ended_at = now, type = error_type, message = error_message }))
     redis.call('LTRIM', attempts_key(job.id), -20, -1)
 end
 
--- The holder of a leased job vanished, which makes it a suspect. Unless its attempt was begun it is not charged: the
--- holder fell to something else.
-local function lose_holder(job)
+-- Makes a leased job a suspect, because its worker disappeared. An attempt that had not begun does not count: the job
+-- cannot be the reason then.
+local function mark_suspect(job)
     job.lost = job.lost + 1
     if job.begun then
-        remember(job, ERROR.worker_vanished, 'its worker vanished')
+        record_failed_attempt(job, ERROR.worker_vanished, 'the worker disappeared while the job ran')
     else
         job.attempts = job.attempts - 1
     end
 end
 
--- Ends an open job that `waits_for` something.
-local function end_job(job, what, state, error_type, error_message)
+-- Ends an open job. `counter` is the counter that includes it.
+local function end_job(job, counter, state, error_type, error_message)
     redis.call('HSET', job_key(job.id), 'state', state, 'finished_at', now)
     if error_type then
         redis.call('HSET', job_key(job.id), 'error_type', error_type, 'error_message', error_message)
@@ -111,15 +113,16 @@ local function end_job(job, what, state, error_type, error_message)
     redis.call('ZREM', DUE, job.id)
     redis.call('ZADD', OVER, now + job.retention, job.id)
     list(job, state)
-    count(job.pool, what, -1)
+    count(job.pool, counter, -1)
     count(job.pool, 'ended', 1)
     ended[#ended + 1] = job.id
 end
 
-local function done()
+-- Writes the counters, and publishes the jobs that ended and the pools that may have work.
+local function publish_changes()
     for pool, changes in pairs(counts) do
-        for what, by in pairs(changes) do
-            if by ~= 0 then redis.call('HINCRBY', PREFIX .. 'open:' .. pool, what, by) end
+        for counter, by in pairs(changes) do
+            if by ~= 0 then redis.call('HINCRBY', PREFIX .. 'open:' .. pool, counter, by) end
         end
     end
     if #ended > 0 then redis.call('PUBLISH', PREFIX .. 'ended', table.concat(ended, ' ')) end

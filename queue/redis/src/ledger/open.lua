@@ -1,4 +1,4 @@
--- Writes a new record in state `queued` from thirteen arguments, the first of which is ARGV[at].
+-- Opens a record in state `queued` from thirteen arguments, beginning at ARGV[at].
 local OPEN_FIELDS = 13
 local function open(at)
     local id, pool, body = ARGV[at], ARGV[at + 1], ARGV[at + 11]

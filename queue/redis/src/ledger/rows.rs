@@ -1,4 +1,4 @@
-//! A job's record as Redis holds it: a hash of narrow fields, and its input and output beside it.
+//! Reads a job's record: a hash, and the strings with its input and output.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -12,14 +12,14 @@ use sha2::{Digest, Sha256};
 use queue::ledger::{Attempt, Finished, JobRecord, JobState};
 use queue::{BlobRef, Body, Class, Error, ErrorKind, Input, Job, JobError, JobId, Origin, Output, Result, WorkerId};
 
-/// Fields of a hash, by name.
+/// The fields of a hash, by name.
 pub(super) type Fields = HashMap<String, Vec<u8>>;
 
-/// A hash and the bytes of the output or input beside it.
+/// A hash, and the bytes of the output or input that belongs to it.
 pub(super) type Row = (Fields, Option<Vec<u8>>);
 
-/// What tells an input from another. References are compared by the digest of their bytes: each submission has its own
-/// blob.
+/// The digest by which two inputs are compared. A reference counts by the digest of its blob's bytes, because each
+/// submission has its own blob.
 pub(super) fn digest(input: &Input) -> [u8; 32] {
     let mut digest = Sha256::new();
     digest.update(input.media_type.as_bytes());
@@ -36,12 +36,12 @@ pub(super) fn digest(input: &Input) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// The record of a job with its output; `None` where the hash is empty, which is how Redis shows that there is none.
+/// The record of a job with its output. `None` where the hash is empty: Redis returns that for a missing key.
 pub(super) fn record(id: &JobId, (fields, output): Row) -> Result<Option<JobRecord>> {
     if fields.is_empty() {
         return Ok(None);
     }
-    let row = Reader { id, fields: &fields };
+    let row = RowReader { id, fields: &fields };
     let error = match (row.text("error_type")?, row.text("error_message")?) {
         (Some(kind), Some(message)) => Some(JobError { kind, message }),
         _ => None,
@@ -68,10 +68,10 @@ pub(super) fn record(id: &JobId, (fields, output): Row) -> Result<Option<JobReco
     }))
 }
 
-/// What is remembered of a job's failed attempts, as the scripts wrote it.
+/// A job's failed attempts, from the JSON that the scripts wrote.
 pub(super) fn history(id: &JobId, attempts: &[Vec<u8>]) -> Result<Vec<Attempt>> {
     #[derive(Deserialize)]
-    struct Remembered {
+    struct StoredAttempt {
         number: u32,
         worker: String,
         started_at: i64,
@@ -80,7 +80,7 @@ pub(super) fn history(id: &JobId, attempts: &[Vec<u8>]) -> Result<Vec<Attempt>> 
         error: JobError,
     }
     let read = |json: &Vec<u8>| {
-        let read: Remembered = serde_json::from_slice(json).ok()?;
+        let read: StoredAttempt = serde_json::from_slice(json).ok()?;
         Some(Attempt {
             number: read.number,
             worker: WorkerId::new(read.worker),
@@ -102,7 +102,7 @@ pub(super) fn input(id: &JobId, media_type: String, blob: Option<Vec<u8>>, bytes
         (Some(json), _) => Body::Reference(self::blob(&json)?),
         (None, Some(bytes)) => Body::Inline(Bytes::from(bytes)),
         (None, None) => {
-            return Err(Error::new(ErrorKind::Corrupt, format_args!("redis holds job {id} without its input")));
+            return Err(Error::new(ErrorKind::Corrupt, format_args!("redis has no input of job {id}")));
         }
     };
     Ok(Input { media_type, body })
@@ -110,7 +110,7 @@ pub(super) fn input(id: &JobId, media_type: String, blob: Option<Vec<u8>>, bytes
 
 /// The job of a record, as it was submitted.
 pub(super) fn job(id: &JobId, (fields, input): Row) -> Result<Job> {
-    let row = Reader { id, fields: &fields };
+    let row = RowReader { id, fields: &fields };
     Ok(Job {
         id: id.clone(),
         pool: row.required("pool")?,
@@ -125,8 +125,7 @@ pub(super) fn job(id: &JobId, (fields, input): Row) -> Result<Job> {
     })
 }
 
-/// A state as the scripts know it: its place in [`JobState::ALL`].
-/// The answer to the end of an attempt at `now`, in milliseconds since the Unix epoch.
+/// The answer for an attempt whose job has the state `code` since `now`, in milliseconds since the Unix epoch.
 pub(super) fn finished(code: i64, now: i64) -> Result<Finished> {
     let state = state(code)?;
     let time = || {
@@ -136,31 +135,34 @@ pub(super) fn finished(code: i64, now: i64) -> Result<Finished> {
     Ok(Finished::Recorded { state, finished_at: state.has_ended().then(time).transpose()? })
 }
 
+/// The state with a code of the scripts: its index in [`JobState::ALL`].
 pub(super) fn state(code: i64) -> Result<JobState> {
     let state = usize::try_from(code).ok().and_then(|code| JobState::ALL.get(code));
     state.copied().ok_or_else(|| Error::new(ErrorKind::Corrupt, format_args!("redis holds {code} as a state")))
 }
 
-/// Blob references of jobs that are forgotten. This is the last that is heard of them, so one that cannot be read is only
-/// room lost.
-pub(super) fn blobs_of_the_forgotten(references: &[Vec<u8>]) -> Vec<BlobRef> {
-    let readable =
-        |json: &Vec<u8>| blob(json).inspect_err(|error| tracing::error!(%error, "a blob is not deleted")).ok();
+/// The blob references of deleted jobs. An unreadable one is logged and left out: its blob stays and only takes space.
+pub(super) fn blobs_of_deleted(references: &[Vec<u8>]) -> Vec<BlobRef> {
+    let readable = |json: &Vec<u8>| {
+        blob(json)
+            .inspect_err(|error| tracing::error!(%error, "cannot read a blob reference; its blob is not deleted"))
+            .ok()
+    };
     references.iter().filter_map(readable).collect()
 }
 
-/// A blob reference as the hash holds it.
+/// A blob reference, from the JSON in the hash.
 pub(super) fn blob(json: &[u8]) -> Result<BlobRef> {
     serde_json::from_slice(json)
-        .map_err(|error| Error::caused(ErrorKind::Corrupt, "redis holds a blob reference", error))
+        .map_err(|error| Error::caused(ErrorKind::Corrupt, "redis holds an invalid blob reference", error))
 }
 
-struct Reader<'a> {
+struct RowReader<'a> {
     id: &'a JobId,
     fields: &'a Fields,
 }
 
-impl Reader<'_> {
+impl RowReader<'_> {
     fn text(&self, field: &'static str) -> Result<Option<String>> {
         let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).map_err(|_| self.corrupt(field, bytes));
         self.fields.get(field).map(text).transpose()
@@ -181,8 +183,8 @@ impl Reader<'_> {
     }
 
     fn class(&self) -> Result<Class> {
-        let place: usize = self.required("class")?;
-        Class::ALL.get(place).copied().ok_or_else(|| self.corrupt("class", place.to_string().as_bytes()))
+        let index: usize = self.required("class")?;
+        Class::ALL.get(index).copied().ok_or_else(|| self.corrupt("class", index.to_string().as_bytes()))
     }
 
     fn origin(&self) -> Result<Option<Origin>> {
@@ -204,6 +206,6 @@ impl Reader<'_> {
     }
 
     fn missing(&self, field: &str) -> Error {
-        Error::new(ErrorKind::Corrupt, format_args!("redis holds job {} without its {field}", self.id))
+        Error::new(ErrorKind::Corrupt, format_args!("redis has no {field} of job {}", self.id))
     }
 }

@@ -1,5 +1,6 @@
 -- Opens records. ARGV: 3 milliseconds until an unconfirmed publication is due, then thirteen per job.
--- Answers per job: 0 new; 1 another pool or input; 2 known, the fence of the publication that is missing, the record.
+-- Returns per job: 0 for a new one; 1 where the id has another pool or input; 2 for a known one, with the fence of the
+-- missing publication and the record.
 local answers = {}
 for at = 4, #ARGV, OPEN_FIELDS do
     local id = ARGV[at]
@@ -7,7 +8,7 @@ for at = 4, #ARGV, OPEN_FIELDS do
     local answer
     if not known[1] then
         open(at)
-        arrive(ARGV[at + 1])
+        add_arrival(ARGV[at + 1])
         redis.call('ZADD', DUE, now + ARGV[3], id)
         answer = { 0, false, {}, false }
     elseif known[1] ~= ARGV[at + 1] or known[2] ~= ARGV[at + 8] then
@@ -18,5 +19,5 @@ for at = 4, #ARGV, OPEN_FIELDS do
     end
     answers[#answers + 1] = answer
 end
-done()
+publish_changes()
 return answers

@@ -4,7 +4,7 @@ use super::*;
 use crate::connection::private::PrivateRedis;
 use crate::fixture::RedisFixture;
 use queue::ledger::JobState;
-use queue::{Clock, JobError, Output, Severity};
+use queue::{Clock, JobErrorKind, Output, Severity};
 use queue_contract::{Fixture, LEASE, job, soon};
 
 fn ledger_at(server: &PrivateRedis, clock: &Clock) -> RedisLedger {
@@ -27,8 +27,8 @@ async fn finish(ledger: &RedisLedger, lease: Lease) {
 }
 
 #[tokio::test]
-async fn what_is_written_survives_the_death_of_the_server() {
-    // Only for jobs of the usual kind: the ledgers have a server of their own.
+async fn written_records_survive_a_kill_of_the_server() {
+    // Only for jobs of the usual kind: the ledger has a server of its own.
     let fixture = RedisFixture::start();
     let [done, leased, queued] = ["done", "leased", "queued"].map(|id| job(&fixture, id));
     let mut server = PrivateRedis::started(&["--appendfsync", "always"]);
@@ -50,14 +50,14 @@ async fn what_is_written_survives_the_death_of_the_server() {
     clock.advance(PUBLISH_TIMEOUT * 2);
     let due: Vec<_> = ledger.due(10).await.unwrap().into_iter().map(|due| due.job).collect();
     assert!(due.len() == 2 && due.contains(&queued) && due.contains(&leased), "{due:?}");
-    // A watch of a process that lived on hears of it.
+    // A watch from before the kill is notified.
     ledger.cancel(&queued.id).await.unwrap();
     let last = soon(watch.map(|record| record.unwrap()).collect::<Vec<_>>()).await.pop().unwrap();
     assert_eq!(last.state, JobState::Cancelled);
 }
 
 #[tokio::test]
-async fn a_full_server_takes_no_jobs_until_others_are_worked_off_and_forgotten() {
+async fn a_full_server_rejects_jobs_until_others_have_ended_and_are_deleted() {
     let fixture = RedisFixture::start();
     let large = |number: usize| {
         let mut job = job(&fixture, &format!("job-{number}"));
@@ -76,23 +76,23 @@ async fn a_full_server_takes_no_jobs_until_others_are_worked_off_and_forgotten()
         }
     };
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
-    let refused = large(accepted.len());
-    assert_eq!(ledger.get(&refused.id).await.unwrap(), None);
+    let rejected = large(accepted.len());
+    assert_eq!(ledger.get(&rejected.id).await.unwrap(), None);
     let count = u64::try_from(accepted.len()).unwrap();
     assert!(count > 10);
-    let open = ledger.counts(std::slice::from_ref(&refused.pool)).await.unwrap()[0];
+    let open = ledger.counts(std::slice::from_ref(&rejected.pool)).await.unwrap()[0];
     assert_eq!(open, JobCounts { queued: count, ..JobCounts::default() });
 
     for job in &accepted {
         finish(&ledger, claim(&ledger, job).await).await;
     }
-    assert_eq!(ledger.submit(std::slice::from_ref(&refused)).await.unwrap_err().kind(), ErrorKind::Full);
-    clock.advance(refused.retention * 2);
+    assert_eq!(ledger.submit(std::slice::from_ref(&rejected)).await.unwrap_err().kind(), ErrorKind::Full);
+    clock.advance(rejected.retention * 2);
     while ledger.purge(10).await.unwrap().is_some() {}
-    // Their memory is given back in the background.
+    // The server frees their memory in the background.
     let submitted = async {
         loop {
-            match ledger.submit(std::slice::from_ref(&refused)).await {
+            match ledger.submit(std::slice::from_ref(&rejected)).await {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Full, "{error}"),
                 submitted => break submitted.unwrap(),
             }
@@ -101,9 +101,9 @@ async fn a_full_server_takes_no_jobs_until_others_are_worked_off_and_forgotten()
     assert_eq!(soon(submitted).await, [Submitted::New]);
 }
 
-/// Lets a job fail for good.
+/// Ends a job as failed.
 async fn fail(ledger: &RedisLedger, job: &Job) {
-    let error = JobError { kind: "bad_input".to_owned(), message: "no digit".to_owned() };
+    let error = JobErrorKind::BadInput.error("no digit");
     let finishes = vec![Finish { lease: claim(ledger, job).await, outcome: Outcome::Failed(error) }];
     assert_eq!(ledger.finish(finishes).await.unwrap()[0].state(), Some(JobState::Failed));
 }
@@ -113,17 +113,17 @@ fn failed() -> DeadFilter {
 }
 
 #[tokio::test]
-async fn what_is_there_can_be_read_while_the_server_takes_no_writes() {
+async fn records_can_be_read_while_the_server_rejects_writes() {
     let fixture = RedisFixture::start();
     let server = PrivateRedis::started(&[]);
     let ledger = ledger_at(&server, &Clock::default());
-    let [known, new] = ["known", "new"].map(|id| job(&fixture, id));
-    fail(&ledger, &known).await;
-    server.ask::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    let [existing, new] = ["existing", "new"].map(|id| job(&fixture, id));
+    fail(&ledger, &existing).await;
+    server.run::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
     assert_eq!(ledger.submit(&[new]).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(ledger.get(&known.id).await.unwrap().unwrap().state, JobState::Failed);
-    assert_eq!(ledger.input(&known.id).await.unwrap(), Some(known.input));
-    assert_eq!(ledger.dead(&failed(), None, 10).await.unwrap().jobs[0].id, known.id);
+    assert_eq!(ledger.get(&existing.id).await.unwrap().unwrap().state, JobState::Failed);
+    assert_eq!(ledger.input(&existing.id).await.unwrap(), Some(existing.input));
+    assert_eq!(ledger.dead(&failed(), None, 10).await.unwrap().jobs[0].id, existing.id);
 }
 
 #[tokio::test]
@@ -135,10 +135,10 @@ async fn dead_jobs_that_cannot_be_read_do_not_hide_the_others() {
         fail(&ledger_here, &job(&fixture, id)).await;
         fixture.advance(Duration::from_secs(1)).await;
     }
-    // The last page but one is of these alone.
-    let mut garble = redis::cmd("HSET");
-    garble.arg(redis.key("job:c")).arg("class").arg("first");
-    redis.run::<()>("garble", &garble).await.unwrap();
+    // The last page but one holds only these two.
+    let mut overwrite = redis::cmd("HSET");
+    overwrite.arg(redis.key("job:c")).arg("class").arg("first");
+    redis.run::<()>("overwrite", &overwrite).await.unwrap();
     let mut delete = redis::cmd("DEL");
     delete.arg(redis.key("job:d"));
     redis.run::<()>("delete", &delete).await.unwrap();
@@ -154,21 +154,21 @@ async fn dead_jobs_that_cannot_be_read_do_not_hide_the_others() {
 
 #[tokio::test]
 async fn a_server_that_writes_nothing_to_disk_is_a_severe_risk() {
-    let sound = PrivateRedis::started(&["--appendfsync", "always"]);
-    assert_eq!(ledger_at(&sound, &Clock::default()).risks().await.unwrap(), []);
-    let forgetful = PrivateRedis::started(&["--appendonly", "no"]);
-    let risks = ledger_at(&forgetful, &Clock::default()).risks().await.unwrap();
+    let safe = PrivateRedis::started(&["--appendfsync", "always"]);
+    assert_eq!(ledger_at(&safe, &Clock::default()).risks().await.unwrap(), []);
+    let unsafe_server = PrivateRedis::started(&["--appendonly", "no"]);
+    let risks = ledger_at(&unsafe_server, &Clock::default()).risks().await.unwrap();
     let found: Vec<_> = risks.iter().map(|risk| (risk.severity, risk.setting.as_str())).collect();
     assert_eq!(found, [(Severity::Severe, "appendonly")]);
 }
 
 #[tokio::test]
-async fn batches_larger_than_a_script_takes_are_answered_in_order() {
+async fn batches_of_several_script_calls_are_answered_in_order() {
     let fixture = RedisFixture::start();
     let ledger = fixture.open().await.ledger;
-    let jobs = queue_contract::jobs(&fixture, PIECE_ITEMS * 2 + 3);
+    let jobs = queue_contract::jobs(&fixture, CHUNK_ITEMS * 2 + 3);
     assert_eq!(ledger.submit(&jobs[1..]).await.unwrap(), vec![Submitted::New; jobs.len() - 1]);
-    // The first is not known yet.
+    // The first has no record yet.
     let requests = jobs.iter().map(|job| ClaimRequest::new(job.clone(), false)).collect();
     let claims = ledger.claim(&WorkerId::new("worker"), requests, LEASE).await.unwrap();
     let lease = |claim: Claim| match claim {

@@ -1,7 +1,7 @@
--- The workers of some pools that are alive; changes nothing.
--- KEYS: of each pool, its workers by until when they count as alive.
--- ARGV: 1 what every key begins with, 2 milliseconds to add to the server's time (tests only).
--- Answers per worker: the number of its pool among KEYS, its id, fields and values in turn.
+-- Returns the live workers of some pools. Changes nothing.
+-- KEYS: of each pool, its workers by the time their heartbeat expires.
+-- ARGV: 1 the prefix of every key, 2 milliseconds to add to the server's time (tests only).
+-- Returns per worker: the number of its pool among KEYS, its id, fields and values in turn.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
 local answers = {}

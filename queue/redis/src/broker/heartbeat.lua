@@ -1,4 +1,4 @@
--- Says that the consumer lives, and tells what it holds by the server's account.
+-- Records the consumer's heartbeat. Returns stream and id of each entry that the consumer holds.
 local consumer, limit, offset = ARGV[1], ARGV[2], tonumber(ARGV[3])
 redis.call('ZADD', KEYS[7], now(offset), consumer)
 local held = {}

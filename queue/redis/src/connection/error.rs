@@ -1,4 +1,4 @@
-//! What the driver's and the server's errors mean to a caller.
+//! The driver's and the server's errors as our kinds.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use ::redis::{ErrorKind as Kind, RedisError};
 
 use queue::{Error, ErrorKind};
 
-/// An error of the driver or the server, met in `doing` something.
-pub(super) fn error(doing: impl fmt::Display, source: RedisError) -> Error {
-    Error::caused(kind(&source), format_args!("redis: {doing}"), source)
+/// Our error for one of the driver or the server. `action` names the call that failed.
+pub(super) fn driver_error(action: impl fmt::Display, source: RedisError) -> Error {
+    Error::caused(kind(&source), format_args!("redis: {action}"), source)
 }
 
-/// Whether the connection is of no more use: it is broken, or leads to a server that does not hold our keys any more.
+/// Whether the connection is useless: it is broken, or its server no longer holds our keys.
 pub(super) fn is_fatal(error: &RedisError) -> bool {
     error.is_unrecoverable_error()
         || matches!(error.kind(), Kind::Io | Kind::Parse)
@@ -20,14 +20,14 @@ pub(super) fn is_fatal(error: &RedisError) -> bool {
 
 fn kind(error: &RedisError) -> ErrorKind {
     match error.kind() {
-        // It will not be trusted the next time either.
+        // Another attempt would meet the same certificate.
         Kind::Io if error.to_string().contains("invalid peer certificate") => return ErrorKind::Refused,
         Kind::Io => return ErrorKind::Unavailable,
         Kind::UnexpectedReturnType | Kind::Parse => return ErrorKind::Corrupt,
         _ => {}
     }
     match code(error).as_deref() {
-        // The latter: it cannot write to its disk, and takes no writes until it can.
+        // MISCONF: the server cannot write to its disk, and rejects writes until it can.
         Some("OOM" | "MISCONF") => ErrorKind::Full,
         Some(
             "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK" | "NOREPLICAS"
@@ -38,8 +38,8 @@ fn kind(error: &RedisError) -> ErrorKind {
     }
 }
 
-/// The server's code of an error; of a pipeline's, that of the first command that failed.
-pub(super) fn code(error: &RedisError) -> Option<String> {
+/// The server's code of an error. For a pipeline, the code of the first command that failed.
+fn code(error: &RedisError) -> Option<String> {
     match error.code() {
         Some(code) => Some(code.to_owned()),
         None => error.clone().into_server_errors()?.first().map(|(_, error)| error.code().to_owned()),
@@ -51,10 +51,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_of_the_kind_that_a_caller_can_act_on() {
+    fn each_error_has_the_kind_that_a_caller_can_act_on() {
         let of_server = |code: &str| ::redis::make_extension_error(code.to_owned(), Some("why".to_owned()));
         let io = || RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-        let distrust = || {
+        let untrusted = || {
             RedisError::from(std::io::Error::other(rustls::Error::InvalidCertificate(
                 rustls::CertificateError::UnknownIssuer,
             )))
@@ -70,7 +70,7 @@ mod tests {
             (of_server("NOPERM"), ErrorKind::Refused, false),
             (of_server("WRONGTYPE"), ErrorKind::Refused, false),
             (io(), ErrorKind::Unavailable, true),
-            (distrust(), ErrorKind::Refused, true),
+            (untrusted(), ErrorKind::Refused, true),
         ] {
             assert_eq!((self::kind(&source), is_fatal(&source)), (kind, fatal), "{source}");
         }

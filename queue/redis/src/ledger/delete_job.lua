@@ -1,5 +1,5 @@
--- Forgets a job that has ended, and puts the blobs that it referred to into `blobs`.
-local function forget(job, blobs)
+-- Deletes an ended job, and adds its blob references to `blobs`.
+local function delete_job(job, blobs)
     for _, blob in ipairs({ 'blob', 'output_blob' }) do
         local reference = redis.call('HGET', job_key(job.id), blob)
         if reference then blobs[#blobs + 1] = reference end
