@@ -84,7 +84,7 @@ impl Mark {
             return None;
         }
         let delivered: u64 = parts.next()?.parse().ok()?;
-        let back = parts.next()?.parse().ok()?;
+        let returned = parts.next()?.parse().ok()?;
         let mut open: Vec<RangeInclusive<u64>> = Vec::new();
         for run in parts.next()?.split(',').filter(|run| !run.is_empty()) {
             let (first, last) = run.split_once('-').unwrap_or((run, run));

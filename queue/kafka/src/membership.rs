@@ -18,7 +18,7 @@ use super::commits::{CommitOutcome, Commits, PartitionCommit, PendingReply};
 use super::committer::Committer;
 use super::context::Context;
 use super::error::{failed, unavailable};
-use super::partition::ReceivedRecord;
+use super::partition::{Partition, ReceivedRecord};
 use super::unsettled::{RecordPosition, UnsettledDeliveries};
 use queue::driver::{Delivery, DeliveryTag, Settlement};
 use queue::{Class, PoolName, Result};

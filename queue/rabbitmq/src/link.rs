@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::error::answer;
+use super::error::await_reply;
 use super::queues::{self, Target};
 use super::url::RabbitMqUrl;
 use queue::{Error, ErrorKind, Result};
