@@ -18,7 +18,7 @@ pub(crate) fn write(
     labels: Option<&Path>,
     seed: i64,
 ) -> anyhow::Result<()> {
-    use worker::model::resnet50::{self, Weights};
+    use worker::runtime::resnet50::{self, Weights};
 
     match model {
         DemoModel::Resnet50 => {

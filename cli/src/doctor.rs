@@ -7,7 +7,8 @@ use std::iter;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use queue::{BackendUrls, Existing, PoolExpectation, PoolName, Result, Risk, Roster, Severity, WorkerRecord};
+use backends::{BackendUrls, Existing};
+use queue::{PoolExpectation, PoolName, Result, Risk, Roster, Severity, WorkerRecord};
 use serde_json::json;
 use tokio::time::timeout;
 

@@ -1,6 +1,5 @@
 //! One program: each service, or all of them on this machine.
 
-mod admission;
 mod arguments;
 mod dead;
 mod demo;

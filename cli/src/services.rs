@@ -12,9 +12,8 @@ use service::Health;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
-use worker::model::Model;
+use worker::runtime::Model;
 
-use crate::admission::ManifestAdmission;
 use crate::settings::{PoolSettings, Settings};
 
 /// The backend and the blob store, which every service opens.
@@ -26,7 +25,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let backend = Backend::open(&settings.backend_urls()?).await?;
+        let backend = backends::open(&settings.backend_urls()?).await?;
         let blobs = Blobs::directory(&settings.blobs.folder, settings.blobs.inline_limit.as_usize())
             .map_err(|error| anyhow::anyhow!("blobs.folder: {error}"))?;
         Ok(Self { backend, blobs })
@@ -41,9 +40,10 @@ pub(crate) async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener
 /// The gateway's view of the pools, with the manifests of their models.
 pub(crate) fn pools_of_gateway(settings: &Settings) -> anyhow::Result<BTreeMap<PoolName, gateway::Pool>> {
     let of_gateway = |(name, pool): (&String, &PoolSettings)| {
-        let check = pool.source()?.input_check().map_err(|error| anyhow::anyhow!("pools.{name}.model: {error}"))?;
+        let input_check =
+            pool.source()?.input_check().map_err(|error| anyhow::anyhow!("pools.{name}.model: {error}"))?;
         let pool = gateway::Pool {
-            admission: Arc::new(ManifestAdmission(check)),
+            input_check,
             max_attempts: pool.jobs.max_attempts.get(),
             retention: pool.jobs.retention.get(),
             deadline: pool.jobs.deadline.map(service::Period::get),
@@ -96,7 +96,7 @@ pub(crate) async fn scaler(
 
 /// The model of a pool: its manifest is read and its file exists. The weights are not loaded.
 pub(crate) fn open_model(pool: &str, of_pool: &PoolSettings) -> anyhow::Result<Arc<dyn Model>> {
-    let opened = of_pool.source()?.open(&of_pool.model_settings());
+    let opened = worker::runtime::open(&of_pool.source()?, &of_pool.model_settings());
     opened.map_err(|error| anyhow::anyhow!("pools.{pool}.model: {error}"))
 }
 

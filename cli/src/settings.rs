@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use backends::{BackendUrl, BackendUrls};
 use gateway::GatewaySettings;
-use queue::{BackendUrl, BackendUrls, Blobs, PoolName, Route, RouteErrors, Routes};
+use model::ModelSource;
+use queue::{Blobs, PoolName, Route, RouteErrors, Routes};
 use scaler::{PoolScale, ScalerSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use service::{ByteSize, Config, Faults, Period, TelemetrySettings};
 use worker::WorkerSettings;
-use worker::model::{Device, ModelSettings, ModelSource};
+use worker::runtime::{Device, ModelSettings};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

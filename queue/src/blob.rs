@@ -1,4 +1,4 @@
-//! Bytes too big to travel with a job.
+//! Inputs and outputs that are too big to travel with a job.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,33 +11,33 @@ use sha2::{Digest, Sha256};
 
 use crate::{Body, Error, ErrorKind, JobId, Result};
 
-/// Where an object lies, and what it must be.
+/// A reference to an object in the blob store, with its expected size and digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRef {
     /// Its path in the blob store.
     pub key: String,
-    /// Its size in bytes. `None`: whoever refers to it did not say.
+    /// Its size in bytes. `None`: not given, so not checked.
     pub size_bytes: Option<u64>,
-    /// The SHA-256 of its bytes, in lowercase hexadecimal. `None`: whoever refers to it did not say.
+    /// The SHA-256 of its bytes, in lowercase hexadecimal. `None`: not given, so not checked.
     pub sha256: Option<String>,
-    /// It is another's, and stays when the job is forgotten.
+    /// Another program owns the object: it stays when the record of the job is deleted.
     #[serde(default)]
     pub is_borrowed: bool,
 }
 
 impl BlobRef {
-    /// What tells its bytes from another's: their digest, or where they lie.
-    pub(crate) fn identity(&self) -> &str {
+    /// Identifies its bytes: their digest or, without one, their path.
+    pub fn identity(&self) -> &str {
         self.sha256.as_ref().unwrap_or(&self.key)
     }
 }
 
-/// What bytes are to a job: where in the store they lie.
+/// Whether bytes are the input or the output of a job. It decides the folder of the blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// What the model is given.
+    /// The input of the model.
     Input,
-    /// What the model gave back.
+    /// The output of the model.
     Output,
 }
 
@@ -50,7 +50,7 @@ impl Role {
     }
 }
 
-/// A store for inputs and outputs above a size; smaller ones stay where they are.
+/// A store for inputs and outputs above a size. Smaller ones travel with the job and its record.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
@@ -71,14 +71,14 @@ impl Blobs {
         Ok(Self { store: Arc::new(store.with_fsync(true)), inline_limit_bytes })
     }
 
-    /// Bytes for a job, durable when this returns: inline when they are small, else put under a name that no other call
-    /// uses, so that purging one record never deletes what another refers to.
+    /// Makes a body of `bytes`: inline when they are small, else an object that is durable when this returns. Each call
+    /// uses a new name, so that deleting one record never deletes an object of another record.
     pub async fn body(&self, id: &JobId, role: Role, bytes: Bytes) -> Result<Body> {
         self.put_under(id, role, &uuid::Uuid::now_v7().to_string(), bytes).await
     }
 
-    /// The input of a job as it was delivered, inline only when it is small. Said again of the same job and bytes, it is
-    /// the same blob.
+    /// Moves the input of a delivered job to the store if it is big. The same job and bytes give the same object, so the
+    /// call may be repeated.
     pub async fn delivered(&self, id: &JobId, body: &Body) -> Result<Body> {
         match body {
             Body::Inline(bytes) if bytes.len() > self.inline_limit_bytes => {
@@ -118,8 +118,7 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// Deletes a blob; one that is gone already is no error. What others put into the store and only referred to is
-    /// theirs, and stays.
+    /// Deletes a blob. A missing blob is not an error; a borrowed one stays.
     pub async fn delete(&self, blob: &BlobRef) -> Result<()> {
         if blob.is_borrowed {
             return Ok(());
@@ -132,7 +131,7 @@ impl Blobs {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 fn failed(verb: &str, key: &str, error: object_store::Error) -> Error {
@@ -158,20 +157,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_big_delivery_is_one_blob_however_often_it_comes_and_goes_with_its_job() {
+    async fn a_big_delivery_is_one_blob_however_often_it_is_delivered_and_is_deleted_with_its_job() {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Blobs::directory(folder.path(), 4).unwrap();
         let id: JobId = "job".parse().unwrap();
         let (small, big) = (Body::Inline(Bytes::from_static(b"1234")), Body::Inline(Bytes::from_static(b"12345")));
         assert_eq!(blobs.delivered(&id, &small).await.unwrap(), small);
-        let kept = blobs.delivered(&id, &big).await.unwrap();
-        assert_eq!(blobs.delivered(&id, &big).await.unwrap(), kept);
-        assert_eq!(blobs.bytes(&kept).await.unwrap(), "12345");
-        let Body::Reference(blob) = &kept else { panic!("{kept:?}") };
+        let stored = blobs.delivered(&id, &big).await.unwrap();
+        assert_eq!(blobs.delivered(&id, &big).await.unwrap(), stored);
+        assert_eq!(blobs.bytes(&stored).await.unwrap(), "12345");
+        let Body::Reference(blob) = &stored else { panic!("{stored:?}") };
         let borrowed = BlobRef { is_borrowed: true, size_bytes: None, sha256: None, ..blob.clone() };
         blobs.delete(&borrowed).await.unwrap();
         assert_eq!(blobs.bytes(&Body::Reference(borrowed)).await.unwrap(), "12345");
         blobs.delete(blob).await.unwrap();
-        assert_eq!(blobs.bytes(&kept).await.unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(blobs.bytes(&stored).await.unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }

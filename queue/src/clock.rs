@@ -1,4 +1,4 @@
-//! The time a backend goes by, so that tests of leases and deadlines need not wait for them.
+//! The clock of a backend. A test moves it by hand, so that it need not wait for leases and deadlines.
 
 use std::sync::{
     Arc,
@@ -16,19 +16,19 @@ pub struct Clock(Kind);
 enum Kind {
     #[default]
     System,
-    /// Stands still; holds what it shows, in milliseconds.
+    /// Stands still; holds its time, in milliseconds.
     Manual(Arc<AtomicI64>),
-    /// Goes on by itself; holds how far it is ahead of the system's clock, in milliseconds.
+    /// Runs by itself; holds its lead over the system's clock, in milliseconds.
     Shifted(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// A clock that stands at `start` until it is moved.
+    /// A clock that stands at `start` until [`Clock::advance`] moves it.
     pub fn manual(start: Timestamp) -> Self {
         Self(Kind::Manual(Arc::new(AtomicI64::new(start.as_millisecond()))))
     }
 
-    /// The system's clock, which may be moved ahead: for backends that go by a server's time.
+    /// The system's clock, which a test may move ahead: for backends that use a server's time.
     pub fn shifted() -> Self {
         Self(Kind::Shifted(Arc::default()))
     }
@@ -47,8 +47,8 @@ impl Clock {
         Timestamp::from_millisecond(self.now_milliseconds()).unwrap_or(Timestamp::MAX)
     }
 
-    /// How far ahead of a server's own time a backend is to go by, in milliseconds; 0 outside tests.
-    pub(crate) fn offset_milliseconds(&self) -> i64 {
+    /// The milliseconds to add to a server's own time; 0 outside tests.
+    pub fn offset_milliseconds(&self) -> i64 {
         match &self.0 {
             Kind::System => 0,
             Kind::Manual(milliseconds) => milliseconds.load(Ordering::SeqCst) - Timestamp::now().as_millisecond(),
@@ -64,7 +64,7 @@ impl Clock {
     }
 }
 
-/// A duration in whole milliseconds, as the stores keep it.
-pub(crate) fn milliseconds_of(duration: Duration) -> i64 {
+/// A duration in whole milliseconds, as it is stored.
+pub fn milliseconds_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! What went wrong, in the terms a caller decides on.
+//! The errors of this crate and of all drivers.
 
 use std::fmt;
 
@@ -18,9 +18,9 @@ pub struct Error {
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The backend did not answer, or not in time. What was asked may or may not have happened; ask again later.
+    /// The backend did not answer, or not in time. The call may or may not have had its effect; retry it later.
     Unavailable,
-    /// The backend has no room left. Nothing was written; ask again when there is room.
+    /// The backend has no room left. Nothing was written; retry when there is room.
     Full,
     /// The id already belongs to another job.
     Conflict,
@@ -33,7 +33,7 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// An error without a cause of its own.
+    /// An error without a source.
     pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
         Self { kind, message: message.to_string(), source: None }
     }
@@ -48,8 +48,8 @@ impl Error {
         Self { kind, message: format!("{message}: {source}"), source: Some(source) }
     }
 
-    /// The same error, for one more who asked.
-    pub(crate) fn again(&self) -> Self {
+    /// The same error for one more caller, without its source.
+    pub fn duplicate(&self) -> Self {
         Self { kind: self.kind, message: self.message.clone(), source: None }
     }
 

@@ -1,30 +1,29 @@
 //! A job on the wire: a CloudEvent 1.0 whose attributes travel in the broker's own headers and whose data is the
-//! untouched body, so that a JPEG is a JPEG on the wire and an outside producer needs no library of ours.
+//! untouched body. So a JPEG is a JPEG on the wire, and an outside producer needs no library of ours.
 //!
-//! | attribute | of the job | where it is missing |
+//! | attribute | field of the job | if it is missing |
 //! |---|---|---|
 //! | `specversion` | `1.0` | the message cannot be read |
 //! | `source`, `id` | together the job's id, see [`JobId::of_event`] | the message cannot be read |
-//! | `type` | nothing; ours is [`TYPE`] | passed over |
-//! | `time` | `created_at` | when the broker got the message |
+//! | `type` | none; ours is [`TYPE`] | ignored |
+//! | `time` | `created_at` | when the broker received the message |
 //! | `datacontenttype` | the media type of the input | `application/octet-stream` |
 //! | `expirytime` | `deadline_at` | no deadline |
 //! | `traceparent` | `trace_parent` | none |
 //! | `dataref` | an input in the blob store: its path there | the data is the input |
-//! | `datarefsize`, `datarefsha256` | what that input must be: bytes, digest | not checked |
-//! | `datarefborrowed` | that input is another's, and is not deleted with the job | it is, unless the event is ours |
-//! | `originsource`, `originid` | `origin`, of a job that is published again | the event is the origin, unless it is ours |
+//! | `datarefsize`, `datarefsha256` | expected size in bytes and digest of that input | not checked |
+//! | `datarefborrowed` | another program owns that input: it is not deleted with the job | true, unless the event is ours |
+//! | `originsource`, `originid` | `origin`, for a job that is published again | the event is the origin, unless it is ours |
 //! | `maxattempts` | `max_attempts` | [`MAX_ATTEMPTS`] |
 //! | `retentionms` | `retention` | [`RETENTION`] |
 //!
-//! How a job ended is an event too, where a pool's route says so; see [`Event::of_ending`].
+//! The ending of a job is an event too, if the pool has a route for results; see [`Event::of_ending`].
 //!
 //! Sources: CloudEvents 1.0.2, its extensions `correlation`, `dataref`, `distributed-tracing` and `expirytime`, its JSON
 //! format.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -43,12 +42,12 @@ pub(crate) const SOURCE: &str = "/millrace";
 pub(crate) const TYPE: &str = "millrace.job";
 
 /// The media type of an event that carries its attributes in its body.
-pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
+pub const STRUCTURED: &str = "application/cloudevents+json";
 
-/// The `type` of the ending of a job that has a result.
+/// The `type` of the ending of a job with a result.
 const SUCCEEDED: &str = "millrace.job.succeeded";
 
-/// What every broker's own field for it can hold.
+/// The longest media type that fits every broker's own field for it, in bytes.
 const LONGEST_MEDIA_TYPE: usize = 255;
 
 const SPEC_VERSION: &str = "1.0";
@@ -56,22 +55,23 @@ const MAX_ATTEMPTS: u32 = 5;
 const RETENTION: Duration = Duration::from_secs(24 * 3600);
 const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
 
-/// An event: attributes without any transport's prefix, and data.
+/// An event: its attributes, without the prefix of a transport, and its data.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Event {
+pub struct Event {
     /// Names are unique and in lower case.
-    pub(crate) attributes: Vec<(Cow<'static, str>, String)>,
-    pub(crate) data: Bytes,
+    pub attributes: Vec<(Cow<'static, str>, String)>,
+    /// The data.
+    pub data: Bytes,
 }
 
-/// Why a message is not a job, in words for whoever sent it.
+/// Why a message is not a job, as a text for its sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Unreadable(String);
+pub struct Unreadable(String);
 
 impl Event {
-    /// The event of a job. Pool and class are told by the queue it is put in.
-    pub(crate) fn of(job: &Job) -> Self {
+    /// The event of a job. Pool and class are not in it: they follow from its queue.
+    pub fn of(job: &Job) -> Self {
         let mut attributes: Vec<(Cow<'static, str>, String)> = vec![
             ("specversion".into(), SPEC_VERSION.to_owned()),
             ("source".into(), SOURCE.to_owned()),
@@ -95,32 +95,31 @@ impl Event {
         Self { data: data_of(&job.input.body, &mut attributes), attributes }
     }
 
-    /// The event that says how a job ended.
+    /// The event of an ending.
     ///
-    /// Its `type` is `millrace.job.` and the state, its `subject` the job's id, `causationid` the `id` of the event that
-    /// asked for the job (`causationsource` its `source`) or else the job's id. The data is the output, or the error as
-    /// JSON (`type`, `message`). It may be published twice, and has the same `source` and `id` then; a job that is
-    /// requeued and ends again is another event.
-    pub(crate) fn of_ending(ending: &Ending) -> Self {
-        let Ending { record, origin, trace_parent } = ending;
-        let ended_at = record.finished_at.unwrap_or(record.created_at);
+    /// Its `type` is `millrace.job.` and the state, and its `subject` is the job's id. Its `causationid` is the `id` of the
+    /// event that requested the job (`causationsource` its `source`) or else the job's id. The data is the output, or the
+    /// error as JSON (`type`, `message`). If it is published twice, `source` and `id` are the same. A job that is requeued
+    /// and ends again has another event.
+    pub fn of_ending(ending: &Ending) -> Self {
+        let Ending { id, pool, state, finished_at, output, error, origin, trace_parent } = ending;
         let mut attributes: Vec<(Cow<'static, str>, String)> = vec![
             ("specversion".into(), SPEC_VERSION.to_owned()),
-            ("source".into(), format!("{SOURCE}/pools/{}", record.pool)),
-            ("id".into(), format!("{}.{}", record.id, ended_at.as_millisecond())),
-            ("type".into(), format!("{TYPE}.{}", record.state.as_str())),
-            ("subject".into(), record.id.to_string()),
-            ("time".into(), ended_at.to_string()),
+            ("source".into(), format!("{SOURCE}/pools/{pool}")),
+            ("id".into(), format!("{id}.{}", finished_at.as_millisecond())),
+            ("type".into(), format!("{TYPE}.{}", state.as_str())),
+            ("subject".into(), id.to_string()),
+            ("time".into(), finished_at.to_string()),
         ];
         match origin {
-            Some(Origin { source, id }) => {
-                attributes.push(("causationid".into(), id.clone()));
+            Some(Origin { source, id: event_id }) => {
+                attributes.push(("causationid".into(), event_id.clone()));
                 attributes.push(("causationsource".into(), source.clone()));
             }
-            None => attributes.push(("causationid".into(), record.id.to_string())),
+            None => attributes.push(("causationid".into(), id.to_string())),
         }
         attributes.extend(trace_parent.clone().map(|trace_parent| ("traceparent".into(), trace_parent)));
-        let data = match (&record.output, &record.error) {
+        let data = match (output, error) {
             (Some(output), _) => {
                 attributes.push(("datacontenttype".into(), output.media_type.clone()));
                 data_of(&output.body, &mut attributes)
@@ -135,7 +134,7 @@ impl Event {
     }
 
     /// The event in a body of type [`STRUCTURED`].
-    pub(crate) fn from_structured(body: &[u8]) -> Result<Self, Unreadable> {
+    pub fn from_structured(body: &[u8]) -> Result<Self, Unreadable> {
         let event: BTreeMap<String, Box<RawValue>> =
             serde_json::from_slice(body).map_err(|error| Unreadable(format!("not a structured event: {error}")))?;
         let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
@@ -144,7 +143,7 @@ impl Event {
         let is_json = media_type.as_deref().is_none_or(is_json);
         for (name, raw) in event {
             match name.as_str() {
-                // A text that is not of a JSON type is what the data is; else the data is the JSON, as it stands there.
+                // A text whose media type is not JSON is the data itself. Otherwise the data is the JSON text, unchanged.
                 "data" => match text(&raw).filter(|_| !is_json) {
                     Some(text) => data = Bytes::from(text),
                     None => data = Bytes::from(raw.get().to_owned()),
@@ -169,8 +168,8 @@ impl Event {
         Ok(Self { attributes, data })
     }
 
-    /// The job that the event asks for.
-    pub(crate) fn into_job(self, pool: &PoolName, class: Class, arrived_at: Timestamp) -> Result<Job, Unreadable> {
+    /// The job that the event requests.
+    pub fn into_job(self, pool: &PoolName, class: Class, arrived_at: Timestamp) -> Result<Job, Unreadable> {
         let of = |name: &str| self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let required = |name: &str| {
             of(name).filter(|value| !value.is_empty()).ok_or_else(|| Unreadable(format!("{name}: is missing")))
@@ -180,9 +179,9 @@ impl Event {
             other => return Err(Unreadable(format!("specversion: {other:?} is not {SPEC_VERSION}"))),
         }
         let (source, event_id) = (required("source")?, required("id")?);
-        // An ending of ours that has no result: there is nothing to run.
+        // An ending of ours without a result: there is nothing to run.
         if let Some(kind) = of("type").filter(|kind| kind.starts_with("millrace.job.") && *kind != SUCCEEDED) {
-            return Err(Unreadable(format!("type: {kind:?} tells of a job that has no result")));
+            return Err(Unreadable(format!("type: {kind:?} is the ending of a job without a result")));
         }
         let media_type = of("datacontenttype").unwrap_or(UNKNOWN_MEDIA_TYPE);
         if media_type.len() > LONGEST_MEDIA_TYPE {
@@ -195,7 +194,7 @@ impl Event {
             Some(path) => {
                 let size = of("datarefsize").map(|text| read("datarefsize", text, "a number of bytes"));
                 let sha256 = of("datarefsha256").map(str::to_ascii_lowercase);
-                // What another has put there is his, unless it is a job of ours that is published again.
+                // The program that put the object there owns it, unless a job of ours is published again.
                 let is_borrowed = source != SOURCE || of("datarefborrowed").is_some();
                 Body::Reference(BlobRef { key: path.to_owned(), size_bytes: size.transpose()?, sha256, is_borrowed })
             }
@@ -225,14 +224,15 @@ impl Event {
 }
 
 impl Unreadable {
-    pub(crate) fn new(reason: impl std::fmt::Display) -> Self {
+    /// With this reason.
+    pub fn new(reason: impl std::fmt::Display) -> Self {
         Self(reason.to_string())
     }
 }
 
-/// What stands for a message that cannot be read, so that it is accounted for like any job and ends as dead with its
-/// bytes. `position` is the broker's own name for the message: the same message is the same job however often it comes.
-pub(crate) fn unreadable(
+/// The job that stands in for a message that cannot be read. It has a record like any job and ends as dead with the bytes
+/// of the message. `position` is the broker's own name for the message: every delivery of the message is the same job.
+pub fn unreadable(
     pool: &PoolName,
     class: Class,
     position: &str,
@@ -255,16 +255,16 @@ pub(crate) fn unreadable(
 }
 
 impl JobId {
-    /// The id of the job that an event asks for in a pool. (`source`, `id`) is what makes an event unique, and each pool
-    /// that gets it has a job of its own, so all three are in it: it is `event-` and the first 32 hexadecimal digits of
-    /// SHA-256(pool, line feed, source, line feed, id). Only events of the source `/millrace` name the job itself; then
-    /// `id` may be wrong.
+    /// The id of the job that an event requests in a pool. The pair (`source`, `id`) identifies an event, and each pool
+    /// that receives the event has a job of its own. So the id is `event-` and the first 32 hexadecimal digits of
+    /// SHA-256(pool, line feed, source, line feed, id). For the source `/millrace` the event's `id` is the job's id; then it
+    /// may be invalid.
     pub fn of_event(pool: &PoolName, source: &str, id: &str) -> crate::Result<Self> {
         if source == SOURCE { id.parse() } else { Ok(derived("event", &[pool.as_str(), source, id])) }
     }
 }
 
-/// Whether data of a media type stands in a structured event as JSON (section 3.1.1 of the JSON format).
+/// Whether a structured event carries data of this media type as JSON (section 3.1.1 of the JSON format).
 fn is_json(media_type: &str) -> bool {
     let subtype = media_type.split(';').next().and_then(|essence| essence.trim().split_once('/'));
     subtype.is_some_and(|(_, subtype)| {
@@ -273,7 +273,7 @@ fn is_json(media_type: &str) -> bool {
     })
 }
 
-/// The data that is a body, or the attributes that refer to it.
+/// The data of an inline body; for a reference, empty data and the attributes that refer to it.
 fn data_of(body: &Body, attributes: &mut Vec<(Cow<'static, str>, String)>) -> Bytes {
     match body {
         Body::Inline(bytes) => bytes.clone(),
@@ -288,12 +288,8 @@ fn data_of(body: &Body, attributes: &mut Vec<(Cow<'static, str>, String)>) -> By
 }
 
 fn derived(kind: &str, of: &[&str]) -> JobId {
-    let digest = Sha256::digest(of.join("\n"));
-    let mut text = format!("{kind}-");
-    for byte in &digest[..16] {
-        let _ = write!(text, "{byte:02x}");
-    }
-    // Lower-case letters, digits and a hyphen are always an id; a fresh one would only cost the duplicate's detection.
+    let text = format!("{kind}-{}", hex::encode(&Sha256::digest(of.join("\n"))[..16]));
+    // Lower-case letters, digits and a hyphen are always an id; a new one would only lose the detection of duplicates.
     text.parse().unwrap_or_else(|_| JobId::generate())
 }
 
@@ -311,7 +307,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::{JobError, JobRecord, Output, State};
+    use crate::{JobError, JobState, Output};
 
     fn pool() -> PoolName {
         "resnet50".parse().unwrap()
@@ -378,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn a_wrong_attribute_is_named() {
         let sound = [("specversion", "1.0"), ("source", "/millrace"), ("id", "1")];
         for (name, value, reason) in [
             ("specversion", "0.3", "specversion: \"0.3\" is not 1.0"),
@@ -389,7 +385,7 @@ mod tests {
             ("maxattempts", "0", "maxattempts: \"0\" is not a number of at least 1"),
             ("retentionms", "-1", "retentionms: \"-1\" is not a number of milliseconds"),
             ("dataref", "s3://bucket/1", "dataref: \"s3://bucket/1\" is not a path in the blob store"),
-            ("type", "millrace.job.dead", "type: \"millrace.job.dead\" tells of a job that has no result"),
+            ("type", "millrace.job.dead", "type: \"millrace.job.dead\" is the ending of a job without a result"),
             ("datarefsize", "big", "datarefsize: \"big\" is not a number of bytes"),
         ] {
             let mut attributes: Vec<_> = vec![("dataref", "path")];
@@ -403,31 +399,24 @@ mod tests {
 
     #[test]
     fn an_ending_names_its_cause_and_carries_the_output_or_the_error() {
-        let record = |state, output, error| JobRecord {
-            id: "a.b-1".parse().unwrap(),
-            pool: pool(),
-            class: Class::Standard,
-            state,
-            attempts: 1,
-            max_attempts: 5,
-            created_at: at(1),
-            deadline_at: None,
-            started_at: None,
-            finished_at: Some(at(2)),
-            worker: None,
-            error,
-            output,
-            history: Vec::new(),
-        };
-        let event = |record, origin| {
-            let event = Event::of_ending(&Ending { record, origin, trace_parent: None });
+        let event = |state, output, error, origin| {
+            let event = Event::of_ending(&Ending {
+                id: "a.b-1".parse().unwrap(),
+                pool: pool(),
+                state,
+                finished_at: at(2),
+                output,
+                error,
+                origin,
+                trace_parent: None,
+            });
             let attributes: HashMap<String, String> =
                 event.attributes.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
             (attributes, event.data)
         };
         let output = Output { media_type: "text/plain".to_owned(), body: Body::Inline(Bytes::from_static(b"7")) };
         let origin = Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() };
-        let (succeeded, data) = event(record(State::Succeeded, Some(output), None), Some(origin));
+        let (succeeded, data) = event(JobState::Succeeded, Some(output), None, Some(origin));
         for (name, value) in [
             ("id", "a.b-1.2000"),
             ("source", "/millrace/pools/resnet50"),
@@ -442,7 +431,7 @@ mod tests {
         assert_eq!(data.as_ref(), b"7");
 
         let error = JobError { kind: "bad_input".to_owned(), message: "no".to_owned() };
-        let (failed, data) = event(record(State::Failed, None, Some(error)), None);
+        let (failed, data) = event(JobState::Failed, None, Some(error), None);
         assert_eq!((failed["type"].as_str(), failed["causationid"].as_str()), ("millrace.job.failed", "a.b-1"));
         let data: Value = serde_json::from_slice(&data).unwrap();
         assert_eq!(data, serde_json::json!({"type": "bad_input", "message": "no"}));

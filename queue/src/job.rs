@@ -1,4 +1,4 @@
-//! A job: one inference request, what goes in and what comes out.
+//! A job: one inference request with its input and output.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,29 +14,29 @@ use crate::{BlobRef, Error, ErrorKind};
 /// One inference request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
-    /// Unique in the ledger; submitting the same id twice is one job.
+    /// Unique in the ledger: two submissions of the same id are one job.
     pub id: JobId,
     /// The pool whose workers run it.
     pub pool: PoolName,
     /// Its priority within the pool.
     pub class: Class,
-    /// What the model is given.
+    /// The input of the model.
     pub input: Input,
     /// When it was submitted, to the millisecond.
     pub created_at: Timestamp,
-    /// After this moment it is not started any more and ends as expired.
+    /// A job that has not started by then ends as expired.
     pub deadline_at: Option<Timestamp>,
-    /// How many times a worker may start it, at least 1; then it ends as dead.
+    /// The number of attempts, at least 1. After that many failed ones the job ends as dead.
     pub max_attempts: u32,
-    /// How long its record and result are kept after it ended.
+    /// How long its record and result are stored after its end.
     pub retention: Duration,
     /// The W3C trace context it belongs to.
     pub trace_parent: Option<String>,
-    /// The event that asked for it. `None`: it was submitted under its own id.
+    /// The event that requested it. `None`: it was submitted under its own id.
     pub origin: Option<Origin>,
 }
 
-/// What makes a CloudEvent unique.
+/// The identity of a CloudEvent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// The event's `source`.
@@ -45,7 +45,7 @@ pub struct Origin {
     pub id: String,
 }
 
-/// What the model is given.
+/// The input of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
     /// The media type of `body`, as in an HTTP `Content-Type`.
@@ -54,7 +54,7 @@ pub struct Input {
     pub body: Body,
 }
 
-/// What the model gave back.
+/// The output of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// The media type of `body`.
@@ -63,7 +63,7 @@ pub struct Output {
     pub body: Body,
 }
 
-/// Bytes that travel with the job, or a reference to where they lie.
+/// Bytes that travel with the job, or a reference to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     /// The bytes themselves.
@@ -72,26 +72,16 @@ pub enum Body {
     Reference(BlobRef),
 }
 
-/// Why a job, or one attempt at it, failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobError {
-    /// A short machine-readable name such as `bad_input` or `model_error`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// A sentence for a person.
-    pub message: String,
-}
-
 /// The priority of a job. Workers take the most urgent class first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Before everything else.
     Premium,
-    /// What a job is unless it says otherwise.
+    /// The default.
     #[default]
     Standard,
-    /// When nothing else waits.
+    /// After everything else.
     Batch,
 }
 

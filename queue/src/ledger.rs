@@ -1,4 +1,4 @@
-//! What became of every job: state, attempts, lease, result.
+//! The ledger: a record of every job with its state, attempts, lease and result.
 //!
 //! ```text
 //!            submit            claim             finish(succeeded)
@@ -14,8 +14,8 @@
 //!   failed, dead ───────────requeue───────────────────────────────► queued
 //! ```
 //!
-//! A record's fence grows with every claim and every publication of what was due; a worker that comes back late with an
-//! older one is refused.
+//! A record's fence grows with every claim and with every publication of a due job. A result with an older fence is
+//! rejected, so a worker that was away for too long cannot overwrite a newer result.
 
 use std::time::Duration;
 
@@ -27,130 +27,127 @@ use uuid::Uuid;
 use crate::{BlobRef, Class, Input, Job, JobError, JobId, Output, PoolName, Result, Risk, WorkerId};
 
 mod dead;
-pub(crate) mod embedded;
-#[cfg(feature = "redis")]
-pub(crate) mod redis;
 
 pub use dead::{Attempt, DeadFilter, DeadPage, DeadPosition, Forgotten, Purged, Requeued};
 
-/// What became of every job. All calls that change state are durable when they return, and take batches.
+/// The records of all jobs. A call that changes state takes a batch, and is durable when it returns.
 #[async_trait]
 pub trait Ledger: Send + Sync {
     /// Opens a record for each job, in state `queued`; one answer per job, in order.
     ///
-    /// An id that is there already changes nothing: the answer is its record, so a client may repeat a submission.
-    /// The new record's job counts as unpublished until [`Ledger::published`] says otherwise.
+    /// For an id that has a record already, nothing changes and the answer is that record; so a client may repeat a
+    /// submission. The job of a new record counts as unpublished until [`Ledger::published`] names it.
     async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>>;
 
-    /// The broker has confirmed these publications. A job of which this is never said is given out by [`Ledger::due`].
-    /// May be said late, or twice, or of jobs that have gone on since.
+    /// Records that the broker has confirmed these publications. [`Ledger::due`] returns a job whose publication is never
+    /// confirmed. The call may come late or twice; for a job whose state has changed since it has no effect.
     async fn published(&self, publications: &[Publication]) -> Result<()>;
 
     /// Claims jobs for `worker` until `lease` from now; one answer per request, in order.
     ///
-    /// A job without a record (from a producer that does not know the ledger) is opened first.
+    /// A job without a record comes from an outside producer: its record is opened first.
     ///
-    /// After an error any part of them may have been claimed: make the same requests again, as they are. A request that
-    /// holds its job already is given the same lease once more, extended.
+    /// After an error some of them may have been claimed: repeat the same requests unchanged. A repeated request that was
+    /// granted before gets the same lease again, extended.
     async fn claim(&self, worker: &WorkerId, requests: Vec<ClaimRequest>, lease: Duration) -> Result<Vec<Claim>>;
 
-    /// Said before a suspect (`Claim::Go { alone: true }`) is run: from here on its attempt counts even if its holder
-    /// vanishes. `false`: the lease is lost. A suspect whose holder vanished before that is not charged for the attempt.
+    /// Begins the attempt at a suspect (`Claim::Granted { alone: true }`): from here on the attempt counts even if its
+    /// worker disappears. `false`: the lease is lost. If the worker disappears before this call, the attempt is not charged.
     ///
-    /// It must come before the first step that could kill the holder, or a job that does would never be out of attempts.
-    /// May be said twice; said of a job that is no suspect it changes nothing.
+    /// The call must come before the first step that could kill the worker; otherwise a job that kills its worker would
+    /// never run out of attempts. It may be repeated, and has no effect on a job that is not a suspect.
     async fn begin(&self, lease: &Lease) -> Result<bool>;
 
     /// Extends leases to `lease` from now; one answer per lease, in order: `false` where it is lost.
     async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>>;
 
-    /// Writes how attempts ended, each fenced by its lease; one answer per job, in order.
+    /// Records how attempts ended, each fenced by its lease; one answer per job, in order.
     async fn finish(&self, finishes: Vec<Finish>) -> Result<Vec<Finished>>;
 
-    /// Ends an open job as `cancelled`. A job that has ended stays what it is. `None`: no such job.
+    /// Ends an open job as `cancelled`. A job that has ended is not changed. `None`: no such job.
     async fn cancel(&self, id: &JobId) -> Result<Option<JobRecord>>;
 
-    /// The record of a job, its output and its history included. `None`: no such job, or its retention is over.
+    /// The record of a job with its output and history. `None`: no such job, or its retention is over.
     async fn get(&self, id: &JobId) -> Result<Option<JobRecord>>;
 
-    /// What the job is given, as it was submitted or last edited. `None`: no such job.
+    /// The input of a job as it was submitted or last edited. `None`: no such job.
     async fn input(&self, id: &JobId) -> Result<Option<Input>>;
 
-    /// The record now and, unless it has ended already, the record when it has; then the stream ends. Changes in
-    /// between may be seen too. Empty: no such job.
+    /// The current record and, unless the job has ended already, the record at its end; then the stream ends. It may also
+    /// return records of changes in between. Empty: no such job.
     async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>>;
 
-    /// Takes up to `limit` jobs that must be published (again): submitted but never confirmed, retry due, or lease
-    /// expired, or requeued. Each is given out to one caller; unless [`Ledger::published`] is said of it, it is due again
-    /// later.
+    /// Takes up to `limit` jobs that must be published (again): their publication was never confirmed, their retry is
+    /// due, their lease has expired, or they were requeued. Each job goes to one caller. It is due again later unless
+    /// [`Ledger::published`] confirms it.
     async fn due(&self, limit: usize) -> Result<Vec<DueJob>>;
 
-    /// How many jobs of each pool are open, and how many have ended; one answer per pool, in order. Costs a round trip,
-    /// however many pools and jobs there are. A pool that the ledger knows no job of has none.
+    /// The number of open and of ended jobs of each pool; one answer per pool, in order. Costs one round trip for any
+    /// number of pools and jobs. A pool without a record has none.
     async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>>;
 
-    /// Names pools that may have got work, from when this returns: a job was submitted, requeued, or given out to be
-    /// published again, by whatever process. Told within milliseconds; a pool may be named without cause, and once for
-    /// many jobs.
+    /// Names pools that may have new work, from the moment this returns: any process submitted or requeued a job, or took
+    /// a due one. A notice arrives within milliseconds. One notice may stand for many jobs, and some have no cause.
     ///
-    /// An error says that nothing can be heard for now. The stream goes on by itself and does not end, but what happens
-    /// meanwhile is never told: who listens must also look, after an error and now and then.
+    /// An error means that notices are interrupted. The stream resumes by itself and does not end, but the notices of the
+    /// gap are lost: the caller must also read the counts, after an error and at intervals.
     async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>>;
 
-    /// Forgets up to `limit` ended jobs whose retention is over; the blobs they referred to are the caller's to delete.
-    /// `None` in place of a list: nothing was over.
+    /// Deletes up to `limit` records of ended jobs whose retention is over. The caller deletes the returned blobs.
+    /// `None` instead of a list: there were no such jobs.
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>>;
 
-    /// Up to `limit` jobs that ended as dead (or failed, as the filter says), those that ended last first, from `after`
-    /// on; `None` starts at the first. Paging misses nothing that was there throughout and gives nothing twice, whatever
-    /// is added or purged meanwhile. The records come without output and history.
+    /// Up to `limit` jobs that ended as dead or failed (the filter has the state), the latest ending first, from `after`
+    /// on; `None` starts at the first. Paging neither skips nor repeats a job that exists throughout, even if others are
+    /// added or purged meanwhile. The records come without output and history.
     async fn dead(&self, filter: &DeadFilter, after: Option<&DeadPosition>, limit: usize) -> Result<DeadPage>;
 
-    /// Puts a dead or failed job back into state `queued`, with all its attempts before it again and, if one is given,
-    /// another input. It is due at once, so whoever runs [`crate::Upkeep`] publishes it.
+    /// Puts a dead or failed job back into state `queued`, with all its attempts and, if one is given, a new input. It is
+    /// due at once, so [`crate::Upkeep`] publishes it.
     ///
-    /// Its fence grows, its retention begins anew when it ends again, and its deadline is dropped: who requeues a job
-    /// wants it run. Its history, its last error and, if it was one, its being a suspect stay.
+    /// Its fence grows, its retention begins anew at its next end, and its deadline is dropped, since a requeued job is
+    /// meant to run. Its history, its last error and its mark as a suspect stay.
     ///
-    /// A message of the job that is still in the broker carries the former input, and may be run in place of the new one.
+    /// A message of the job that is still in the broker carries the former input, and may run instead of the new one.
     async fn requeue(&self, id: &JobId, input: Option<Input>) -> Result<Requeued>;
 
-    /// Forgets an ended job now, as [`Ledger::purge`] does when its retention is over. An open job stays what it is, and
-    /// so does one that was cancelled.
+    /// Deletes the record of an ended job now, as [`Ledger::purge`] does when its retention is over. Open and cancelled
+    /// jobs are not changed.
     async fn forget(&self, id: &JobId) -> Result<Forgotten>;
 
-    /// Forgets up to `limit` of the jobs that [`Ledger::dead`] lists for `filter`, as [`Ledger::forget`] does.
+    /// Deletes up to `limit` of the records that [`Ledger::dead`] lists for `filter`, as [`Ledger::forget`] does.
     async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged>;
 
-    /// What about this ledger, as it is set up now, may lose or delay jobs. Changes nothing. An unreachable server is an
-    /// error like that of any call.
+    /// The settings of this ledger that may lose or delay jobs. Changes nothing. An unreachable server is an error, as in
+    /// any call.
     async fn risks(&self) -> Result<Vec<Risk>>;
 }
 
-/// The state of a job. `queued`, `leased` and `retry` are open; the others have ended and never change again, unless
-/// somebody requeues a job that is `failed` or `dead`.
+/// The state of a job. `queued`, `leased` and `retry` are open. The others are final, except that a requeue reopens a job
+/// that is `failed` or `dead`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// Entered by submit, due, a release or a requeue; left by a claim. It is, or is about to be, in the broker.
+pub enum JobState {
+    /// Entered by submit, due, a release or a requeue; left by a claim. The job is in the broker, or is about to be.
     Queued,
-    /// Entered by a claim; left by finish, by another's claim, or when the lease has run out. If its holder vanishes the
-    /// job becomes a suspect; the attempt counts, unless it was one before and [`Ledger::begin`] was never said.
+    /// Entered by a claim; left by finish, by the claim of another worker, or when the lease has expired. If its worker
+    /// disappears, the job becomes a suspect and the attempt counts. The attempt of a job that was a suspect already
+    /// counts only after [`Ledger::begin`].
     Leased,
     /// Entered by a failed attempt with attempts left; left when due. It waits in the ledger.
     Retry,
-    /// It has a result.
+    /// Entered by finish. It has a result.
     Succeeded,
-    /// The job itself was at fault: no repetition would help. Left by a requeue, which may edit the input.
+    /// Entered by finish: the job itself is at fault, so a retry would fail too. Left by a requeue, which may edit the input.
     Failed,
-    /// Somebody asked for it.
+    /// Entered by cancel, at the request of a client.
     Cancelled,
-    /// Its deadline passed before it was started.
+    /// Entered by a claim after the deadline: it was not started in time.
     Expired,
-    /// No attempts are left. Left by a requeue.
+    /// Entered by finish or a claim when no attempts are left. Left by a requeue.
     Dead,
 }
 
-impl State {
+impl JobState {
     /// All states, in the order of their codes in a store.
     pub const ALL: [Self; 8] = [
         Self::Queued,
@@ -183,7 +180,7 @@ impl State {
     }
 }
 
-/// A job as the ledger knows it.
+/// The record of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobRecord {
     /// Its id.
@@ -192,16 +189,16 @@ pub struct JobRecord {
     pub pool: PoolName,
     /// Its class.
     pub class: Class,
-    /// Where it stands.
-    pub state: State,
-    /// How many times a worker has claimed it and not given it back unstarted; claims of a suspect whose holder
-    /// vanished before it began do not count.
+    /// Its state.
+    pub state: JobState,
+    /// The number of claims, without those that were released unstarted, and without claims of a suspect whose worker
+    /// disappeared before [`Ledger::begin`].
     pub attempts: u32,
-    /// How many times a worker may.
+    /// The most attempts.
     pub max_attempts: u32,
     /// When it was submitted.
     pub created_at: Timestamp,
-    /// When it must have been started.
+    /// A job that has not started by then ends as expired.
     pub deadline_at: Option<Timestamp>,
     /// When it was last claimed.
     pub started_at: Option<Timestamp>,
@@ -213,13 +210,13 @@ pub struct JobRecord {
     pub error: Option<JobError>,
     /// The result of a job that succeeded.
     pub output: Option<Output>,
-    /// The failed attempts that counted, the oldest first; at most the last [`JobRecord::HISTORY_LIMIT`]. Only
-    /// [`Ledger::get`] fills it in.
+    /// The failed attempts that counted, the oldest first, at most the last [`JobRecord::HISTORY_LIMIT`]. Empty except
+    /// from [`Ledger::get`].
     pub history: Vec<Attempt>,
 }
 
 impl JobRecord {
-    /// How many failed attempts of a job are remembered.
+    /// The most failed attempts in a record.
     pub const HISTORY_LIMIT: usize = 20;
 }
 
@@ -228,18 +225,18 @@ impl JobRecord {
 pub enum Submitted {
     /// The record was opened now.
     New,
-    /// The id was there already, with the same pool and input.
-    Known {
-        /// The job as it stands.
+    /// The id had a record already, with the same pool and input.
+    Existing {
+        /// That record.
         record: Box<JobRecord>,
-        /// It is not known to be in the broker: who submits it must publish it. `None`: it is there, or has ended.
+        /// The job may be missing in the broker: the caller must publish it. `None`: it is there, or has ended.
         publish: Option<Publication>,
     },
-    /// The id was there already, with another pool or input.
+    /// The id had a record already, with another pool or input.
     Conflict,
 }
 
-/// One publication of a job. The fence tells it from earlier and later ones.
+/// One publication of a job. The fence distinguishes it from earlier and later ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
     /// The job.
@@ -255,33 +252,33 @@ impl Publication {
     }
 }
 
-/// A job that somebody must publish.
+/// A job that the caller must publish.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DueJob {
     /// The job, with its input.
     pub job: Job,
-    /// What to tell the ledger when the broker has confirmed it.
+    /// The argument of [`Ledger::published`] when the broker has confirmed it.
     pub publication: Publication,
 }
 
-/// What a worker asks to claim. A clone is the same request.
+/// A request to claim a job. A clone is the same request.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
     /// The job as delivered.
     pub job: Job,
-    /// As the delivery says. The broker has given up on the former holder, so a live lease may be taken over.
+    /// As in the delivery. The broker took the former consumer for dead, so a live lease may be taken over.
     pub redelivered: bool,
     token: Uuid,
 }
 
 impl ClaimRequest {
-    /// A request of its own, told from every other: of this delivery, once.
+    /// A new request for one delivery, distinct from every other request.
     pub fn new(job: Job, redelivered: bool) -> Self {
         Self { job, redelivered, token: Uuid::now_v7() }
     }
 
-    /// What the ledger knows the request by when it is made again.
-    pub(crate) fn token(&self) -> &[u8] {
+    /// Identifies the request when it is repeated.
+    pub fn token(&self) -> &[u8] {
         self.token.as_bytes()
     }
 }
@@ -289,35 +286,35 @@ impl ClaimRequest {
 /// The answer to a claim.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Claim {
-    /// Run it.
-    Go {
-        /// The claim, to renew and finish with.
+    /// The worker has the job and runs it.
+    Granted {
+        /// The lease, to renew and finish with.
         lease: Lease,
-        /// A former holder vanished while it held the job, which makes it a suspect: it may be what killed them. Say
-        /// [`Ledger::begin`] and then run it, alone.
+        /// The job is a suspect: a worker disappeared while it held the job, and the job may be the cause. Call
+        /// [`Ledger::begin`] and then run it alone.
         alone: bool,
     },
-    /// It has ended already (cancelled included): settle the delivery as done.
-    Ended(State),
-    /// Another holds it or it waits for its retry, and its own delivery will come: settle this one as done.
-    Held,
+    /// It has ended already (cancelled included): acknowledge the delivery.
+    Ended(JobState),
+    /// Another worker has it or it waits for its retry, and another delivery of it exists: acknowledge this one.
+    HeldElsewhere,
 }
 
-/// A worker's claim on a job. The fence tells it from every other.
+/// A worker's claim on a job. The fence distinguishes it from every other claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The job.
     pub id: JobId,
     /// Grows with every claim, from 1.
     pub fence: u64,
-    /// Attempts so far, this one included.
+    /// The number of this attempt, from 1.
     pub attempt: u32,
 }
 
-/// How an attempt ended.
+/// The end of an attempt, as the worker reports it.
 #[derive(Debug, Clone)]
 pub struct Finish {
-    /// The claim it was made under.
+    /// The lease of the attempt.
     pub lease: Lease,
     /// How it ended.
     pub outcome: Outcome,
@@ -326,43 +323,57 @@ pub struct Finish {
 /// How an attempt ended.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// With a result.
+    /// It has a result.
     Succeeded(Output),
     /// The job is at fault: it ends as `failed`.
     Failed(JobError),
-    /// The attempt failed: again after `after`, or `dead` if that was the last attempt.
+    /// The attempt failed. The job is retried after `after`, or ends as `dead` if that was the last attempt.
     Retry {
         /// Why.
         error: JobError,
         /// How long to wait before the next attempt.
         after: Duration,
     },
-    /// It was never started: the attempt does not count, and the delivery is given back to the broker.
+    /// It was never started: the attempt does not count, and the worker requeues the delivery.
     Released,
 }
 
 /// The answer to a finish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
-    /// Recorded; the job is in this state now.
-    Recorded(State),
-    /// The lease is no longer this worker's (another has it, or the job was cancelled): nothing was written.
+    /// The end of the attempt is recorded.
+    Recorded {
+        /// The state of the job now.
+        state: JobState,
+        /// When the job ended, as in [`JobRecord::finished_at`]. `None` while it is open.
+        finished_at: Option<Timestamp>,
+    },
+    /// The worker has lost the lease (to another worker, or the job was cancelled): nothing was written.
     LeaseLost,
 }
 
-/// How many jobs of a pool are open, by what they wait for, and how many have ended. The sum of the open ones is what is
-/// still to be done, except for what only the broker knows of: messages of producers that do not write to the ledger, until
-/// they are first claimed.
+impl Finished {
+    /// The state of the job now. `None`: the lease was lost.
+    pub fn state(&self) -> Option<JobState> {
+        match self {
+            Self::Recorded { state, .. } => Some(*state),
+            Self::LeaseLost => None,
+        }
+    }
+}
+
+/// The number of open jobs of a pool, by state, and of ended ones. The sum of the open ones is the backlog, without the
+/// messages of outside producers: the ledger has no record of those until a worker claims them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JobCounts {
-    /// They are in the broker, for all that the ledger knows, whether it counts them as waiting or handed out.
+    /// Jobs that should be in the broker, waiting or delivered.
     pub queued: u64,
-    /// A worker holds them. A lease that has run out counts until another takes over: its work is still to be done.
+    /// Jobs that a worker holds. An expired lease counts until another worker takes over, since its work is not done.
     pub leased: u64,
-    /// They wait for their retry, or were given out by [`Ledger::due`] and are not known to be in the broker yet.
+    /// Jobs that wait for their retry, and jobs that [`Ledger::due`] returned and whose publication is not confirmed yet.
     pub retry: u64,
-    /// How many have ever ended, in whatever state: written with the ending itself, and never less, whatever is forgotten
-    /// since. A job that is requeued and ends again counts again. Counted since the ledger began, or since it was first
-    /// used by a version that counts them: for what happens between two looks, and for no more.
+    /// All endings ever, in any final state. It is written with the ending itself and never decreases, even when records
+    /// are deleted. A job that is requeued and ends again counts twice. The count starts with the ledger, or with the
+    /// first version that counts: use the difference of two readings only.
     pub ended: u64,
 }

@@ -1,40 +1,38 @@
-//! Jobs and where they wait.
+//! Jobs and what is promised of them.
 //!
-//! Three roles, because the three services hold three different things: the gateway a [`Producer`], a worker a
-//! [`Consumer`], the scaler a [`Gauge`]; all of them the [`Ledger`], which knows what became of every job, and the
-//! [`Roster`], which knows the workers alive and what they measured. A [`Backend`] opens them from one URL.
+//! A broker has three roles, one per service: the gateway holds a [`Producer`], a worker a [`Consumer`] and the scaler a
+//! [`Gauge`]. All three services use the [`Ledger`], which records what became of every job, and the [`Roster`], which
+//! lists the live workers and what they measured. A [`Backend`] is a broker, a ledger and a roster; the crate
+//! `millrace-backends` opens it from a URL.
 //!
-//! No type of a driver leaves this crate: errors are an [`Error`] with a [`ErrorKind`] that a caller can decide on.
+//! This crate has no driver. A call fails with an [`Error`]: an [`ErrorKind`] for the caller to decide on, and its source.
 
 mod backend;
 mod blob;
 pub mod broker;
 mod clock;
-#[cfg(any(test, feature = "contract"))]
-pub mod contract;
+pub mod driver;
 mod error;
 mod event;
-#[cfg(any(test, feature = "contract"))]
-pub mod faulty;
 mod job;
+mod job_error;
 pub mod ledger;
-#[cfg(feature = "redis")]
-mod redis;
 mod risk;
 pub mod roster;
 mod route;
-mod store;
+mod stored;
 mod upkeep;
 
-pub use backend::{Backend, BackendUrl, BackendUrls, Existing};
+pub use backend::Backend;
 pub use blob::{BlobRef, Blobs, Role};
 pub use broker::{Announcer, Broker, Consumer, Delivery, Depth, Ending, Gauge, Producer, Settlement};
 pub use clock::Clock;
 pub use error::{Error, ErrorKind, Result};
-pub use job::{Body, Class, Input, Job, JobError, JobId, Origin, Output, PoolName};
+pub use job::{Body, Class, Input, Job, JobId, Origin, Output, PoolName};
+pub use job_error::{JobError, JobErrorKind, Retried};
 pub use ledger::{
     Attempt, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts,
-    JobRecord, Lease, Ledger, Outcome, Publication, Purged, Requeued, State, Submitted,
+    JobRecord, JobState, Lease, Ledger, Outcome, Publication, Purged, Requeued, Submitted,
 };
 pub use risk::{PoolExpectation, Risk, Severity};
 pub use roster::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};

@@ -1,21 +1,21 @@
-//! What about a broker or ledger, as it is set up, may lose or delay jobs.
+//! Settings of a broker or ledger that may lose or delay jobs.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::PoolName;
 
-/// How bad it can get.
+/// How severe a risk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Worth knowing: it may delay jobs, or needs more than one mishap to do harm.
+    /// It may delay jobs, or needs more than one failure to do harm.
     Warning,
-    /// Jobs may be lost, repeated for ever or stuck.
+    /// Jobs may be lost, stuck or repeated without end.
     Severe,
 }
 
 impl Severity {
-    /// The name shown to people and programs.
+    /// The name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Warning => "warning",
@@ -30,33 +30,33 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One thing that may go wrong, and the setting that causes it.
+/// One risk and the setting that causes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Risk {
-    /// How bad it can get.
+    /// How severe it is.
     pub severity: Severity,
-    /// What is at risk: a queue, a topic, a server, a folder. Never a password.
+    /// The queue, topic, server or folder at risk. Never a password.
     pub subject: String,
-    /// The setting that causes it, by the name its owner gives it, such as `consumer_timeout`.
+    /// The setting that causes it, by its name in the server or system, such as `consumer_timeout`.
     pub setting: String,
-    /// What it is now.
+    /// Its current value.
     pub found: String,
-    /// What can happen because of it.
+    /// The possible consequence.
     pub why: String,
-    /// What to do.
+    /// The way out.
     pub advice: String,
 }
 
-/// What the configuration, and what was measured, let a pool ask of its broker.
+/// What a pool needs from its broker, by its configuration and measurements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolExpectation {
     /// The pool.
     pub pool: PoolName,
     /// The most workers it may have at once.
     pub max_workers: u32,
-    /// The longest a job may wait to be started, where the configuration bounds it. `None`: for ever.
+    /// The longest time that a job may wait for its start. `None`: the configuration has no limit.
     pub deadline: Option<Duration>,
-    /// The longest a worker is thought to keep a delivery unsettled, by the batch times that its workers measured.
-    /// `None`: nothing was measured yet.
+    /// The longest time for which a worker is expected to leave a delivery unsettled, by the measured batch times.
+    /// `None`: there are no measurements yet.
     pub holding: Option<Duration>,
 }

@@ -1,4 +1,4 @@
-//! The workers alive, and what the last ones measured.
+//! The roster: the live workers, and the last measurements of each pool.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,27 +9,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{PoolName, Result};
 
-pub(crate) mod embedded;
-#[cfg(feature = "redis")]
-pub(crate) mod redis;
-
-/// The workers alive, each known by its last beat; and of each pool what was measured last, which outlives its workers.
+/// The live workers, each with its last heartbeat, and the last measurements of each pool, which outlive its workers.
 #[async_trait]
 pub trait Roster: Send + Sync {
-    /// Enters a worker, or renews it: it counts as alive until `alive` from now. What it has measured is what its pool is
-    /// remembered by from here on; a worker that has measured nothing yet changes nothing of that.
-    async fn beat(&self, worker: &WorkerRecord, alive: Duration) -> Result<()>;
+    /// Adds a worker or renews its entry: it counts as live until `alive` from now. Its measurements, if it has any,
+    /// become the last measurements of its pool.
+    async fn heartbeat(&self, worker: &WorkerRecord, alive: Duration) -> Result<()>;
 
-    /// Strikes a worker out. Striking out an unknown one changes nothing.
+    /// Removes a worker. An unknown worker is not an error.
     async fn leave(&self, id: &WorkerId) -> Result<()>;
 
-    /// The workers alive of each of `pools`: one list per pool, in order, each sorted by id. One round trip for any
-    /// number of pools, and those without workers cost next to nothing. A pool that is named twice is answered twice.
+    /// The live workers of each of `pools`: one list per pool, in order, each sorted by id. Costs one round trip for any
+    /// number of pools, and little for a pool without workers. A pool that is named twice has two answers.
     async fn workers(&self, pools: &[PoolName]) -> Result<Vec<Vec<WorkerRecord>>>;
 
-    /// What was measured last in each of `pools`, in order, whatever has become of the worker that did: it may have left,
-    /// or vanished long ago. `None`: no worker of the pool has ever run a batch. One round trip for any number of pools; a
-    /// pool that is named twice is answered twice.
+    /// The last measurements of each of `pools`, in order, even if the worker that made them has left. `None`: no worker
+    /// of the pool has ever run a batch. Costs one round trip for any number of pools. A pool that is named twice has two
+    /// answers.
     async fn measured(&self, pools: &[PoolName]) -> Result<Vec<Option<Measured>>>;
 }
 
@@ -38,7 +34,7 @@ pub trait Roster: Send + Sync {
 pub struct WorkerId(String);
 
 impl WorkerId {
-    /// A worker named by whoever starts it.
+    /// A worker whose process chose this id.
     pub fn new(id: impl Into<String>) -> Self {
         Self(id.into())
     }
@@ -55,25 +51,25 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// What a worker says of itself.
+/// What a worker reports in a heartbeat.
 ///
-/// The seconds of a batch are the time for which the worker was busy with it: until the batch had run, from the later
-/// of two moments: the batch before it had run on the same model instance, or the first of its items was received. So
-/// decoding, and whatever else the device waits for, is in it as far as it holds the device up. Waiting for jobs is
-/// not, nor is the writing of results.
+/// The seconds of a batch are the time for which the worker was busy with it. They end when the batch has run. They
+/// begin at the later of two moments: the previous batch had run on the same model instance, or the first item of this
+/// batch was received. So they include decoding as far as the device waits for it, but not waiting for jobs or writing
+/// results.
 ///
-/// The averages tell what the batches were like, which are small while there is little to do. The curve
-/// (`batch_base_seconds`, `batch_item_seconds`, `batch_limit_items`) tells what the worker could do: in full batches,
-/// at most `limit / (base + limit × item)` items per second. It speaks of the worker as a whole. Several model
-/// instances count as one that takes the batches of all at once: of k instances that take t each for up to m items,
-/// k × m items take t. Instances that are in each other's way take longer when all are at work; the curve follows then.
+/// The averages describe the batches that ran, which are small while there are few jobs. The batch time model
+/// (`batch_base_seconds`, `batch_item_seconds`, `batch_limit_items`) describes what the worker could do with full
+/// batches: at most `limit / (base + limit × item)` items per second. It describes the worker as a whole: k model
+/// instances that take t seconds for up to m items each count as one instance that takes t for k × m items. Instances
+/// that slow each other down take longer when all of them run; the model then follows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerRecord {
-    /// Its name.
+    /// Its id.
     pub id: WorkerId,
     /// The pool it works for.
     pub pool: PoolName,
-    /// What it does.
+    /// Its state.
     pub state: WorkerState,
     /// When it started.
     pub started_at: Timestamp,
@@ -81,19 +77,19 @@ pub struct WorkerRecord {
     pub batch_items: f64,
     /// Seconds per batch of one instance, measured likewise; 0 before the first.
     pub batch_seconds: f64,
-    /// What a batch takes whatever its size, in seconds, measured: a batch of n items takes this and n times
-    /// `batch_item_seconds`. Both are 0 before the first batch, and never after it.
+    /// The part of a batch's time that does not depend on its size, in seconds, measured: a batch of n items takes this
+    /// plus n times `batch_item_seconds`. Both are 0 before the first batch, and never both after it.
     pub batch_base_seconds: f64,
-    /// What each item adds to it, in seconds, measured.
+    /// The seconds that each item adds, measured.
     pub batch_item_seconds: f64,
-    /// The most items that run at once: those of a full batch, times the instances. 0: not known.
+    /// The most items that run at once: the items of a full batch times the number of instances. 0: unknown.
     pub batch_limit_items: u32,
     /// Seconds from the start of the process until it was ready; 0 while it loads.
     pub cold_start_seconds: f64,
 }
 
 impl WorkerRecord {
-    /// A worker that loads, and has measured nothing yet.
+    /// A worker that loads and has no measurements yet.
     pub fn new(id: WorkerId, pool: PoolName, started_at: Timestamp) -> Self {
         Self {
             id,
@@ -109,7 +105,7 @@ impl WorkerRecord {
         }
     }
 
-    /// What it has measured. `None` before its first batch, and where it says what no batch can take.
+    /// Its measurements. `None` before its first batch, and where the reported times are impossible.
     pub fn measured(&self) -> Option<Measured> {
         let measured = Measured {
             batch_base_seconds: self.batch_base_seconds,
@@ -121,47 +117,47 @@ impl WorkerRecord {
     }
 }
 
-/// What a worker has measured, in the words of [`WorkerRecord`]: the curve, and how long it took to be ready.
+/// The measurements of a worker, as in [`WorkerRecord`]: the batch time model and the cold start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
-    /// What a batch takes whatever its size, in seconds.
+    /// The part of a batch's time that does not depend on its size, in seconds.
     pub batch_base_seconds: f64,
-    /// What each item adds to it, in seconds. Both together are more than 0.
+    /// The seconds that each item adds. Both together are more than 0.
     pub batch_item_seconds: f64,
     /// The most items that run at once, at least 1.
     pub batch_limit_items: u32,
-    /// Seconds from the start of the process until it was ready; 0: not known.
+    /// Seconds from the start of the process until it was ready; 0: unknown.
     pub cold_start_seconds: f64,
 }
 
 impl Measured {
-    /// Itself, if a batch can take so long: what a worker or a store says may be anything.
-    fn if_sound(self) -> Option<Self> {
+    /// Itself if the times are possible: values from a worker or a store are not trusted.
+    pub fn if_sound(self) -> Option<Self> {
         let (base, item) = (self.batch_base_seconds, self.batch_item_seconds);
         let is_sound = base >= 0.0 && item >= 0.0 && (base + item).is_normal() && self.batch_limit_items > 0;
         is_sound.then_some(self)
     }
 }
 
-/// What a worker does.
+/// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerState {
-    /// The model is not ready yet. Capacity on the way.
+    /// The model is not ready yet: capacity that is on its way.
     Loading,
-    /// Ready, with nothing to do.
+    /// Ready, without jobs.
     Idle,
-    /// Ready, holding jobs.
+    /// Ready, with jobs.
     Busy,
-    /// Finishing what it holds, taking nothing new.
+    /// Finishes its jobs and takes no new ones.
     Draining,
 }
 
 impl WorkerState {
     const ALL: [Self; 4] = [Self::Loading, Self::Idle, Self::Busy, Self::Draining];
 
-    /// The name that a store keeps.
-    pub(crate) fn as_str(self) -> &'static str {
+    /// The name in a store.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Loading => "loading",
             Self::Idle => "idle",
@@ -170,7 +166,8 @@ impl WorkerState {
         }
     }
 
-    pub(crate) fn of_name(name: &str) -> Option<Self> {
+    /// The state with this name.
+    pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }

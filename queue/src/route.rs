@@ -1,11 +1,10 @@
-//! Names on the broker that are a pool's, beside those made from its name.
+//! Topics and queues of a pool whose names are not made from the pool's name.
 
 use std::collections::BTreeMap;
 
 use crate::PoolName;
 
-/// Where a pool's jobs may come from and its results may go. Only brokers with topics or queues of any name have such:
-/// Kafka and RabbitMQ.
+/// Further sources of a pool's jobs, and the destination of its results. Only Kafka and RabbitMQ have them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Route {
     /// Topics (Kafka) or queues (RabbitMQ) whose messages are jobs of the pool too, of class standard.
@@ -18,11 +17,11 @@ pub struct Route {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routes(BTreeMap<PoolName, Route>);
 
-/// A name that cannot be.
+/// A name that is not possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {name:?} {why}")]
 pub struct RouteError {
-    /// Where it stands in the configuration: `pools.POOL.jobs_from` or `pools.POOL.results_to`.
+    /// Its key in the configuration: `pools.POOL.jobs_from` or `pools.POOL.results_to`.
     pub key: String,
     /// The name.
     pub name: String,
@@ -30,20 +29,21 @@ pub struct RouteError {
     pub why: String,
 }
 
-/// Every name that cannot be.
+/// All names that are not possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(RouteError::to_string).collect::<Vec<_>>().join("; "))]
 pub struct RouteErrors(pub Vec<RouteError>);
 
 impl RouteErrors {
-    pub(crate) fn none_or<T>(errors: Vec<RouteError>, value: T) -> Result<T, Self> {
+    /// `value` if there are no errors.
+    pub fn none_or<T>(errors: Vec<RouteError>, value: T) -> Result<T, Self> {
         if errors.is_empty() { Ok(value) } else { Err(Self(errors)) }
     }
 }
 
 impl Routes {
-    /// Refuses a name that two pools take jobs from, since they would be either's, and results that come back as jobs of
-    /// the pool that they are of, since these have no end.
+    /// Rejects a source that two pools share, since either pool could take its jobs. Rejects results that come back as jobs
+    /// of the same pool, since that has no end.
     pub fn new(routes: BTreeMap<PoolName, Route>) -> Result<Self, RouteErrors> {
         let routes = Self(routes);
         let mut errors = Vec::new();
@@ -57,14 +57,14 @@ impl Routes {
         for (pool, route) in &routes.0 {
             for name in &route.jobs_from {
                 if let Some(taker) = takers.insert(name, pool) {
-                    let why = format!("is there already, in pools.{taker}.jobs_from");
+                    let why = format!("is a source of jobs already, in pools.{taker}.jobs_from");
                     errors.push(RouteError { key: format!("pools.{pool}.jobs_from"), name: name.clone(), why });
                 }
             }
         }
         let next = |pool: &PoolName| takers.get(routes.results_to(pool)?).copied();
         for (pool, route) in &routes.0 {
-            // Longer than there are pools no way is without coming round.
+            // A path with more steps than there are pools passes through a pool twice.
             let way = std::iter::successors(next(pool), |pool| next(pool)).take(routes.0.len());
             if let Some(name) = route.results_to.as_ref().filter(|_| way.into_iter().any(|other| other == pool)) {
                 let why = "leads back to the pool: its results would be its jobs".to_owned();
@@ -74,18 +74,18 @@ impl Routes {
         RouteErrors::none_or(errors, routes)
     }
 
-    /// Where else the jobs of `pool` come from.
-    pub(crate) fn jobs_from(&self, pool: &PoolName) -> &[String] {
+    /// Further sources of the jobs of `pool`.
+    pub fn jobs_from(&self, pool: &PoolName) -> &[String] {
         self.0.get(pool).map_or(&[], |route| &route.jobs_from)
     }
 
-    /// Where the results of `pool` go.
-    pub(crate) fn results_to(&self, pool: &PoolName) -> Option<&str> {
+    /// The destination of the results of `pool`.
+    pub fn results_to(&self, pool: &PoolName) -> Option<&str> {
         self.0.get(pool)?.results_to.as_deref()
     }
 
-    /// Each name, and the key it stands under.
-    pub(crate) fn names(&self) -> impl Iterator<Item = (String, &str)> {
+    /// Each name with its key in the configuration.
+    pub fn names(&self) -> impl Iterator<Item = (String, &str)> {
         self.0.iter().flat_map(|(pool, route)| {
             let from = route.jobs_from.iter().map(move |name| (format!("pools.{pool}.jobs_from"), name.as_str()));
             from.chain(route.results_to.iter().map(move |name| (format!("pools.{pool}.results_to"), name.as_str())))
@@ -106,17 +106,17 @@ mod tests {
     }
 
     #[test]
-    fn what_two_pools_would_take_and_what_has_no_end_is_refused() {
+    fn a_source_that_two_pools_share_and_a_circle_of_results_are_refused() {
         routes(&[("a", &["shots", "scans"], Some("results")), ("b", &[], Some("results"))]).unwrap();
         routes(&[("a", &["shots"], Some("faces")), ("b", &["faces"], Some("names")), ("c", &["names"], None)]).unwrap();
         for (of, why) in [
             (
                 &[("a", &["x"][..], None), ("b", &["x"], None)][..],
-                "pools.b.jobs_from: \"x\" is there already, in pools.a.",
+                "pools.b.jobs_from: \"x\" is a source of jobs already, in pools.a.",
             ),
             (&[("a", &["x"], Some("x"))], "pools.a.results_to: \"x\" leads back"),
             (&[("a", &["x"], Some("y")), ("b", &["y"], Some("x"))], "pools.a.results_to: \"y\" leads back"),
-            (&[("a", &["x", "x"], None)], "pools.a.jobs_from: \"x\" is there already"),
+            (&[("a", &["x", "x"], None)], "pools.a.jobs_from: \"x\" is a source of jobs already"),
             (&[("a", &[""], None)], "is not the name of a topic or queue"),
             (&[("a", &["", "x"], Some("x"))], "bytes; pools.a.results_to: \"x\" leads back"),
         ] {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_without_a_route_has_its_own_names_alone() {
+    fn a_pool_without_a_route_has_only_its_own_names() {
         let routes = routes(&[("a", &["shots"], None)]).unwrap();
         let pool = "b".parse().unwrap();
         assert_eq!((routes.jobs_from(&pool), routes.results_to(&pool)), (&[][..], None));

@@ -1,4 +1,4 @@
-//! What the ledger needs done now and then: publish what is due, forget what is over.
+//! Upkeep of the ledger: publishes due jobs and deletes records whose retention is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,46 +7,46 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Blobs, Claim, ClaimRequest, Error, ErrorKind, Finish, Job, JobError, Ledger, Outcome, Producer, Publication,
+    Blobs, Claim, ClaimRequest, Error, ErrorKind, Finish, Job, JobErrorKind, Ledger, Outcome, Producer, Publication,
     Result, WorkerId,
 };
 
-/// How often due jobs are looked for: bounds how late a retry is.
+/// How often upkeep looks for due jobs: it bounds the delay of a retry.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// The most jobs that one round publishes or forgets, so that a long outage is worked off in pieces.
+/// The most jobs that one round publishes or deletes, so that the work after a long outage is split into rounds.
 const LIMIT: usize = 500;
 
-/// How long the lease on a job lasts that is about to be given up.
+/// The lease on a job that the broker rejects, while it is recorded as failed.
 const GIVE_UP_WITHIN: Duration = Duration::from_secs(30);
 
-/// Publishes jobs that are due and forgets those whose retention is over.
+/// Publishes due jobs and deletes records whose retention is over.
 ///
-/// Any number of processes may run it on the same ledger: each due job is given to one of them.
+/// Any number of processes may run it on the same ledger: each due job goes to one of them.
 pub struct Upkeep {
-    /// Knows what is due.
+    /// The ledger.
     pub ledger: Arc<dyn Ledger>,
-    /// Where due jobs go.
+    /// Publishes due jobs.
     pub producer: Arc<dyn Producer>,
-    /// Where forgotten jobs' blobs lie.
+    /// The blobs of deleted records.
     pub blobs: Blobs,
 }
 
 impl Upkeep {
-    /// Works until `stop`. A failed round is logged and tried again at the next look.
+    /// Runs until `stop`. A failed round is logged and retried in the next round.
     pub async fn run(self, stop: CancellationToken) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
             if let Err(error) = self.publish_due().await {
-                tracing::warn!(%error, "cannot publish due jobs; trying again");
+                tracing::warn!(%error, "cannot publish due jobs; will retry");
             }
             while !stop.is_cancelled() {
                 match self.purge().await {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(error) => {
-                        tracing::warn!(%error, "cannot purge jobs; trying again");
+                        tracing::warn!(%error, "cannot purge jobs; will retry");
                         break;
                     }
                 }
@@ -54,7 +54,7 @@ impl Upkeep {
         }
     }
 
-    /// Publishes everything that is due now; returns how many jobs.
+    /// Publishes all jobs that are due now; returns their number.
     pub async fn publish_due(&self) -> Result<usize> {
         let mut published = 0;
         loop {
@@ -66,7 +66,7 @@ impl Upkeep {
                 due.into_iter().map(|due| (due.job, due.publication)).unzip();
             match self.producer.publish(&jobs).await {
                 Ok(()) => self.ledger.published(&publications).await?,
-                // One that the broker will never take must not keep the others.
+                // A job that the broker rejects for good must not block the others.
                 Err(error) if error.kind() == ErrorKind::Refused => {
                     for (job, publication) in jobs.iter().zip(publications) {
                         self.publish_alone(job, publication).await?;
@@ -86,74 +86,27 @@ impl Upkeep {
         }
     }
 
-    /// Ends a job that cannot be published: nobody could ever take it.
+    /// Ends a job that cannot be published, since no worker could ever receive it.
     async fn give_up(&self, job: &Job, why: &Error) -> Result<()> {
-        tracing::error!(job = %job.id, error = %why, "the broker refuses a job that is due; it ends as failed");
+        tracing::error!(job = %job.id, error = %why, "the broker rejects a due job; the job ends as failed");
         let request = ClaimRequest::new(job.clone(), false);
         for claim in self.ledger.claim(&WorkerId::new("upkeep"), vec![request], GIVE_UP_WITHIN).await? {
-            let Claim::Go { lease, .. } = claim else { continue };
-            let error = JobError { kind: "unpublishable".to_owned(), message: why.to_string() };
+            let Claim::Granted { lease, .. } = claim else { continue };
+            let error = JobErrorKind::Unpublishable.error(why.to_string());
             self.ledger.finish(vec![Finish { lease, outcome: Outcome::Failed(error) }]).await?;
         }
         Ok(())
     }
 
-    /// Forgets some of what is over, and its blobs; `false` when nothing was.
+    /// Deletes some records whose retention is over, and their blobs; `false` if there were none.
     pub async fn purge(&self) -> Result<bool> {
         let Some(blobs) = self.ledger.purge(LIMIT).await? else { return Ok(false) };
         for blob in blobs {
-            // The record is gone already; a blob that stays is only room lost.
+            // The record is deleted already; a blob that stays only takes up room.
             if let Err(error) = self.blobs.delete(&blob).await {
                 tracing::warn!(%error, blob = blob.key, "cannot delete a blob of a purged job");
             }
         }
         Ok(true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use async_trait::async_trait;
-
-    use super::*;
-    use crate::contract::{self, EmbeddedFixture, Fixture};
-    use crate::{JobId, State};
-
-    /// A broker that never takes a job called `big`.
-    #[derive(Default)]
-    struct Picky(Mutex<Vec<String>>);
-
-    #[async_trait]
-    impl Producer for Picky {
-        async fn publish(&self, jobs: &[Job]) -> Result<()> {
-            if jobs.iter().any(|job| job.id.as_str() == "big") {
-                return Err(Error::new(ErrorKind::Refused, "it is too big"));
-            }
-            self.0.lock().unwrap().extend(jobs.iter().map(|job| job.id.to_string()));
-            Ok(())
-        }
-    }
-
-    #[tokio::test]
-    async fn a_job_that_the_broker_refuses_fails_and_keeps_no_other_from_being_published() {
-        let fixture = EmbeddedFixture::start();
-        let ledger = fixture.open().await.ledger;
-        let names = ["before", "big", "after"];
-        ledger.submit(&names.map(|name| contract::job(&fixture, name))).await.unwrap();
-        fixture.advance(Duration::from_secs(3600)).await;
-        let producer = Arc::new(Picky::default());
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::directory(folder.path(), 4).unwrap();
-        let upkeep = Upkeep { ledger: Arc::clone(&ledger), producer: producer.clone(), blobs };
-        assert_eq!(upkeep.publish_due().await.unwrap(), 3);
-        assert_eq!(*producer.0.lock().unwrap(), ["before", "after"]);
-        let record = async |name: &str| ledger.get(&name.parse::<JobId>().unwrap()).await.unwrap().unwrap();
-        let big = record("big").await;
-        assert_eq!((big.state, big.error.unwrap().kind.as_str()), (State::Failed, "unpublishable"));
-        assert_eq!(record("after").await.state, State::Queued);
-        fixture.advance(Duration::from_secs(3600)).await;
-        assert_eq!(upkeep.publish_due().await.unwrap(), 0);
     }
 }

@@ -15,7 +15,8 @@ mod with_torch {
 
     use anyhow::Context;
     use millrace_tests::{program, repository};
-    use worker::model::{ModelSettings, ModelSource};
+    use model::ModelSource;
+    use worker::runtime::ModelSettings;
 
     const SIZES: [usize; 6] = [1, 2, 4, 8, 16, 32];
     const ROUNDS: usize = 5;
@@ -35,7 +36,7 @@ mod with_torch {
         anyhow::ensure!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
         let model = folder.path().join("resnet50/1").display().to_string();
         let source: ModelSource = model.parse().map_err(anyhow::Error::msg)?;
-        let model = source.open(&ModelSettings::default()).map_err(anyhow::Error::msg)?;
+        let model = worker::runtime::open(&source, &ModelSettings::default()).map_err(anyhow::Error::msg)?;
         let image = std::fs::read(repository().join("tests/outside/seven.jpg"))?;
         let item = model.prepare("image/jpeg", image.into()).map_err(|error| anyhow::anyhow!(error.message))?;
         let mut instance = model.instance()?;

@@ -17,11 +17,12 @@ mod with_torch {
     use anyhow::Context;
     use bytes::Bytes;
     use millrace_tests::{Process, System, repository};
+    use model::ModelSource;
     use queue::{Blobs, PoolName, WorkerId};
     use service::Health;
     use tch::{CModule, Device, Kind, Tensor};
     use tokio_util::sync::CancellationToken;
-    use worker::model::{Model, ModelSettings, ModelSource};
+    use worker::runtime::{Model, ModelSettings};
     use worker::{Worker, WorkerSettings};
 
     use crate::drain::{drained_per_second, fill};
@@ -38,7 +39,7 @@ mod with_torch {
         }
         let source: ModelSource = models.join("1").display().to_string().parse().map_err(anyhow::Error::msg)?;
         let settings = ModelSettings { threads: Some(1), ..ModelSettings::default() };
-        let model = source.open(&settings).map_err(anyhow::Error::msg)?;
+        let model = worker::runtime::open(&source, &settings).map_err(anyhow::Error::msg)?;
         for _ in 0..2 {
             let file = models.join("1/model.pt");
             let batch = model.max_batch_items();

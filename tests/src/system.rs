@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use backends::BackendUrls;
 use client::NewJob;
-use queue::{Backend, BackendUrls};
+use queue::Backend;
 use reqwest::{Method, RequestBuilder, Response};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -100,7 +101,7 @@ impl System {
             }
             None => BackendUrls::new(format!("embedded:{}", self.folder.path().join("data").display()).parse()?, None)?,
         };
-        Ok(Backend::open(&urls).await?)
+        Ok(backends::open(&urls).await?)
     }
 
     async fn listening(&self, process: Process) -> anyhow::Result<Gateway> {

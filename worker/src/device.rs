@@ -6,19 +6,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use model::HostTensor;
 use queue::{JobError, Ledger};
 use rayon::ThreadPool;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::batcher::Batcher;
-use crate::held::{Held, How, Leaving, Ready, Work};
-use crate::intake;
-use crate::metrics;
-use crate::model::{HostTensor, Instance, Item, Model, ModelError};
-use crate::presence::Presence;
-use crate::window::Window;
+use crate::batch::Batcher;
+use crate::job::window::Window;
+use crate::job::{Held, How, Leaving, Ready, Work};
+use crate::report::heartbeat::Presence;
+use crate::report::metrics;
+use crate::runtime::{Instance, Item, Model, ModelError};
+use crate::take;
 
 /// What a device thread works with.
 #[derive(Clone)]
@@ -135,7 +136,7 @@ impl Device {
     fn begin(&self, held: &Held, body: Bytes) -> Result<Item, How> {
         self.runtime.block_on(self.window.all_written());
         match self.runtime.block_on(self.ledger.begin(&held.lease)) {
-            Ok(true) => intake::prepare(self.model.as_ref(), held, body).map_err(How::Failed),
+            Ok(true) => take::prepare(self.model.as_ref(), held, body).map_err(How::Failed),
             Ok(false) => Err(How::LeaseLost),
             Err(error) => {
                 tracing::warn!(%error, "cannot begin a job that must run alone; giving it back");
@@ -172,12 +173,12 @@ fn busy(batch: &[Held], free_since: Instant, ended: Instant) -> Duration {
 /// Runs items, in order. When a batch fails, its halves are run by themselves, down to the item at fault.
 fn run(instance: &mut dyn Instance, items: &[Item], results: &mut Vec<Result<Vec<HostTensor>, ModelError>>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| instance.run(items)))
-        .unwrap_or_else(|_| Err(ModelError("the model panicked".to_owned())));
+        .unwrap_or_else(|_| Err(ModelError::model("the model panicked")));
     match outcome {
         Ok(outputs) if outputs.len() == items.len() => results.extend(outputs.into_iter().map(Ok)),
         Ok(outputs) => {
             let message = format!("the model gave {} results for {} items", outputs.len(), items.len());
-            results.extend(items.iter().map(|_| Err(ModelError(message.clone()))));
+            results.extend(items.iter().map(|_| Err(ModelError::model(message.clone()))));
         }
         Err(error) if items.len() == 1 => results.push(Err(error)),
         Err(error) => {
@@ -191,14 +192,13 @@ fn run(instance: &mut dyn Instance, items: &[Item], results: &mut Vec<Result<Vec
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use model::Echo;
 
     use super::*;
-    use crate::model::Echo;
 
     #[test]
     fn a_poison_item_fails_alone() {
-        let echo = Echo::default();
+        let echo = Echo::with_faults();
         let items: Vec<Item> = ["a", "b", "fail:model", "d", "e"]
             .map(|body| echo.prepare("text/plain", Bytes::from_static(body.as_bytes())).unwrap())
             .into();

@@ -5,22 +5,15 @@
 //! the `outbox` writes the result to the ledger and only then settles the delivery. `leases` renews the claims
 //! meanwhile, `presence` tells the roster, and `curve` what this worker could do in full batches.
 
-mod batcher;
-mod buckets;
-mod curve;
+mod batch;
 mod device;
-mod endings;
-mod held;
-mod intake;
-mod leases;
-pub mod manifest;
-mod metrics;
-pub mod model;
-mod outbox;
-mod presence;
+mod finish;
+mod job;
+mod report;
 mod run;
+pub mod runtime;
 mod settings;
-mod window;
+mod take;
 
 pub use run::{Worker, WorkerError, run};
 pub use settings::WorkerSettings;

@@ -13,18 +13,18 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::batcher::Batcher;
+use crate::batch::Batcher;
 use crate::device::Device;
-use crate::endings::Endings;
-use crate::held::{How, Leaving};
-use crate::intake::Intake;
-use crate::leases::Leases;
-use crate::metrics;
-use crate::model::{Model, ModelError};
-use crate::outbox::Outbox;
-use crate::presence::Presence;
+use crate::finish::Outbox;
+use crate::finish::announcements::Endings;
+use crate::job::leases::Leases;
+use crate::job::window::Window;
+use crate::job::{How, Leaving};
+use crate::report::heartbeat::Presence;
+use crate::report::metrics;
+use crate::runtime::{Model, ModelError};
 use crate::settings::WorkerSettings;
-use crate::window::Window;
+use crate::take::Intake;
 
 /// The condition of [`Health`] that is the worker's own.
 const CONDITION: &str = "model";
@@ -144,7 +144,7 @@ async fn work(
     drop(device);
     let Some(loaded) = stop.run_until_cancelled(join_all(loading)).await else { return Ok(()) };
     for loaded in loaded {
-        let vanished = |_| Err(ModelError("its thread panicked".to_owned()));
+        let vanished = |_| Err(ModelError::model("its thread panicked"));
         loaded.unwrap_or_else(vanished).map_err(|source| WorkerError::Model { pool: pool.clone(), source })?;
     }
 

@@ -12,12 +12,13 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use millrace_worker::model::{Echo, Model};
 use millrace_worker::{Worker, WorkerError, WorkerSettings};
-use queue::faulty::{Call, Fault, Faulty};
 use queue::{
-    Announcer, Backend, BackendUrls, Blobs, Body, Broker, Claim, ClaimRequest, Class, Consumer, Delivery, Ending,
-    Finish, Gauge, Input, Job, JobError, JobRecord, Outcome, PoolExpectation, PoolName, Producer, Publication, Risk,
-    Role, Settlement, State, WorkerId,
+    Announcer, Backend, Blobs, Body, Broker, Claim, ClaimRequest, Class, Clock, Consumer, Delivery, Ending, Finish,
+    Gauge, Input, Job, JobError, JobRecord, JobState, Outcome, PoolExpectation, PoolName, Producer, Publication, Risk,
+    Role, Settlement, WorkerId,
 };
+use queue_contract::faulty::{Call, Fault, Faulty};
+use queue_embedded::StoreOptions;
 use service::Health;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -42,8 +43,8 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
-        let sound = Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
+        let options = StoreOptions::new(folder.path().join("data"));
+        let sound = queue_embedded::open(&options, Clock::default()).unwrap();
         let faulty = Faulty::default();
         let flawed = faulty.wrap(sound.clone());
         Self { folder, faulty, flawed, sound, stop: CancellationToken::new() }
@@ -151,7 +152,7 @@ impl Consumer for GarblingConsumer {
 struct Telling(Arc<dyn Broker>, Arc<Mutex<Vec<Ending>>>);
 
 impl Telling {
-    fn told(&self) -> Vec<(String, State)> {
+    fn told(&self) -> Vec<(String, JobState)> {
         let told = |ending: &Ending| (ending.record.id.to_string(), ending.record.state);
         self.1.lock().unwrap().iter().map(told).collect()
     }
@@ -220,7 +221,7 @@ async fn results_are_written_however_often_the_ledger_fails_and_settled_only_the
     let worker = bench.start(Echo::default());
     for body in ["one", "two"] {
         let record = bench.ended(body).await;
-        assert_eq!((record.state, record.attempts), (State::Succeeded, 1));
+        assert_eq!((record.state, record.attempts), (JobState::Succeeded, 1));
         assert_eq!(output(&record), &job(body).input.body);
     }
     assert_eq!(bench.faulty.left(Call::Finish), 0);
@@ -235,7 +236,7 @@ async fn a_finish_whose_answer_is_lost_is_one_effect() {
     bench.submit(&["one"]).await;
     let worker = bench.start(Echo::default());
     let first = bench.ended("one").await;
-    assert_eq!(first.state, State::Succeeded);
+    assert_eq!(first.state, JobState::Succeeded);
     bench.stopped(worker).await;
     assert_eq!(bench.sound.ledger.get(&first.id).await.unwrap().unwrap(), first);
     assert_eq!(bench.in_broker().await, 0);
@@ -250,7 +251,7 @@ async fn a_delivery_that_could_not_be_claimed_or_received_comes_again() {
     bench.submit(&["one"]).await;
     let lease = service::Period::millis(100);
     let worker = bench.start_with(Echo::default(), WorkerSettings { lease, ..WorkerSettings::default() });
-    assert_eq!(bench.ended("one").await.state, State::Succeeded);
+    assert_eq!(bench.ended("one").await.state, JobState::Succeeded);
     assert_eq!(bench.faulty.left(Call::Claim), 0);
     bench.stopped(worker).await;
     assert_eq!(bench.in_broker().await, 0);
@@ -264,7 +265,7 @@ async fn a_job_whose_claim_was_not_answered_is_charged_for_one_attempt_and_is_no
     let worker = bench.start(Echo::default());
     bench.ended("one").await;
     let record = bench.sound.ledger.get(&job("one").id).await.unwrap().unwrap();
-    assert_eq!((record.state, record.attempts, record.history.len()), (State::Succeeded, 1, 0));
+    assert_eq!((record.state, record.attempts, record.history.len()), (JobState::Succeeded, 1, 0));
     bench.stopped(worker).await;
     assert_eq!((bench.in_broker().await, bench.faulty.left(Call::Claim)), (0, 0));
 }
@@ -282,7 +283,7 @@ async fn a_stale_message_of_a_job_runs_the_edited_input() {
     // It fails, by another's hand, and is edited; its message is still in the broker.
     let request = ClaimRequest::new(stale, false);
     let lease = bench.sound.ledger.claim(&WorkerId::new("other"), vec![request], PATIENCE).await.unwrap();
-    let [Claim::Go { lease, .. }] = &lease[..] else { panic!("{lease:?}") };
+    let [Claim::Granted { lease, .. }] = &lease[..] else { panic!("{lease:?}") };
     let error = JobError { kind: "bad_input".to_owned(), message: "no text".to_owned() };
     let finish = Finish { lease: lease.clone(), outcome: Outcome::Failed(error) };
     bench.sound.ledger.finish(vec![finish]).await.unwrap();
@@ -292,7 +293,7 @@ async fn a_stale_message_of_a_job_runs_the_edited_input() {
 
     let worker = bench.start(Echo::default());
     let record = bench.ended("one").await;
-    assert_eq!((record.state, &record.error), (State::Succeeded, &None));
+    assert_eq!((record.state, &record.error), (JobState::Succeeded, &None));
     assert_eq!(blobs.bytes(output(&record)).await.unwrap(), long("edited"));
     bench.stopped(worker).await;
 }
@@ -303,12 +304,12 @@ async fn a_poison_job_dies_after_its_attempts_and_a_bad_input_at_once_beside_goo
     bench.submit(&["good", "fail:model", "fail:input", "fine"]).await;
     let worker = bench.start(Echo::default());
     for body in ["good", "fine"] {
-        assert_eq!(bench.ended(body).await.state, State::Succeeded);
+        assert_eq!(bench.ended(body).await.state, JobState::Succeeded);
     }
     let refused = bench.ended("fail:input").await;
-    assert_eq!((refused.state, refused.attempts), (State::Failed, 1));
+    assert_eq!((refused.state, refused.attempts), (JobState::Failed, 1));
     let poison = bench.ended("fail:model").await;
-    assert_eq!((poison.state, poison.attempts), (State::Dead, 3));
+    assert_eq!((poison.state, poison.attempts), (JobState::Dead, 3));
     assert_eq!(poison.error.unwrap().kind, "model_error");
     bench.stopped(worker).await;
     assert_eq!(bench.in_broker().await, 0);
@@ -324,13 +325,13 @@ async fn the_result_of_a_job_that_was_cancelled_while_it_ran_is_refused() {
     let id = job("one").id;
     let mut looks = tokio::time::interval(Duration::from_millis(1));
     let leased = async {
-        while bench.sound.ledger.get(&id).await.unwrap().unwrap().state != State::Leased {
+        while bench.sound.ledger.get(&id).await.unwrap().unwrap().state != JobState::Leased {
             looks.tick().await;
         }
     };
     timeout(PATIENCE, leased).await.unwrap();
     let cancelled = bench.sound.ledger.cancel(&id).await.unwrap().unwrap();
-    assert_eq!(cancelled.state, State::Cancelled);
+    assert_eq!(cancelled.state, JobState::Cancelled);
     bench.stopped(worker).await;
     assert_eq!(bench.sound.ledger.get(&id).await.unwrap().unwrap(), cancelled);
     assert_eq!(bench.in_broker().await, 0);
@@ -344,10 +345,10 @@ async fn a_message_that_cannot_be_read_is_dead_at_once_with_its_bytes_and_blocks
     let unreadable = Job { max_attempts: 1, ..job("fail:input") };
     bench.submit_jobs(vec![unreadable.clone(), job("good")]).await;
     let worker = bench.start(Echo::default());
-    assert_eq!(bench.ended("good").await.state, State::Succeeded);
+    assert_eq!(bench.ended("good").await.state, JobState::Succeeded);
     bench.ended("fail:input").await;
     let record = bench.sound.ledger.get(&unreadable.id).await.unwrap().unwrap();
-    assert_eq!((record.state, record.attempts), (State::Dead, 1));
+    assert_eq!((record.state, record.attempts), (JobState::Dead, 1));
     let error = record.error.unwrap();
     assert_eq!((error.kind.as_str(), error.message.as_str()), ("unreadable_message", REASON));
     assert_eq!(record.history.len(), 1);
@@ -365,13 +366,13 @@ async fn how_every_job_ended_is_told_though_telling_fails_and_only_then_is_its_d
     bench.faulty.order(Call::Announce, Fault::Fail, 2);
     bench.submit(&["good", "fail:input", "fail:model", "cancelled"]).await;
     let cancelled = bench.sound.ledger.cancel(&job("cancelled").id).await.unwrap().unwrap();
-    assert_eq!(cancelled.state, State::Cancelled);
+    assert_eq!(cancelled.state, JobState::Cancelled);
     let worker = bench.start(Echo::default());
     let expected = BTreeSet::from([
-        ("cancelled".to_owned(), State::Cancelled),
-        ("fail:input".to_owned(), State::Failed),
-        ("fail:model".to_owned(), State::Dead),
-        ("good".to_owned(), State::Succeeded),
+        ("cancelled".to_owned(), JobState::Cancelled),
+        ("fail:input".to_owned(), JobState::Failed),
+        ("fail:model".to_owned(), JobState::Dead),
+        ("good".to_owned(), JobState::Succeeded),
     ]);
     let mut looks = tokio::time::interval(Duration::from_millis(1));
     let told = async {

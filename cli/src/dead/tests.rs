@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backends::BackendUrls;
 use clap::Parser;
-use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal, RefusalKind};
+use gateway::{Gateway, GatewaySettings, Pool};
+use model::{InputCheck, InputFault, InputFaultKind};
 use queue::{
-    Backend, BackendUrls, Blobs, Body, Claim, ClaimRequest, Class, Finish, Input, Job, JobError, Outcome, State,
-    WorkerId,
+    Backend, Blobs, Body, Claim, ClaimRequest, Class, Finish, Input, Job, JobErrorKind, JobState, Outcome, WorkerId,
 };
 use serde_json::Value;
 use service::Health;
@@ -17,16 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-struct TextOnly;
-
-impl Admission for TextOnly {
-    fn check(&self, media_type: &str, _: &[u8]) -> Result<(), Refusal> {
-        if media_type == "text/plain" {
-            return Ok(());
-        }
-        let reason = format!("{media_type:?} is not text/plain");
-        Err(Refusal { kind: RefusalKind::UnsupportedMediaType, field: "content-type".to_owned(), reason })
+fn text_only(media_type: &str, _: &[u8]) -> Result<(), InputFault> {
+    if media_type == "text/plain" {
+        return Ok(());
     }
+    let message = format!("{media_type:?} is not text/plain");
+    Err(InputFault::new(InputFaultKind::MediaType, "content-type", message))
 }
 
 #[derive(Parser)]
@@ -45,9 +42,13 @@ impl TestGateway {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
-        let backend = Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
-        let pool =
-            Pool { admission: Arc::new(TextOnly), max_attempts: 1, retention: Duration::from_secs(60), deadline: None };
+        let backend = backends::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
+        let pool = Pool {
+            input_check: InputCheck::new(text_only),
+            max_attempts: 1,
+            retention: Duration::from_secs(60),
+            deadline: None,
+        };
         let gateway = Gateway {
             pools: [("digits".parse().unwrap(), pool)].into(),
             ledger: Arc::clone(&backend.ledger),
@@ -63,7 +64,7 @@ impl TestGateway {
     }
 
     /// Adds a job that has ended without success.
-    async fn add(&self, id: &str, state: State) {
+    async fn add(&self, id: &str, state: JobState) {
         let job = Job {
             id: id.parse().unwrap(),
             pool: "digits".parse().unwrap(),
@@ -79,16 +80,16 @@ impl TestGateway {
         let request = ClaimRequest::new(job, false);
         let worker = WorkerId::new("worker-1");
         let claims = self.backend.ledger.claim(&worker, vec![request], Duration::from_secs(30));
-        let Some(Claim::Go { lease, .. }) = claims.await.unwrap().pop() else { panic!("{id} is not new") };
-        let error = JobError { kind: "model_error".to_owned(), message: format!("\u{1b}[31m{id} is not a digit") };
+        let Some(Claim::Granted { lease, .. }) = claims.await.unwrap().pop() else { panic!("{id} is not new") };
+        let error = JobErrorKind::ModelError.error(format!("\u{1b}[31m{id} is not a digit"));
         let outcome = match state {
-            State::Dead => Outcome::Retry { error, after: Duration::ZERO },
+            JobState::Dead => Outcome::Retry { error, after: Duration::ZERO },
             _ => Outcome::Failed(error),
         };
         self.backend.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
     }
 
-    async fn state(&self, id: &str) -> Option<State> {
+    async fn state(&self, id: &str) -> Option<JobState> {
         self.backend.ledger.get(&id.parse().unwrap()).await.unwrap().map(|record| record.state)
     }
 
@@ -111,7 +112,7 @@ impl TestGateway {
 async fn dead_jobs_are_listed_and_failed_jobs_on_request() {
     let gateway = TestGateway::start().await;
     assert_eq!(gateway.succeeds(&["list"]).await, "no dead jobs\n");
-    for (id, state) in [("a", State::Dead), ("b", State::Dead), ("c", State::Failed)] {
+    for (id, state) in [("a", JobState::Dead), ("b", JobState::Dead), ("c", JobState::Failed)] {
         gateway.add(id, state).await;
     }
     let text = gateway.succeeds(&["list", "--pool", "digits"]).await;
@@ -127,7 +128,7 @@ async fn dead_jobs_are_listed_and_failed_jobs_on_request() {
 async fn a_long_list_is_fetched_page_by_page() {
     let gateway = TestGateway::start().await;
     for number in 0..502 {
-        gateway.add(&format!("job-{number}"), State::Dead).await;
+        gateway.add(&format!("job-{number}"), JobState::Dead).await;
     }
     let lines = gateway.succeeds(&["list", "--json", "--limit", "1000"]).await;
     let ids: std::collections::BTreeSet<String> =
@@ -138,7 +139,7 @@ async fn a_long_list_is_fetched_page_by_page() {
 #[tokio::test]
 async fn a_job_is_shown_with_its_history_and_its_input_is_saved() {
     let gateway = TestGateway::start().await;
-    gateway.add("a", State::Dead).await;
+    gateway.add("a", JobState::Dead).await;
     let file = gateway.folder.path().join("input.txt");
     let text = gateway.succeeds(&["show", "a", "--save-input", file.to_str().unwrap()]).await;
     for part in ["state      dead", "worker-1", "model_error: ", "a is not a digit", "text/plain"] {
@@ -155,21 +156,21 @@ async fn a_job_is_shown_with_its_history_and_its_input_is_saved() {
 async fn jobs_are_requeued_by_id_or_by_pool_and_each_refusal_is_reported() {
     let gateway = TestGateway::start().await;
     for id in ["a", "b", "c"] {
-        gateway.add(id, State::Dead).await;
+        gateway.add(id, JobState::Dead).await;
     }
-    gateway.add("d", State::Failed).await;
+    gateway.add("d", JobState::Failed).await;
     let (done, text) = gateway.run(&["requeue", "a", "ghost", "d"]).await.unwrap();
     assert!(!done && text.contains("ghost: ") && text.ends_with("2 of 3 jobs requeued\n"), "{text}");
     assert_eq!(gateway.succeeds(&["requeue", "--pool", "digits"]).await, "2 of 2 jobs requeued\n");
     for id in ["a", "b", "c", "d"] {
-        assert_eq!(gateway.state(id).await, Some(State::Queued));
+        assert_eq!(gateway.state(id).await, Some(JobState::Queued));
     }
 }
 
 #[tokio::test]
 async fn a_job_is_requeued_with_another_input() {
     let gateway = TestGateway::start().await;
-    gateway.add("a", State::Failed).await;
+    gateway.add("a", JobState::Failed).await;
     let file = gateway.folder.path().join("edited.txt");
     std::fs::write(&file, "edited").unwrap();
     let file = file.to_str().unwrap();
@@ -180,7 +181,7 @@ async fn a_job_is_requeued_with_another_input() {
     std::fs::write(&empty, "").unwrap();
     let error = gateway.run(&["requeue", "a", "--input", empty.to_str().unwrap()]).await.unwrap_err().to_string();
     assert!(error.contains("empty.txt is empty"), "{error}");
-    assert_eq!(gateway.state("a").await, Some(State::Failed));
+    assert_eq!(gateway.state("a").await, Some(JobState::Failed));
     gateway.succeeds(&["requeue", "a", "--input", file]).await;
     let input = gateway.backend.ledger.input(&"a".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!((input.media_type.as_str(), input.body), ("text/plain", Body::Inline("edited".into())));
@@ -190,23 +191,23 @@ async fn a_job_is_requeued_with_another_input() {
 async fn jobs_are_purged_by_id_and_a_whole_pool_only_with_yes() {
     let gateway = TestGateway::start().await;
     for id in ["a", "b", "c"] {
-        gateway.add(id, State::Dead).await;
+        gateway.add(id, JobState::Dead).await;
     }
-    gateway.add("d", State::Failed).await;
+    gateway.add("d", JobState::Failed).await;
     assert_eq!(gateway.succeeds(&["purge", "a"]).await, "1 of 1 jobs purged\n");
     assert_eq!(gateway.state("a").await, None);
     let error = gateway.run(&["purge", "--pool", "digits"]).await.unwrap_err().to_string();
     assert!(error.starts_with("--yes: is missing"), "{error}");
-    assert_eq!(gateway.state("b").await, Some(State::Dead));
+    assert_eq!(gateway.state("b").await, Some(JobState::Dead));
     assert_eq!(gateway.succeeds(&["purge", "--pool", "digits", "--yes"]).await, "2 dead jobs of pool digits purged\n");
-    assert_eq!((gateway.state("b").await, gateway.state("d").await), (None, Some(State::Failed)));
+    assert_eq!((gateway.state("b").await, gateway.state("d").await), (None, Some(JobState::Failed)));
 }
 
 #[tokio::test]
 async fn a_pool_with_many_dead_jobs_is_purged_completely() {
     let gateway = TestGateway::start().await;
     for number in 0..201 {
-        gateway.add(&format!("job-{number}"), State::Dead).await;
+        gateway.add(&format!("job-{number}"), JobState::Dead).await;
     }
     assert_eq!(
         gateway.succeeds(&["purge", "--pool", "digits", "--yes"]).await,

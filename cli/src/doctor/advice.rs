@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use queue::{BackendUrl, BackendUrls, Risk, Severity};
+use backends::{BackendUrl, BackendUrls};
+use queue::{Risk, Severity};
 use service::Period;
 
 use crate::settings::{PoolSettings, Settings};

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use queue::faulty::{Call, Fault, Faulty};
-use queue::{Backend, PoolName, WorkerId, WorkerState};
+use queue::{PoolName, WorkerId, WorkerState};
+use queue_contract::faulty::{Call, Fault, Faulty};
 use service::{Sources, config};
 
 use super::*;
@@ -79,7 +79,7 @@ async fn a_missing_data_folder_is_reported_and_not_created() {
     let found = find(&risks, "data file").unwrap();
     assert_eq!((found.severity, found.found.as_str()), (Severity::Warning, "nothing there yet"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    Backend::open(&settings.backend_urls().unwrap()).await.unwrap();
+    backends::open(&settings.backend_urls().unwrap()).await.unwrap();
     assert_eq!(find(&examined(&settings).await, "data file"), None);
 }
 
@@ -104,7 +104,7 @@ async fn an_unreachable_server_is_severe_and_hides_no_other_risk() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), &[]);
     let urls = settings.backend_urls().unwrap();
-    let backend = Backend::open(&urls).await.unwrap();
+    let backend = backends::open(&urls).await.unwrap();
     let sound = check_backend(&settings, &urls, &backend.clone().into()).await;
     let faulty = Faulty::default();
     faulty.order(Call::Risks, Fault::Fail, 1);
@@ -118,7 +118,7 @@ async fn an_unreachable_server_is_severe_and_hides_no_other_risk() {
 async fn a_batch_time_above_the_drain_timeout_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), &["pools.echo.scale.max=7"]);
-    let backend = Backend::open(&settings.backend_urls().unwrap()).await.unwrap();
+    let backend = backends::open(&settings.backend_urls().unwrap()).await.unwrap();
     let pool: PoolName = "echo".parse().unwrap();
     let (none, risks) = expectations(&settings, Some(&*backend.roster), "ledger").await;
     assert_eq!((none[0].max_workers, none[0].holding, risks), (7, None, Vec::new()));
@@ -135,7 +135,7 @@ async fn a_batch_time_above_the_drain_timeout_is_found() {
             batch_limit_items: 8,
             cold_start_seconds: 1.0,
         };
-        backend.roster.beat(&worker, Duration::from_secs(60)).await.unwrap();
+        backend.roster.heartbeat(&worker, Duration::from_secs(60)).await.unwrap();
     }
     let (pools, risks) = expectations(&settings, Some(&*backend.roster), "ledger").await;
     assert_eq!(pools[0].holding, Some(Duration::from_secs(60)));

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal};
-use queue::{
-    Backend, BackendUrls, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId,
-};
+use backends::BackendUrls;
+use gateway::{Gateway, GatewaySettings, Pool};
+use model::InputCheck;
+use queue::{Blobs, Body, Claim, ClaimRequest, Finish, JobErrorKind, Outcome, Output, Settlement, WorkerId};
 use serde_json::Value;
 use service::Health;
 use tempfile::TempDir;
@@ -15,14 +15,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-
-struct AdmitAll;
-
-impl Admission for AdmitAll {
-    fn check(&self, _: &str, _: &[u8]) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
 
 fn args(gateway: String, folder: &TempDir) -> SubmitArgs {
     SubmitArgs {
@@ -45,11 +37,16 @@ async fn serve(folder: &TempDir) -> String {
     let pool: PoolName = "digits".parse().unwrap();
     let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
     let urls = BackendUrls::new(url, None).unwrap();
-    let backend = Backend::open(&urls).await.unwrap();
+    let backend = backends::open(&urls).await.unwrap();
     let gateway = Gateway {
         pools: [(
             pool.clone(),
-            Pool { admission: Arc::new(AdmitAll), max_attempts: 1, retention: Duration::from_secs(60), deadline: None },
+            Pool {
+                input_check: InputCheck::accept_all(),
+                max_attempts: 1,
+                retention: Duration::from_secs(60),
+                deadline: None,
+            },
         )]
         .into(),
         ledger: Arc::clone(&backend.ledger),
@@ -69,11 +66,11 @@ async fn serve(folder: &TempDir) -> String {
             let delivery = consumer.receive(1).await.unwrap().pop().unwrap();
             let request = ClaimRequest::new(delivery.job.clone(), false);
             let claim = backend.ledger.claim(&worker, vec![request], Duration::from_secs(30)).await.unwrap().pop();
-            if let Some(Claim::Go { lease, .. }) = claim {
+            if let Some(Claim::Granted { lease, .. }) = claim {
                 let outcome = model(&delivery.job.input.body);
                 backend.ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
             }
-            consumer.settle(vec![(delivery, Settlement::Done)]).await.unwrap();
+            consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap();
         }
     });
     format!("http://{address}")
@@ -84,7 +81,7 @@ fn model(input: &Body) -> Outcome {
     let text = std::str::from_utf8(bytes).unwrap();
     if text.parse::<u8>().is_err() {
         let message = format!("{text:?} is not a digit");
-        return Outcome::Failed(JobError { kind: "bad_input".to_owned(), message });
+        return Outcome::Failed(JobErrorKind::BadInput.error(message));
     }
     let body = format!(r#"{{"predictions":[{{"label":"{text}","probability":0.5}}]}}"#);
     Outcome::Succeeded(Output { media_type: "application/json".to_owned(), body: Body::Inline(body.into()) })

@@ -1,11 +1,11 @@
-//! Jobs that ended badly: what was tried, and what can be done about them.
+//! Dead and failed jobs: their attempts, and how to list, requeue and delete them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use super::{JobRecord, State};
+use super::{JobRecord, JobState};
 use crate::{BlobRef, Error, ErrorKind, JobError, JobId, PoolName, WorkerId};
 
 /// One failed attempt at a job.
@@ -13,35 +13,35 @@ use crate::{BlobRef, Error, ErrorKind, JobError, JobId, PoolName, WorkerId};
 pub struct Attempt {
     /// Which attempt it was, from 1. A requeue begins at 1 again.
     pub number: u32,
-    /// Who made it.
+    /// The worker that made it.
     pub worker: WorkerId,
     /// When it was claimed.
     pub started_at: Timestamp,
-    /// When its failure was written or, of a holder that vanished, noticed.
+    /// When its failure was recorded or, if the worker disappeared, detected.
     pub ended_at: Timestamp,
     /// Why it failed.
     pub error: JobError,
 }
 
-/// Which dead jobs are meant.
+/// Selects dead jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadFilter {
-    /// Those of one pool; `None`: of all.
+    /// The jobs of one pool; `None`: of all pools.
     pub pool: Option<PoolName>,
-    /// [`State::Dead`] or [`State::Failed`]; of any other state there are none.
-    pub state: State,
+    /// [`JobState::Dead`] or [`JobState::Failed`]; any other state selects no job.
+    pub state: JobState,
 }
 
-/// Some dead jobs.
+/// A page of the list of dead jobs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadPage {
-    /// Those that ended last first.
+    /// The latest ending first.
     pub jobs: Vec<JobRecord>,
     /// Where the next page begins. `None`: this is the last.
     pub next: Option<DeadPosition>,
 }
 
-/// A place in the list of dead jobs: just after this one. Later endings come first; of one moment, greater ids.
+/// A position in the list of dead jobs: just after this job. Later endings come first; at the same time, greater ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadPosition {
     /// When it ended, to the millisecond.
@@ -53,35 +53,35 @@ pub struct DeadPosition {
 /// The answer to a requeue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Requeued {
-    /// It is queued, and will be published.
+    /// It is queued, and upkeep will publish it.
     Queued {
-        /// The blob of the former input, where another took its place: the caller's to delete.
+        /// The blob of the former input if a new input replaced it. The caller deletes it.
         replaced: Option<BlobRef>,
     },
-    /// It is in this state, which no requeue leaves: nothing was changed.
-    NotDead(State),
+    /// It is in this state, which a requeue does not leave: nothing was changed.
+    NotDead(JobState),
     /// No such job, or its retention is over.
     Unknown,
 }
 
-/// The answer to forgetting a job.
+/// The answer to [`Ledger::forget`](crate::Ledger::forget).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Forgotten {
-    /// It is forgotten; the blobs it referred to are the caller's to delete.
+    /// The record is deleted. The caller deletes the returned blobs.
     Forgotten(Vec<BlobRef>),
-    /// It is in this state, and is kept: it has not ended, or it was cancelled. Of a job that was cancelled a message may
-    /// still wait in the broker, and only the record tells whoever gets it not to run it.
-    Kept(State),
+    /// It is in this state and its record stays: it is open, or it was cancelled. A message of a cancelled job may still
+    /// wait in the broker, and without the record a worker would run it.
+    Retained(JobState),
     /// No such job.
     Unknown,
 }
 
-/// What a purge of dead jobs came to.
+/// The answer to [`Ledger::purge_dead`](crate::Ledger::purge_dead).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// How many jobs were forgotten. Less than the limit: there are no more.
+    /// The number of deleted records. Fewer than the limit: there are no more.
     pub jobs: usize,
-    /// The blobs they referred to, the caller's to delete.
+    /// The blobs of these records. The caller deletes them.
     pub blobs: Vec<BlobRef>,
 }
 
@@ -102,7 +102,7 @@ impl FromStr for DeadPosition {
         };
         read().ok_or_else(|| {
             let shown: String = text.chars().take(80).collect();
-            Error::new(ErrorKind::Refused, format_args!("{shown:?} is not a position that a page of dead jobs named"))
+            Error::new(ErrorKind::Refused, format_args!("{shown:?} is not a position from a page of dead jobs"))
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use millrace_tests::{System, until};
-use queue::{JobId, State};
+use queue::{JobId, JobState};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_during_a_batch_finishes_the_batch_and_requeues_the_rest() {
@@ -22,7 +22,7 @@ async fn sigterm_during_a_batch_finishes_the_batch_and_requeues_the_rest() {
         let mut succeeded = 0;
         for id in &ids {
             let record = backend.ledger.get(id).await?;
-            succeeded += usize::from(record.is_some_and(|record| record.state == State::Succeeded));
+            succeeded += usize::from(record.is_some_and(|record| record.state == JobState::Succeeded));
         }
         Ok((succeeded > 0).then_some(succeeded))
     })
@@ -40,8 +40,8 @@ async fn sigterm_during_a_batch_finishes_the_batch_and_requeues_the_rest() {
         let record = backend.ledger.get(id).await.unwrap().unwrap();
         states.push((record.state, record.attempts));
     }
-    let finished = states.iter().filter(|state| **state == (State::Succeeded, 1)).count();
-    let requeued = states.iter().filter(|state| **state == (State::Queued, 0)).count();
+    let finished = states.iter().filter(|state| **state == (JobState::Succeeded, 1)).count();
+    let requeued = states.iter().filter(|state| **state == (JobState::Queued, 0)).count();
     assert!(finished > before && finished <= 8, "{before}: {states:?}\n{output}");
     assert_eq!(finished + requeued, 12, "{states:?}\n{output}");
     let depth = backend.broker.gauge().await.unwrap().depths(std::slice::from_ref(&pool)).await.remove(0).unwrap();

@@ -189,7 +189,7 @@ async fn consume(backend: &Backend, name: &str, jobs: usize) {
     while taken < jobs {
         let deliveries = consumer.receive(jobs - taken).await.unwrap();
         taken += deliveries.len();
-        consumer.settle(deliveries.into_iter().map(|delivery| (delivery, Settlement::Done)).collect()).await.unwrap();
+        consumer.settle(deliveries.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await.unwrap();
     }
 }
 
@@ -202,7 +202,7 @@ fn worker(name: &str, state: WorkerState) -> WorkerRecord {
 /// Registers a worker with a heartbeat that does not expire during a test.
 async fn register(backend: &Backend, name: &str, state: WorkerState) -> WorkerId {
     let worker = worker(name, state);
-    backend.roster.beat(&worker, Duration::from_secs(600)).await.unwrap();
+    backend.roster.heartbeat(&worker, Duration::from_secs(600)).await.unwrap();
     worker.id
 }
 

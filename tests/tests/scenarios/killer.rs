@@ -6,7 +6,7 @@ const HARMLESS_JOBS: usize = 30;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_kills_its_worker_ends_dead_and_no_other_job_fails() {
-    let system = System::new("pools: {echo: {model: echo, jobs: {max_attempts: 2}}}").unwrap();
+    let system = System::new("pools: {echo: {model: echo-faults, jobs: {max_attempts: 2}}}").unwrap();
     let gateway = system.gateway().await.unwrap();
     let mut harmless = Vec::new();
     let mut killers = Vec::new();

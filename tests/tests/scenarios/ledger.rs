@@ -10,7 +10,7 @@ use client::NewJob;
 use futures::StreamExt;
 use jiff::Timestamp;
 use millrace_tests::{BrokerKind, PrivateServer, Process, System, until};
-use queue::{Backend, Body, JobId, JobRecord, Ledger, PoolName, State};
+use queue::{Backend, Body, JobId, JobRecord, JobState, Ledger, PoolName};
 use reqwest::{Client, StatusCode};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -177,7 +177,7 @@ impl Outcome {
             let record = ledger.get(&id(number)).await.unwrap();
             match &record {
                 None => outcome.lost += 1,
-                Some(record) if record.state == State::Succeeded => {
+                Some(record) if record.state == JobState::Succeeded => {
                     let output = record.output.as_ref().unwrap();
                     assert_eq!(output.body, Body::Inline(body(number).into()));
                     outcome.succeeded += 1;

@@ -97,7 +97,7 @@ impl Gauge for Fake {
 
 #[async_trait]
 impl Roster for Fake {
-    async fn beat(&self, _: &WorkerRecord, _: Duration) -> Result<()> {
+    async fn heartbeat(&self, _: &WorkerRecord, _: Duration) -> Result<()> {
         Err(away())
     }
 

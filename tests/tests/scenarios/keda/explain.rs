@@ -55,7 +55,7 @@ async fn a_scaler_that_starts_without_workers_uses_the_measurements_of_the_last_
         cold_start_seconds: 60.0,
         ..worker("echo", WorkerState::Busy)
     };
-    backend.roster.beat(&gone, Duration::from_secs(600)).await.unwrap();
+    backend.roster.heartbeat(&gone, Duration::from_secs(600)).await.unwrap();
     backend.roster.leave(&gone.id).await.unwrap();
     publish(&backend, "echo", 150).await;
     let scaler = system.scaler().await.unwrap();

@@ -1,0 +1,54 @@
+//! Opens backends.
+
+use std::sync::Arc;
+
+use queue::{Backend, Broker, Clock, Error, ErrorKind, Result};
+use queue_embedded::StoreOptions;
+#[cfg(feature = "kafka")]
+use queue_kafka::KafkaBroker;
+#[cfg(feature = "rabbitmq")]
+use queue_rabbitmq::RabbitMqBroker;
+
+use crate::url::BackendUrl;
+use crate::urls::BackendUrls;
+
+/// Opens broker, ledger and roster. Must be called within a tokio runtime, where their background tasks live.
+///
+/// It does not wait for a server: a server that cannot be reached shows in the calls, as [`ErrorKind::Unavailable`].
+pub async fn open(urls: &BackendUrls) -> Result<Backend> {
+    open_with_clock(urls, Clock::default()).await
+}
+
+/// As [`open`], with leases, deadlines and retries by `clock` where the backend has no time of its own.
+pub async fn open_with_clock(urls: &BackendUrls, clock: Clock) -> Result<Backend> {
+    let backend = open_ledger(urls.ledger(), clock.clone())?;
+    if urls.broker() == urls.ledger() {
+        return Ok(backend);
+    }
+    Ok(Backend { broker: open_broker(urls, clock)?, ..backend })
+}
+
+/// All three roles at the URL of the ledger.
+pub(crate) fn open_ledger(url: &BackendUrl, clock: Clock) -> Result<Backend> {
+    match url {
+        BackendUrl::Embedded { folder, max_size_bytes } => {
+            let options = StoreOptions { folder: folder.clone(), max_size_bytes: *max_size_bytes };
+            queue_embedded::open(&options, clock)
+        }
+        #[cfg(feature = "redis")]
+        BackendUrl::Redis(url) => queue_redis::open(url, clock),
+        #[allow(unreachable_patterns, reason = "reachable with a backend that is a broker alone")]
+        url => Err(Error::new(ErrorKind::Refused, format_args!("ledger: {url} has no ledger"))),
+    }
+}
+
+/// The broker alone.
+pub(crate) fn open_broker(urls: &BackendUrls, clock: Clock) -> Result<Arc<dyn Broker>> {
+    Ok(match urls.broker() {
+        #[cfg(feature = "kafka")]
+        BackendUrl::Kafka(url) => Arc::new(KafkaBroker::open(url, urls.routes())),
+        #[cfg(feature = "rabbitmq")]
+        BackendUrl::RabbitMq(url) => Arc::new(RabbitMqBroker::open(url, urls.routes())?),
+        url => open_ledger(url, clock)?.broker,
+    })
+}

@@ -1,0 +1,99 @@
+//! A backend with faults on demand: lost answers, failed calls and slow calls.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use queue::{Backend, Error, ErrorKind, Result};
+
+mod broker;
+mod ledger;
+/// The fault of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The call has no effect and fails with [`ErrorKind::Unavailable`].
+    Fail,
+    /// The call has its effect, but fails with [`ErrorKind::Unavailable`].
+    LoseAnswer,
+    /// The call is made after this time.
+    Delay(Duration),
+}
+
+/// A call that can have a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each has the name of its call")]
+pub enum Call {
+    Publish,
+    Announce,
+    Receive,
+    Settle,
+    Depths,
+    Submit,
+    Published,
+    Claim,
+    Begin,
+    Renew,
+    Finish,
+    Cancel,
+    Get,
+    Watch,
+    Due,
+    Counts,
+    Arrivals,
+    Purge,
+    Input,
+    Dead,
+    Requeue,
+    Forget,
+    PurgeDead,
+    Risks,
+}
+
+/// The faults planned for a backend. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Faulty {
+    ordered: Arc<Mutex<HashMap<Call, VecDeque<Fault>>>>,
+}
+
+impl Faulty {
+    /// Wraps the broker and the ledger of `backend`. Without planned faults nothing goes wrong.
+    pub fn wrap(&self, backend: Backend) -> Backend {
+        Backend {
+            broker: Arc::new(broker::FaultyBroker { broker: backend.broker, faulty: self.clone() }),
+            ledger: Arc::new(ledger::FaultyLedger { ledger: backend.ledger, faulty: self.clone() }),
+            roster: backend.roster,
+        }
+    }
+
+    /// Plans `fault` for the next `times` of `call`, after the faults planned for it before.
+    pub fn order(&self, call: Call, fault: Fault, times: usize) {
+        self.lock().entry(call).or_default().extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// The number of planned faults of `call` that have not happened yet.
+    pub fn left(&self, call: Call) -> usize {
+        self.lock().get(&call).map_or(0, VecDeque::len)
+    }
+
+    async fn call<T>(&self, call: Call, done: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        let fault = self.lock().get_mut(&call).and_then(VecDeque::pop_front);
+        let unavailable = |what| Err(Error::new(ErrorKind::Unavailable, format_args!("{call:?}: {what} (as planned)")));
+        match fault {
+            None => done.await,
+            Some(Fault::Fail) => unavailable("not done"),
+            Some(Fault::LoseAnswer) => {
+                done.await?;
+                unavailable("the answer was lost")
+            }
+            Some(Fault::Delay(by)) => {
+                tokio::time::sleep(by).await;
+                done.await
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Call, VecDeque<Fault>>> {
+        self.ordered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,85 @@
+//! Jobs that must be published again.
+
+use super::*;
+
+pub async fn a_published_job_is_not_due(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    accept(&*ledger, &jobs(fixture, 3)).await;
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    assert!(due(&*ledger).await.is_empty());
+}
+
+pub async fn a_job_with_an_unconfirmed_publication_is_due_with_its_input(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    let mut submitted = job(fixture, "job");
+    submitted.trace_parent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+    submitted.origin = Some(queue::Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() });
+    submitted.deadline_at = Some(fixture.now() + Duration::from_secs(600));
+    submitted.input.body = Body::Inline(Bytes::from_static(&[0xff, 0x00, 0xfe]));
+    let mut by_reference = job(fixture, "big");
+    by_reference.input.body = blob("input/big/1", "ab");
+    ledger.submit(&[submitted.clone(), by_reference.clone()]).await.unwrap();
+    assert!(due(&*ledger).await.is_empty());
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    let mut jobs: Vec<_> = due(&*ledger).await.into_iter().map(|due| due.job).collect();
+    jobs.sort_by_key(|job| job.id.clone());
+    assert_eq!(jobs, [by_reference, submitted.clone()]);
+    assert_eq!(get(&*ledger, &submitted).await.state, JobState::Queued);
+}
+
+pub async fn a_due_job_is_given_to_one_caller_only(fixture: &dyn Fixture) {
+    let ledgers = [open(fixture).await, open(fixture).await, open(fixture).await];
+    ledgers[0].submit(&jobs(fixture, 50)).await.unwrap();
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    let asking = ledgers.iter().flat_map(|ledger| (0..4).map(|_| ledger.due(9)));
+    let mut given: Vec<JobId> = Vec::new();
+    for due in soon(futures::future::join_all(asking)).await {
+        given.extend(due.unwrap().into_iter().map(|due| due.job.id));
+    }
+    assert_eq!(given.len(), 50);
+    given.sort();
+    given.dedup();
+    assert_eq!(given.len(), 50);
+}
+
+pub async fn a_due_job_that_is_not_published_is_due_again(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    ledger.submit(&jobs(fixture, 1)).await.unwrap();
+    let mut fences = Vec::new();
+    for _ in 0..3 {
+        fixture.advance(PUBLISH_TIMEOUT * 2).await;
+        fences.extend(due(&*ledger).await.into_iter().map(|due| due.publication.fence));
+        assert!(due(&*ledger).await.is_empty());
+    }
+    assert_eq!(fences.len(), 3);
+    assert!(fences.is_sorted_by(|one, next| one < next), "{fences:?}");
+}
+
+pub async fn due_returns_no_more_than_its_limit(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    ledger.submit(&jobs(fixture, 5)).await.unwrap();
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    assert_eq!(ledger.due(3).await.unwrap().len(), 3);
+    assert_eq!(ledger.due(3).await.unwrap().len(), 2);
+    assert_eq!(ledger.due(3).await.unwrap().len(), 0);
+}
+
+pub async fn a_late_confirmation_does_not_touch_a_later_publication(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    let job = job(fixture, "job");
+    ledger.submit(std::slice::from_ref(&job)).await.unwrap();
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    let given = due(&*ledger).await.remove(0);
+    ledger.published(&[Publication::first(job.id.clone())]).await.unwrap();
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    assert_eq!(due(&*ledger).await.len(), 1);
+    ledger.published(&[given.publication]).await.unwrap();
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    let last = due(&*ledger).await.remove(0);
+    for _ in 0..2 {
+        ledger.published(std::slice::from_ref(&last.publication)).await.unwrap();
+    }
+    ledger.published(&[Publication::first("unknown".parse().unwrap())]).await.unwrap();
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    assert!(due(&*ledger).await.is_empty());
+}

@@ -1,0 +1,100 @@
+//! Ends attempts and jobs.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{history, rows};
+use crate::store::{Change, Write, sqlite};
+use queue::driver::BodyColumns;
+use queue::ledger::{Finish, Finished, JobRecord, JobState, Outcome};
+use queue::{JobError, JobId, Output, Result};
+
+/// Records how one attempt ended, if its lease is still valid.
+pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished> {
+    let id = &finish.lease.id;
+    let mut select =
+        write.prepare("SELECT job, attempts, max_attempts FROM jobs WHERE id = ?1 AND fence = ?2 AND state = ?3")?;
+    let leased: Option<(i64, u32, u32)> = select
+        .query_row(params![id.as_str(), finish.lease.fence, rows::code(JobState::Leased)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()
+        .map_err(sqlite("finish"))?;
+    let Some((row_id, attempts, max_attempts)) = leased else { return Ok(Finished::LeaseLost) };
+    let mut finished_at = None;
+    let mut end = |write: &mut Write<'_>, state, error| -> Result<()> {
+        finished_at = Some(rows::time(end(write, row_id, id, state, error)?)?);
+        Ok(())
+    };
+    let state = match &finish.outcome {
+        Outcome::Succeeded(output) => {
+            insert_output(write, row_id, output)?;
+            end(write, JobState::Succeeded, None)?;
+            JobState::Succeeded
+        }
+        Outcome::Failed(error) => {
+            history::record_failed_attempt(write, row_id, error)?;
+            end(write, JobState::Failed, Some(error))?;
+            JobState::Failed
+        }
+        Outcome::Retry { error, .. } if attempts >= max_attempts => {
+            history::record_failed_attempt(write, row_id, error)?;
+            end(write, JobState::Dead, Some(error))?;
+            JobState::Dead
+        }
+        Outcome::Retry { error, after } => {
+            history::record_failed_attempt(write, row_id, error)?;
+            let due_at = write.milliseconds_after(*after);
+            let sql = "UPDATE jobs SET state = ?1, due_at = ?2, error_type = ?3, error_message = ?4 WHERE job = ?5";
+            let row = params![rows::code(JobState::Retry), due_at, error.kind, error.message, row_id];
+            write.prepare(sql)?.execute(row).map_err(sqlite("finish"))?;
+            JobState::Retry
+        }
+        Outcome::Released => {
+            // The worker requeues its delivery, so the job need not be published again.
+            let sql = "UPDATE jobs SET state = ?1, attempts = attempts - 1, due_at = NULL WHERE job = ?2";
+            let row = params![rows::code(JobState::Queued), row_id];
+            write.prepare(sql)?.execute(row).map_err(sqlite("finish"))?;
+            JobState::Queued
+        }
+    };
+    Ok(Finished::Recorded { state, finished_at })
+}
+
+fn insert_output(write: &mut Write<'_>, row_id: i64, output: &Output) -> Result<()> {
+    let BodyColumns { body, blob } = BodyColumns::of(&output.body);
+    let mut insert = write.prepare("INSERT INTO outputs (job, media_type, body, blob) VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute(params![row_id, output.media_type, body, blob]).map(drop).map_err(sqlite("finish"))
+}
+
+/// Ends an open job. Returns the time at which it ended, in milliseconds since the Unix epoch.
+pub(super) fn end(
+    write: &mut Write<'_>,
+    row_id: i64,
+    id: &JobId,
+    state: JobState,
+    error: Option<&JobError>,
+) -> Result<i64> {
+    let ending = sqlite("finish");
+    let now = write.now_milliseconds();
+    let mut update = write.prepare(
+        "UPDATE jobs SET state = ?1, due_at = NULL, finished_at = ?2, purge_at = ?2 + retention, error_type = ?3, \
+         error_message = ?4 WHERE job = ?5",
+    )?;
+    let (kind, message) = (error.map(|error| &error.kind), error.map(|error| &error.message));
+    update.execute(params![rows::code(state), now, kind, message, row_id]).map_err(&ending)?;
+    write.prepare("INSERT INTO endings (id) VALUES (?1)")?.execute([id.as_str()]).map_err(&ending)?;
+    write.notify(Change::Ended);
+    Ok(now)
+}
+
+/// Ends an open job as `cancelled`. Returns its record afterwards.
+pub(super) fn cancel(write: &mut Write<'_>, id: &JobId) -> Result<Option<JobRecord>> {
+    let mut select = write.prepare("SELECT job, state FROM jobs WHERE id = ?1")?;
+    let found: Option<(i64, i64)> =
+        select.query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(sqlite("cancel"))?;
+    let Some((row_id, code)) = found else { return Ok(None) };
+    if !rows::state(code)?.has_ended() {
+        end(write, row_id, id, JobState::Cancelled, None)?;
+    }
+    rows::record(write.connection(), id)
+}

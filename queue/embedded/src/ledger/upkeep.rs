@@ -1,0 +1,97 @@
+//! Takes due jobs, and deletes jobs whose retention is over.
+
+use rusqlite::Connection;
+use rusqlite::params;
+
+use super::{arrivals, history, rows, submit};
+use crate::store::{Change, Write, read_blob, sqlite};
+use queue::ledger::{DueJob, JobState, Publication};
+use queue::{BlobRef, Result};
+
+/// The number of rows that stay in the table `endings`. A process that is further behind reads the records of its watched
+/// jobs instead.
+const MAX_ENDINGS: i64 = 100_000;
+
+pub(super) fn is_due(file: &Connection, now: i64) -> Result<bool> {
+    let finding = sqlite("find due jobs");
+    let mut select = file.prepare_cached("SELECT 1 FROM jobs WHERE due_at <= ?1 LIMIT 1").map_err(&finding)?;
+    select.exists([now]).map_err(&finding)
+}
+
+/// Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time.
+pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob>> {
+    let taking = sqlite("take due jobs");
+    let now = write.now_milliseconds();
+    let mut select =
+        write.prepare("SELECT job, state, fence, begun FROM jobs WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = select
+        .query_map([now, limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .map_err(&taking)?;
+    let found: Vec<(i64, i64, u64, bool)> = found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
+    // An attempt at a suspect that had not begun does not count.
+    let mut update = write.prepare(
+        "UPDATE jobs SET state = ?1, fence = ?2, lost = lost + ?3, attempts = attempts - (?3 AND NOT begun), \
+         due_at = ?4 WHERE job = ?5",
+    )?;
+    let due_at = write.milliseconds_after(submit::PUBLISH_TIMEOUT);
+    let mut due = Vec::with_capacity(found.len());
+    for (row_id, code, fence, begun) in found {
+        let fence = fence + 1;
+        let was_leased = rows::state(code)? == JobState::Leased;
+        if was_leased && begun {
+            history::record_failed_attempt(write, row_id, &history::worker_disappeared())?;
+        }
+        update.execute(params![rows::code(JobState::Queued), fence, was_leased, due_at, row_id]).map_err(&taking)?;
+        let job = rows::job(write.connection(), row_id)?;
+        let publication = Publication { id: job.id.clone(), fence };
+        due.push(DueJob { job, publication });
+    }
+    arrivals::record(write, due.iter().map(|due| due.job.pool.as_str()))?;
+    Ok(due)
+}
+
+pub(super) fn is_over(file: &Connection, now: i64) -> Result<bool> {
+    let finding = sqlite("find jobs to purge");
+    let mut select = file.prepare_cached("SELECT 1 FROM jobs WHERE purge_at <= ?1 LIMIT 1").map_err(&finding)?;
+    select.exists([now]).map_err(&finding)
+}
+
+/// Deletes jobs whose retention is over. Returns their blob references.
+pub(super) fn purge(write: &mut Write<'_>, limit: usize) -> Result<Vec<BlobRef>> {
+    let purging = sqlite("purge");
+    let now = write.now_milliseconds();
+    let mut select = write.prepare("SELECT job FROM jobs WHERE purge_at <= ?1 LIMIT ?2")?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let over = select.query_map([now, limit], |row| row.get(0)).map_err(&purging)?;
+    let over: Vec<i64> = over.collect::<rusqlite::Result<_>>().map_err(&purging)?;
+    let blobs = delete(write, &over)?;
+    let trim = "DELETE FROM endings WHERE ending <= (SELECT max(ending) FROM endings) - ?1";
+    if write.prepare(trim)?.execute([MAX_ENDINGS]).map_err(&purging)? > 0 {
+        write.notify(Change::Ended);
+    }
+    Ok(blobs)
+}
+
+/// Deletes jobs with their attempts, inputs and outputs. Returns their blob references.
+pub(super) fn delete(write: &mut Write<'_>, jobs: &[i64]) -> Result<Vec<BlobRef>> {
+    let deleting = sqlite("delete jobs");
+    let mut delete_job = write.prepare("DELETE FROM jobs WHERE job = ?1")?;
+    let mut delete_attempts = write.prepare("DELETE FROM attempts WHERE job = ?1")?;
+    let mut delete_bodies = [
+        write.prepare("DELETE FROM inputs WHERE job = ?1 RETURNING blob")?,
+        write.prepare("DELETE FROM outputs WHERE job = ?1 RETURNING blob")?,
+    ];
+    let mut blobs = Vec::new();
+    for row_id in jobs {
+        delete_job.execute([row_id]).map_err(&deleting)?;
+        delete_attempts.execute([row_id]).map_err(&deleting)?;
+        for delete in &mut delete_bodies {
+            let mut rows = delete.query([row_id]).map_err(&deleting)?;
+            while let Some(row) = rows.next().map_err(&deleting)? {
+                blobs.extend(read_blob(row, 0)?);
+            }
+        }
+    }
+    Ok(blobs)
+}

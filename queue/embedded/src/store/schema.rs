@@ -1,0 +1,255 @@
+//! The tables, and their versions.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::sqlite;
+use queue::{Error, ErrorKind, Result};
+
+/// The version of the tables. It grows with every change of them.
+pub(super) const VERSION: i64 = 5;
+
+/// Marks the file as ours ("Mill" in ASCII), so that the database of another program is not taken for an empty file.
+const APPLICATION_ID: i64 = 0x4d69_6c6c;
+
+/// The version of the tables in an existing file. 0 for an empty file. Changes nothing.
+pub(super) fn version_of(file: &Path) -> Result<i64> {
+    let connection = open_unchanged(file).map_err(sqlite("open"));
+    connection.and_then(|connection| version(&connection)).map_err(|error| of_file(file, &error))
+}
+
+/// Opens a file without creating a write-ahead log beside it. For that, a file without a log is opened as immutable
+/// (<https://www.sqlite.org/uri.html#uriimmutable>).
+fn open_unchanged(file: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    match file.to_str() {
+        Some(path) if !Path::new(&log).exists() => {
+            let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            Connection::open_with_flags(format!("file:{path}?immutable=1"), flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        _ => Connection::open_with_flags(file, flags),
+    }
+}
+
+/// Like [`version_of`], for an open file. Rejects the file of another program, and one of a newer version.
+pub(super) fn version(connection: &Connection) -> Result<i64> {
+    let opening = sqlite("open");
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (version, application) =
+        (number("user_version").map_err(&opening)?, number("application_id").map_err(&opening)?);
+    if application != APPLICATION_ID && !is_blank(connection).map_err(&opening)? {
+        let message = "this is the database of another program; choose another folder";
+        return Err(Error::new(ErrorKind::Incompatible, message));
+    }
+    if version > VERSION {
+        let message = format!(
+            "written by a newer version of millrace (schema {version}, this program knows {VERSION}); \
+             upgrade millrace, or choose another folder"
+        );
+        return Err(Error::new(ErrorKind::Incompatible, message));
+    }
+    Ok(version)
+}
+
+/// Adds the path of the file to an error.
+pub(super) fn of_file(file: &Path, error: &Error) -> Error {
+    Error::new(error.kind(), format_args!("{}: {error}", file.display()))
+}
+
+/// Converts a file from `version` to [`VERSION`]. A new file takes the same steps as an old one, so that both end alike.
+pub(super) fn upgrade(connection: &mut Connection, version: i64) -> Result<()> {
+    if version >= VERSION {
+        return Ok(());
+    }
+    let opening = sqlite("open");
+    let upgrading = connection.transaction().map_err(&opening)?;
+    if version < 1 {
+        upgrading.execute_batch(TABLES).map_err(&opening)?;
+        upgrading.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
+    }
+    for (to, step) in [(2, TO_2), (3, TO_3), (4, TO_4), (5, TO_5)] {
+        if version < to {
+            upgrading.execute_batch(step).map_err(&opening)?;
+        }
+    }
+    upgrading.pragma_update(None, "user_version", VERSION).map_err(&opening)?;
+    upgrading.commit().map_err(&opening)
+}
+
+/// Whether the file has no tables. The application id alone does not show that: many programs set none.
+fn is_blank(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
+}
+
+/// The tables of version 1. Columns that change are in narrow tables, and those written once in wide ones, because an
+/// update rewrites its whole row. Times are milliseconds since the Unix epoch.
+pub(super) const TABLES: &str = "
+-- The broker. `consumer` is null while no consumer holds the message. A `seq` is never used twice.
+CREATE TABLE messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    pool TEXT NOT NULL,
+    class INTEGER NOT NULL,
+    consumer INTEGER,
+    deliveries INTEGER NOT NULL DEFAULT 0,
+    published_at INTEGER NOT NULL
+);
+CREATE INDEX messages_waiting ON messages (pool, class, seq) WHERE consumer IS NULL;
+CREATE INDEX messages_held ON messages (pool, consumer) WHERE consumer IS NOT NULL;
+CREATE TABLE payloads (
+    seq INTEGER PRIMARY KEY,
+    job TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    deadline_at INTEGER,
+    max_attempts INTEGER NOT NULL,
+    retention INTEGER NOT NULL,
+    trace_parent TEXT,
+    media_type TEXT NOT NULL,
+    body BLOB,
+    blob TEXT
+);
+CREATE TABLE consumers (
+    consumer INTEGER PRIMARY KEY AUTOINCREMENT,
+    alive_until INTEGER NOT NULL
+);
+
+-- The ledger. At `due_at` the job must be published (again), or its lease expires. `fence` grows with every claim and
+-- publication. `lost` is the number of workers that disappeared with the job. With `begun` the attempt counts even if its
+-- worker disappears.
+CREATE TABLE jobs (
+    job INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    pool TEXT NOT NULL,
+    class INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    max_attempts INTEGER NOT NULL,
+    fence INTEGER NOT NULL DEFAULT 0,
+    lost INTEGER NOT NULL DEFAULT 0,
+    begun INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    deadline_at INTEGER,
+    due_at INTEGER,
+    started_at INTEGER,
+    finished_at INTEGER,
+    purge_at INTEGER,
+    retention INTEGER NOT NULL,
+    worker TEXT,
+    trace_parent TEXT,
+    error_type TEXT,
+    error_message TEXT
+);
+CREATE INDEX jobs_due ON jobs (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX jobs_purge ON jobs (purge_at) WHERE purge_at IS NOT NULL;
+CREATE INDEX jobs_open ON jobs (pool, state) WHERE state IN (1, 2);
+CREATE INDEX jobs_given_out ON jobs (pool) WHERE state = 0 AND due_at IS NOT NULL AND fence > 0;
+CREATE TABLE inputs (job INTEGER PRIMARY KEY, media_type TEXT NOT NULL, body BLOB, blob TEXT);
+CREATE TABLE outputs (job INTEGER PRIMARY KEY, media_type TEXT NOT NULL, body BLOB, blob TEXT);
+-- Jobs in the order in which they ended, for watchers.
+CREATE TABLE endings (ending INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL);
+
+-- The roster.
+CREATE TABLE workers (
+    id TEXT PRIMARY KEY,
+    pool TEXT NOT NULL,
+    state TEXT NOT NULL,
+    alive_until INTEGER NOT NULL,
+    started_at INTEGER NOT NULL,
+    batch_items REAL NOT NULL,
+    batch_seconds REAL NOT NULL,
+    cold_start_seconds REAL NOT NULL
+);
+";
+
+/// From version 1 to 2: waiting jobs are counted by index too, failed attempts are stored, dead jobs are listed, and a job
+/// keeps the origin of its event.
+pub(super) const TO_2: &str = "
+ALTER TABLE payloads ADD COLUMN origin TEXT;
+ALTER TABLE jobs ADD COLUMN origin TEXT;
+-- The request whose claim was granted last. If it is repeated, it is granted the same lease.
+ALTER TABLE jobs ADD COLUMN claim BLOB;
+DROP INDEX jobs_open;
+CREATE INDEX jobs_open ON jobs (pool, state) WHERE state IN (0, 1, 2);
+-- Failed and dead jobs in the order in which they are listed, of all pools and of one.
+CREATE INDEX jobs_dead ON jobs (state, finished_at, id) WHERE state IN (4, 7);
+CREATE INDEX jobs_dead_of_pool ON jobs (pool, state, finished_at, id) WHERE state IN (4, 7);
+CREATE TABLE attempts (
+    job INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    worker TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    ended_at INTEGER NOT NULL,
+    error_type TEXT NOT NULL,
+    error_message TEXT NOT NULL,
+    PRIMARY KEY (job, sequence)
+) WITHOUT ROWID;
+";
+
+/// From version 2 to 3: a worker reports its batch time model. 0 stands for a value that it has not reported.
+pub(super) const TO_3: &str = "
+ALTER TABLE workers ADD COLUMN batch_base_seconds REAL NOT NULL DEFAULT 0;
+ALTER TABLE workers ADD COLUMN batch_item_seconds REAL NOT NULL DEFAULT 0;
+ALTER TABLE workers ADD COLUMN batch_limit_items INTEGER NOT NULL DEFAULT 0;
+";
+
+/// From version 3 to 4: the jobs of a pool are counted as they change, so that a reading costs the same for any number of
+/// jobs. Triggers count them, so that no statement can miss a change.
+pub(super) const TO_4: &str = "
+-- `given_out` counts jobs that were taken as due and whose publication is not confirmed. `ended` never decreases.
+-- `arrival` is the number of the pool's last arrival of work, counted over all pools.
+CREATE TABLE pools (
+    pool TEXT PRIMARY KEY,
+    queued INTEGER NOT NULL DEFAULT 0,
+    leased INTEGER NOT NULL DEFAULT 0,
+    retry INTEGER NOT NULL DEFAULT 0,
+    given_out INTEGER NOT NULL DEFAULT 0,
+    ended INTEGER NOT NULL DEFAULT 0,
+    arrival INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX pools_arrival ON pools (arrival);
+INSERT INTO pools (pool, queued, leased, retry, given_out, ended)
+SELECT pool, sum(state = 0), sum(state = 1), sum(state = 2), sum(state = 0 AND due_at IS NOT NULL AND fence > 0),
+    sum(state > 2) FROM jobs GROUP BY pool;
+CREATE TRIGGER jobs_added AFTER INSERT ON jobs BEGIN
+    INSERT INTO pools (pool) VALUES (new.pool) ON CONFLICT (pool) DO NOTHING;
+    UPDATE pools SET queued = queued + (new.state = 0), leased = leased + (new.state = 1),
+        retry = retry + (new.state = 2),
+        given_out = given_out + (new.state = 0 AND new.due_at IS NOT NULL AND new.fence > 0),
+        ended = ended + (new.state > 2)
+    WHERE pool = new.pool;
+END;
+CREATE TRIGGER jobs_changed AFTER UPDATE OF state, due_at, fence ON jobs
+WHEN old.state <> new.state OR (old.state = 0 AND (old.due_at IS NOT NULL AND old.fence > 0)
+    <> (new.due_at IS NOT NULL AND new.fence > 0))
+BEGIN
+    UPDATE pools SET queued = queued + (new.state = 0) - (old.state = 0),
+        leased = leased + (new.state = 1) - (old.state = 1), retry = retry + (new.state = 2) - (old.state = 2),
+        given_out = given_out + (new.state = 0 AND new.due_at IS NOT NULL AND new.fence > 0)
+            - (old.state = 0 AND old.due_at IS NOT NULL AND old.fence > 0),
+        ended = ended + (new.state > 2 AND old.state <= 2)
+    WHERE pool = new.pool;
+END;
+-- The program deletes only ended jobs. The counts of open jobs stay exact even if others are deleted by hand.
+CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs WHEN old.state <= 2 BEGIN
+    UPDATE pools SET queued = queued - (old.state = 0), leased = leased - (old.state = 1),
+        retry = retry - (old.state = 2),
+        given_out = given_out - (old.state = 0 AND old.due_at IS NOT NULL AND old.fence > 0)
+    WHERE pool = old.pool;
+END;
+DROP INDEX jobs_open;
+DROP INDEX jobs_given_out;
+";
+
+/// From version 4 to 5: the last measurements of a pool outlive its workers.
+const TO_5: &str = "
+CREATE TABLE measured (
+    pool TEXT PRIMARY KEY,
+    batch_base_seconds REAL NOT NULL,
+    batch_item_seconds REAL NOT NULL,
+    batch_limit_items INTEGER NOT NULL,
+    cold_start_seconds REAL NOT NULL
+) WITHOUT ROWID;
+";

@@ -1,0 +1,85 @@
+//! The consumer of a worker: it sends commands to the group member, which runs on a thread of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use crossbeam_channel::{Receiver, Sender};
+use tokio::sync::oneshot;
+
+use super::cluster::Cluster;
+use super::command::Command;
+use super::member::Member;
+use queue::driver::{Consumer, Delivery, Settlement};
+use queue::{Error, ErrorKind, PoolName, Result};
+
+/// How long opening a consumer waits for its share of the partitions. After that the consumer waits in the background.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long dropping a consumer waits until it has left the group. If the process ended before, no consumer would have
+/// its partitions until its session expires.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+pub(super) struct KafkaConsumer {
+    commands: Sender<Command>,
+    ended: Receiver<()>,
+}
+
+impl KafkaConsumer {
+    /// Joins the group of `pool`. Returns when the consumer has its share of the partitions, or waiting for that is
+    /// pointless or took too long.
+    ///
+    /// Several consumers may start together. If the first one received jobs at once, those would be delivered again
+    /// when the next one takes over its partitions.
+    pub(super) async fn join(cluster: Arc<Cluster>, pool: &PoolName) -> Result<Self> {
+        let (commands, inbox) = crossbeam_channel::unbounded();
+        let (end, ended) = crossbeam_channel::bounded(0);
+        let (joined, has_joined) = oneshot::channel();
+        let member = Member::new(cluster, pool.clone(), commands.clone(), inbox, joined);
+        let run = move || {
+            member.run();
+            drop(end);
+        };
+        let spawned = std::thread::Builder::new().name(format!("kafka-{pool}")).spawn(run);
+        spawned.map_err(|error| Error::caused(ErrorKind::Unavailable, "cannot start the consumer's thread", error))?;
+        let consumer = Self { commands, ended };
+        if tokio::time::timeout(JOIN_TIMEOUT, has_joined).await.is_err() {
+            tracing::warn!(%pool, "the group has not assigned partitions yet; the consumer waits in the background");
+        }
+        Ok(consumer)
+    }
+
+    #[cfg(test)]
+    pub(super) fn commands(&self) -> Sender<Command> {
+        self.commands.clone()
+    }
+
+    async fn call<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {
+        let gone = || Error::new(ErrorKind::Unavailable, "the kafka consumer has ended");
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+#[async_trait]
+impl Consumer for KafkaConsumer {
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>> {
+        self.call(|reply| Command::Receive { max: max.max(1), reply }).await
+    }
+
+    async fn settle(&self, deliveries: Vec<(Delivery, Settlement)>) -> Result<()> {
+        let settled = deliveries.into_iter().map(|(delivery, settlement)| (delivery.into_tag(), settlement)).collect();
+        self.call(|reply| Command::Settle { settled, reply }).await
+    }
+}
+
+impl Drop for KafkaConsumer {
+    fn drop(&mut self) {
+        if self.commands.send(Command::Leave).is_ok()
+            && self.ended.recv_timeout(LEAVE_TIMEOUT) == Err(crossbeam_channel::RecvTimeoutError::Timeout)
+        {
+            tracing::warn!(waited = ?LEAVE_TIMEOUT, "the kafka consumer is still leaving its group; no longer waiting");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! librdkafka's errors in the terms of a caller.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use queue::{Error, ErrorKind};
+
+/// What a caller can do about this code.
+pub(super) fn kind_of(code: Code) -> ErrorKind {
+    match code {
+        Code::MessageSizeTooLarge
+        | Code::MessageBatchTooLarge
+        | Code::InvalidMessageSize
+        | Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::SaslAuthenticationFailed
+        | Code::Authentication
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::SSL
+        | Code::InvalidTopic
+        | Code::InvalidPartitions
+        | Code::InvalidReplicationFactor
+        | Code::InvalidConfig
+        | Code::InvalidArgument
+        | Code::InvalidRequest
+        | Code::InvalidGroupId
+        | Code::InvalidSessionTimeout
+        | Code::InconsistentGroupProtocol
+        | Code::InvalidTimestamp
+        | Code::PolicyViolation
+        | Code::UnsupportedVersion
+        | Code::UnsupportedFeature => ErrorKind::Refused,
+        Code::QueueFull | Code::ThrottlingQuotaExceeded => ErrorKind::Full,
+        Code::InvalidMessage | Code::BadMessage | Code::BadCompression => ErrorKind::Corrupt,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// The error of a call that failed.
+pub(super) fn failed(action: &str, error: KafkaError) -> Error {
+    let kind = match &error {
+        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::AdminOpCreation(_) => {
+            ErrorKind::Refused
+        }
+        KafkaError::AdminOp(code) => kind_of(*code),
+        error => error.rdkafka_error_code().map_or(ErrorKind::Unavailable, kind_of),
+    };
+    Error::caused(kind, format_args!("cannot {action}"), error)
+}
+
+/// The backend does not answer, or the consumer cannot go on.
+pub(super) fn unavailable(why: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unavailable, why)
+}
+
+/// Whether the servers do not know the topic, or not yet.
+pub(super) fn is_unknown_topic(code: Code) -> bool {
+    matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable)
+}
+
+/// Whether the group has removed this consumer, or assigned its partitions to another.
+pub(super) fn is_partition_lost(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::IllegalGeneration
+                | Code::UnknownMemberId
+                | Code::FencedInstanceId
+                | Code::Fenced
+                | Code::AssignmentLost
+                | Code::FencedMemberEpoch
+                | Code::StaleMemberEpoch
+        )
+    )
+}

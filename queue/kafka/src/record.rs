@@ -1,0 +1,135 @@
+//! A job as a Kafka record: CloudEvents' Kafka protocol binding 1.0.2.
+//!
+//! In binary mode the attributes are headers `ce_NAME`, the media type is the header `content-type`, and the value is
+//! the data. In structured mode, which the `content-type` shows, everything is in the value. The key is the job's id:
+//! it spreads jobs evenly, and keeps the records of one job in order.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+
+use queue::driver::{Event, STRUCTURED, Unreadable, unreadable};
+use queue::{Class, Job, PoolName};
+
+const PREFIX: &str = "ce_";
+const CONTENT_TYPE: &str = "content-type";
+const DATA_CONTENT_TYPE: &str = "datacontenttype";
+
+/// The job in a record.
+#[derive(Debug, Clone)]
+pub(super) struct DecodedJob {
+    pub(super) job: Job,
+    /// Why the record is not a job. Then `job` stands for it, and holds its bytes.
+    pub(super) unreadable: Option<Unreadable>,
+}
+
+/// The headers and the value of an event's record.
+pub(super) fn write(event: Event) -> (OwnedHeaders, Bytes) {
+    let mut headers = OwnedHeaders::new_with_capacity(event.attributes.len());
+    for (name, value) in &event.attributes {
+        let value = Some(value.as_bytes());
+        headers = if name == DATA_CONTENT_TYPE {
+            headers.insert(Header { key: CONTENT_TYPE, value })
+        } else {
+            headers.insert(Header { key: &format!("{PREFIX}{name}"), value })
+        };
+    }
+    (headers, event.data)
+}
+
+/// Reads a record as a job of this pool and class.
+pub(super) fn read(pool: &PoolName, class: Class, message: &BorrowedMessage<'_>) -> DecodedJob {
+    let data = Bytes::copy_from_slice(message.payload().unwrap_or_default());
+    let headers = message.headers().map(|headers| {
+        let pairs = headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()));
+        pairs.collect::<Vec<_>>()
+    });
+    let arrived_at = message.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok());
+    let arrived_at = arrived_at.unwrap_or_else(Timestamp::now);
+    let position = format!("{}/{}/{}", message.topic(), message.partition(), message.offset());
+    job_of(pool, class, &headers.unwrap_or_default(), data, arrived_at, &position)
+}
+
+fn job_of(
+    pool: &PoolName,
+    class: Class,
+    headers: &[(String, Vec<u8>)],
+    data: Bytes,
+    arrived_at: Timestamp,
+    position: &str,
+) -> DecodedJob {
+    let media_type = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE));
+    let media_type = media_type.and_then(|(_, value)| str::from_utf8(value).ok());
+    let job = event_of(headers, media_type, &data).and_then(|event| event.into_job(pool, class, arrived_at));
+    match job {
+        Ok(job) => DecodedJob { job, unreadable: None },
+        Err(why) => {
+            let job = unreadable(pool, class, position, media_type, data, arrived_at);
+            DecodedJob { job, unreadable: Some(why) }
+        }
+    }
+}
+
+fn event_of(headers: &[(String, Vec<u8>)], media_type: Option<&str>, data: &Bytes) -> Result<Event, Unreadable> {
+    if media_type.is_some_and(|media_type| media_type.to_ascii_lowercase().starts_with(STRUCTURED)) {
+        return Event::from_structured(data);
+    }
+    let mut event = Event { attributes: Vec::with_capacity(headers.len()), data: data.clone() };
+    for (header, value) in headers {
+        let header = header.to_ascii_lowercase();
+        let name = match header.strip_prefix(PREFIX) {
+            Some(name) => name.to_owned(),
+            None if header == CONTENT_TYPE => DATA_CONTENT_TYPE.to_owned(),
+            None => continue,
+        };
+        // A header may occur twice; the first one counts.
+        if event.attributes.iter().all(|(earlier, _)| *earlier != name) {
+            let value = str::from_utf8(value).map_err(|_| Unreadable::new(format_args!("{header}: is not UTF-8")))?;
+            event.attributes.push((name.into(), value.to_owned()));
+        }
+    }
+    Ok(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(headers: &[(&str, &[u8])], data: &'static [u8]) -> DecodedJob {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+        let pool = "resnet50".parse().unwrap();
+        job_of(&pool, Class::Standard, &headers, Bytes::from_static(data), Timestamp::UNIX_EPOCH, "topic/0/7")
+    }
+
+    #[test]
+    fn a_binary_event_of_an_outside_producer_is_a_job() {
+        let headers: [(&str, &[u8]); 5] = [
+            ("ce_specversion", b"1.0"),
+            ("ce_source", b"/cameras/7"),
+            ("CE_ID", b"4711"),
+            ("content-type", b"image/jpeg"),
+            ("other", b"\xff"),
+        ];
+        let read = read(&headers, b"\xff\xd8");
+        assert_eq!(read.unreadable, None);
+        assert_eq!(read.job.input.media_type, "image/jpeg");
+        assert_eq!(read.job.input.body, queue::Body::Inline(Bytes::from_static(b"\xff\xd8")));
+    }
+
+    #[test]
+    fn a_structured_event_is_a_job() {
+        let body = br#"{"specversion":"1.0","source":"/s","id":"1","type":"t","data":{"a":1}}"#;
+        let read = read(&[("Content-Type", b"application/cloudevents+json; charset=UTF-8")], body);
+        assert_eq!(read.unreadable, None);
+        assert_eq!(read.job.input.media_type, "application/json");
+    }
+
+    #[test]
+    fn a_record_that_is_no_event_keeps_its_bytes_and_gives_the_reason() {
+        let read = read(&[("ce_specversion", b"\xff"), ("content-type", b"text/plain")], b"hello");
+        assert_eq!(read.unreadable.unwrap().to_string(), "ce_specversion: is not UTF-8");
+        assert_eq!(read.job.input.media_type, "text/plain");
+        assert_eq!(read.job.input.body, queue::Body::Inline(Bytes::from_static(b"hello")));
+        assert_eq!(read.job.max_attempts, 1);
+    }
+}

@@ -1,0 +1,211 @@
+//! The URL that names a RabbitMQ server.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
+
+use queue::{Error, ErrorKind, Result};
+
+/// How a URL is written.
+const FORM: &str = "rabbitmq://USER:PASSWORD@HOST:PORT/VHOST?prefix=NAME, or rabbitmqs:// for TLS";
+
+/// The limit of a prefix. With a pool's name and a class it makes the name of a queue, which may have 255 bytes.
+const MAX_PREFIX: usize = 64;
+
+/// How often client and server send a heartbeat, in seconds. A connection without any for two to three of these
+/// intervals is closed.
+const HEARTBEAT_SECONDS: u16 = 5;
+
+/// Names a RabbitMQ server: `rabbitmq://USER:PASSWORD@HOST:PORT/VHOST`, or `rabbitmqs://` for TLS.
+///
+/// The defaults are `guest:guest`, port 5672 (with TLS 5671) and the virtual host `/`. All parts are percent-encoded.
+///
+/// Options:
+/// - `prefix=NAME` is the beginning of the queues' names, by default `millrace`.
+/// - `ca=FILE`, with TLS, has certificates in PEM to trust in addition to the public ones.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RabbitMqUrl {
+    uri: AMQPUri,
+    prefix: String,
+    ca: Option<PathBuf>,
+}
+
+impl RabbitMqUrl {
+    /// The URI for the driver.
+    pub(super) fn uri(&self) -> &AMQPUri {
+        &self.uri
+    }
+
+    /// The beginning of the queues' names.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The file of certificates to trust in addition to the public ones.
+    pub(super) fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
+    /// The same server through a proxy on this port, with queues of its own.
+    #[cfg(test)]
+    pub(crate) fn through(&self, port: u16, prefix: &str) -> Self {
+        let mut url = Self { prefix: prefix.to_owned(), ..self.clone() };
+        url.uri.authority.host = "127.0.0.1".to_owned();
+        url.uri.authority.port = port;
+        url
+    }
+
+    /// Its host and port.
+    #[cfg(test)]
+    pub(crate) fn address(&self) -> (&str, u16) {
+        (&self.uri.authority.host, self.uri.authority.port)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+        let scheme = match url.scheme() {
+            "rabbitmq" => AMQPScheme::AMQP,
+            "rabbitmqs" => AMQPScheme::AMQPS,
+            _ => return Err("has another scheme".to_owned()),
+        };
+        if url.cannot_be_a_base() {
+            return Err("is incomplete".to_owned());
+        }
+        if url.fragment().is_some() {
+            return Err("has a #, which is written as %23".to_owned());
+        }
+        let host = match url.host() {
+            Some(Host::Domain(name)) if !name.is_empty() => decoded(name)?,
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Ipv6(address)) => address.to_string(),
+            _ => return Err("names no host".to_owned()),
+        };
+        let AMQPUserInfo { username, password } = AMQPUserInfo::default();
+        let userinfo = AMQPUserInfo {
+            username: if url.username().is_empty() { username } else { decoded(url.username())? },
+            password: url.password().map_or(Ok(password), decoded)?,
+        };
+        let port = url.port().unwrap_or_else(|| scheme.default_port());
+        let vhost = match url.path() {
+            "" | "/" => "/".to_owned(),
+            path => decoded(path.strip_prefix('/').unwrap_or(path))?,
+        };
+        let query = AMQPQueryString { heartbeat: Some(HEARTBEAT_SECONDS), ..AMQPQueryString::default() };
+        let uri = AMQPUri { scheme, authority: AMQPAuthority { userinfo, host, port }, vhost, query };
+        let mut parsed = Self { uri, prefix: "millrace".to_owned(), ca: None };
+        for option in url.query().unwrap_or_default().split('&').filter(|option| !option.is_empty()) {
+            match option.split_once('=') {
+                Some(("prefix", prefix)) => parsed.prefix = checked_prefix(decoded(prefix)?)?,
+                Some(("ca", _)) if parsed.uri.scheme == AMQPScheme::AMQP => {
+                    return Err("has the option ca, which needs TLS: write rabbitmqs://".to_owned());
+                }
+                Some(("ca", file)) if !file.is_empty() => parsed.ca = Some(decoded(file)?.into()),
+                _ => return Err("has an unknown option: the known ones are prefix=NAME and ca=FILE".to_owned()),
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+fn decoded(part: &str) -> Result<String, String> {
+    let text = percent_decode_str(part).decode_utf8();
+    text.map(Into::into).map_err(|_| "has a %XX that is not part of a text in UTF-8".to_owned())
+}
+
+fn checked_prefix(prefix: String) -> Result<String, String> {
+    let is_sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    // Names that begin with `amq.` are reserved for the server.
+    if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.bytes().all(is_sound) || prefix.starts_with("amq") {
+        return Err(format!(
+            "has the prefix {prefix:?}, which is not 1 to {MAX_PREFIX} characters out of A–Z a–z 0–9 . _ - or begins \
+             with amq"
+        ));
+    }
+    Ok(prefix)
+}
+
+/// `text` without a possible password: all between the scheme and the last `@`, or else the end, is masked.
+fn masked(text: &str) -> String {
+    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+    match text.rsplit_once('@') {
+        Some((_, rest)) => format!("{scheme}://***@{rest}"),
+        None => format!("{scheme}://***"),
+    }
+}
+
+impl FromStr for RabbitMqUrl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refused = |why| Error::new(ErrorKind::Refused, format_args!("{:?} {why} (write {FORM})", masked(text)));
+        Self::parse(text).map_err(refused)
+    }
+}
+
+impl fmt::Display for RabbitMqUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.uri.scheme == AMQPScheme::AMQPS { "rabbitmqs" } else { "rabbitmq" };
+        let authority = &self.uri.authority;
+        let host = &authority.host;
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{scheme}://{}:***@{open}{host}{close}:{}", authority.userinfo.username, authority.port)?;
+        let vhost = self.uri.vhost.replace('/', "%2f");
+        write!(f, "/{vhost}?prefix={}", self.prefix)?;
+        self.ca.as_ref().map_or(Ok(()), |ca| write!(f, "&ca={}", ca.display()))
+    }
+}
+
+impl fmt::Debug for RabbitMqUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_shows_everything_but_the_password() {
+        for (text, shown) in [
+            ("rabbitmq://me:s3cret@host", "rabbitmq://me:***@host:5672/%2f?prefix=millrace"),
+            ("rabbitmq://me:s3cret@host/", "rabbitmq://me:***@host:5672/%2f?prefix=millrace"),
+            ("rabbitmq://10.0.0.7:5673/jobs", "rabbitmq://guest:***@10.0.0.7:5673/jobs?prefix=millrace"),
+            ("rabbitmq://[::1]/jobs?prefix=a.b", "rabbitmq://guest:***@[::1]:5672/jobs?prefix=a.b"),
+            ("rabbitmqs://me:s3cret@host?ca=/ca.pem", "rabbitmqs://me:***@host:5671/%2f?prefix=millrace&ca=/ca.pem"),
+        ] {
+            let url: RabbitMqUrl = text.parse().unwrap();
+            assert_eq!((url.to_string(), format!("{url:?}")), (shown.to_owned(), shown.to_owned()));
+        }
+        let url: RabbitMqUrl = "rabbitmq://me:s%40cret%2F@host/a%2Fb".parse().unwrap();
+        assert_eq!((url.uri.authority.userinfo.password.as_str(), url.uri.vhost.as_str()), ("s@cret/", "a/b"));
+    }
+
+    #[test]
+    fn a_wrong_url_is_refused_with_the_way_out_and_without_the_password() {
+        for (text, reason) in [
+            ("rabbitmq:me:s3cret@host", "incomplete"),
+            ("rabbitmq://me:s3cret@", "host"),
+            ("rabbitmq://me:s3cret@:5672", "host"),
+            ("rabbitmq://me:s3cret@host:port", "port"),
+            ("rabbitmq://me:s3/cret@host", "write rabbitmq://"),
+            ("rabbitmq://me:s3?cret@host", "write rabbitmq://"),
+            ("rabbitmq://me:s3cret@host?colour=red", "the known ones are prefix=NAME and ca=FILE"),
+            ("rabbitmq://me:s3cret@host?ca=/ca.pem", "rabbitmqs://"),
+            ("rabbitmqs://me:s3cret@host?ca=", "the known ones are prefix=NAME and ca=FILE"),
+            ("rabbitmq://me:s3cret@host?prefix=", "1 to 64"),
+            ("rabbitmq://me:s3cret@host?prefix=a/b", "1 to 64"),
+            ("rabbitmq://me:s3cret@host?prefix=amq.a", "amq"),
+        ] {
+            let error = text.parse::<RabbitMqUrl>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused);
+            assert!(error.to_string().contains(reason), "{error}");
+            assert!(!error.to_string().contains("s3"), "{error}");
+            assert!(!error.to_string().contains("cret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The ledger in Redis.
+//!
+//! It is as durable as Redis is configured. With `appendonly yes` and `appendfsync always`, every completed call survives
+//! a crash of the server. With `appendfsync everysec`, up to the last second of writes may be lost. After a failover, the
+//! writes that the new primary had not received yet are lost. The job's message is still in the broker then, and its next
+//! claim opens a new record.
+//!
+//! The keys of an installation, after its prefix:
+//!
+//! | key | type | holds |
+//! |---|---|---|
+//! | `job:ID` | hash | a job's record, without its input and output |
+//! | `input:ID`, `output:ID` | string | the bytes, where they are not in the blob store |
+//! | `due` | sorted set | jobs by the time at which they must be published (again), or their lease expires |
+//! | `over` | sorted set | ended jobs by the end of their retention |
+//! | `open:POOL` | hash | the number of jobs in each open state, and of ended ones |
+//! | `attempts:ID` | list | the failed attempts at a job, as JSON |
+//! | `dead`, `failed`, `dead:POOL`, `failed:POOL` | sorted set | dead and failed jobs by the time they ended, of all pools and of one |
+//! | `ended` | channel | ids of jobs that have just ended, separated by spaces |
+//! | `arrived` | channel | pools that may have new work, separated by spaces |
+//!
+//! Every change is a script. So it happens in one step and one round trip, and uses the server's clock. When the server's
+//! memory is full, only [`Ledger::submit`] fails. Workers can still finish the jobs that are there, which uses a little
+//! more than `maxmemory`.
+
+mod arrivals;
+mod channel;
+mod counts;
+mod dead;
+mod ended;
+mod rows;
+mod scripts;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use tokio::time::Instant;
+
+use self::ended::{EndedNotice, EndedNotices};
+use self::rows::{Fields, Row};
+use self::scripts::{CHUNK_BYTES, CHUNK_ITEMS, Call, chunks, same_length};
+use crate::connection::{Backoff, Redis};
+use queue::driver::BodyColumns;
+use queue::driver::milliseconds_of;
+use queue::{BlobRef, Body, Error, ErrorKind, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
+use queue::{
+    Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts, JobRecord,
+    Lease, Ledger, Outcome, Publication, Purged, Requeued, Submitted,
+};
+
+/// The time after a submission, or after a job was taken as due, in which its publication must be confirmed. Otherwise the
+/// job is due (again).
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a watch retries while the server is unavailable.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) struct RedisLedger {
+    redis: Redis,
+    ended: EndedNotices,
+}
+
+impl RedisLedger {
+    pub(crate) fn new(redis: Redis) -> Self {
+        let ended = EndedNotices::new(redis.clone());
+        Self { redis, ended }
+    }
+
+    /// Claims the jobs of one script call. A request with `true` includes the whole job, so that its record can be opened.
+    async fn claim_chunk(
+        &self,
+        worker: &WorkerId,
+        requests: &[(&ClaimRequest, bool)],
+        lease: Duration,
+    ) -> Result<Vec<Claimed>> {
+        let mut call = Call::new(&self.redis).with(worker.as_str()).with_number(milliseconds_of(lease));
+        for (request, with_job) in requests {
+            call.add(request.job.id.as_str());
+            call.add_number(u8::from(request.redelivered));
+            call.add(request.token());
+            call.add_number(u8::from(*with_job));
+            if *with_job {
+                call.add_job(&request.job);
+            }
+        }
+        let answers: Vec<(String, u64, u32)> = call.run("claim", &scripts::CLAIM).await?;
+        same_length(requests.len(), &answers)?;
+        let claimed = |((request, _), (answer, number, attempt)): (&(&ClaimRequest, bool), (String, u64, u32))| {
+            let lease = || Lease { id: request.job.id.clone(), fence: number, attempt };
+            Ok(Some(match answer.as_str() {
+                "granted" => Claim::Granted { lease: lease(), alone: false },
+                "alone" => Claim::Granted { lease: lease(), alone: true },
+                "ended" => Claim::Ended(rows::state(number.try_into().unwrap_or(-1))?),
+                "held_elsewhere" => Claim::HeldElsewhere,
+                _ => return Ok(None),
+            }))
+        };
+        requests.iter().zip(answers).map(claimed).collect()
+    }
+}
+
+/// The answer to one claim. `None` where there is no record of the job.
+type Claimed = Option<Claim>;
+
+#[async_trait]
+impl Ledger for RedisLedger {
+    async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>> {
+        let mut submitted = Vec::with_capacity(jobs.len());
+        for jobs in chunks(jobs, |job| bytes_of(&job.input.body)) {
+            let mut call = Call::new(&self.redis).with_number(milliseconds_of(PUBLISH_TIMEOUT));
+            jobs.iter().for_each(|job| call.add_job(job));
+            let answers: Vec<(u8, Option<u64>, Fields, Option<Vec<u8>>)> = call.run("submit", &scripts::SUBMIT).await?;
+            same_length(jobs.len(), &answers)?;
+            for (job, (answer, fence, fields, output)) in jobs.iter().zip(answers) {
+                submitted.push(match (answer, rows::record(&job.id, (fields, output))?) {
+                    (0, _) => Submitted::New,
+                    (2, Some(record)) => Submitted::Existing {
+                        record: Box::new(record),
+                        publish: fence.map(|fence| Publication { id: job.id.clone(), fence }),
+                    },
+                    _ => Submitted::Conflict,
+                });
+            }
+        }
+        Ok(submitted)
+    }
+
+    async fn published(&self, publications: &[Publication]) -> Result<()> {
+        for publications in chunks(publications, |_| 0) {
+            let mut call = Call::new(&self.redis);
+            for Publication { id, fence } in publications {
+                call.add(id.as_str());
+                call.add_number(*fence);
+            }
+            call.run::<()>("confirm publications", &scripts::PUBLISHED).await?;
+        }
+        Ok(())
+    }
+
+    async fn claim(&self, worker: &WorkerId, requests: Vec<ClaimRequest>, lease: Duration) -> Result<Vec<Claim>> {
+        let mut claims: Vec<Claimed> = Vec::with_capacity(requests.len());
+        // Most jobs have a record already, so their inputs need not be sent.
+        let by_id: Vec<_> = requests.iter().map(|request| (request, false)).collect();
+        for chunk in chunks(&by_id, |_| 0) {
+            claims.extend(self.claim_chunk(worker, chunk, lease).await?);
+        }
+        let unknown: Vec<usize> = (0..claims.len()).filter(|index| claims[*index].is_none()).collect();
+        let whole: Vec<_> = unknown.iter().map(|index| (&requests[*index], true)).collect();
+        let mut opened = Vec::with_capacity(unknown.len());
+        for chunk in chunks(&whole, |(request, _)| bytes_of(&request.job.input.body)) {
+            opened.extend(self.claim_chunk(worker, chunk, lease).await?);
+        }
+        for (index, claim) in unknown.into_iter().zip(opened) {
+            claims[index] = claim;
+        }
+        let answers: Option<Vec<Claim>> = claims.into_iter().collect();
+        answers.ok_or_else(|| Error::new(ErrorKind::Corrupt, "redis has no record of a job that was just opened"))
+    }
+
+    async fn begin(&self, lease: &Lease) -> Result<bool> {
+        Call::new(&self.redis).with(lease.id.as_str()).with_number(lease.fence).run("begin", &scripts::BEGIN).await
+    }
+
+    async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>> {
+        let mut renewed = Vec::with_capacity(leases.len());
+        for leases in chunks(leases, |_| 0) {
+            let mut call = Call::new(&self.redis).with_number(milliseconds_of(lease));
+            for lease in leases {
+                call.add(lease.id.as_str());
+                call.add_number(lease.fence);
+            }
+            let answers: Vec<bool> = call.run("renew leases", &scripts::RENEW).await?;
+            same_length(leases.len(), &answers)?;
+            renewed.extend(answers);
+        }
+        Ok(renewed)
+    }
+
+    async fn finish(&self, finishes: Vec<Finish>) -> Result<Vec<Finished>> {
+        let bytes = |finish: &Finish| match &finish.outcome {
+            Outcome::Succeeded(output) => bytes_of(&output.body),
+            _ => 0,
+        };
+        let mut finished = Vec::with_capacity(finishes.len());
+        for finishes in chunks(&finishes, bytes) {
+            let mut call = Call::new(&self.redis);
+            finishes.iter().for_each(|finish| add_finish(&mut call, finish));
+            let answers: Vec<i64> = call.run("finish", &scripts::FINISH).await?;
+            same_length(finishes.len() + 1, &answers)?;
+            let (now, codes) = (answers[0], &answers[1..]);
+            for code in codes {
+                finished.push(if *code < 0 { Finished::LeaseLost } else { rows::finished(*code, now)? });
+            }
+        }
+        Ok(finished)
+    }
+
+    async fn cancel(&self, id: &JobId) -> Result<Option<JobRecord>> {
+        let row: Row = Call::new(&self.redis).with(id.as_str()).run("cancel", &scripts::CANCEL).await?;
+        rows::record(id, row)
+    }
+
+    async fn get(&self, id: &JobId) -> Result<Option<JobRecord>> {
+        let (record, attempts) = read(&self.redis, id).await?;
+        let Some(record) = record else { return Ok(None) };
+        Ok(Some(JobRecord { history: rows::history(id, &attempts)?, ..record }))
+    }
+
+    async fn input(&self, id: &JobId) -> Result<Option<Input>> {
+        let call = Call::new(&self.redis).with(id.as_str());
+        let (media_type, blob, bytes): (Option<String>, _, _) = call.run("read an input", &scripts::INPUT).await?;
+        media_type.map(|media_type| rows::input(id, media_type, blob, bytes)).transpose()
+    }
+
+    async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>> {
+        // Registered before the record is read, so that a job that ends in between is noticed.
+        let notice = self.ended.of(id).await?;
+        let (Some(record), _) = read(&self.redis, id).await? else { return Ok(stream::empty().boxed()) };
+        if record.state.has_ended() {
+            return Ok(stream::once(async { Ok(record) }).boxed());
+        }
+        let (redis, notices, id) = (self.redis.clone(), self.ended.clone(), id.clone());
+        let ended = async move {
+            let mut notice = notice;
+            loop {
+                notice.wait().await;
+                // A lost connection wakes watchers too, and a job that ended may have been requeued since.
+                let (next, record) = register_and_read(&redis, &notices, &id).await?;
+                match record {
+                    Some(record) if !record.state.has_ended() => notice = next,
+                    ended => return Ok(ended),
+                }
+            }
+        };
+        let ended = stream::once(ended).filter_map(|record| async { record.transpose() });
+        Ok(stream::once(async { Ok(record) }).chain(ended).boxed())
+    }
+
+    async fn due(&self, limit: usize) -> Result<Vec<DueJob>> {
+        let call = Call::new(&self.redis)
+            .with(limit.min(CHUNK_ITEMS).to_string())
+            .with(CHUNK_BYTES.to_string())
+            .with_number(milliseconds_of(PUBLISH_TIMEOUT));
+        let answers: Vec<(String, u64, Fields, Option<Vec<u8>>)> = call.run("take due jobs", &scripts::DUE).await?;
+        let due = |(id, fence, fields, input): (String, u64, Fields, Option<Vec<u8>>)| {
+            let id: JobId = id.parse()?;
+            let job = rows::job(&id, (fields, input))?;
+            Ok(DueJob { job, publication: Publication { id, fence } })
+        };
+        // One unreadable job must not block the others for ever.
+        let readable = |due: Result<DueJob>| {
+            due.inspect_err(|error| tracing::error!(%error, "cannot read a due job; it is not published")).ok()
+        };
+        Ok(answers.into_iter().map(due).filter_map(readable).collect())
+    }
+
+    async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>> {
+        counts::counts(&self.redis, pools).await
+    }
+
+    async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>> {
+        arrivals::follow(&self.redis).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {
+        let call = Call::new(&self.redis).with(limit.min(CHUNK_ITEMS).to_string());
+        let (count, blobs): (usize, Vec<Vec<u8>>) = call.run("purge", &scripts::PURGE).await?;
+        Ok((count > 0).then(|| rows::blobs_of_deleted(&blobs)))
+    }
+
+    async fn dead(&self, filter: &DeadFilter, after: Option<&DeadPosition>, limit: usize) -> Result<DeadPage> {
+        dead::page(&self.redis, filter, after, limit).await
+    }
+
+    async fn requeue(&self, id: &JobId, input: Option<Input>) -> Result<Requeued> {
+        dead::requeue(&self.redis, id, input.as_ref()).await
+    }
+
+    async fn forget(&self, id: &JobId) -> Result<Forgotten> {
+        dead::forget(&self.redis, id).await
+    }
+
+    async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged> {
+        dead::purge(&self.redis, filter, limit).await
+    }
+
+    async fn risks(&self) -> Result<Vec<Risk>> {
+        self.redis.risks().await
+    }
+}
+
+/// The record of a job without its history, and the history as it is stored.
+async fn read(redis: &Redis, id: &JobId) -> Result<(Option<JobRecord>, Vec<Vec<u8>>)> {
+    let call = Call::new(redis).with(id.as_str());
+    let (fields, output, attempts): (Fields, Option<Vec<u8>>, _) = call.run("read a job", &scripts::GET).await?;
+    Ok((rows::record(id, (fields, output))?, attempts))
+}
+
+/// Registers for the next notice, then reads the record. Retries while a broken connection is made again.
+async fn register_and_read(
+    redis: &Redis,
+    notices: &EndedNotices,
+    id: &JobId,
+) -> Result<(EndedNotice, Option<JobRecord>)> {
+    let notice = notices.of(id).await?;
+    let (start, mut backoff) = (Instant::now(), Backoff::default());
+    loop {
+        match read(redis, id).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable && start.elapsed() < RECONNECT_TIMEOUT => {
+                tracing::debug!(%error, "a watch cannot read its job; reading it again");
+                // A server that loads its data answers at once, with the same error each time.
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+            found => return found.map(|(record, _)| (notice, record)),
+        }
+    }
+}
+
+fn add_finish(call: &mut Call<'_>, Finish { lease, outcome }: &Finish) {
+    call.add(lease.id.as_str());
+    call.add_number(lease.fence);
+    let (name, rest): (&str, [Vec<u8>; 3]) = match outcome {
+        Outcome::Succeeded(output) => {
+            let BodyColumns { body, blob } = BodyColumns::of(&output.body);
+            let blob = blob.unwrap_or_default().into_bytes();
+            ("succeeded", [output.media_type.clone().into_bytes(), blob, body.unwrap_or_default().to_vec()])
+        }
+        Outcome::Failed(error) => ("failed", [error.kind.clone().into(), error.message.clone().into(), Vec::new()]),
+        Outcome::Retry { error, after } => {
+            let after = milliseconds_of(*after).to_string();
+            ("retry", [error.kind.clone().into(), error.message.clone().into(), after.into()])
+        }
+        Outcome::Released => ("released", [const { Vec::new() }; 3]),
+    };
+    call.add(name);
+    rest.into_iter().for_each(|argument| call.add(argument));
+}
+
+fn bytes_of(body: &Body) -> usize {
+    match body {
+        Body::Inline(bytes) => bytes.len(),
+        Body::Reference(_) => 0,
+    }
+}

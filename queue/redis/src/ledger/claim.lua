@@ -1,0 +1,54 @@
+-- Claims jobs. ARGV: 3 worker, 4 milliseconds of the lease, then per request: id, redelivered (1 or 0), its token,
+-- whether the whole job follows (1 or 0), and if so the arguments from which its record is opened.
+-- Returns per request a word and two numbers. `granted` and `alone`: fence and attempt; `ended`: state and 0;
+-- `held_elsewhere` and `unknown`: 0 and 0.
+local worker, lease = ARGV[3], ARGV[4]
+
+local function claim(job, redelivered, token)
+    local counter = counter_of(job)
+    if job.state == RETRY then return { 'held_elsewhere', 0, 0 } end
+    if job.state > RETRY then return { 'ended', job.state, 0 } end
+    if job.state == LEASED and job.claim == token then
+        -- The same request is repeated, because its answer was lost.
+        redis.call('ZADD', DUE, now + lease, job.id)
+        return { job.lost > 0 and 'alone' or 'granted', job.fence, job.attempts }
+    end
+    if job.state == LEASED then
+        local lease_end = tonumber(redis.call('ZSCORE', DUE, job.id) or nil)
+        if lease_end and lease_end > now and not redelivered then return { 'held_elsewhere', 0, 0 } end
+        mark_suspect(job)
+        -- Written even if this claim ends the job: after a requeue it must still be a suspect.
+        redis.call('HSET', job_key(job.id), 'attempts', job.attempts, 'lost', job.lost)
+    end
+    if job.deadline_at and job.deadline_at < now then
+        end_job(job, counter, EXPIRED, ERROR.expired, 'the deadline passed before the job was started')
+        return { 'ended', EXPIRED, 0 }
+    end
+    if job.attempts >= job.max_attempts then
+        local message = 'the worker disappeared in the last of ' .. job.attempts .. ' attempts'
+        end_job(job, counter, DEAD, ERROR.worker_vanished, message)
+        return { 'ended', DEAD, 0 }
+    end
+    local alone = job.lost > 0
+    redis.call('HSET', job_key(job.id), 'state', LEASED, 'attempts', job.attempts + 1, 'fence', job.fence + 1,
+        'lost', job.lost, 'begun', alone and 0 or 1, 'started_at', now, 'worker', worker,
+        'claim', token)
+    redis.call('ZADD', DUE, now + lease, job.id)
+    count(job.pool, counter, -1)
+    count(job.pool, 'leased', 1)
+    return { alone and 'alone' or 'granted', job.fence + 1, job.attempts + 1 }
+end
+
+local answers, at = {}, 5
+while at <= #ARGV do
+    local id, redelivered, token, follows = ARGV[at], ARGV[at + 1] == '1', ARGV[at + 2], ARGV[at + 3] == '1'
+    local job = find(id)
+    if not job and follows then
+        open(at + 4)
+        job = find(id)
+    end
+    answers[#answers + 1] = job and claim(job, redelivered, token) or { 'unknown', 0, 0 }
+    at = at + 4 + (follows and OPEN_FIELDS or 0)
+end
+publish_changes()
+return answers

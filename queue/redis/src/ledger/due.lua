@@ -1,0 +1,25 @@
+-- Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time.
+-- ARGV: 3 the most jobs, 4 the most bytes of their inputs (a single job may have more), 5 milliseconds until a job is due
+-- again. Returns per job: id, the fence of its publication, fields and values in turn, the bytes of its input.
+local answers, bytes = {}, 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, ARGV[3])) do
+    local job = find(id)
+    if not job then
+        -- The record was deleted by hand.
+        redis.call('ZREM', DUE, id)
+    else
+        bytes = bytes + redis.call('STRLEN', input_key(id))
+        if #answers > 0 and bytes > tonumber(ARGV[4]) then break end
+        count(job.pool, counter_of(job), -1)
+        count(job.pool, 'retry', 1)
+        add_arrival(job.pool)
+        if job.state == LEASED then mark_suspect(job) end
+        redis.call('HSET', job_key(id), 'state', QUEUED, 'fence', job.fence + 1, 'lost', job.lost,
+            'attempts', job.attempts)
+        redis.call('ZADD', DUE, now + ARGV[5], id)
+        answers[#answers + 1] =
+            { id, job.fence + 1, redis.call('HGETALL', job_key(id)), redis.call('GET', input_key(id)) }
+    end
+end
+publish_changes()
+return answers

@@ -1,0 +1,49 @@
+-- Records how attempts ended. ARGV from 3, six per attempt: id, fence, outcome, and three more. Of `succeeded`: media type,
+-- blob and body; of `failed`: error type and message; of `retry`: error type, message and milliseconds to wait.
+-- Returns the time in milliseconds, at which the jobs ended. Then per attempt the state of its job afterwards, or -1
+-- where the lease is lost.
+local function finish(job, outcome, first, second, third)
+    local key = job_key(job.id)
+    if outcome == 'succeeded' then
+        end_job(job, 'leased', SUCCEEDED)
+        redis.call('HSET', key, 'output_type', first)
+        if second == '' then
+            redis.call('SET', output_key(job.id), third)
+        else
+            redis.call('HSET', key, 'output_blob', second)
+        end
+        return SUCCEEDED
+    end
+    if outcome ~= 'released' then record_failed_attempt(job, first, second) end
+    if outcome == 'failed' then
+        end_job(job, 'leased', FAILED, first, second)
+        return FAILED
+    elseif outcome == 'retry' and job.attempts >= job.max_attempts then
+        end_job(job, 'leased', DEAD, first, second)
+        return DEAD
+    elseif outcome == 'retry' then
+        redis.call('HSET', key, 'state', RETRY, 'error_type', first, 'error_message', second)
+        redis.call('ZADD', DUE, now + third, job.id)
+        count(job.pool, 'leased', -1)
+        count(job.pool, 'retry', 1)
+        return RETRY
+    end
+    -- Released: the worker requeues its delivery, so the job need not be published again.
+    redis.call('HSET', key, 'state', QUEUED, 'attempts', job.attempts - 1)
+    redis.call('ZREM', DUE, job.id)
+    count(job.pool, 'leased', -1)
+    count(job.pool, 'queued', 1)
+    return QUEUED
+end
+
+local answers = { now }
+for at = 3, #ARGV, 6 do
+    local job = find(ARGV[at])
+    local state = -1
+    if is_lease_valid(job, ARGV[at + 1]) then
+        state = finish(job, ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
+    end
+    answers[#answers + 1] = state
+end
+publish_changes()
+return answers

@@ -1,0 +1,132 @@
+-- The part that all scripts of the ledger share. It precedes each of them. A script that changes jobs ends with
+-- `publish_changes()`.
+-- KEYS: 1 jobs by the time at which they are due, 2 ended jobs by the end of their retention.
+-- ARGV: 1 the prefix of every key, 2 milliseconds to add to the server's time (tests only), 3... those of the script.
+-- All keys of an installation share a hash tag, so a script may build the keys of a job itself.
+local DUE, OVER, PREFIX = KEYS[1], KEYS[2], ARGV[1]
+local QUEUED, LEASED, RETRY, SUCCEEDED, FAILED, CANCELLED, EXPIRED, DEAD = 0, 1, 2, 3, 4, 5, 6, 7
+
+-- The server's clock, so that leases do not depend on the clocks of workers.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
+
+local function job_key(id) return PREFIX .. 'job:' .. id end
+local function input_key(id) return PREFIX .. 'input:' .. id end
+local function output_key(id) return PREFIX .. 'output:' .. id end
+local function attempts_key(id) return PREFIX .. 'attempts:' .. id end
+
+-- The fields of a job's record that the scripts need. nil where there is no record.
+local function find(id)
+    local found = redis.call('HMGET', job_key(id), 'pool', 'state', 'attempts', 'max_attempts', 'fence', 'lost', 'begun',
+        'deadline_at', 'retention', 'error_type', 'claim')
+    if not found[1] then return nil end
+    return {
+        id = id,
+        pool = found[1],
+        state = tonumber(found[2]),
+        attempts = tonumber(found[3]),
+        max_attempts = tonumber(found[4]),
+        fence = tonumber(found[5]),
+        lost = tonumber(found[6]),
+        begun = found[7] == '1',
+        deadline_at = tonumber(found[8] or nil),
+        retention = tonumber(found[9]),
+        has_error = found[10] ~= false,
+        claim = found[11],
+    }
+end
+
+-- Whether the lease with this fence is the current lease of the job.
+local function is_lease_valid(job, fence)
+    return job and job.state == LEASED and job.fence == tonumber(fence)
+end
+
+-- The whole record: fields and values in turn, then the bytes of the output.
+local function record(id)
+    return redis.call('HGETALL', job_key(id)), redis.call('GET', output_key(id))
+end
+
+-- The counter of the pool that includes this open job.
+local function counter_of(job)
+    if job.state == LEASED then return 'leased' end
+    if job.state == RETRY then return 'retry' end
+    -- It was taken as due, and its publication is not confirmed yet.
+    if job.fence > 0 and redis.call('ZSCORE', DUE, job.id) then return 'retry' end
+    return 'queued'
+end
+
+-- Collected here and written once per script, however many jobs the script changes: changes of counters, and the jobs that
+-- ended.
+local counts, ended = {}, {}
+local function count(pool, counter, by)
+    local changes = counts[pool] or {}
+    counts[pool] = changes
+    changes[counter] = (changes[counter] or 0) + by
+end
+
+-- Collected likewise: the pools that may have work now.
+local arrived = {}
+local function add_arrival(pool) arrived[pool] = true end
+
+-- The lists of failed and dead jobs by the time they ended, of all pools and of one.
+local LISTS = { [FAILED] = 'failed', [DEAD] = 'dead' }
+local function list(job, state)
+    if LISTS[state] then
+        redis.call('ZADD', PREFIX .. LISTS[state], now, job.id)
+        redis.call('ZADD', PREFIX .. LISTS[state] .. ':' .. job.pool, now, job.id)
+    end
+end
+local function unlist(job)
+    if LISTS[job.state] then
+        redis.call('ZREM', PREFIX .. LISTS[job.state], job.id)
+        redis.call('ZREM', PREFIX .. LISTS[job.state] .. ':' .. job.pool, job.id)
+    end
+end
+
+-- Records that the current attempt has failed. Keeps the last twenty. Must come before the job's record is changed.
+local function record_failed_attempt(job, error_type, error_message)
+    local claim = redis.call('HMGET', job_key(job.id), 'worker', 'started_at')
+    redis.call('RPUSH', attempts_key(job.id), cjson.encode({ number = job.attempts, worker = claim[1],
+        started_at = tonumber(claim[2]), ended_at = now, type = error_type, message = error_message }))
+    redis.call('LTRIM', attempts_key(job.id), -20, -1)
+end
+
+-- Makes a leased job a suspect, because its worker disappeared. An attempt that had not begun does not count: the job
+-- cannot be the reason then.
+local function mark_suspect(job)
+    job.lost = job.lost + 1
+    if job.begun then
+        record_failed_attempt(job, ERROR.worker_vanished, 'the worker disappeared while the job ran')
+    else
+        job.attempts = job.attempts - 1
+    end
+end
+
+-- Ends an open job. `counter` is the counter that includes it.
+local function end_job(job, counter, state, error_type, error_message)
+    redis.call('HSET', job_key(job.id), 'state', state, 'finished_at', now)
+    if error_type then
+        redis.call('HSET', job_key(job.id), 'error_type', error_type, 'error_message', error_message)
+    elseif job.has_error then
+        redis.call('HDEL', job_key(job.id), 'error_type', 'error_message')
+    end
+    redis.call('ZREM', DUE, job.id)
+    redis.call('ZADD', OVER, now + job.retention, job.id)
+    list(job, state)
+    count(job.pool, counter, -1)
+    count(job.pool, 'ended', 1)
+    ended[#ended + 1] = job.id
+end
+
+-- Writes the counters, and publishes the jobs that ended and the pools that may have work.
+local function publish_changes()
+    for pool, changes in pairs(counts) do
+        for counter, by in pairs(changes) do
+            if by ~= 0 then redis.call('HINCRBY', PREFIX .. 'open:' .. pool, counter, by) end
+        end
+    end
+    if #ended > 0 then redis.call('PUBLISH', PREFIX .. 'ended', table.concat(ended, ' ')) end
+    local pools = {}
+    for pool in pairs(arrived) do pools[#pools + 1] = pool end
+    if #pools > 0 then redis.call('PUBLISH', PREFIX .. 'arrived', table.concat(pools, ' ')) end
+end

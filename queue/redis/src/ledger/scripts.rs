@@ -1,0 +1,155 @@
+//! The scripts and their arguments. One script call handles a whole batch.
+
+use std::sync::LazyLock;
+
+use redis::{FromRedisValue, Script};
+
+use crate::connection::Redis;
+use queue::driver::{BodyColumns, origin_column};
+use queue::{Error, ErrorKind, Job, JobErrorKind, Result};
+
+use super::rows;
+
+/// The most items of one script call, and about the most bytes of their bodies. The server does nothing else while a
+/// script runs.
+pub(super) const CHUNK_ITEMS: usize = 256;
+pub(super) const CHUNK_BYTES: usize = 8 << 20;
+
+/// The names of the error kinds as the Lua table `ERROR`, so that the scripts use the list of the crate `queue`.
+static ERROR: LazyLock<String> = LazyLock::new(|| {
+    let entries = JobErrorKind::ALL.map(|kind| format!("{0} = '{0}'", kind.as_str()));
+    format!("local ERROR = {{ {} }}", entries.join(", "))
+});
+
+const SHARED: &str = include_str!("job.lua");
+const OPEN: &str = include_str!("open.lua");
+const DELETE_JOB: &str = include_str!("delete_job.lua");
+
+pub(super) static SUBMIT: LazyLock<Script> =
+    LazyLock::new(|| script_that_needs_memory(&[OPEN, include_str!("submit.lua")]));
+pub(super) static PUBLISHED: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("published.lua")]));
+pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| script(&[OPEN, include_str!("claim.lua")]));
+pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("begin.lua")]));
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("renew.lua")]));
+pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("finish.lua")]));
+pub(super) static CANCEL: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("cancel.lua")]));
+pub(super) static GET: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("get.lua")]));
+pub(super) static DUE: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("due.lua")]));
+pub(super) static PURGE: LazyLock<Script> = LazyLock::new(|| script(&[DELETE_JOB, include_str!("purge.lua")]));
+pub(super) static INPUT: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("input.lua")]));
+pub(super) static DEAD: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("dead.lua")]));
+pub(super) static REQUEUE: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("requeue.lua")]));
+pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| script(&[DELETE_JOB, include_str!("forget.lua")]));
+pub(super) static PURGE_DEAD: LazyLock<Script> =
+    LazyLock::new(|| script(&[DELETE_JOB, include_str!("purge_dead.lua")]));
+
+/// A script that runs even when memory is full: otherwise no job could be finished and deleted to free memory.
+fn script(parts: &[&str]) -> Script {
+    Script::new(&[&["#!lua flags=allow-oom", &ERROR, SHARED], parts].concat().join("\n"))
+}
+
+/// A script that runs even while the server rejects writes.
+fn read_only_script(parts: &[&str]) -> Script {
+    Script::new(&[&["#!lua flags=no-writes", &ERROR, SHARED], parts].concat().join("\n"))
+}
+
+/// A script whose first write fails when memory is full. It has changed nothing then.
+fn script_that_needs_memory(parts: &[&str]) -> Script {
+    Script::new(&[&[&**ERROR, SHARED], parts].concat().join("\n"))
+}
+
+/// The arguments of one call.
+pub(super) struct Call<'a> {
+    redis: &'a Redis,
+    arguments: Vec<Vec<u8>>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(redis: &'a Redis) -> Self {
+        let arguments = vec![redis.key("").into_bytes(), redis.clock().offset_milliseconds().to_string().into_bytes()];
+        Self { redis, arguments }
+    }
+
+    /// Adds a text or bytes.
+    pub(super) fn with(mut self, argument: impl AsRef<[u8]>) -> Self {
+        self.add(argument);
+        self
+    }
+
+    /// Adds a whole number.
+    pub(super) fn with_number(self, number: impl Into<i128>) -> Self {
+        self.with(number.into().to_string())
+    }
+
+    pub(super) fn add(&mut self, argument: impl AsRef<[u8]>) {
+        self.arguments.push(argument.as_ref().to_vec());
+    }
+
+    pub(super) fn add_number(&mut self, number: impl Into<i128>) {
+        self.add(number.into().to_string());
+    }
+
+    /// Adds the thirteen arguments from which a record is opened.
+    pub(super) fn add_job(&mut self, job: &Job) {
+        let BodyColumns { body, blob } = BodyColumns::of(&job.input.body);
+        self.add(job.id.as_str());
+        self.add(job.pool.as_str());
+        self.add_number(job.class as u8);
+        self.add_number(job.max_attempts);
+        self.add_number(job.created_at.as_millisecond());
+        self.add(job.deadline_at.map(|deadline| deadline.as_millisecond().to_string()).unwrap_or_default());
+        self.add_number(queue::driver::milliseconds_of(job.retention));
+        self.add(job.trace_parent.as_deref().unwrap_or_default());
+        self.add(rows::digest(&job.input));
+        self.add(&job.input.media_type);
+        self.add(blob.unwrap_or_default());
+        self.add(body.unwrap_or_default());
+        self.add(origin_column(job.origin.as_ref()).unwrap_or_default());
+    }
+
+    /// Runs `script` with the arguments.
+    pub(super) async fn run<T: FromRedisValue>(self, action: &str, script: &Script) -> Result<T> {
+        let keys = [self.redis.key("due"), self.redis.key("over")];
+        self.redis.script(action, script, &keys, self.arguments).await
+    }
+}
+
+/// Checks that there is one answer per item.
+pub(super) fn same_length<T>(items: usize, answers: &[T]) -> Result<()> {
+    if items == answers.len() {
+        return Ok(());
+    }
+    let message = format!("redis returned {} answers for {items} items", answers.len());
+    Err(Error::new(ErrorKind::Corrupt, message))
+}
+
+/// Splits a batch into chunks for one script call each. `bytes_of` is the number of bytes of an item's body.
+pub(super) fn chunks<T>(mut items: &[T], bytes_of: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let mut chunks = Vec::new();
+    while !items.is_empty() {
+        let mut bytes = 0;
+        let fits = |item: &&T| {
+            bytes += bytes_of(item);
+            bytes <= CHUNK_BYTES
+        };
+        let count = items.iter().take(CHUNK_ITEMS).take_while(fits).count().max(1);
+        let (chunk, rest) = items.split_at(count);
+        chunks.push(chunk);
+        items = rest;
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_split_by_number_and_by_bytes() {
+        let lengths =
+            |items: &[usize]| chunks(items, |bytes| *bytes).iter().map(|chunk| chunk.len()).collect::<Vec<_>>();
+        assert_eq!(lengths(&[]), [0; 0]);
+        assert_eq!(lengths(&[1; 600]), [256, 256, 88]);
+        assert_eq!(lengths(&[CHUNK_BYTES / 2, CHUNK_BYTES / 2, 1, CHUNK_BYTES * 2, 1]), [2, 1, 1, 1]);
+    }
+}

@@ -1,0 +1,186 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::connection::private::PrivateRedis;
+use crate::fixture::RedisFixture;
+use queue::ledger::JobState;
+use queue::{Clock, JobErrorKind, Output, Severity};
+use queue_contract::{Fixture, LEASE, job, soon};
+
+fn ledger_at(server: &PrivateRedis, clock: &Clock) -> RedisLedger {
+    let url = format!("redis://{}", server.address()).parse().unwrap();
+    RedisLedger::new(Redis::open(&url, clock.clone()).unwrap())
+}
+
+async fn claim(ledger: &RedisLedger, job: &Job) -> Lease {
+    let request = ClaimRequest::new(job.clone(), false);
+    match ledger.claim(&WorkerId::new("worker"), vec![request], LEASE).await.unwrap().remove(0) {
+        Claim::Granted { lease, .. } => lease,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+async fn finish(ledger: &RedisLedger, lease: Lease) {
+    let output = Output { media_type: "text/plain".to_owned(), body: Body::Inline("done".into()) };
+    let finishes = vec![Finish { lease, outcome: Outcome::Succeeded(output) }];
+    assert_eq!(ledger.finish(finishes).await.unwrap()[0].state(), Some(JobState::Succeeded));
+}
+
+#[tokio::test]
+async fn written_records_survive_a_kill_of_the_server() {
+    // Only for jobs of the usual kind: the ledger has a server of its own.
+    let fixture = RedisFixture::start();
+    let [done, leased, queued] = ["done", "leased", "queued"].map(|id| job(&fixture, id));
+    let mut server = PrivateRedis::started(&["--appendfsync", "always"]);
+    let clock = Clock::shifted();
+    let ledger = ledger_at(&server, &clock);
+    ledger.submit(&[done.clone(), leased.clone(), queued.clone()]).await.unwrap();
+    finish(&ledger, claim(&ledger, &done).await).await;
+    let lease = claim(&ledger, &leased).await;
+    let mut watch = ledger.watch(&queued.id).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().state, JobState::Queued);
+
+    server.kill();
+    server.start();
+    let ledger = ledger_at(&server, &clock);
+    assert_eq!(ledger.get(&done.id).await.unwrap().unwrap().state, JobState::Succeeded);
+    assert_eq!(ledger.renew(std::slice::from_ref(&lease), LEASE).await.unwrap(), [true]);
+    let open = ledger.counts(std::slice::from_ref(&queued.pool)).await.unwrap()[0];
+    assert_eq!(open, JobCounts { queued: 1, leased: 1, retry: 0, ended: 1 });
+    clock.advance(PUBLISH_TIMEOUT * 2);
+    let due: Vec<_> = ledger.due(10).await.unwrap().into_iter().map(|due| due.job).collect();
+    assert!(due.len() == 2 && due.contains(&queued) && due.contains(&leased), "{due:?}");
+    // A watch from before the kill is notified.
+    ledger.cancel(&queued.id).await.unwrap();
+    let last = soon(watch.map(|record| record.unwrap()).collect::<Vec<_>>()).await.pop().unwrap();
+    assert_eq!(last.state, JobState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_full_server_rejects_jobs_until_others_have_ended_and_are_deleted() {
+    let fixture = RedisFixture::start();
+    let large = |number: usize| {
+        let mut job = job(&fixture, &format!("job-{number}"));
+        job.input.body = Body::Inline(Bytes::from(vec![7; 64 << 10]));
+        job
+    };
+    let server = PrivateRedis::started(&["--maxmemory", "6mb"]);
+    let clock = Clock::shifted();
+    let ledger = ledger_at(&server, &clock);
+    let mut accepted = Vec::new();
+    let error = loop {
+        let batch = [large(accepted.len()), large(accepted.len() + 1)];
+        match ledger.submit(&batch).await {
+            Ok(_) => accepted.extend(batch),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    let rejected = large(accepted.len());
+    assert_eq!(ledger.get(&rejected.id).await.unwrap(), None);
+    let count = u64::try_from(accepted.len()).unwrap();
+    assert!(count > 10);
+    let open = ledger.counts(std::slice::from_ref(&rejected.pool)).await.unwrap()[0];
+    assert_eq!(open, JobCounts { queued: count, ..JobCounts::default() });
+
+    for job in &accepted {
+        finish(&ledger, claim(&ledger, job).await).await;
+    }
+    assert_eq!(ledger.submit(std::slice::from_ref(&rejected)).await.unwrap_err().kind(), ErrorKind::Full);
+    clock.advance(rejected.retention * 2);
+    while ledger.purge(10).await.unwrap().is_some() {}
+    // The server frees their memory in the background.
+    let submitted = async {
+        loop {
+            match ledger.submit(std::slice::from_ref(&rejected)).await {
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Full, "{error}"),
+                submitted => break submitted.unwrap(),
+            }
+        }
+    };
+    assert_eq!(soon(submitted).await, [Submitted::New]);
+}
+
+/// Ends a job as failed.
+async fn fail(ledger: &RedisLedger, job: &Job) {
+    let error = JobErrorKind::BadInput.error("no digit");
+    let finishes = vec![Finish { lease: claim(ledger, job).await, outcome: Outcome::Failed(error) }];
+    assert_eq!(ledger.finish(finishes).await.unwrap()[0].state(), Some(JobState::Failed));
+}
+
+fn failed() -> DeadFilter {
+    DeadFilter { pool: None, state: JobState::Failed }
+}
+
+#[tokio::test]
+async fn records_can_be_read_while_the_server_rejects_writes() {
+    let fixture = RedisFixture::start();
+    let server = PrivateRedis::started(&[]);
+    let ledger = ledger_at(&server, &Clock::default());
+    let [existing, new] = ["existing", "new"].map(|id| job(&fixture, id));
+    fail(&ledger, &existing).await;
+    server.run::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    assert_eq!(ledger.submit(&[new]).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(ledger.get(&existing.id).await.unwrap().unwrap().state, JobState::Failed);
+    assert_eq!(ledger.input(&existing.id).await.unwrap(), Some(existing.input));
+    assert_eq!(ledger.dead(&failed(), None, 10).await.unwrap().jobs[0].id, existing.id);
+}
+
+#[tokio::test]
+async fn dead_jobs_that_cannot_be_read_do_not_hide_the_others() {
+    let fixture = RedisFixture::start();
+    let (ledger, redis) = (fixture.open().await.ledger, fixture.redis());
+    let ledger_here = RedisLedger::new(fixture.redis());
+    for id in ["a", "b", "c", "d", "e", "f"] {
+        fail(&ledger_here, &job(&fixture, id)).await;
+        fixture.advance(Duration::from_secs(1)).await;
+    }
+    // The last page but one holds only these two.
+    let mut overwrite = redis::cmd("HSET");
+    overwrite.arg(redis.key("job:c")).arg("class").arg("first");
+    redis.run::<()>("overwrite", &overwrite).await.unwrap();
+    let mut delete = redis::cmd("DEL");
+    delete.arg(redis.key("job:d"));
+    redis.run::<()>("delete", &delete).await.unwrap();
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = ledger.dead(&failed(), after.as_ref(), 2).await.unwrap();
+        found.extend(page.jobs.into_iter().map(|job| job.id.to_string()));
+        let Some(next) = page.next else { break };
+        after = Some(next);
+    }
+    assert_eq!(found, ["f", "e", "b", "a"]);
+}
+
+#[tokio::test]
+async fn a_server_that_writes_nothing_to_disk_is_a_severe_risk() {
+    let safe = PrivateRedis::started(&["--appendfsync", "always"]);
+    assert_eq!(ledger_at(&safe, &Clock::default()).risks().await.unwrap(), []);
+    let unsafe_server = PrivateRedis::started(&["--appendonly", "no"]);
+    let risks = ledger_at(&unsafe_server, &Clock::default()).risks().await.unwrap();
+    let found: Vec<_> = risks.iter().map(|risk| (risk.severity, risk.setting.as_str())).collect();
+    assert_eq!(found, [(Severity::Severe, "appendonly")]);
+}
+
+#[tokio::test]
+async fn batches_of_several_script_calls_are_answered_in_order() {
+    let fixture = RedisFixture::start();
+    let ledger = fixture.open().await.ledger;
+    let jobs = queue_contract::jobs(&fixture, CHUNK_ITEMS * 2 + 3);
+    assert_eq!(ledger.submit(&jobs[1..]).await.unwrap(), vec![Submitted::New; jobs.len() - 1]);
+    // The first has no record yet.
+    let requests = jobs.iter().map(|job| ClaimRequest::new(job.clone(), false)).collect();
+    let claims = ledger.claim(&WorkerId::new("worker"), requests, LEASE).await.unwrap();
+    let lease = |claim: Claim| match claim {
+        Claim::Granted { lease, .. } => lease,
+        other => panic!("not granted: {other:?}"),
+    };
+    let leases: Vec<Lease> = claims.into_iter().map(lease).collect();
+    assert!(leases.iter().map(|lease| &lease.id).eq(jobs.iter().map(|job| &job.id)));
+    assert_eq!(ledger.renew(&leases, LEASE).await.unwrap(), vec![true; jobs.len()]);
+    let finishes = leases.into_iter().map(|lease| Finish { lease, outcome: Outcome::Released }).collect();
+    let released = Finished::Recorded { state: JobState::Queued, finished_at: None };
+    assert_eq!(ledger.finish(finishes).await.unwrap(), vec![released; jobs.len()]);
+    let open = ledger.counts(std::slice::from_ref(&jobs[0].pool)).await.unwrap()[0];
+    assert_eq!(open.queued, u64::try_from(jobs.len()).unwrap());
+}

@@ -1,0 +1,13 @@
+//! What the drivers of brokers, ledgers and rosters share. No other crate uses this module.
+//!
+//! A driver is a crate that implements [`Broker`](crate::Broker), [`Ledger`](crate::Ledger) or [`Roster`](crate::Roster)
+//! for one kind of server or file. It makes deliveries with [`Delivery::new`](crate::Delivery::new), reads and writes a
+//! job on the wire as an [`Event`], and passes every promise of the crate `millrace-queue-contract`.
+
+pub use crate::broker::{
+    Announcer, Broker, Consumer, Delivery, DeliveryTag, Depth, Ending, Gauge, Producer, RequeueOnDrop, Settlement,
+    same_for_all,
+};
+pub use crate::clock::milliseconds_of;
+pub use crate::event::{Event, STRUCTURED, Unreadable, unreadable};
+pub use crate::stored::{BodyColumns, origin_column};

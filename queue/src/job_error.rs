@@ -1,0 +1,99 @@
+//! Why a job failed: the list of all kinds of errors that a job's record can hold.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a job, or one attempt at it, failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobError {
+    /// The name of a [`JobErrorKind`]. A record that a newer version wrote may hold a name that is not in the list.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A sentence for a person.
+    pub message: String,
+}
+
+/// The kinds of errors of jobs, on every ledger. The drivers' scripts take the names from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobErrorKind {
+    /// The model rejects the input.
+    BadInput,
+    /// The deadline passed before the job was started.
+    Expired,
+    /// The input in the blob store is missing, damaged or out of reach.
+    InputUnreadable,
+    /// The model failed, or its output could not be presented.
+    ModelError,
+    /// The output could not be written to the blob store.
+    OutputUnwritable,
+    /// The broker rejects the job for good, so no worker could ever take it.
+    Unpublishable,
+    /// The message is not a job. It is recorded as dead with its bytes.
+    UnreadableMessage,
+    /// The worker disappeared while the job ran.
+    WorkerVanished,
+}
+
+/// Whether a job is retried after an error of a kind, as long as it has attempts left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Retried {
+    /// It is retried.
+    Yes,
+    /// It ends: another attempt would fail in the same way.
+    No,
+    /// It is retried where the cause may pass, as the kind's documentation explains.
+    Depends,
+}
+
+impl JobErrorKind {
+    /// All kinds, by name.
+    pub const ALL: [Self; 8] = [
+        Self::BadInput,
+        Self::Expired,
+        Self::InputUnreadable,
+        Self::ModelError,
+        Self::OutputUnwritable,
+        Self::Unpublishable,
+        Self::UnreadableMessage,
+        Self::WorkerVanished,
+    ];
+
+    /// The name in records, events and answers of the gateway.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadInput => "bad_input",
+            Self::Expired => "expired",
+            Self::InputUnreadable => "input_unreadable",
+            Self::ModelError => "model_error",
+            Self::OutputUnwritable => "output_unwritable",
+            Self::Unpublishable => "unpublishable",
+            Self::UnreadableMessage => "unreadable_message",
+            Self::WorkerVanished => "worker_vanished",
+        }
+    }
+
+    /// Whether a job is retried after it.
+    pub const fn retried(self) -> Retried {
+        match self {
+            Self::OutputUnwritable | Self::WorkerVanished => Retried::Yes,
+            // An input that is damaged stays so; a store that is out of reach comes back. A forward pass that fails is
+            // repeated; an output that cannot be presented is not.
+            Self::InputUnreadable | Self::ModelError => Retried::Depends,
+            Self::BadInput | Self::Expired | Self::Unpublishable | Self::UnreadableMessage => Retried::No,
+        }
+    }
+
+    /// An error of this kind.
+    pub fn error(self, message: impl Into<String>) -> JobError {
+        JobError { kind: self.as_str().to_owned(), message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kinds_are_listed_by_name_and_each_once() {
+        assert!(JobErrorKind::ALL.is_sorted_by(|one, next| one.as_str() < next.as_str()));
+    }
+}

@@ -1,0 +1,26 @@
+//! The parts of a job that a store has no column type for, as text: a blob reference and an origin, both as JSON.
+
+use crate::{Body, Origin};
+
+/// A [`Body`] as its columns `body` and `blob`; exactly one is not null.
+pub struct BodyColumns<'a> {
+    /// The bytes of a body that travels inline.
+    pub body: Option<&'a [u8]>,
+    /// The reference to a body in the blob store, as JSON.
+    pub blob: Option<String>,
+}
+
+impl<'a> BodyColumns<'a> {
+    /// The columns of `body`.
+    pub fn of(body: &'a Body) -> Self {
+        match body {
+            Body::Inline(bytes) => Self { body: Some(bytes), blob: None },
+            Body::Reference(blob) => Self { body: None, blob: Some(serde_json::json!(blob).to_string()) },
+        }
+    }
+}
+
+/// The column `origin`.
+pub fn origin_column(origin: Option<&Origin>) -> Option<String> {
+    origin.map(|origin| serde_json::json!(origin).to_string())
+}
