@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use scaler::simulation::comparison::{Comparison, compare};
-use scaler::simulation::plot;
-use scaler::simulation::scenario::Scenario;
+use simulator::comparison::{Comparison, compare};
+use simulator::plot;
+use simulator::scenario::Scenario;
 
 use recorded::RecordedArgs;
 

@@ -80,7 +80,7 @@ impl Intake {
                 self.publish(&job, Publication::first(job.id.clone())).await?;
                 Ok(Accepted { job, existing: None })
             }
-            Some(Submitted::Known { record, publish }) => {
+            Some(Submitted::Existing { record, publish }) => {
                 metrics::submitted(&job.pool, job.class, "known");
                 match publish {
                     Some(publication) => self.publish(&job, publication).await?,

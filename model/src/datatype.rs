@@ -24,7 +24,7 @@ pub enum Datatype {
     Fp32,
     /// Floating point, 64 bits.
     Fp64,
-    /// Bytes of any length. Only the echo model has such tensors: TorchScript has no such type.
+    /// Bytes of any length. Only the echo model has such tensors, because TorchScript lacks this type.
     Bytes,
 }
 

@@ -1,5 +1,5 @@
-//! Tensors as JSON. The form of an input is `{"inputs": [{"name", "datatype", "shape", "data"}]}`; the form of an output
-//! is the same with `outputs`.
+//! Tensors as JSON. The form of an input is `{"inputs": [{"name", "datatype", "shape", "data"}]}`; the form of an
+//! output is the same with `outputs`.
 //!
 //! Shapes are those of one item, without the batch dimension. Data is flat, in row-major order. The media type is
 //! [`TENSORS_MEDIA_TYPE`](crate::TENSORS_MEDIA_TYPE).

@@ -1,7 +1,7 @@
 //! The inputs and outputs of a model: datatypes, tensors, their JSON form, the manifest and the input check.
 //!
-//! The gateway and the worker both depend on this crate, so it knows neither libtorch nor the queue. Running a model is
-//! the job of the worker.
+//! The gateway and the worker both use this crate, so it depends neither on libtorch nor on the queue. Code that runs a
+//! model is in the worker.
 
 mod datatype;
 mod input_check;

@@ -25,7 +25,7 @@ pub enum ModelSource {
 /// The model that returns each input unchanged, media type included, after a fixed time per batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Echo {
-    /// The time that a batch takes, whatever its size.
+    /// The time of a batch. It does not depend on the size.
     pub delay: Duration,
     /// The most items in one batch.
     pub max_items: usize,

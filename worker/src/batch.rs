@@ -1,72 +1,73 @@
-//! Where prepared jobs wait for a device, shared by the threads that fill and empty it.
+//! Ready jobs wait here for a device. The threads that prepare jobs fill it, and the device threads empty it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use model::Datatype;
 
-use crate::batch::buckets::Buckets;
-use crate::job::{Ready, Work};
+use crate::job::{ReadyInput, ReadyJob};
 
 mod buckets;
 
-/// What the tensors of items in one batch have in common.
-type Shape = Vec<(Datatype, Vec<i64>)>;
+use buckets::Buckets;
 
-/// Prepared jobs, until a device takes them.
+/// The datatypes and shapes of an item's tensors. All items of a batch have the same.
+type ItemShape = Vec<(Datatype, Vec<i64>)>;
+
+/// Ready jobs, until a device takes them.
 pub(crate) struct Batcher {
-    state: Mutex<State>,
-    filled: Condvar,
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
 }
 
-struct State {
-    buckets: Buckets<Shape, Ready>,
+struct Waiting {
+    buckets: Buckets<ItemShape, ReadyJob>,
     is_closed: bool,
 }
 
 impl Batcher {
     pub(crate) fn new() -> Self {
-        let state = State { buckets: Buckets::new(), is_closed: false };
-        Self { state: Mutex::new(state), filled: Condvar::new() }
+        let waiting = Waiting { buckets: Buckets::new(), is_closed: false };
+        Self { waiting: Mutex::new(waiting), changed: Condvar::new() }
     }
 
-    /// Adds a job; gives it back if nothing is run any more.
-    pub(crate) fn push(&self, ready: Ready) -> Result<(), Box<Ready>> {
-        let mut state = self.lock();
-        if state.is_closed {
+    /// Adds a job. Returns the job if the batcher is closed.
+    pub(crate) fn push(&self, ready: ReadyJob) -> Result<(), Box<ReadyJob>> {
+        let mut waiting = self.lock();
+        if waiting.is_closed {
             return Err(Box::new(ready));
         }
-        let shape = match &ready.work {
-            Work::Prepared(item) => {
+        let shape = match &ready.input {
+            ReadyInput::Prepared(item) => {
                 Some(item.tensors.iter().map(|tensor| (tensor.datatype, tensor.shape.clone())).collect())
             }
-            Work::Raw(_) => None,
+            ReadyInput::Raw(_) => None,
         };
-        let job = &ready.held.delivery.job;
+        let job = &ready.job.delivery.job;
         let (class, deadline_at) = (job.class, job.deadline_at);
-        state.buckets.push(shape, class, deadline_at, ready);
-        self.filled.notify_one();
+        waiting.buckets.push(shape, class, deadline_at, ready);
+        self.changed.notify_one();
         Ok(())
     }
 
-    /// Waits for work and forms a batch of it, now. `None`: closed.
-    pub(crate) fn next(&self, max_items: usize) -> Option<Vec<Ready>> {
-        let mut state = self.lock();
-        while state.buckets.is_empty() && !state.is_closed {
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+    /// Waits for jobs and forms a batch of them. `None`: the batcher is closed.
+    pub(crate) fn next(&self, max_items: usize) -> Option<Vec<ReadyJob>> {
+        let mut waiting = self.lock();
+        while waiting.buckets.is_empty() && !waiting.is_closed {
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
-        (!state.is_closed).then(|| state.buckets.take(max_items))
+        (!waiting.is_closed).then(|| waiting.buckets.take(max_items))
     }
 
-    /// From here on nothing is taken in or given out; what was waiting.
-    pub(crate) fn close(&self) -> Vec<Ready> {
-        let mut state = self.lock();
-        state.is_closed = true;
-        self.filled.notify_all();
-        state.buckets.take_all()
+    /// Closes the batcher: it accepts and returns no more jobs. Returns the jobs that waited.
+    pub(crate) fn close(&self) -> Vec<ReadyJob> {
+        let mut waiting = self.lock();
+        waiting.is_closed = true;
+        self.changed.notify_all();
+        waiting.buckets.take_all()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         // No code that can panic runs under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,124 +1,96 @@
-//! Writes how jobs ended, and only then settles their deliveries.
+//! Writes the results of jobs to the ledger, and only then settles their deliveries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{
-    Blobs, Body, Consumer, Error, Finish, Finished, JobError, JobState, Lease, Ledger, Outcome, Output, Role,
+    Blobs, Body, Consumer, Delivery, Error, Finish, Finished, JobError, JobState, Lease, Ledger, Outcome, Output, Role,
     Settlement,
 };
 use tokio::sync::mpsc;
 
-use crate::finish::announcements::Endings;
-use crate::job::leases::Leases;
-use crate::job::window::Window;
-use crate::job::{Held, How, Leaving};
+use crate::job::leases::RenewedLease;
+use crate::job::{ClaimedJob, Disposition, FinishedJob};
+use crate::job_error::{OUTPUT_UNWRITABLE, job_error};
 use crate::report::metrics;
 use crate::settings::WorkerSettings;
 
 pub(crate) mod announcements;
 
-/// The most device batches that one round trip to the ledger carries.
+use announcements::Announcements;
+
+/// The most batches in one round trip to the ledger.
 const ROUND_LIMIT: usize = 64;
 
-/// The waits between attempts to write results: the work is done, so it is worth insisting.
+/// The waits between attempts to write results. The work is done, so the attempts never stop.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What letting jobs go works with.
+/// The results that wait to be written to the ledger, and their writer.
 pub(crate) struct Outbox {
     pub(crate) pool: Arc<str>,
     pub(crate) consumer: Arc<dyn Consumer>,
     pub(crate) ledger: Arc<dyn Ledger>,
-    pub(crate) endings: Endings,
+    pub(crate) announcements: Announcements,
     pub(crate) blobs: Blobs,
-    pub(crate) leases: Arc<Leases>,
-    pub(crate) window: Arc<Window>,
     pub(crate) settings: WorkerSettings,
 }
 
+/// A job whose result is written, and whose delivery is not settled yet.
+struct WrittenJob {
+    delivery: Delivery,
+    settlement: Settlement,
+    finished: Finished,
+    /// Renewed until the delivery is settled.
+    _lease: RenewedLease,
+}
+
 impl Outbox {
-    /// Lets jobs go until nobody can send any more.
-    pub(crate) async fn run(self, mut leaving: mpsc::UnboundedReceiver<Vec<Leaving>>) {
+    /// Writes and settles jobs until all senders are dropped.
+    pub(crate) async fn run(self, mut finished: mpsc::UnboundedReceiver<Vec<FinishedJob>>) {
         let mut batches = Vec::with_capacity(ROUND_LIMIT);
-        while leaving.recv_many(&mut batches, ROUND_LIMIT).await > 0 {
-            self.let_go(batches.drain(..).flatten().collect()).await;
+        while finished.recv_many(&mut batches, ROUND_LIMIT).await > 0 {
+            let mut written = self.write(batches.drain(..).flatten().collect()).await;
+            self.count(&written);
+            self.announce(&mut written).await;
+            self.settle(written).await;
         }
     }
 
-    async fn let_go(&self, leaving: Vec<Leaving>) {
-        let jobs = leaving.len();
-        let mut finishes = Vec::with_capacity(leaving.len());
-        let (mut settlements, mut finishing) = (Vec::with_capacity(leaving.len()), Vec::with_capacity(leaving.len()));
-        for Leaving { held, how } in leaving {
-            let settlement = if matches!(how, How::Released) { Settlement::Requeue } else { Settlement::Ack };
-            match self.outcome(&held, how).await {
-                Some(outcome) => {
-                    finishes.push(Finish { lease: held.lease.clone(), outcome });
-                    finishing.push(true);
-                }
-                None => finishing.push(false),
-            }
-            settlements.push((held, settlement));
+    /// Writes the results of jobs. Their places in the window are free afterwards.
+    async fn write(&self, jobs: Vec<FinishedJob>) -> Vec<WrittenJob> {
+        let (mut finishes, mut places) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+        let mut unwritten = Vec::with_capacity(jobs.len());
+        for FinishedJob { job, disposition } in jobs {
+            let ClaimedJob { delivery, lease, place, .. } = job;
+            let settlement =
+                if matches!(disposition, Disposition::Released) { Settlement::Requeue } else { Settlement::Ack };
+            let outcome = self.outcome(lease.lease(), disposition).await;
+            unwritten.push((delivery, lease, settlement, outcome.is_some()));
+            finishes.extend(outcome.map(|outcome| Finish { lease: lease.lease().clone(), outcome }));
+            places.push(place);
         }
         let mut finished = self.finish(finishes).await.into_iter();
-        let finished: Vec<Finished> = finishing
-            .into_iter()
-            .map(|is_finishing| if is_finishing { finished.next() } else { None }.unwrap_or(Finished::LeaseLost))
-            .collect();
-        let mut outcomes: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for finished in &finished {
-            *outcomes.entry(outcome_name(*finished)).or_default() += 1;
-        }
-        self.window.written(jobs);
-        for (outcome, jobs) in outcomes {
-            metrics::jobs_ended(&self.pool, outcome, jobs);
-        }
-        self.tell(&mut settlements, &finished).await;
-        let forget = |(held, settlement): (Held, Settlement)| {
-            self.leases.forget(&held.lease);
-            (held.delivery, settlement)
-        };
-        // A refused result is settled too: the broker passes over what is not ours any more.
-        let settled = settlements.into_iter().map(forget).collect();
-        if let Err(error) = self.consumer.settle(settled).await {
-            tracing::warn!(%error, "cannot settle deliveries; they come again, and the ledger knows that they are done");
-        }
+        drop(places);
+        let written = unwritten.into_iter().map(|(delivery, lease, settlement, has_outcome)| {
+            let finished = if has_outcome { finished.next() } else { None };
+            WrittenJob { delivery, settlement, finished: finished.unwrap_or(Finished::LeaseLost), _lease: lease }
+        });
+        written.collect()
     }
 
-    /// Tells how jobs ended. Where that fails the delivery goes back, so that whoever gets it tells it again; but only of
-    /// a job that has ended: of any other it would be taken for the sign of a vanished worker.
-    async fn tell(&self, settlements: &mut [(Held, Settlement)], finished: &[Finished]) {
-        let may_have_ended = |finished: &Finished| match finished {
-            Finished::Recorded(state) => state.has_ended(),
-            // Cancelled, or somebody else's.
-            Finished::LeaseLost => true,
-        };
-        let places: Vec<usize> = (0..finished.len()).filter(|place| may_have_ended(&finished[*place])).collect();
-        let jobs: Vec<_> = places.iter().map(|place| &settlements[*place].0.delivery.job).collect();
-        let told = self.endings.tell(&jobs).await;
-        for (place, told) in places.into_iter().zip(told) {
-            if !told && matches!(finished[place], Finished::Recorded(_)) {
-                settlements[place].1 = Settlement::Requeue;
-            }
-        }
-    }
-
-    /// What the ledger is told; `None` where it knows already.
-    async fn outcome(&self, held: &Held, how: How) -> Option<Outcome> {
-        Some(match how {
-            How::Succeeded(output) => match self.keep(&held.lease, output).await {
+    /// The outcome to write to the ledger. `None`: the lease is lost, so there is nothing to write.
+    async fn outcome(&self, lease: &Lease, disposition: Disposition) -> Option<Outcome> {
+        Some(match disposition {
+            Disposition::Succeeded(output) => match self.store(lease, output).await {
                 Ok(output) => Outcome::Succeeded(output),
-                Err(error) => {
-                    let error = JobError { kind: "output_unwritable".to_owned(), message: error.to_string() };
-                    self.retry(&held.lease, error)
-                }
+                Err(error) => self.retry(lease, job_error(OUTPUT_UNWRITABLE, error.to_string())),
             },
-            How::Failed(error) => Outcome::Failed(error),
-            How::Retry(error) => self.retry(&held.lease, error),
-            How::Released => Outcome::Released,
-            How::LeaseLost => return None,
+            Disposition::Failed(error) => Outcome::Failed(error),
+            Disposition::Retry(error) => self.retry(lease, error),
+            Disposition::Released => Outcome::Released,
+            Disposition::LeaseLost => return None,
         })
     }
 
@@ -126,8 +98,8 @@ impl Outbox {
         Outcome::Retry { error, after: self.settings.retry_after(lease.attempt, &lease.id) }
     }
 
-    /// A big output goes to the blob store.
-    async fn keep(&self, lease: &Lease, output: Output) -> Result<Output, Error> {
+    /// Writes a big output to the blob store.
+    async fn store(&self, lease: &Lease, output: Output) -> Result<Output, Error> {
         let Body::Inline(bytes) = output.body else { return Ok(output) };
         let body = self.blobs.body(&lease.id, Role::Output, bytes).await?;
         Ok(Output { media_type: output.media_type, body })
@@ -139,13 +111,49 @@ impl Outbox {
         }
         let mut pause = FIRST_PAUSE;
         loop {
-            // Repeating is safe: what was recorded the first time is refused by its fence the second time.
+            // A repetition is safe: the fence rejects a result that was already recorded.
             match self.ledger.finish(finishes.clone()).await {
                 Ok(finished) => return finished,
                 Err(error) => tracing::warn!(%error, jobs = finishes.len(), "cannot write results; trying again"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn count(&self, written: &[WrittenJob]) {
+        let mut outcomes: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for job in written {
+            *outcomes.entry(outcome_name(job.finished)).or_default() += 1;
+        }
+        for (outcome, jobs) in outcomes {
+            metrics::jobs_ended(&self.pool, outcome, jobs);
+        }
+    }
+
+    /// Publishes how jobs ended. If that fails, the delivery is requeued, so that the next worker publishes the ending.
+    /// Only jobs that have ended are requeued: another job would become a suspect.
+    async fn announce(&self, written: &mut [WrittenJob]) {
+        let may_have_ended = |job: &&mut WrittenJob| match job.finished {
+            Finished::Recorded(state) => state.has_ended(),
+            // The job was cancelled, or another worker has it.
+            Finished::LeaseLost => true,
+        };
+        let mut ended: Vec<_> = written.iter_mut().filter(may_have_ended).collect();
+        let jobs: Vec<_> = ended.iter().map(|written| &written.delivery.job).collect();
+        let published = self.announcements.publish(&jobs).await;
+        for (job, is_published) in ended.iter_mut().zip(published) {
+            if !is_published && matches!(job.finished, Finished::Recorded(_)) {
+                job.settlement = Settlement::Requeue;
+            }
+        }
+    }
+
+    /// Settles deliveries. This includes those of lost leases: the broker ignores a delivery that another worker has.
+    async fn settle(&self, written: Vec<WrittenJob>) {
+        let settlements = written.into_iter().map(|job| (job.delivery, job.settlement)).collect();
+        if let Err(error) = self.consumer.settle(settlements).await {
+            tracing::warn!(%error, "cannot settle deliveries; the ledger will not run their jobs again");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reports of this worker to the roster and to the metrics.
+//! Reports of this worker: its heartbeat to the roster, with the measured batch times, and its metrics.
 
 pub(crate) mod batch_time_model;
 pub(crate) mod heartbeat;

@@ -1,4 +1,4 @@
-//! Running a model. Only this module and its children know libtorch.
+//! Running a model. Only this module and its children use libtorch.
 //!
 //! [`open`] is the entry: it turns a [`ModelSource`](model::ModelSource) into a [`Model`].
 

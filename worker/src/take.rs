@@ -1,58 +1,57 @@
-//! Receives jobs, claims them, has them prepared.
+//! Receives jobs from the broker, claims them in the ledger, and prepares their inputs.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Bytes;
-use queue::{Blobs, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobError, Ledger, Settlement, WorkerId};
+use queue::{Blobs, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, Ledger, Settlement, WorkerId};
 use rayon::ThreadPool;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batch::Batcher;
-use crate::finish::announcements::Endings;
+use crate::finish::announcements::Announcements;
 use crate::job::leases::Leases;
-use crate::job::window::Window;
-use crate::job::{Held, How, Leaving, Ready, Work};
-use crate::runtime::{Item, Model};
+use crate::job::window::{Place, Window};
+use crate::job::{ClaimedJob, Disposition, FinishedJob, ReadyInput, ReadyJob};
+use crate::job_error::{INPUT_UNREADABLE, UNREADABLE_MESSAGE, job_error};
+use crate::runtime::Model;
 
-/// How long to wait after broker or ledger refused, so as not to hammer what is in trouble.
+/// The wait after an error of the broker or the ledger. Calls without a wait would only add load.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What taking jobs in works with.
+/// The part of a worker that takes jobs in.
 pub(crate) struct Intake {
     pub(crate) worker: WorkerId,
     pub(crate) consumer: Arc<dyn Consumer>,
     pub(crate) ledger: Arc<dyn Ledger>,
-    pub(crate) endings: Endings,
+    pub(crate) announcements: Announcements,
     pub(crate) blobs: Blobs,
     pub(crate) model: Arc<dyn Model>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) window: Arc<Window>,
     pub(crate) batcher: Arc<Batcher>,
     pub(crate) cpu: Arc<ThreadPool>,
-    pub(crate) leaving: mpsc::UnboundedSender<Vec<Leaving>>,
+    pub(crate) finished: mpsc::UnboundedSender<Vec<FinishedJob>>,
 }
 
 impl Intake {
-    /// Takes jobs in until `stop`, then sees those through to the batcher that it had received.
+    /// Takes jobs in until `stop`, then waits until all received jobs are claimed.
     pub(crate) async fn run(self, stop: &CancellationToken) {
         let intake = Arc::new(self);
         let claiming = TaskTracker::new();
-        while let Some(room) = stop.run_until_cancelled(intake.window.reserve()).await {
-            match stop.run_until_cancelled(intake.consumer.receive(room)).await {
+        while let Some(room) = stop.run_until_cancelled(intake.window.room()).await {
+            match stop.run_until_cancelled(intake.consumer.receive(room.places())).await {
                 None => {}
                 Some(Ok(deliveries)) => {
-                    intake.window.release(room - deliveries.len());
-                    claiming.spawn(Arc::clone(&intake).claim(deliveries, stop.clone()));
+                    let received = deliveries.into_iter().zip(room).collect();
+                    claiming.spawn(Arc::clone(&intake).claim(received, stop.clone()));
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "cannot receive jobs; trying again");
-                    intake.window.release(room);
-                    stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                    stop.run_until_cancelled(sleep(PAUSE)).await;
                 }
             }
         }
@@ -60,68 +59,56 @@ impl Intake {
         claiming.wait().await;
     }
 
-    async fn claim(self: Arc<Self>, deliveries: Vec<Delivery>, stop: CancellationToken) {
-        let (claims, received) = match self.claims(&deliveries, &stop).await {
+    async fn claim(self: Arc<Self>, received: Vec<(Delivery, Place)>, stop: CancellationToken) {
+        let (claims, claimed_at) = match self.claims(&received, &stop).await {
             Ok(claims) => claims,
             Err(error) => {
-                tracing::warn!(%error, jobs = deliveries.len(), "cannot claim jobs; giving them back");
-                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
-                self.window.release(deliveries.len());
+                tracing::warn!(%error, jobs = received.len(), "cannot claim jobs; requeueing them");
+                stop.run_until_cancelled(sleep(PAUSE)).await;
                 return;
             }
         };
-        let (mut settled, mut ended) = (Vec::new(), Vec::new());
-        for (mut delivery, claim) in deliveries.into_iter().zip(claims) {
+        let (mut acknowledged, mut ended) = (Vec::new(), Vec::new());
+        for ((delivery, place), claim) in received.into_iter().zip(claims) {
             match claim {
                 Claim::Granted { lease, alone } => {
-                    let lost = self.leases.keep(&lease);
-                    let unreadable = delivery.unreadable.take();
-                    let held = Held { delivery, lease, received, alone, lost };
-                    match unreadable {
-                        Some(reason) => self.set_aside(held, reason),
-                        None => self.prepare(held).await,
-                    }
+                    let lease = self.leases.add(lease);
+                    self.start(ClaimedJob { delivery, lease, place, received: claimed_at, is_suspect: alone }).await;
                 }
-                Claim::Ended(_) => ended.push(delivery),
-                Claim::HeldElsewhere => settled.push((delivery, Settlement::Ack)),
+                Claim::Ended(_) => ended.push((delivery, place)),
+                Claim::HeldElsewhere => acknowledged.push(delivery),
             }
         }
-        // Whoever saw them end may have vanished before they told it.
-        let told = self.endings.tell(&ended.iter().map(|delivery: &Delivery| &delivery.job).collect::<Vec<_>>()).await;
-        let (told, untold): (Vec<_>, Vec<_>) = ended.into_iter().zip(told).partition(|(_, told)| *told);
-        settled.extend(told.into_iter().map(|(delivery, _)| (delivery, Settlement::Ack)));
-        if !untold.is_empty() {
-            stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
-            self.window.release(untold.len());
-        }
-        if !settled.is_empty() {
-            self.window.release(settled.len());
-            if let Err(error) = self.consumer.settle(settled).await {
-                tracing::warn!(%error, "cannot settle deliveries that need no work; they come again");
+        acknowledged.extend(self.announce(ended, &stop).await);
+        if !acknowledged.is_empty() {
+            let settlements = acknowledged.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect();
+            if let Err(error) = self.consumer.settle(settlements).await {
+                tracing::warn!(%error, "cannot acknowledge deliveries that need no work; they will be delivered again");
             }
         }
     }
 
-    /// The ledger's answers, in order, and when it was asked what it answered. An answer that is lost may have granted
-    /// leases, and jobs given back then would look as if their worker had vanished; so the same requests are made for
-    /// as long as those leases would hold.
+    /// The ledger's answers, in order, and the time of the call that they answer.
+    ///
+    /// A lost answer may have granted leases. Requeued jobs would then look like jobs of a worker that disappeared. So
+    /// the same requests are repeated until such leases would have expired.
     async fn claims(
         &self,
-        deliveries: &[Delivery],
+        received: &[(Delivery, Place)],
         stop: &CancellationToken,
     ) -> Result<(Vec<Claim>, StdInstant), Error> {
-        let mut asked = StdInstant::now();
-        let mut requests = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
+        let mut claimed_at = StdInstant::now();
+        let mut requests = Vec::with_capacity(received.len());
+        for (delivery, _) in received {
             let mut job = delivery.job.clone();
-            // What came from outside may be bigger than what could be published again.
+            // An event from outside may be too big to be published again, so its body becomes a blob.
             job.input.body = self.blobs.delivered(&job.id, &job.input.body).await?;
             requests.push(ClaimRequest::new(job, delivery.redelivered));
         }
         let (start, mut is_repeated) = (Instant::now(), false);
         loop {
             let error = match self.ledger.claim(&self.worker, requests.clone(), self.leases.duration()).await {
-                Ok(claims) => return Ok((claims, asked)),
+                Ok(claims) => return Ok((claims, claimed_at)),
                 Err(error) => error,
             };
             let may_be_claimed = error.kind() == ErrorKind::Unavailable && start.elapsed() < self.leases.duration();
@@ -129,43 +116,61 @@ impl Intake {
                 return Err(error);
             }
             tracing::warn!(%error, jobs = requests.len(), "cannot claim jobs; trying again");
-            // At once the first time: most often only the connection was lost.
+            // The first retry is immediate: most often only the connection was lost.
             if is_repeated {
-                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                stop.run_until_cancelled(sleep(PAUSE)).await;
             }
             is_repeated = true;
-            asked = StdInstant::now();
+            claimed_at = StdInstant::now();
         }
     }
 
-    /// A message that is no job ends as dead at once, with its bytes: its only attempt has failed.
-    fn set_aside(&self, held: Held, reason: String) {
-        tracing::warn!(job = %held.lease.id, reason, "a message cannot be read; it is kept among the dead jobs");
-        self.leave(held, How::Retry(JobError { kind: "unreadable_message".to_owned(), message: reason }));
+    /// Publishes how jobs ended, because the worker that ended them may have disappeared before it did so. Returns the
+    /// deliveries to acknowledge. The others are requeued.
+    async fn announce(&self, ended: Vec<(Delivery, Place)>, stop: &CancellationToken) -> Vec<Delivery> {
+        let jobs: Vec<_> = ended.iter().map(|(delivery, _)| &delivery.job).collect();
+        let published = self.announcements.publish(&jobs).await;
+        let (mut acknowledged, mut requeued) = (Vec::new(), Vec::new());
+        for ((delivery, place), is_published) in ended.into_iter().zip(published) {
+            match is_published {
+                true => acknowledged.push(delivery),
+                false => requeued.push((delivery, place)),
+            }
+        }
+        if !requeued.is_empty() {
+            stop.run_until_cancelled(sleep(PAUSE)).await;
+        }
+        acknowledged
     }
 
-    /// Fetches a job's bytes and hands it to the CPU threads.
-    async fn prepare(self: &Arc<Self>, mut held: Held) {
-        let body = match self.body(&mut held.delivery).await {
+    /// Reads the input of a job and prepares it on the CPU threads.
+    async fn start(self: &Arc<Self>, mut job: ClaimedJob) {
+        if let Some(reason) = job.delivery.unreadable.take() {
+            // Its only attempt fails, so the job ends as dead and its bytes stay with the dead jobs.
+            tracing::warn!(job = %job.lease.lease().id, reason, "cannot read a message; its job ends as dead");
+            return self.finish(job, Disposition::Retry(job_error(UNREADABLE_MESSAGE, reason)));
+        }
+        let body = match self.body(&mut job.delivery).await {
             Ok(body) => body,
             Err(error) => {
-                let problem = JobError { kind: "input_unreadable".to_owned(), message: error.to_string() };
+                let failure = job_error(INPUT_UNREADABLE, error.to_string());
                 let is_final = error.kind() == ErrorKind::Corrupt;
-                return self.leave(held, if is_final { How::Failed(problem) } else { How::Retry(problem) });
+                let disposition = if is_final { Disposition::Failed(failure) } else { Disposition::Retry(failure) };
+                return self.finish(job, disposition);
             }
         };
-        if held.alone {
-            return self.push(Ready { held, work: Work::Raw(body) });
+        if job.is_suspect {
+            return self.push(ReadyJob { job, input: ReadyInput::Raw(body) });
         }
         let intake = Arc::clone(self);
-        self.cpu.spawn(move || match prepare(intake.model.as_ref(), &held, body) {
-            Ok(item) => intake.push(Ready { held, work: Work::Prepared(item) }),
-            Err(error) => intake.leave(held, How::Failed(error)),
+        self.cpu.spawn(move || match job.prepare(intake.model.as_ref(), body) {
+            Ok(item) => intake.push(ReadyJob { job, input: ReadyInput::Prepared(item) }),
+            Err(error) => intake.finish(job, Disposition::Failed(error)),
         });
     }
 
-    /// The bytes of a job. The message may be older than the job's input, whose former blob is deleted when somebody
-    /// edits it: what is missing is asked of the ledger.
+    /// The bytes of a job's input. The message may be older than the input: editing the input deletes the former blob.
+    /// So if the blob is missing, the ledger is asked for the present input.
     async fn body(&self, delivery: &mut Delivery) -> Result<Bytes, Error> {
         let missing = match self.blobs.bytes(&delivery.job.input.body).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => error,
@@ -178,24 +183,15 @@ impl Intake {
         self.blobs.bytes(&delivery.job.input.body).await
     }
 
-    fn push(&self, ready: Ready) {
+    fn push(&self, ready: ReadyJob) {
         if let Err(ready) = self.batcher.push(ready) {
-            self.leave(ready.held, How::Released);
+            self.finish(ready.job, Disposition::Released);
         }
     }
 
-    /// A job leaves without having run.
-    fn leave(&self, held: Held, how: How) {
-        self.window.ran(1);
-        // The outbox lives until everybody who sends to it has ended.
-        drop(self.leaving.send(vec![Leaving { held, how }]));
+    /// Ends a job that did not run.
+    fn finish(&self, job: ClaimedJob, disposition: Disposition) {
+        // The outbox ends only after all its senders.
+        drop(self.finished.send(FinishedJob::not_run([(job, disposition)])));
     }
-}
-
-/// Decodes and preprocesses the input of a job. A panic of a decoder is the input's fault, and that job's alone.
-pub(crate) fn prepare(model: &dyn Model, held: &Held, body: Bytes) -> Result<Item, JobError> {
-    let media_type = &held.delivery.job.input.media_type;
-    catch_unwind(AssertUnwindSafe(|| model.prepare(media_type, body))).unwrap_or_else(|_| {
-        Err(JobError { kind: "bad_input".to_owned(), message: "preparing the input panicked".to_owned() })
-    })
 }

@@ -1,4 +1,4 @@
-//! What a worker tells of itself while it loads, and of what it can do, under load.
+//! The heartbeats of a worker: while it loads, and its batch times under load.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -55,7 +55,7 @@ impl Bench {
         tokio::spawn(millrace_worker::run(worker, self.stop.clone()))
     }
 
-    /// Submits so many jobs at once.
+    /// Submits `count` jobs at once.
     async fn submit(&self, count: usize) -> Vec<Job> {
         let jobs: Vec<_> = (0..count).map(|_| job()).collect();
         self.backend.ledger.submit(&jobs).await.unwrap();
@@ -71,22 +71,22 @@ impl Bench {
         }
     }
 
-    /// What the roster knows of the worker, once it is so.
-    async fn told(&self, is_so: impl Fn(&WorkerRecord) -> bool) -> WorkerRecord {
+    /// The worker's record in the roster, once `is_expected` holds for it.
+    async fn record(&self, is_expected: impl Fn(&WorkerRecord) -> bool) -> WorkerRecord {
         let mut looks = tokio::time::interval(Duration::from_millis(10));
         let mut last = None;
         let looking = async {
             loop {
                 looks.tick().await;
                 let workers = self.backend.roster.workers(slice::from_ref(&pool())).await.unwrap().concat();
-                if let Some(found) = workers.iter().find(|worker| is_so(worker)) {
+                if let Some(found) = workers.iter().find(|worker| is_expected(worker)) {
                     return found.clone();
                 }
                 last = workers.into_iter().next().or(last.take());
             }
         };
-        let told: Option<WorkerRecord> = within_patience(looking).await;
-        told.unwrap_or_else(|| panic!("the last that was told: {last:?}"))
+        let found: Option<WorkerRecord> = within_patience(looking).await;
+        found.unwrap_or_else(|| panic!("the last record: {last:?}"))
     }
 
     async fn stopped(&self, worker: JoinHandle<Result<(), WorkerError>>) {
@@ -108,7 +108,7 @@ fn job() -> Job {
         id: queue::JobId::generate(),
         pool: pool(),
         class: Class::Standard,
-        input: Input { media_type: "text/plain".to_owned(), body: Body::Inline(Bytes::from_static(b"say it")) },
+        input: Input { media_type: "text/plain".to_owned(), body: Body::Inline(Bytes::from_static(b"echo this")) },
         created_at: Timestamp::from_second(1).unwrap(),
         deadline_at: None,
         max_attempts: 3,
@@ -118,7 +118,7 @@ fn job() -> Job {
     }
 }
 
-/// The echo model, prepared more slowly and loaded when it is told to; tells of each batch.
+/// The echo model with slow preparation. It loads on a signal, and reports each batch.
 struct Slow {
     echo: Echo,
     prepare: Duration,
@@ -127,17 +127,17 @@ struct Slow {
 }
 
 impl Slow {
-    /// Loads at once.
+    /// A model that loads at once.
     fn new(echo: Echo, prepare: Duration) -> (Self, Receiver<usize>) {
         let (slow, load, batches) = Self::waiting(echo, prepare);
         load.send(()).unwrap();
         (slow, batches)
     }
 
-    /// Loads when the sender says so.
+    /// A model that loads one instance per message of the sender.
     fn waiting(echo: Echo, prepare: Duration) -> (Self, Sender<()>, Receiver<usize>) {
-        let ((load, loading), (batches, seen)) = (channel(), channel());
-        (Self { echo, prepare, load: Mutex::new(loading), batches }, load, seen)
+        let ((load, loading), (batches, reported)) = (channel(), channel());
+        (Self { echo, prepare, load: Mutex::new(loading), batches }, load, reported)
     }
 }
 
@@ -160,15 +160,15 @@ impl Model for Slow {
 
     fn instance(&self) -> Result<Box<dyn Instance>, ModelError> {
         self.load.lock().unwrap().recv().map_err(|_| ModelError::model("the test has ended"))?;
-        Ok(Box::new(Telling(self.echo.instance()?, self.batches.clone())))
+        Ok(Box::new(ReportingInstance(self.echo.instance()?, self.batches.clone())))
     }
 }
 
-struct Telling(Box<dyn Instance>, Sender<usize>);
+struct ReportingInstance(Box<dyn Instance>, Sender<usize>);
 
-impl Instance for Telling {
+impl Instance for ReportingInstance {
     fn run(&mut self, items: &[Item]) -> Result<Vec<Vec<HostTensor>>, ModelError> {
-        // Not every test listens.
+        // Not every test has a receiver.
         let _ = self.1.send(items.len());
         self.0.run(items)
     }
@@ -185,11 +185,11 @@ fn throughput(record: &WorkerRecord) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_loads_tells_that_it_has_measured_nothing() {
+async fn a_loading_worker_reports_no_measurements() {
     let bench = Bench::new().await;
     let (slow, load, _batches) = Slow::waiting(Echo { max_items: 8, ..Echo::default() }, Duration::ZERO);
     let worker = bench.start(slow, WorkerSettings::default());
-    let loading = bench.told(|_| true).await;
+    let loading = bench.record(|_| true).await;
     assert_eq!(loading.state, WorkerState::Loading);
     let measured = [
         loading.batch_items,
@@ -199,16 +199,16 @@ async fn a_worker_that_loads_tells_that_it_has_measured_nothing() {
         loading.cold_start_seconds,
     ];
     assert_eq!(measured, [0.0; 5]);
-    // No measurement: it is known from the start.
+    // The limit is known without a measurement.
     assert_eq!(loading.batch_limit_items, 8);
     load.send(()).unwrap();
-    let idle = bench.told(|worker| worker.state == WorkerState::Idle).await;
+    let idle = bench.record(|worker| worker.state == WorkerState::Idle).await;
     assert_eq!((idle.batch_base_seconds, idle.batch_item_seconds), (0.0, 0.0));
     bench.stopped(worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_batches_of_every_size_a_worker_knows_what_its_model_takes() {
+async fn a_worker_estimates_batch_times_from_batches_of_many_sizes() {
     let bench = Bench::new().await;
     let delay = Duration::from_millis(300);
     let worker = bench.start(Echo { delay, max_items: 8, ..Echo::default() }, WorkerSettings::default());
@@ -216,15 +216,15 @@ async fn from_batches_of_every_size_a_worker_knows_what_its_model_takes() {
         let jobs = bench.submit(count).await;
         bench.succeeded(&jobs).await;
     }
-    // The echo model takes the delay, whatever the size; receiving and claiming take some time besides.
-    let told = bench.told(|worker| worker.state == WorkerState::Idle && worker.batch_base_seconds > 0.0).await;
+    // The echo model takes the delay for a batch of any size. Receiving and claiming also take some time.
+    let record = bench.record(|worker| worker.state == WorkerState::Idle && worker.batch_base_seconds > 0.0).await;
     let delay = delay.as_secs_f64();
-    let full = told.batch_base_seconds + 8.0 * told.batch_item_seconds;
-    assert!(full >= delay && full < 5.0 * delay, "{told:?}");
-    assert!(told.batch_base_seconds > 0.5 * delay, "{told:?}");
-    assert!(told.batch_items < 6.0 && told.batch_seconds >= delay, "{told:?}");
-    // What it could do is more than what it did.
-    assert!(throughput(&told) > told.batch_items / told.batch_seconds, "{told:?}");
+    let full = record.batch_base_seconds + 8.0 * record.batch_item_seconds;
+    assert!(full >= delay && full < 5.0 * delay, "{record:?}");
+    assert!(record.batch_base_seconds > 0.5 * delay, "{record:?}");
+    assert!(record.batch_items < 6.0 && record.batch_seconds >= delay, "{record:?}");
+    // The throughput of full batches exceeds that of the batches that ran.
+    assert!(throughput(&record) > record.batch_items / record.batch_seconds, "{record:?}");
     bench.stopped(worker).await;
 }
 
@@ -238,12 +238,12 @@ async fn under_full_load_a_worker_with_two_instances_counts_for_both() {
     (0..2).for_each(|_| load.send(()).unwrap());
     let worker = bench.start(slow, settings);
     bench.succeeded(&jobs).await;
-    let told = bench.told(|worker| worker.batch_seconds > 0.0 && worker.state == WorkerState::Idle).await;
-    assert_eq!(told.batch_limit_items, 8);
-    // One instance gives 8 items per second at most.
-    let throughput = throughput(&told);
-    assert!(throughput > 9.0 && throughput < 17.0, "{throughput}: {told:?}");
-    assert!(told.batch_items <= 4.0, "{told:?}");
+    let record = bench.record(|worker| worker.batch_seconds > 0.0 && worker.state == WorkerState::Idle).await;
+    assert_eq!(record.batch_limit_items, 8);
+    // One instance runs at most 8 items per second.
+    let throughput = throughput(&record);
+    assert!(throughput > 9.0 && throughput < 17.0, "{throughput}: {record:?}");
+    assert!(record.batch_items <= 4.0, "{record:?}");
     bench.stopped(worker).await;
 }
 
@@ -256,11 +256,11 @@ async fn a_device_that_waits_for_inputs_to_be_prepared_is_as_slow_as_they_are() 
     let (slow, batches) = Slow::new(Echo { max_items: 4, ..Echo::default() }, prepare);
     let worker = bench.start(slow, settings);
     bench.succeeded(&jobs).await;
-    let told = bench.told(|worker| worker.batch_seconds > 0.0 && worker.state == WorkerState::Idle).await;
+    let record = bench.record(|worker| worker.batch_seconds > 0.0 && worker.state == WorkerState::Idle).await;
     // One thread prepares 25 items per second; the model itself takes no time.
-    let throughput = throughput(&told);
-    assert!(throughput < 1.25 / prepare.as_secs_f64(), "{throughput}: {told:?}");
-    assert!(throughput > 0.2 / prepare.as_secs_f64(), "{throughput}: {told:?}");
+    let throughput = throughput(&record);
+    assert!(throughput < 1.25 / prepare.as_secs_f64(), "{throughput}: {record:?}");
+    assert!(throughput > 0.2 / prepare.as_secs_f64(), "{throughput}: {record:?}");
     assert_eq!(batches.try_iter().sum::<usize>(), jobs.len());
     bench.stopped(worker).await;
 }

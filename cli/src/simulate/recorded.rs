@@ -7,10 +7,10 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use scaler::simulation::reader;
-use scaler::simulation::scenario::scaled_object::{Behavior, PolicyType, ScalingPolicy, ScalingRules};
-use scaler::simulation::scenario::{Objective, PolicySettings, ScaledObject, Scenario, Source, WorkerTimes};
 use service::{Config, Faults, Period};
+use simulator::reader;
+use simulator::scenario::scaled_object::{Behavior, PolicyType, ScalingPolicy, ScalingRules};
+use simulator::scenario::{Objective, PolicySettings, ScaledObject, Scenario, Source, WorkerTimes};
 
 /// A file with more pools needs `--pool`.
 const MAX_POOLS: usize = 100;

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Row, Table};
-use scaler::simulation::comparison::Comparison;
-use scaler::simulation::report::Line;
-use scaler::simulation::scenario::WorkerTimes;
 use service::Period;
+use simulator::comparison::Comparison;
+use simulator::report::RunReport;
+use simulator::scenario::WorkerTimes;
 
 use crate::table::{shortened, table};
 
@@ -18,7 +18,7 @@ const NAME_WIDTH: usize = 40;
 pub(super) fn print_lines(comparisons: &[Comparison<'_>], out: &mut dyn Write) -> io::Result<()> {
     for comparison in comparisons {
         for run in &comparison.runs {
-            serde_json::to_writer(&mut *out, &Line::new(comparison, run))?;
+            serde_json::to_writer(&mut *out, &RunReport::new(comparison, run))?;
             writeln!(out)?;
         }
     }
@@ -66,7 +66,7 @@ fn rows(comparison: &Comparison<'_>) -> Table {
     let mut rows = table(&header);
     rows.set_content_arrangement(ContentArrangement::Dynamic);
     for run in &comparison.runs {
-        let line = Line::new(comparison, run);
+        let line = RunReport::new(comparison, run);
         let verdict = match (line.objective_met, line.unfinished) {
             (true, _) => "met".to_owned(),
             (false, 0) => "missed".to_owned(),

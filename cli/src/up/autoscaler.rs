@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use proto::externalscaler::{GetMetricsRequest, ScaledObjectRef};
-use scaler::replicas::{Failure, Observation, Replicas, Rules};
+use scaler::replicas::{CallFailure, Observation, Replicas, Rules};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -64,18 +64,18 @@ impl Autoscaler {
     }
 
     /// One poll by KEDA: all three calls. If one fails, the poll is repeated once, without a pause.
-    async fn poll(&mut self) -> Result<Observation, Failure> {
+    async fn poll(&mut self) -> Result<Observation, CallFailure> {
         let answer = self.poll_once().await;
         if answer.is_ok() { answer } else { self.poll_once().await }
     }
 
-    async fn poll_once(&mut self) -> Result<Observation, Failure> {
+    async fn poll_once(&mut self) -> Result<Observation, CallFailure> {
         let (scaler, object) = (&mut self.scaler, &self.object);
         let spec = async {
             let spec = scaler.get_metric_spec(object.clone()).await?.into_inner();
             spec.metric_specs.into_iter().next().ok_or_else(|| Status::internal("no metric spec"))
         };
-        let spec = answered(&self.pool, spec).await.ok_or(Failure::Spec)?;
+        let spec = answered(&self.pool, spec).await.ok_or(CallFailure::Spec)?;
         let target = spec.target_size_float;
         let observation = async {
             let scaled_object_ref = Some(object.clone());
@@ -85,7 +85,7 @@ impl Autoscaler {
             let active = scaler.is_active(object.clone()).await?.into_inner().result;
             Ok(Observation { active, value: value.metric_value_float, target })
         };
-        answered(&self.pool, observation).await.ok_or(Failure::Metrics { target })
+        answered(&self.pool, observation).await.ok_or(CallFailure::Metrics { target })
     }
 
     fn follow(&mut self, wanted: u32, answer: Option<Observation>) {

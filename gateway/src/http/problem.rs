@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
-use queue::{JobError, JobId, State};
+use queue::{JobError, JobId, JobState};
 use serde::Serialize;
 
 mod from;
@@ -24,7 +24,7 @@ struct Content {
     detail: String,
     field: Option<String>,
     job_id: Option<JobId>,
-    state: Option<State>,
+    state: Option<JobState>,
     error: Option<JobError>,
 }
 
@@ -76,7 +76,7 @@ impl Problem {
     }
 
     /// Adds the state of that job, and its error if it has one.
-    pub(crate) fn state(mut self, state: State, error: Option<JobError>) -> Self {
+    pub(crate) fn state(mut self, state: JobState, error: Option<JobError>) -> Self {
         self.0.state = Some(state);
         self.0.error = error;
         self
@@ -98,7 +98,7 @@ impl IntoResponse for Problem {
             detail: &self.0.detail,
             field: self.0.field.as_deref(),
             job_id: self.0.job_id.as_ref().map(JobId::as_str),
-            state: self.0.state.map(State::as_str),
+            state: self.0.state.map(JobState::as_str),
             error: self.0.error.as_ref(),
         };
         let mut response = (status, Json(document)).into_response();

@@ -31,7 +31,7 @@ struct DeadQuery {
 impl DeadQuery {
     /// Reads a query that may have the keys `allowed`.
     fn read(uri: &Uri, allowed: &[&str]) -> Result<Self, Problem> {
-        let filter = DeadFilter { pool: None, state: queue::State::Dead };
+        let filter = DeadFilter { pool: None, state: queue::JobState::Dead };
         let mut query = Self { filter, after: None, limit: PAGE };
         for (key, value) in pairs(uri)? {
             if !allowed.contains(&key.as_str()) {
@@ -43,7 +43,7 @@ impl DeadQuery {
                     query.filter.pool = Some(pool);
                 }
                 "state" => {
-                    let states = [queue::State::Dead, queue::State::Failed];
+                    let states = [queue::JobState::Dead, queue::JobState::Failed];
                     let state = states.into_iter().find(|state| state.as_str() == value);
                     let fault = format_args!("state: {value:?} is not dead or failed");
                     query.filter.state = state.ok_or_else(|| bad_value("state", fault))?;
@@ -102,10 +102,10 @@ mod tests {
     #[test]
     fn a_query_sets_pool_state_limit_and_after() {
         let query = read("").unwrap();
-        assert_eq!((query.filter.state, query.filter.pool, query.limit), (queue::State::Dead, None, PAGE));
+        assert_eq!((query.filter.state, query.filter.pool, query.limit), (queue::JobState::Dead, None, PAGE));
         let query = read("?pool=digits&state=failed&limit=500&after=12:job-1").unwrap();
         assert_eq!(query.filter.pool.unwrap().as_str(), "digits");
-        assert_eq!((query.filter.state, query.limit), (queue::State::Failed, 500));
+        assert_eq!((query.filter.state, query.limit), (queue::JobState::Failed, 500));
         assert_eq!(query.after.unwrap().to_string(), "12:job-1");
     }
 

@@ -18,14 +18,14 @@ pub(crate) async fn delete(State(gateway): State<SharedState>, JobPath(id): JobP
                 delete_blobs(&gateway.blobs, blobs).await;
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
-            Forgotten::Kept(queue::State::Cancelled) => {
+            Forgotten::Retained(queue::JobState::Cancelled) => {
                 let detail = format!(
                     "job {id} was cancelled and its message may still wait in the broker; the record prevents that it \
                      runs, and is deleted when its retention is over"
                 );
                 Err(Problem::new(ProblemKind::RecordNeeded, detail).job(&id))
             }
-            Forgotten::Kept(state) => {
+            Forgotten::Retained(state) => {
                 let detail = format!("job {id} is {}; wait until it has ended", state.as_str());
                 Err(Problem::new(ProblemKind::JobNotEnded, detail).job(&id).state(state, None))
             }

@@ -62,7 +62,7 @@ pub(crate) async fn result(
 /// Cancels the job. This may be repeated. A job that ended in another way stays as it is.
 pub(crate) async fn cancel(State(gateway): State<SharedState>, JobPath(id): JobPath) -> Result<Response, Problem> {
     let record = gateway.ledger.cancel(&id).await?.ok_or_else(|| Problem::unknown_job(&id))?;
-    if record.state != queue::State::Cancelled {
+    if record.state != queue::JobState::Cancelled {
         let detail = format!("job {id} has {} already and cannot be cancelled", record.state.as_str());
         let problem = Problem::new(ProblemKind::JobEnded, detail).job(&id);
         return Err(problem.state(record.state, record.error));

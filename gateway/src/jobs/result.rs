@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Response};
 use bytes::Bytes;
-use queue::{Blobs, JobId, JobRecord, State};
+use queue::{Blobs, JobId, JobRecord, JobState};
 
 use crate::http::job_request::UNKNOWN_MEDIA_TYPE;
 use crate::http::problem::{Problem, ProblemKind};
@@ -17,18 +17,18 @@ use crate::jobs::status::JOB_ID_HEADER;
 pub(crate) async fn response(blobs: &Blobs, record: &JobRecord) -> Result<Response<Body>, Problem> {
     let id = &record.id;
     let (kind, detail) = match record.state {
-        State::Succeeded => return output(blobs, record).await,
-        State::Queued | State::Leased | State::Retry => (
+        JobState::Succeeded => return output(blobs, record).await,
+        JobState::Queued | JobState::Leased | JobState::Retry => (
             ProblemKind::JobNotEnded,
             format!("job {id} is {}; try again, or wait with ?wait=30s", record.state.as_str()),
         ),
-        State::Failed => (ProblemKind::JobFailed, format!("job {id} failed: {}", reason(record))),
-        State::Dead => {
+        JobState::Failed => (ProblemKind::JobFailed, format!("job {id} failed: {}", reason(record))),
+        JobState::Dead => {
             let detail = format!("job {id} failed {} times; the last error: {}", record.attempts, reason(record));
             (ProblemKind::JobDead, detail)
         }
-        State::Cancelled => (ProblemKind::JobCancelled, format!("job {id} was cancelled")),
-        State::Expired => (ProblemKind::JobExpired, format!("job {id} was not started before its deadline")),
+        JobState::Cancelled => (ProblemKind::JobCancelled, format!("job {id} was cancelled")),
+        JobState::Expired => (ProblemKind::JobExpired, format!("job {id} was not started before its deadline")),
     };
     Err(Problem::new(kind, detail).job(id).state(record.state, record.error.clone()))
 }

@@ -212,7 +212,7 @@ async fn add_failed(gateway: &TestGateway, id: &str) {
         trace_parent: None,
         origin: None,
     };
-    let Claim::Go { lease, .. } = gateway.claim(&job).await else { panic!("the job is new") };
+    let Claim::Granted { lease, .. } = gateway.claim(&job).await else { panic!("the job is new") };
     gateway.ledger.finish(vec![Finish { lease, outcome: Outcome::Failed(error()) }]).await.unwrap();
 }
 

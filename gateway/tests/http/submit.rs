@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::TENSORS_MEDIA_TYPE;
-use queue::{Body, Class, ErrorKind, JobError, Outcome, Publication, State};
+use queue::{Body, Class, ErrorKind, JobError, JobState, Outcome, Publication};
 use serde_json::{Value, json};
 
 use crate::doubles::Call;
@@ -123,7 +123,7 @@ async fn a_repeated_submission_is_one_job() {
     let waited = gateway.submission("?id=a", "hello").header("prefer", "wait=5").send().await.unwrap();
     assert_eq!((waited.status().as_u16(), waited.text().await.unwrap()), (200, "done".to_owned()));
     let record = gateway.ledger.get(&"a".parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!((record.state, record.attempts), (State::Succeeded, 1));
+    assert_eq!((record.state, record.attempts), (JobState::Succeeded, 1));
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn an_unconfirmed_job_stays_in_the_ledger_and_can_be_submitted_again() {
     assert_eq!(problem["job_id"], "a");
     assert!(problem["detail"].as_str().unwrap().contains("may still run"), "{problem}");
     assert!(!problem.to_string().contains("10.0.0.7"), "{problem}");
-    assert_eq!(gateway.ledger.get(&"a".parse().unwrap()).await.unwrap().unwrap().state, State::Queued);
+    assert_eq!(gateway.ledger.get(&"a".parse().unwrap()).await.unwrap().unwrap().state, JobState::Queued);
 
     gateway.broker_unavailable.store(false, Ordering::SeqCst);
     assert_eq!(gateway.submit("a", "hello").await.status(), 202);

@@ -17,7 +17,7 @@ pub(super) enum Element {
 }
 
 impl Element {
-    /// Appends the element as `datatype`, little-endian. Returns false if that type has no such value.
+    /// Appends the element as `datatype`, little-endian. Returns false if the element is not a value of that type.
     pub(super) fn write(self, datatype: Datatype, to: &mut Vec<u8>) -> bool {
         let bytes = |bytes: &[u8], to: &mut Vec<u8>| to.extend_from_slice(bytes);
         match (datatype, self) {

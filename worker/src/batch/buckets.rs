@@ -1,7 +1,7 @@
-//! Which items share the next batch: pure, without a clock or a thread.
+//! The choice of the items that share the next batch. It is pure, without a clock or a thread.
 //!
-//! Items of one shape wait in one bucket. A batch is formed when a device is free, not before: whatever has become
-//! urgent by then goes first, and nothing waits for a timer.
+//! Items of one shape wait in one bucket. A batch is formed when a device is free, not before: so the most urgent items
+//! of that moment go first, and no item waits for a timer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -17,15 +17,15 @@ pub(crate) struct Buckets<K, T> {
     waiting: usize,
 }
 
-/// What items must have in common to share a batch.
+/// The key of a bucket. Only items of one bucket share a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Bucket<K> {
     Shape(K),
-    /// Shared with nothing.
+    /// The bucket of a single item that must run alone.
     Alone(u64),
 }
 
-/// What goes first: the smaller.
+/// The order of items: the smallest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Urgency {
     class: Class,
@@ -38,7 +38,7 @@ impl<K: Hash + Eq + Clone, T> Buckets<K, T> {
         Self { buckets: HashMap::new(), pushed: 0, waiting: 0 }
     }
 
-    /// Adds an item. `shape` is what it must have in common with others, `None` if it must run alone.
+    /// Adds an item. It shares batches with items of the same `shape`, or with no item if that is `None`.
     pub(crate) fn push(&mut self, shape: Option<K>, class: Class, deadline_at: Option<Timestamp>, item: T) {
         self.pushed += 1;
         self.waiting += 1;
@@ -66,7 +66,7 @@ impl<K: Hash + Eq + Clone, T> Buckets<K, T> {
         batch
     }
 
-    /// Takes everything, in no particular order.
+    /// Takes all items, in no particular order.
     pub(crate) fn take_all(&mut self) -> Vec<T> {
         self.waiting = 0;
         self.buckets.drain().flat_map(|(_, items)| items.into_values()).collect()
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_that_must_run_alone_shares_with_nothing() {
+    fn an_item_that_must_run_alone_shares_no_batch() {
         let standard = Class::Standard;
         let mut buckets = buckets(&[(None, standard, None), (Some("a"), standard, None), (None, standard, None)]);
         assert_eq!([buckets.take(8), buckets.take(8), buckets.take(8)], [vec![0], vec![1], vec![2]]);

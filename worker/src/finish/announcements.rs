@@ -1,25 +1,27 @@
-//! Telling whoever listens how jobs ended.
+//! Publishes how jobs ended to the pool's `results_to`.
 
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use queue::{Announcer, Ending, Error, ErrorKind, Job, Ledger};
 
-/// How many records are read at a time.
+/// The number of records that are read at a time.
 const READS: usize = 16;
 
-/// Where it is told, if anywhere. It is told before a job's delivery is settled: a worker that vanishes in between leaves
-/// the delivery behind, and whoever gets it finds the job ended and tells it again.
+/// Publishes endings if the pool has a place for them.
+///
+/// An ending is published before the delivery of its job is acknowledged. If the worker disappears in between, the job
+/// is delivered again, and the next worker finds that it has ended and publishes the ending again.
 #[derive(Clone)]
-pub(crate) struct Endings {
+pub(crate) struct Announcements {
     pub(crate) announcer: Option<Arc<dyn Announcer>>,
     pub(crate) ledger: Arc<dyn Ledger>,
 }
 
-impl Endings {
-    /// Tells of those of `jobs` that have ended. One answer per job, in order: `false` where it has ended, or may have,
-    /// and that could not be told.
-    pub(crate) async fn tell(&self, jobs: &[&Job]) -> Vec<bool> {
+impl Announcements {
+    /// Publishes the endings of those jobs that have ended. Returns one answer per job, in order: `false` if the job
+    /// has or may have ended and its ending could not be published.
+    pub(crate) async fn publish(&self, jobs: &[&Job]) -> Vec<bool> {
         let Some(announcer) = &self.announcer else { return vec![true; jobs.len()] };
         let ending = async |job: &&Job| {
             let record = self.ledger.get(&job.id).await?.filter(|record| record.state.has_ended());
@@ -27,9 +29,9 @@ impl Endings {
             Ok(record.map(|record| Ending { record, origin, trace_parent }))
         };
         let read: Vec<Result<Option<Ending>, Error>> = stream::iter(jobs).map(ending).buffered(READS).collect().await;
-        let (mut told, mut endings) = (Vec::with_capacity(jobs.len()), Vec::new());
+        let (mut published, mut endings) = (Vec::with_capacity(jobs.len()), Vec::new());
         for read in read {
-            told.push(match read {
+            published.push(match read {
                 Ok(ending) => {
                     endings.extend(ending);
                     true
@@ -41,16 +43,17 @@ impl Endings {
             });
         }
         if let Err(error) = announce(&**announcer, &endings).await {
-            tracing::warn!(%error, jobs = endings.len(), "cannot tell how jobs ended; it is told when they come again");
-            for (job, told) in jobs.iter().zip(&mut told) {
-                *told &= endings.iter().all(|ending| ending.record.id != job.id);
+            tracing::warn!(%error, jobs = endings.len(), "cannot publish how jobs ended; requeueing them");
+            for (job, is_published) in jobs.iter().zip(&mut published) {
+                *is_published &= endings.iter().all(|ending| ending.record.id != job.id);
             }
         }
-        told
+        published
     }
 }
 
-/// Announces endings. One that the broker will never take is told nowhere but in the ledger: it must not keep the others.
+/// Publishes endings. An ending that the broker refuses for good stays only in the ledger: it must not block the
+/// others.
 async fn announce(announcer: &dyn Announcer, endings: &[Ending]) -> Result<(), Error> {
     let announced = match endings {
         [] => Ok(()),
@@ -61,7 +64,7 @@ async fn announce(announcer: &dyn Announcer, endings: &[Ending]) -> Result<(), E
         return Err(error);
     }
     if let [ending] = endings {
-        tracing::error!(job = %ending.record.id, %error, "the broker refuses to tell how a job ended");
+        tracing::error!(job = %ending.record.id, %error, "the broker refuses to publish how a job ended");
         return Ok(());
     }
     for ending in endings {

@@ -1,31 +1,56 @@
-//! How many jobs a worker may hold that have not run yet.
+//! The bounds on the jobs that a worker holds.
 //!
-//! Two batches per instance: one runs, the next is prepared meanwhile. Everything else waits in the broker, where the
-//! scaler sees it and another worker can take it.
+//! Per instance, a worker holds at most two batches of jobs that have not run: one that runs and the next one, which is
+//! prepared meanwhile. All other jobs wait in the broker, where the scaler counts them and another worker can take
+//! them.
+//!
+//! Results that wait for the ledger take memory. With too many of them, the worker receives no further jobs.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Room for a bounded number of jobs.
+/// The places for jobs in this worker.
 #[derive(Debug)]
 pub(crate) struct Window {
     size: usize,
-    /// Less room than this is not worth a round trip while the rest of the window keeps the device busy.
-    worthwhile: usize,
-    /// Results that wait for the ledger take memory: with more of them nothing new is received.
-    most_unwritten: usize,
+    /// The smallest number of free places that is worth a receive. The device is busy with the other jobs meanwhile.
+    min_room: usize,
+    max_to_write: usize,
     counts: Mutex<Counts>,
-    freed: Notify,
+    has_room: Notify,
     all_written: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Received (or about to be), and not run yet.
-    held: usize,
-    /// Run, or given up, and not told to the ledger yet.
-    unwritten: usize,
+    /// The jobs in [`Stage::ToRun`], and the places of receives in progress.
+    to_run: usize,
+    /// The jobs in [`Stage::ToWrite`].
+    to_write: usize,
+}
+
+/// The part of the window that a job counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Received, and not run yet.
+    ToRun,
+    /// Run or given up, and not written to the ledger yet.
+    ToWrite,
+}
+
+/// Free places for the jobs of one receive, as an iterator. Dropping it frees the remaining places.
+#[derive(Debug)]
+pub(crate) struct Room {
+    window: Arc<Window>,
+    places: usize,
+}
+
+/// The place of one job in the window. Dropping it frees the place.
+#[derive(Debug)]
+pub(crate) struct Place {
+    window: Arc<Window>,
+    stage: Stage,
 }
 
 impl Window {
@@ -33,77 +58,115 @@ impl Window {
         let size = 2 * max_batch_items * instances;
         Self {
             size,
-            worthwhile: (max_batch_items / 2).max(1),
-            most_unwritten: 2 * size,
+            min_room: (max_batch_items / 2).max(1),
+            max_to_write: 2 * size,
             counts: Mutex::default(),
-            freed: Notify::new(),
+            has_room: Notify::new(),
             all_written: Notify::new(),
         }
     }
 
-    /// Waits for a worthwhile amount of room and takes all there is; returns how many jobs it is for.
-    pub(crate) async fn reserve(&self) -> usize {
+    /// Waits until a receive is worthwhile, and takes all free places.
+    pub(crate) async fn room(self: &Arc<Self>) -> Room {
         loop {
-            let freed = self.freed.notified();
+            let has_room = self.has_room.notified();
             {
                 let mut counts = self.lock();
-                let room = self.size - counts.held;
-                if room >= self.worthwhile && counts.unwritten <= self.most_unwritten {
-                    counts.held = self.size;
-                    return room;
+                if let Some(places) = self.free_places(&counts) {
+                    counts.to_run = self.size;
+                    return Room { window: Arc::clone(self), places };
                 }
             }
-            freed.await;
+            has_room.await;
         }
     }
 
-    /// Gives room back that a receive did not need, or jobs that the ledger need not be told of.
-    pub(crate) fn release(&self, jobs: usize) {
-        if jobs > 0 {
-            self.lock().held -= jobs;
-            self.freed.notify_one();
-        }
-    }
-
-    /// Jobs have run, or will not: the next may come while the ledger is told.
-    pub(crate) fn ran(&self, jobs: usize) {
-        let mut counts = self.lock();
-        counts.held -= jobs;
-        counts.unwritten += jobs;
-        drop(counts);
-        self.freed.notify_one();
-    }
-
-    /// The ledger has been told of jobs.
-    pub(crate) fn written(&self, jobs: usize) {
-        let mut counts = self.lock();
-        counts.unwritten -= jobs;
-        if counts.unwritten == 0 {
-            self.all_written.notify_waiters();
-        }
-        drop(counts);
-        self.freed.notify_one();
-    }
-
-    /// Waits until the ledger has been told of everything that has run.
-    pub(crate) async fn all_written(&self) {
+    /// Waits until the ledger has the results of all jobs that ran.
+    pub(crate) async fn wait_until_written(&self) {
         loop {
             let all_written = self.all_written.notified();
-            if self.lock().unwritten == 0 {
+            if self.lock().to_write == 0 {
                 return;
             }
             all_written.await;
         }
     }
 
-    /// How many jobs it has room for in all.
+    /// The number of all places for jobs that have not run.
     pub(crate) fn size(&self) -> usize {
         self.size
     }
 
+    /// The places for the next receive. `None`: a receive is not worthwhile.
+    fn free_places(&self, counts: &Counts) -> Option<usize> {
+        let places = self.size - counts.to_run;
+        (places >= self.min_room && counts.to_write <= self.max_to_write).then_some(places)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Counts)) {
+        let mut counts = self.lock();
+        change(&mut counts);
+        let (is_all_written, has_room) = (counts.to_write == 0, self.free_places(&counts).is_some());
+        drop(counts);
+        if is_all_written {
+            self.all_written.notify_waiters();
+        }
+        if has_room {
+            self.has_room.notify_one();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        // Sums alone are changed under it, so a panic cannot leave it half-changed.
+        // Only sums change under the lock, so a panic cannot leave them half-changed.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Room {
+    /// The number of places that are left.
+    pub(crate) fn places(&self) -> usize {
+        self.places
+    }
+}
+
+impl Iterator for Room {
+    type Item = Place;
+
+    fn next(&mut self) -> Option<Place> {
+        self.places = self.places.checked_sub(1)?;
+        Some(Place { window: Arc::clone(&self.window), stage: Stage::ToRun })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.places > 0 {
+            self.window.change(|counts| counts.to_run -= self.places);
+        }
+    }
+}
+
+impl Place {
+    /// The jobs of these places, all of one window, have run or will not run: they now wait for the ledger.
+    ///
+    /// All places move at once, so that the next receive is for a whole batch of jobs.
+    pub(crate) fn wait_for_ledger<'p>(places: impl Iterator<Item = &'p mut Self>) {
+        let mut places: Vec<_> = places.filter(|place| place.stage == Stage::ToRun).collect();
+        let Some(window) = places.first().map(|place| Arc::clone(&place.window)) else { return };
+        window.change(|counts| {
+            counts.to_run -= places.len();
+            counts.to_write += places.len();
+            places.iter_mut().for_each(|place| place.stage = Stage::ToWrite);
+        });
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.window.change(|counts| match self.stage {
+            Stage::ToRun => counts.to_run -= 1,
+            Stage::ToWrite => counts.to_write -= 1,
+        });
     }
 }
 
@@ -111,66 +174,89 @@ impl Window {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::{Context, Waker};
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
 
-    fn ready(window: &Window) -> Option<usize> {
+    fn window(max_batch_items: usize, instances: usize) -> Arc<Window> {
+        Arc::new(Window::new(max_batch_items, instances))
+    }
+
+    fn room(window: &Arc<Window>) -> Option<Vec<Place>> {
         let mut context = Context::from_waker(Waker::noop());
-        match pin!(window.reserve()).poll(&mut context) {
-            std::task::Poll::Ready(room) => Some(room),
-            std::task::Poll::Pending => None,
+        match pin!(window.room()).poll(&mut context) {
+            Poll::Ready(room) => Some(room.collect()),
+            Poll::Pending => None,
         }
     }
 
     #[test]
     fn a_window_holds_two_batches_per_instance_and_waits_for_worthwhile_room() {
-        let window = Window::new(8, 2);
-        assert_eq!(ready(&window), Some(32));
-        assert_eq!(ready(&window), None);
-        window.release(3);
-        assert_eq!(ready(&window), None);
-        window.release(1);
-        assert_eq!(ready(&window), Some(4));
+        let window = window(8, 2);
+        let mut places = room(&window).unwrap();
+        assert_eq!(places.len(), 32);
+        assert!(room(&window).is_none());
+        places.truncate(29);
+        assert!(room(&window).is_none());
+        places.truncate(28);
+        assert_eq!(room(&window).unwrap().len(), 4);
     }
 
     #[test]
     fn a_model_without_batches_gets_every_free_place() {
-        let window = Window::new(1, 1);
-        assert_eq!(ready(&window), Some(2));
-        window.release(1);
-        assert_eq!(ready(&window), Some(1));
+        let window = window(1, 1);
+        let mut places = room(&window).unwrap();
+        assert_eq!(places.len(), 2);
+        places.pop();
+        assert_eq!(room(&window).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn places_that_a_receive_did_not_need_are_free_again() {
+        let window = window(1, 1);
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(mut receive) = pin!(window.room()).poll(&mut context) else { panic!("it is empty") };
+        assert_eq!(receive.places(), 2);
+        let _taken = receive.next();
+        assert!(room(&window).is_none());
+        drop(receive);
+        assert_eq!(room(&window).unwrap().len(), 1);
     }
 
     #[test]
     fn nothing_is_received_while_too_many_results_wait_for_the_ledger() {
-        let window = Window::new(1, 1);
+        let window = window(1, 1);
+        let (mut to_run, mut to_write) = (Vec::new(), Vec::new());
         for _ in 0..5 {
-            assert!(ready(&window).is_some());
-            window.ran(1);
+            to_run.extend(room(&window).unwrap());
+            let mut ran = to_run.remove(0);
+            Place::wait_for_ledger([&mut ran].into_iter());
+            to_write.push(ran);
         }
-        assert_eq!(ready(&window), None);
-        window.written(1);
-        assert_eq!(ready(&window), Some(1));
+        assert!(room(&window).is_none());
+        to_write.pop();
+        assert_eq!(room(&window).unwrap().len(), 1);
     }
 
     #[tokio::test]
-    async fn who_waits_for_the_ledger_is_woken_when_it_has_been_told_of_everything() {
-        let window = Window::new(2, 1);
-        assert_eq!(window.reserve().await, 4);
-        window.all_written().await;
-        window.ran(2);
-        tokio::join!(window.all_written(), async {
-            window.written(1);
-            window.written(1);
+    async fn a_wait_for_the_ledger_ends_when_all_results_are_written() {
+        let window = window(2, 1);
+        let mut places: Vec<_> = window.room().await.collect();
+        assert_eq!(places.len(), 4);
+        window.wait_until_written().await;
+        Place::wait_for_ledger(places[..2].iter_mut());
+        tokio::join!(window.wait_until_written(), async {
+            places.remove(0);
+            places.remove(0);
         });
     }
 
     #[tokio::test]
-    async fn a_release_wakes_who_waits_for_room() {
-        let window = Window::new(1, 1);
-        assert_eq!(window.reserve().await, 2);
-        let (room, ()) = tokio::join!(window.reserve(), async { window.release(2) });
-        assert_eq!(room, 2);
+    async fn freed_places_end_a_wait_for_room() {
+        let window = window(1, 1);
+        let places: Vec<_> = window.room().await.collect();
+        assert_eq!(places.len(), 2);
+        let (room, ()) = tokio::join!(window.room(), async { drop(places) });
+        assert_eq!(room.places(), 2);
     }
 }

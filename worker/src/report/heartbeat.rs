@@ -1,4 +1,4 @@
-//! What this worker tells the roster of itself.
+//! The heartbeat of this worker: its state and measurements, sent to the roster.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,32 +8,34 @@ use queue::{Roster, WorkerId, WorkerRecord, WorkerState};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::job::leases::Leases;
-use crate::report::batch_time_model::{Curve, Line};
+use crate::report::batch_time_model::{BatchTime, BatchTimeModel};
 
-/// How often the roster hears from a worker, and how long after the last time it is struck out.
-const BEAT_EVERY: Duration = Duration::from_secs(1);
-const ALIVE: Duration = Duration::from_secs(10);
+/// The time between two heartbeats.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much the newest batch weighs in the averages.
+/// The time after which the roster removes a worker without a heartbeat.
+const EXPIRY: Duration = Duration::from_secs(10);
+
+/// The weight of the newest batch in the averages.
 const NEWEST_WEIGHT: f64 = 0.1;
 
 /// This worker's entry in the roster.
-pub(crate) struct Presence {
+pub(crate) struct Heartbeat {
     roster: Arc<dyn Roster>,
     leases: Arc<Leases>,
     instances: usize,
-    known: Mutex<Known>,
+    measured: Mutex<Measured>,
 }
 
-/// What is known of this worker by now.
-struct Known {
+struct Measured {
     record: WorkerRecord,
-    /// Of one instance: they are alike, and each batch tells of all.
-    curve: Curve,
+    /// One model for all instances: they are equal, so each batch is a measurement of all of them.
+    batch_times: BatchTimeModel,
 }
 
-impl Presence {
-    /// `record` is what is known before the model is loaded; each of the `instances` runs batches of `max_batch_items`.
+impl Heartbeat {
+    /// `record` is the entry before the model is loaded. Each of the `instances` runs batches of up to
+    /// `max_batch_items`.
     pub(crate) fn new(
         roster: Arc<dyn Roster>,
         leases: Arc<Leases>,
@@ -42,27 +44,27 @@ impl Presence {
         instances: usize,
     ) -> Self {
         record.batch_limit_items = u32::try_from(max_batch_items.saturating_mul(instances)).unwrap_or(u32::MAX);
-        let known = Mutex::new(Known { record, curve: Curve::new(max_batch_items) });
-        Self { roster, leases, instances, known }
+        let measured = Mutex::new(Measured { record, batch_times: BatchTimeModel::new(max_batch_items) });
+        Self { roster, leases, instances, measured }
     }
 
-    /// Tells the roster at every beat, for ever.
-    pub(crate) async fn beat(&self) -> Infallible {
-        let mut ticks = interval(BEAT_EVERY);
+    /// Sends a heartbeat at every interval. Never returns.
+    pub(crate) async fn run(&self) -> Infallible {
+        let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.tell().await;
+            self.send().await;
         }
     }
 
-    /// Enters a state, and tells the roster at once.
+    /// Changes the state, and sends a heartbeat at once.
     pub(crate) async fn enter(&self, state: WorkerState) {
         self.change(|record| record.state = state);
-        self.tell().await;
+        self.send().await;
     }
 
-    /// The model is ready.
+    /// The model is loaded, in a process that started at `started`. Returns the cold start in seconds.
     pub(crate) async fn ready(&self, started: Instant) -> f64 {
         let seconds = started.elapsed().as_secs_f64();
         self.change(|record| record.cold_start_seconds = seconds);
@@ -70,14 +72,14 @@ impl Presence {
         seconds
     }
 
-    /// A batch has run on one of the instances, which kept the worker busy for so long.
-    pub(crate) fn batch(&self, items: usize, busy: Duration) {
+    /// One of the instances ran a batch, which kept the worker busy for `busy`.
+    pub(crate) fn batch_ran(&self, items: usize, busy: Duration) {
         let (seconds, instances) = (busy.as_secs_f64(), self.instances as f64);
-        let mut known = self.lock();
-        let Known { record, curve } = &mut *known;
-        curve.batch(items, busy);
+        let mut measured = self.lock();
+        let Measured { record, batch_times } = &mut *measured;
+        batch_times.add(items, busy);
         // Batches of n items on each of k instances are k × n items in the time of one batch.
-        let Line { base_seconds, item_seconds } = curve.line();
+        let BatchTime { base_seconds, item_seconds } = batch_times.estimate();
         record.batch_base_seconds = base_seconds;
         record.batch_item_seconds = item_seconds / instances;
         let weight = if record.batch_seconds == 0.0 { 1.0 } else { NEWEST_WEIGHT };
@@ -85,15 +87,15 @@ impl Presence {
         record.batch_seconds += weight * (seconds - record.batch_seconds);
     }
 
-    /// Strikes this worker out.
+    /// Removes this worker from the roster.
     pub(crate) async fn leave(&self) {
         let id: WorkerId = self.change(|record| record.id.clone());
         if let Err(error) = self.roster.leave(&id).await {
-            tracing::warn!(%error, "cannot leave the roster: it will strike this worker out by itself");
+            tracing::warn!(%error, "cannot leave the roster; the entry of this worker will expire");
         }
     }
 
-    async fn tell(&self) {
+    async fn send(&self) {
         let has_work = !self.leases.is_empty();
         let record = self.change(|record| {
             if matches!(record.state, WorkerState::Idle | WorkerState::Busy) {
@@ -101,8 +103,8 @@ impl Presence {
             }
             record.clone()
         });
-        if let Err(error) = self.roster.heartbeat(&record, ALIVE).await {
-            tracing::warn!(%error, "cannot tell the roster that this worker is alive");
+        if let Err(error) = self.roster.heartbeat(&record, EXPIRY).await {
+            tracing::warn!(%error, "cannot send a heartbeat to the roster");
         }
     }
 
@@ -110,7 +112,7 @@ impl Presence {
         change(&mut self.lock().record)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Measured> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,8 +12,9 @@ use queue::{Body, JobError, Output};
 
 use super::error::ModelError;
 use super::interface::{Instance, Item, Model};
+use crate::job_error::{BAD_INPUT, MODEL_ERROR, job_error};
 
-/// With [`Echo::faults`], [`Model::prepare`] refuses an input that starts with this: its job alone fails.
+/// With [`Echo::faults`], [`Model::prepare`] refuses an input that starts with this. Only the job of this input fails.
 pub const REFUSED_INPUT: &[u8] = b"fail:input";
 /// With [`Echo::faults`], every batch with an input that starts with this fails as a whole.
 pub const FAILING_INPUT: &[u8] = b"fail:model";
@@ -23,8 +24,8 @@ pub const CRASH_INPUT: &[u8] = b"fail:process";
 impl Model for Echo {
     fn prepare(&self, media_type: &str, body: Bytes) -> Result<Item, JobError> {
         if self.faults && body.starts_with(REFUSED_INPUT) {
-            let message = "body: starts with fail:input, which the model echo-faults refuses".to_owned();
-            return Err(JobError { kind: "bad_input".to_owned(), message });
+            let message = "body: starts with fail:input, which the model echo-faults refuses";
+            return Err(job_error(BAD_INPUT, message));
         }
         // Both are BYTES tensors of one element, so that inputs of any length share a batch.
         let media_type = Bytes::copy_from_slice(media_type.as_bytes());
@@ -33,8 +34,7 @@ impl Model for Echo {
 
     fn present(&self, tensors: Vec<HostTensor>) -> Result<Output, JobError> {
         let [media_type, body] = <[HostTensor; 2]>::try_from(tensors).map_err(|tensors| {
-            let message = format!("the echo model returned {} tensors instead of 2", tensors.len());
-            JobError { kind: "model_error".to_owned(), message }
+            job_error(MODEL_ERROR, format!("the echo model returned {} tensors instead of 2", tensors.len()))
         })?;
         let media_type = String::from_utf8_lossy(&media_type.data).into_owned();
         Ok(Output { media_type, body: Body::Inline(body.data) })

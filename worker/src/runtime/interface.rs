@@ -8,7 +8,7 @@ use super::error::ModelError;
 
 /// The half of a model that prepares inputs and presents outputs. CPU threads share it.
 pub trait Model: Send + Sync {
-    /// Decodes and preprocesses one input. An error is the fault of this input: its job alone fails, without a retry.
+    /// Decodes and preprocesses one input. An error is the fault of this input. Only its job fails, without a retry.
     fn prepare(&self, media_type: &str, body: Bytes) -> Result<Item, JobError>;
 
     /// Postprocesses the tensors that [`Instance::run`] returned for one item.

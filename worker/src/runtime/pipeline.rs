@@ -10,6 +10,7 @@ use queue::{Body, JobError, Output};
 use super::image::{self, ImagePreprocessor};
 use super::interface::Item;
 use super::top_k;
+use crate::job_error::{BAD_INPUT, MODEL_ERROR, job_error};
 
 /// Turns inputs into items, and tensors into outputs.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Pipeline {
     pub fn prepare(&self, media_type: &str, body: &[u8]) -> Result<Item, JobError> {
         let tensors = self.tensors(media_type, body).map_err(|fault| {
             // The gateway would have refused this input, but not every input comes through it.
-            JobError { kind: "bad_input".to_owned(), message: fault.to_string() }
+            job_error(BAD_INPUT, fault.to_string())
         })?;
         Ok(Item { tensors })
     }
@@ -68,7 +69,7 @@ impl Pipeline {
 }
 
 fn model_error(error: impl fmt::Display) -> JobError {
-    JobError { kind: "model_error".to_owned(), message: error.to_string() }
+    job_error(MODEL_ERROR, error.to_string())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A model of real size for trials: ResNet-50 as torchvision builds it, written as TorchScript.
 //!
-//! The architecture is that of He et al., "Deep Residual Learning for Image Recognition" (2015), with the stride in the
-//! 3 × 3 convolution of a block, as in torchvision. Parameters have the names of torchvision's state dict, so that a
+//! The architecture is that of He et al., "Deep Residual Learning for Image Recognition" (2015). As in torchvision,
+//! the stride of a block is in its 3 × 3 convolution. Parameters have the names of torchvision's state dict, so that a
 //! safetensors file of its weights loads by name.
 
 use std::fs::{self, File};
@@ -28,9 +28,9 @@ pub enum Weights {
 
 const CLASSES: i64 = 1000;
 
-/// Writes `model.pt` (98 MiB) and `model.yaml` into `folder`, whose path ends in `<name>/<version>`. The folder is created
-/// if it does not exist. `labels` is a file with the names of the 1,000 classes, one per line. Nothing is written if the
-/// weights or the labels cannot be used.
+/// Writes `model.pt` (98 MiB) and `model.yaml` into `folder`, whose path ends in `<name>/<version>`. The folder is
+/// created if it does not exist. `labels` is a file with the names of the 1,000 classes, one per line. Nothing is
+/// written if the weights or the labels cannot be used.
 pub fn write(folder: &Path, weights: &Weights, labels: Option<&Path>) -> Result<Manifest, ModelError> {
     let labels = labels.map(read_labels).transpose()?;
     if let Weights::Safetensors(file) = weights {

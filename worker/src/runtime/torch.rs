@@ -92,7 +92,8 @@ impl TorchInstance {
         if self.manifest.outputs.len() == 1 {
             return Ok(vec![self.module.forward_ts(&inputs).map_err(forward_failed)?]);
         }
-        // Only forward_is returns several tensors. When it fails, tch 0.24 leaks its inputs. Emptying them frees the memory.
+        // Only forward_is returns several tensors. When it fails, tch 0.24 leaks its inputs. Emptying them frees the
+        // memory.
         let values: Vec<IValue> = inputs.iter().map(|input| IValue::Tensor(input.shallow_clone())).collect();
         let given = self.module.forward_is(&values).map_err(|error| {
             for mut input in inputs {

@@ -35,7 +35,7 @@ async fn the_last_answers_are_explained_with_the_reading_and_the_rule() {
     assert!(status.success(), "{output}");
     for part in [
         "default/echo-workers: 2.80 workers, active: there is work",
-        "value:  7 = waiting 7 + held 0 + retry 0",
+        "value:     7 jobs = 7 waiting + 0 held by workers + 0 due for retry",
         "no batch measured yet",
     ] {
         assert!(output.contains(part), "{part:?} is not in:\n{output}");

@@ -38,7 +38,7 @@ async fn a_namespace_gets_answers_about_its_own_pools_and_no_information_about_o
         ("team-b", "nosuch"),
         ("", "echo"),
     ] {
-        let expected = format!("namespace {namespace:?} may not ask for pool {pool:?}");
+        let expected = format!("namespace {namespace:?} may not use pool {pool:?}");
         for (call, status) in keda.all_five(&from(namespace, pool), "millrace-echo").await {
             let status = status.expect(call);
             assert_eq!((status.code(), status.message()), (Code::PermissionDenied, expected.as_str()), "{call}");

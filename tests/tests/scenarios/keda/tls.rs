@@ -239,7 +239,7 @@ async fn unusable_tls_files_are_named_at_the_start() {
     mount.renew(&KeyAndCertificate { certificate: one.certificate, key: other.key.clone() }, &authority.0.pem());
     let output = ended(&mount).await;
     let path = mount.path("tls.key");
-    assert!(output.contains(&format!("scaler.tls.key: {path:?} does not fit the certificate")), "{output}");
+    assert!(output.contains(&format!("scaler.tls.key: {path:?} does not match the certificate")), "{output}");
     let secret = other.key.lines().nth(1).unwrap();
     assert!(!output.contains(secret), "{output}");
 

@@ -100,7 +100,7 @@ fn a_broken_file_is_a_fault_of_the_body() {
 
 #[test]
 fn a_small_file_cannot_claim_a_huge_image() {
-    // A BMP's header alone, 16,384 pixels wide and high.
+    // Only the header of a BMP, 16,384 pixels wide and high.
     let mut bmp = file(RgbImage::new(1, 1), ImageFormat::Bmp);
     for (size, fault) in [(16_384_u32, "is more than 64000000 pixels"), (100_000, "not a readable image/bmp")] {
         bmp[18..22].copy_from_slice(&size.to_le_bytes());

@@ -8,8 +8,8 @@ use super::error;
 use crate::runtime::error::ModelError;
 use crate::runtime::interface::Item;
 
-/// Stacks the items along a new first dimension. Returns one tensor per input, on `device`. Each byte is copied once, and
-/// once more to a GPU.
+/// Stacks the items along a new first dimension. Returns one tensor per input, on `device`. Each byte is copied once,
+/// and once more to a GPU.
 pub(super) fn stack(specs: &[TensorSpec], items: &[Item], device: Device) -> Result<Vec<Tensor>, ModelError> {
     if let Some(item) = items.iter().find(|item| item.tensors.len() != specs.len()) {
         let count = item.tensors.len();
@@ -67,8 +67,8 @@ fn fill(whole: &Tensor, bytes: usize, tensors: &[&HostTensor]) {
         return;
     }
     for (index, tensor) in tensors.iter().enumerate() {
-        // SAFETY: `whole` is new, contiguous, in main memory, and has no other reference. It holds `room` bytes, and the
-        // assertion above proves that exactly these bytes are written here.
+        // SAFETY: `whole` is new, contiguous, in main memory, and has no other reference. It holds `room` bytes, and
+        // the assertion above proves that exactly these bytes are written here.
         unsafe { std::ptr::copy_nonoverlapping(tensor.data.as_ptr(), start.add(index * bytes), bytes) };
     }
 }

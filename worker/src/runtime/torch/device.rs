@@ -21,8 +21,8 @@ pub(super) fn choose(device: Device) -> Result<tch::Device, ModelError> {
 
 /// Opens libtorch's library for GPUs, once. The error is the reason why there is no usable GPU.
 ///
-/// The program links only to the library for CPUs, so that it starts without a GPU and without CUDA's libraries. libtorch
-/// looks for its libraries only once, so this must come before any other call about CUDA.
+/// The program links only to the library for CPUs, so that it starts without a GPU and without CUDA's libraries.
+/// libtorch looks for its libraries only once, so this must come before any other call about CUDA.
 fn cuda() -> &'static Result<(), String> {
     static OPENED: OnceLock<Result<(), String>> = OnceLock::new();
     OPENED.get_or_init(|| {
@@ -38,8 +38,8 @@ fn cuda() -> &'static Result<(), String> {
 
 #[allow(unsafe_code, reason = "opening a library runs its initialisers")]
 fn open_forever(file: &str) -> Result<(), String> {
-    // SAFETY: the initialisers of the GPU driver and of libtorch may run once, at any time. The library is never closed, so
-    // nothing that they register can dangle.
+    // SAFETY: the initialisers of the GPU driver and of libtorch may run once, at any time. The library is never
+    // closed, so nothing that they register can dangle.
     match unsafe { libloading::Library::new(file) } {
         Ok(library) => {
             std::mem::forget(library);
