@@ -34,7 +34,11 @@ test-fast: ## Run the tests that need no server and no libtorch
 	cargo test $(FAST_FLAGS) --workspace $(NEED_SERVERS:%=--exclude %)
 	cargo test $(FAST_FLAGS) --package millrace-tests --test scenarios -- arrows:: circles:: sizes::
 
-check: ## Check format, lints, plain English, documentation and dependencies
+test-broker: ## Test one broker: make test-broker BROKER=kafka (or embedded, rabbitmq, redis); without libtorch
+	scripts/servers.sh run cargo test --release --locked -p millrace-queue-$(BROKER)
+	scripts/servers.sh run cargo test --release --locked -p millrace-tests --test scenarios -- $(BROKER)
+
+check: docs ## Check format, lints, plain English, the book, documentation and dependencies
 	cargo fmt --check
 	scripts/plain-english.sh
 	$(with_libtorch) && cargo clippy $(FLAGS) --all-targets -- -D warnings
