@@ -13,10 +13,10 @@ FLAGS = --release --locked --workspace --features torch
 NEED_SERVERS = millrace-queue-kafka millrace-queue-rabbitmq millrace-queue-redis millrace-backends millrace-tests
 FAST_FLAGS = --release --locked
 
-.PHONY: help run build test test-fast check bench audit fmt reference
+.PHONY: help run build test test-fast test-broker check features msrv check-aarch64 docs bench audit fmt reference
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
 
 run: build ## Build, start everything, submit images, and show the fleet scale from 0 to N and back
 	@scripts/run.sh "$(CARGO_TARGET_DIR)/release/millrace"
@@ -34,13 +34,35 @@ test-fast: ## Run the tests that need no server and no libtorch
 	cargo test $(FAST_FLAGS) --workspace $(NEED_SERVERS:%=--exclude %)
 	cargo test $(FAST_FLAGS) --package millrace-tests --test scenarios -- arrows:: circles:: sizes::
 
-check: ## Check format, lints, plain English, documentation and dependencies
+test-broker: ## Test one broker: make test-broker BROKER=kafka (or embedded, rabbitmq, redis); without libtorch
+	scripts/servers.sh run cargo test --release --locked -p millrace-queue-$(BROKER)
+	scripts/servers.sh run cargo test --release --locked -p millrace-tests --test scenarios -- $(BROKER)
+
+check: docs ## Check format, lints, plain English, the book, documentation and dependencies
 	cargo fmt --check
 	scripts/plain-english.sh
 	$(with_libtorch) && cargo clippy $(FLAGS) --all-targets -- -D warnings
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	$(with_libtorch) && RUSTDOCFLAGS="-D warnings" cargo doc $(FLAGS) --no-deps --document-private-items
 	"$$(scripts/cargo-deny.sh)" --all-features --log-level warn check --hide-inclusion-graph bans licenses sources
+
+features: ## Check that each crate compiles with each of its features alone
+	scripts/features.sh
+
+# The oldest compiler that builds the project.
+MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+msrv: ## Check with the oldest supported compiler, which rustup fetches
+	rustup toolchain install $(MSRV) --profile minimal --no-self-update
+	cargo +$(MSRV) check --release --locked --workspace --all-targets
+
+check-aarch64: ## Check for 64-bit ARM; elsewhere this needs gcc and g++ for aarch64-linux-gnu
+	rustup target add aarch64-unknown-linux-gnu
+	cargo check --release --locked --workspace --target aarch64-unknown-linux-gnu
+
+docs: ## Build the book, and check the links of all documents
+	scripts/links.py
+	"$$(scripts/mdbook.sh)" build docs --dest-dir "$(abspath $(MILLRACE_CACHE))/book"
 
 audit: ## Check dependencies against the RustSec advisories (fetches their database)
 	"$$(scripts/cargo-deny.sh)" --all-features --log-level warn check --hide-inclusion-graph advisories

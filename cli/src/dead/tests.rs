@@ -8,7 +8,7 @@ use clap::Parser;
 use gateway::{Gateway, GatewaySettings, Pool};
 use model::{InputCheck, InputFault, InputFaultKind};
 use queue::{
-    Backend, Blobs, Body, Claim, ClaimRequest, Class, Finish, Input, Job, JobError, JobState, Outcome, WorkerId,
+    Backend, Blobs, Body, Claim, ClaimRequest, Class, Finish, Input, Job, JobErrorKind, JobState, Outcome, WorkerId,
 };
 use serde_json::Value;
 use service::Health;
@@ -81,7 +81,7 @@ impl TestGateway {
         let worker = WorkerId::new("worker-1");
         let claims = self.backend.ledger.claim(&worker, vec![request], Duration::from_secs(30));
         let Some(Claim::Granted { lease, .. }) = claims.await.unwrap().pop() else { panic!("{id} is not new") };
-        let error = JobError { kind: "model_error".to_owned(), message: format!("\u{1b}[31m{id} is not a digit") };
+        let error = JobErrorKind::ModelError.error(format!("\u{1b}[31m{id} is not a digit"));
         let outcome = match state {
             JobState::Dead => Outcome::Retry { error, after: Duration::ZERO },
             _ => Outcome::Failed(error),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use queue::{Backend, PoolName, WorkerId, WorkerState};
+use queue::{PoolName, WorkerId, WorkerState};
 use queue_contract::faulty::{Call, Fault, Faulty};
 use service::{Sources, config};
 

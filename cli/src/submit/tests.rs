@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backends::BackendUrls;
-use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal};
-use queue::{Backend, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId};
+use gateway::{Gateway, GatewaySettings, Pool};
+use model::InputCheck;
+use queue::{Blobs, Body, Claim, ClaimRequest, Finish, JobErrorKind, Outcome, Output, Settlement, WorkerId};
 use serde_json::Value;
 use service::Health;
 use tempfile::TempDir;
@@ -80,7 +81,7 @@ fn model(input: &Body) -> Outcome {
     let text = std::str::from_utf8(bytes).unwrap();
     if text.parse::<u8>().is_err() {
         let message = format!("{text:?} is not a digit");
-        return Outcome::Failed(JobError { kind: "bad_input".to_owned(), message });
+        return Outcome::Failed(JobErrorKind::BadInput.error(message));
     }
     let body = format!(r#"{{"predictions":[{{"label":"{text}","probability":0.5}}]}}"#);
     Outcome::Succeeded(Output { media_type: "application/json".to_owned(), body: Body::Inline(body.into()) })
