@@ -78,7 +78,10 @@ impl Outbox {
         let mut finished = finishes.into_iter().zip(finished);
         let written = unwritten.into_iter().map(|(delivery, lease, settlement, has_outcome)| {
             let (finished, ending) = match if has_outcome { finished.next() } else { None } {
-                Some((finish, finished)) => (finished, ending(&delivery.job, finish.outcome, &finished)),
+                Some((finish, finished)) if self.announcements.are_published() => {
+                    (finished, ending(&delivery.job, finish.outcome, &finished))
+                }
+                Some((_, finished)) => (finished, None),
                 None => (Finished::LeaseLost, None),
             };
             WrittenJob { delivery, settlement, finished, ending, _lease: lease }
@@ -140,14 +143,19 @@ impl Outbox {
     /// Publishes how jobs ended. If that fails, the delivery is requeued, so that the next worker publishes the ending.
     /// Only jobs that have ended are requeued: another job would become a suspect.
     async fn announce(&self, written: &mut [WrittenJob]) {
+        if !self.announcements.are_published() {
+            return;
+        }
         let may_have_ended = |job: &&mut WrittenJob| match job.finished {
             Finished::Recorded { state, .. } => state.has_ended(),
             // The job was cancelled, or another worker has it.
             Finished::LeaseLost => true,
         };
         let mut ended: Vec<_> = written.iter_mut().filter(may_have_ended).collect();
-        let jobs =
-            ended.iter_mut().map(|written| EndedJob { ending: written.ending.take(), job: &written.delivery.job });
+        let jobs = ended.iter_mut().map(|written| match written.ending.take() {
+            Some(ending) => EndedJob::Recorded(ending),
+            None => EndedJob::in_ledger(&written.delivery.job),
+        });
         let published = self.announcements.publish(jobs.collect()).await;
         for (job, is_published) in ended.iter_mut().zip(published) {
             if !is_published && matches!(job.finished, Finished::Recorded { .. }) {

@@ -129,7 +129,7 @@ impl Intake {
     /// Publishes how jobs ended, because the worker that ended them may have disappeared before it did so. Returns the
     /// deliveries to acknowledge. The others are requeued.
     async fn announce(&self, ended: Vec<(Delivery, Place)>, stop: &CancellationToken) -> Vec<Delivery> {
-        let jobs = ended.iter().map(|(delivery, _)| EndedJob { job: &delivery.job, ending: None });
+        let jobs = ended.iter().map(|(delivery, _)| EndedJob::in_ledger(&delivery.job));
         let published = self.announcements.publish(jobs.collect()).await;
         let (mut acknowledged, mut requeued) = (Vec::new(), Vec::new());
         for ((delivery, place), is_published) in ended.into_iter().zip(published) {

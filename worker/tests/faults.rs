@@ -13,12 +13,13 @@ use jiff::Timestamp;
 use millrace_worker::runtime::Model;
 use millrace_worker::{Worker, WorkerError, WorkerSettings};
 use model::Echo;
-use queue::faulty::{Call, Fault, Faulty};
 use queue::{
-    Announcer, Backend, BackendUrls, Blobs, Body, Broker, Claim, ClaimRequest, Class, Consumer, Delivery, Ending,
-    Finish, Gauge, Input, Job, JobError, JobRecord, JobState, Outcome, PoolExpectation, PoolName, Producer,
-    Publication, Risk, Role, Settlement, WorkerId,
+    Announcer, Backend, Blobs, Body, Broker, Claim, ClaimRequest, Class, Clock, Consumer, Delivery, Ending, Finish,
+    Gauge, Input, Job, JobError, JobRecord, JobState, Outcome, PoolExpectation, PoolName, Producer, Publication, Risk,
+    Role, Settlement, WorkerId,
 };
+use queue_contract::faulty::{Call, Fault, Faulty};
+use queue_embedded::StoreOptions;
 use service::Health;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -43,8 +44,8 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
-        let sound = Backend::open(&BackendUrls::new(url, None).unwrap()).await.unwrap();
+        let options = StoreOptions::new(folder.path().join("data"));
+        let sound = queue_embedded::open(&options, Clock::default()).unwrap();
         let faulty = Faulty::default();
         let flawed = faulty.wrap(sound.clone());
         Self { folder, faulty, flawed, sound, stop: CancellationToken::new() }
@@ -153,7 +154,7 @@ struct Publishing(Arc<dyn Broker>, Arc<Mutex<Vec<Ending>>>);
 
 impl Publishing {
     fn published(&self) -> Vec<(String, JobState)> {
-        let published = |ending: &Ending| (ending.record.id.to_string(), ending.record.state);
+        let published = |ending: &Ending| (ending.id.to_string(), ending.state);
         self.1.lock().unwrap().iter().map(published).collect()
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use policy::replicas::{CallFailure, Observation, Replicas, Rules};
 use proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use proto::externalscaler::{GetMetricsRequest, ScaledObjectRef};
-use scaler::replicas::{CallFailure, Observation, Replicas, Rules};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ impl Autoscaler {
         let object = ScaledObjectRef {
             name: pool.clone(),
             namespace: "local".to_owned(),
-            scaler_metadata: HashMap::from([(scaler::POOL_KEY.to_owned(), pool.clone())]),
+            scaler_metadata: HashMap::from([(policy::POOL_KEY.to_owned(), pool.clone())]),
         };
         Self { pool, scaler, object, rules, fleet }
     }

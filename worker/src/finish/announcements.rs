@@ -3,16 +3,31 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use queue::{Announcer, Ending, Error, ErrorKind, Job, Ledger};
+use queue::{Announcer, Ending, Error, ErrorKind, Job, JobId, Ledger, Origin};
 
 /// The number of records that are read at a time.
 const READS: usize = 16;
 
 /// A job that has or may have ended.
-pub(crate) struct EndedJob<'a> {
-    pub(crate) job: &'a Job,
-    /// Its ending, if this worker recorded it. `None`: the ledger has it.
-    pub(crate) ending: Option<Ending>,
+pub(crate) enum EndedJob {
+    /// This worker has recorded its ending.
+    Recorded(Ending),
+    /// The ledger has its record: it was cancelled, or another worker recorded its ending.
+    InLedger { id: JobId, origin: Option<Origin>, trace_parent: Option<String> },
+}
+
+impl EndedJob {
+    /// A job whose ending this worker has not recorded.
+    pub(crate) fn in_ledger(job: &Job) -> Self {
+        Self::InLedger { id: job.id.clone(), origin: job.origin.clone(), trace_parent: job.trace_parent.clone() }
+    }
+
+    fn id(&self) -> &JobId {
+        match self {
+            Self::Recorded(ending) => &ending.id,
+            Self::InLedger { id, .. } => id,
+        }
+    }
 }
 
 /// Publishes endings if the pool has a place for them.
@@ -28,11 +43,11 @@ pub(crate) struct Announcements {
 impl Announcements {
     /// Publishes the endings of those jobs that have ended. Returns one answer per job, in order: `false` if the job
     /// has or may have ended and its ending could not be published.
-    pub(crate) async fn publish(&self, jobs: Vec<EndedJob<'_>>) -> Vec<bool> {
+    pub(crate) async fn publish(&self, jobs: Vec<EndedJob>) -> Vec<bool> {
         let Some(announcer) = &self.announcer else { return vec![true; jobs.len()] };
-        let ids: Vec<_> = jobs.iter().map(|ended| &ended.job.id).collect();
-        let read: Vec<_> = stream::iter(jobs).map(|ended| self.ending(ended)).buffered(READS).collect().await;
-        let (mut published, mut endings) = (Vec::with_capacity(jobs.len()), Vec::new());
+        let ids: Vec<_> = jobs.iter().map(|job| job.id().clone()).collect();
+        let read: Vec<_> = stream::iter(jobs).map(|job| self.ending(job)).buffered(READS).collect().await;
+        let (mut published, mut endings) = (Vec::with_capacity(ids.len()), Vec::new());
         for read in read {
             published.push(match read {
                 Ok(ending) => {
@@ -47,19 +62,26 @@ impl Announcements {
         }
         if let Err(error) = announce(&**announcer, &endings).await {
             tracing::warn!(%error, jobs = endings.len(), "cannot publish how jobs ended; requeueing them");
-            for (id, is_published) in ids.into_iter().zip(&mut published) {
+            for (id, is_published) in ids.iter().zip(&mut published) {
                 *is_published &= endings.iter().all(|ending| ending.id != *id);
             }
         }
         published
     }
 
-    async fn ending(&self, EndedJob { job, ending }: EndedJob<'_>) -> Result<Option<Ending>, Error> {
-        if ending.is_some() {
-            return Ok(ending);
+    /// Whether the pool has a place for endings.
+    pub(crate) fn are_published(&self) -> bool {
+        self.announcer.is_some()
+    }
+
+    async fn ending(&self, job: EndedJob) -> Result<Option<Ending>, Error> {
+        match job {
+            EndedJob::Recorded(ending) => Ok(Some(ending)),
+            EndedJob::InLedger { id, origin, trace_parent } => {
+                let record = self.ledger.get(&id).await?;
+                Ok(record.and_then(|record| Ending::of_record(record, origin, trace_parent)))
+            }
         }
-        let record = self.ledger.get(&job.id).await?;
-        Ok(record.and_then(|record| Ending::of_record(record, job.origin.clone(), job.trace_parent.clone())))
     }
 }
 
