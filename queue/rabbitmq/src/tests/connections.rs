@@ -8,7 +8,7 @@ use super::shared;
 use crate::fixture::RabbitMqFixture;
 use crate::{RabbitMqBroker, RabbitMqUrl};
 use queue::{Broker, ErrorKind, Routes};
-use queue_contract::{Fixture, job, pool, soon};
+use queue_contract::{job, pool, soon};
 
 #[tokio::test]
 async fn wrong_credentials_are_refused_without_showing_the_password() {
