@@ -56,7 +56,7 @@ impl KafkaUrl {
     }
 
     /// The beginning of the names of the pools' own topics.
-    pub(crate) fn prefix(&self) -> &str {
+    pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
@@ -66,7 +66,7 @@ impl KafkaUrl {
     }
 
     /// Checks the name of a topic that does not belong to a single pool.
-    pub(crate) fn check_topic(&self, name: &str) -> Result<(), String> {
+    pub fn check_topic(&self, name: &str) -> Result<(), String> {
         // https://github.com/apache/kafka/blob/4.1/clients/src/main/java/org/apache/kafka/common/internals/Topic.java
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if name == "." || name == ".." || !name.chars().all(allowed) {

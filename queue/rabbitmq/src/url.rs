@@ -41,7 +41,7 @@ impl RabbitMqUrl {
     }
 
     /// The beginning of the queues' names.
-    pub(crate) fn prefix(&self) -> &str {
+    pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
