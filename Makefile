@@ -1,36 +1,46 @@
-# Everything is built in one profile, with libtorch. What is missing is fetched into $(MILLRACE_CACHE), which git ignores.
+# All targets use one build profile, with libtorch. Missing files are fetched into $(MILLRACE_CACHE), which git ignores.
 
 MILLRACE_CACHE ?= $(CURDIR)/.cache
 CARGO_TARGET_DIR ?= $(MILLRACE_CACHE)/target
 export MILLRACE_CACHE CARGO_TARGET_DIR
 
-# Set in one place: torch-sys is compiled anew, for minutes, whenever it changes.
+# Always set here: torch-sys is compiled again, for minutes, whenever LIBTORCH changes.
 with_libtorch = LIBTORCH="$$(scripts/libtorch.sh)" && export LIBTORCH
 
 FLAGS = --release --locked --workspace --features torch
 
-.PHONY: help run build test test-broker check features msrv check-aarch64 docs bench audit fmt
+# Crates whose tests need a server: the clients of RabbitMQ, Kafka and Redis, and the whole system.
+NEED_SERVERS = millrace-queue-kafka millrace-queue-rabbitmq millrace-queue-redis millrace-backends millrace-tests
+FAST_FLAGS = --release --locked
+
+.PHONY: help run build test test-fast test-broker check features msrv check-aarch64 docs bench audit fmt reference
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
 
-run: build ## Build, start everything, submit images, watch the fleet go from 0 to N and back
+run: build ## Build, start everything, submit images, and show the fleet scale from 0 to N and back
 	@scripts/run.sh "$(CARGO_TARGET_DIR)/release/millrace"
 
 build: ## Build the program with libtorch
 	$(with_libtorch) && cargo build $(FLAGS) --bins
 
-test: ## Pass every test, against real brokers on this machine
+test: ## Run all tests, with real brokers on this machine
 	$(with_libtorch) && cargo test $(FLAGS) --no-run
 	$(with_libtorch) && MILLRACE_TEST_PYTHONPATH="$$(scripts/python.sh)" && export MILLRACE_TEST_PYTHONPATH && \
 		scripts/servers.sh run cargo test $(FLAGS)
+
+# Left out: tests of RabbitMQ, Kafka and Redis, the scenarios of the whole system, TorchScript models. `make test` has them.
+test-fast: ## Run the tests that need no server and no libtorch
+	cargo test $(FAST_FLAGS) --workspace $(NEED_SERVERS:%=--exclude %)
+	cargo test $(FAST_FLAGS) --package millrace-tests --test scenarios -- arrows:: circles:: sizes::
 
 test-broker: ## Test one broker: make test-broker BROKER=kafka (or embedded, rabbitmq, redis); without libtorch
 	scripts/servers.sh run cargo test --release --locked -p millrace-queue-$(BROKER)
 	scripts/servers.sh run cargo test --release --locked -p millrace-tests --test scenarios -- $(BROKER)
 
-check: docs ## Check format, lints, documentation and dependencies
+check: docs ## Check format, lints, plain English, the book, documentation and dependencies
 	cargo fmt --check
+	scripts/plain-english.sh
 	$(with_libtorch) && cargo clippy $(FLAGS) --all-targets -- -D warnings
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	$(with_libtorch) && RUSTDOCFLAGS="-D warnings" cargo doc $(FLAGS) --no-deps --document-private-items
@@ -57,8 +67,13 @@ docs: ## Build the book, and check the links of all documents
 audit: ## Check dependencies against the RustSec advisories (fetches their database)
 	"$$(scripts/cargo-deny.sh)" --all-features --log-level warn check --hide-inclusion-graph advisories
 
-bench: build ## Measure submits, drained jobs, and the digits model against its raw loop
+bench: build ## Measure submissions, drained jobs, and the digits model beside a raw loop
 	scripts/servers.sh run "$(CARGO_TARGET_DIR)/release/millrace-bench"
 
 fmt: ## Format the code
 	cargo fmt
+
+reference: ## Write docs/configuration.md from the settings and their comments
+	mkdir -p docs
+	cargo run --release --locked --package millrace-cli -- config reference >docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md

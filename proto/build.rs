@@ -1,4 +1,4 @@
-//! Generates the client and the server from the contract, with no `protoc` on the machine.
+//! Generates the client and the server from the contract. It does not need `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");

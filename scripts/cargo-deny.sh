@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the path of cargo-deny, which it installs into the cache folder if it is not there.
+# Prints the path of cargo-deny. Installs it into the cache folder if it is missing.
 set -euo pipefail
 
 version=0.20.2

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fetches packages from PyPI into a folder of their own, as `pip install --target` does.
+# Installs packages from PyPI in a folder, as `pip install --target` does.
 #
 #   scripts/pip-target.sh FOLDER [OPTION]... PACKAGE...
 set -eu
@@ -10,8 +10,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
 
-# Debian and Ubuntu ship python3 without pip, or forbid pip to touch their own folders; a virtual environment has a pip
-# of its own. Where only pip is there, it may still fill a folder that is not the system's.
+# Debian and Ubuntu ship python3 without pip, or do not let pip write to the system's folders. A virtual environment has its
+# own pip. If there is only the system's pip, it can still write to this folder.
 if python3 -m venv "$work/venv" >"$work/venv.log" 2>&1; then
     pip="$work/venv/bin/python3 -m pip"
 elif python3 -m pip --version >/dev/null 2>&1; then

@@ -1,41 +1,41 @@
 #!/bin/sh
-# Prints the folder of the Python packages that tests use as outside clients, for PYTHONPATH, fetching them first if need
-# be. What it does, it says on stderr.
+# Prints the folder of the Python packages that tests use as outside clients, for PYTHONPATH, and its progress on standard
+# error. Fetches the packages if they are missing.
 #
-# They are the CloudEvents SDK and Confluent's Kafka client, from PyPI, in the folder python of MILLRACE_CACHE (.cache in
-# this repository unless set).
+# They are the CloudEvents SDK and Confluent's Kafka client, from PyPI, in the folder python of MILLRACE_CACHE (default:
+# .cache in this repository).
 set -eu
 
 CLOUDEVENTS=2.2.0
 CONFLUENT_KAFKA=2.16.1
 
-say() { echo "python: $*" >&2; }
-fail() { say "$*"; exit 1; }
+log() { echo "python: $*" >&2; }
+fail() { log "$*"; exit 1; }
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
 cache=${MILLRACE_CACHE:-$repository/.cache}
-mkdir -p "$cache" || fail "MILLRACE_CACHE=$cache cannot be made"
+mkdir -p "$cache" || fail "MILLRACE_CACHE=$cache cannot be created"
 cache=$(cd "$cache" && pwd)
 
 command -v python3 >/dev/null || fail "python3 is needed: apt-get install python3-venv"
-# Compiled parts are for one version of Python.
+# The packages have compiled parts, which fit one version of Python.
 folder=$cache/python/$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 if [ -d "$folder/cloudevents-$CLOUDEVENTS.dist-info" ] && [ -d "$folder/confluent_kafka-$CONFLUENT_KAFKA.dist-info" ]; then
-    say "found in $folder"
+    log "found in $folder"
     echo "$folder"
     exit 0
 fi
 
-# Everything is made in a folder of its own and moved at the end: a run that is cut short leaves no half of it behind.
+# The files go to a temporary folder and are moved at the end, so an interrupted run leaves no incomplete folder.
 partial=$(mktemp -d "$cache/python.partial.XXXXXX")
 trap 'rm -rf "$partial"' EXIT
 trap 'exit 130' INT TERM HUP
-say "fetching cloudevents $CLOUDEVENTS and confluent-kafka $CONFLUENT_KAFKA into $folder"
+log "fetching cloudevents $CLOUDEVENTS and confluent-kafka $CONFLUENT_KAFKA into $folder"
 "$repository/scripts/pip-target.sh" "$partial/packages" "cloudevents==$CLOUDEVENTS" "confluent-kafka==$CONFLUENT_KAFKA" ||
-    fail "pip could not fetch them; its reason is above"
+    fail "pip could not fetch the packages; its reason is above"
 mkdir -p "$cache/python"
 [ ! -e "$folder" ] || mv "$folder" "$partial/old"
-# Someone else may have been faster; then theirs will do.
+# Another process may have fetched the same packages in the meantime. Then its folder is used.
 mv -T "$partial/packages" "$folder" 2>/dev/null || [ -d "$folder/cloudevents-$CLOUDEVENTS.dist-info" ] ||
-    fail "$folder cannot be made"
+    fail "$folder cannot be created"
 echo "$folder"

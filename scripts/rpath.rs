@@ -1,14 +1,14 @@
-//! A crate's build script: lets its programs and tests find libtorch without `LD_LIBRARY_PATH`.
+//! A build script that lets the programs and tests of a crate find libtorch without `LD_LIBRARY_PATH`.
 
 use std::env;
 use std::path::Path;
 
 fn main() {
-    // Cargo runs it in the crate's folder.
+    // Cargo runs the script in the folder of the crate.
     println!("cargo:rerun-if-changed=../scripts/rpath.rs");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let (Some(_), Some(libtorch)) = (env::var_os("CARGO_FEATURE_TORCH"), env::var_os("LIBTORCH")) else { return };
-    // The second is where PyPI's torch has the CUDA libraries that even its CPU part asks for.
+    // PyPI's torch has CUDA libraries in the second folder. Even its CPU part is linked with them.
     for folder in ["lib", "../nvidia/cu13/lib"] {
         if let Ok(folder) = Path::new(&libtorch).join(folder).canonicalize() {
             println!("cargo:rustc-link-arg=-Wl,-rpath,{}", folder.display());

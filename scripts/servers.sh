@@ -1,32 +1,32 @@
 #!/usr/bin/env bash
-# The real brokers that tests and benchmarks talk to, on this machine and for as long as they are needed.
+# Real brokers for tests and benchmarks, on this machine and for as long as they are needed.
 #
-#   servers.sh run COMMAND [ARGUMENT]...        start RabbitMQ, Kafka and Redis, run the command, stop them again
-#   servers.sh start NAME FOLDER [PORT]         start one (rabbitmq, kafka or redis), its data in FOLDER; prints its URL
-#   servers.sh stop FOLDER [--kill]             stop what was started there, --kill as `kill -9` does; the data stays
+#   servers.sh run COMMAND [ARGUMENT]...        start RabbitMQ, Kafka and Redis, run the command, stop the servers
+#   servers.sh start NAME FOLDER [PORT]         start one server (rabbitmq, kafka or redis), print its URL
+#   servers.sh stop FOLDER [--kill]             stop the server of that folder, with --kill as `kill -9` does
 #
-# `run` exports the URLs as MILLRACE_TEST_RABBITMQ_URL, MILLRACE_TEST_KAFKA_URL and MILLRACE_TEST_REDIS_URL. Where one of
-# them is set already, that server is used and none is started. `start` again in the same folder continues with its data,
-# on the same port of 127.0.0.1 unless another is named.
+# `run` exports the URLs as MILLRACE_TEST_RABBITMQ_URL, MILLRACE_TEST_KAFKA_URL and MILLRACE_TEST_REDIS_URL. If one of them
+# is set already, `run` uses that server and starts none. A server keeps its data in FOLDER, also after `stop`. A later
+# `start` in the same folder uses the same data, and the same port of 127.0.0.1 unless PORT is given.
 #
-# RabbitMQ and Redis come from the distribution (rabbitmq-server, redis-server), Java and Maven as well; Kafka's jars come
-# from Maven Central into the folder kafka of MILLRACE_CACHE (.cache in this repository unless set). What is missing is
-# installed by apt-get if the user is root. What this script does, it says on stderr.
+# RabbitMQ, Redis, Java and Maven come from the distribution (rabbitmq-server, redis-server). Kafka's jars come from Maven
+# Central into the folder kafka of MILLRACE_CACHE (default: .cache in this repository). If the user is root, apt-get
+# installs missing packages. This script prints its progress on standard error.
 #
-# Redis syncs its file before each answer (appendfsync always); MILLRACE_REDIS_APPENDFSYNC=everysec is the faster way.
+# Redis syncs its file before each answer (appendfsync always). MILLRACE_REDIS_APPENDFSYNC=everysec is faster.
 set -euo pipefail
 
 KAFKA=4.1.0
 READY_WITHIN_SECONDS=180
 
-# Debian's wrapper in the path insists on the user rabbitmq and on the system's folders; what it wraps does not.
+# Debian's wrapper in the path needs the user rabbitmq and the folders of the system. The wrapped program does not.
 PATH=/usr/lib/rabbitmq/bin:$PATH
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 names=(rabbitmq kafka redis)
 
-say() { echo "servers: $*" >&2; }
-fail() { say "$*"; exit 1; }
+log() { echo "servers: $*" >&2; }
+fail() { log "$*"; exit 1; }
 
 variable_of() { echo "MILLRACE_TEST_${1^^}_URL"; }
 
@@ -37,19 +37,19 @@ url_of() {
     esac
 }
 
-# What is asked for must be there, or be installed: for server $1, the command $2 from the packages $3.
+# Makes sure that server $1 has the command $2; installs the packages $3 if it is missing.
 need() {
     local server=$1 command=$2 packages=$3
     command -v "$command" >/dev/null && return
     local way_out="apt-get install $packages, or set $(variable_of "$server") to the URL of a server that runs"
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        fail "$server needs the command $command, which is not there: $way_out"
+        fail "$server needs the command $command, which is missing: $way_out"
     fi
-    say "installing $packages, since $command is not there"
-    # A server of the tests' own is wanted, not the system's service: Debian asks this file before it starts one.
+    log "installing $packages, because the command $command is missing"
+    # The installation must not start the service of the system. Debian consults this file before it starts one.
     local policy=/usr/sbin/policy-rc.d made_policy=
     [ -e "$policy" ] || made_policy=$policy
-    # In a shell of its own, which takes the file away again however it ends.
+    # The subshell removes the file whenever it ends.
     (
         [ -z "$made_policy" ] || trap 'rm -f "$made_policy"' EXIT
         trap 'exit 130' INT
@@ -63,18 +63,18 @@ need() {
     ) || fail "apt-get could not install $packages; its reason is above; $way_out"
 }
 
-# For server $1, the command $2 must be of version $3 or later, and is of $4.
+# Fails unless the command $2 of server $1, which has version $4, has version $3 or later.
 at_least() {
-    [ "${4:-0}" -ge "$3" ] || fail "$1 needs $2 of version $3 at least, and this one is ${4:-unknown}: install a newer one \
+    [ "${4:-0}" -ge "$3" ] || fail "$1 needs $2 $3 or later, and the version here is ${4:-unknown}: install a newer one \
 (Debian 12 and Ubuntu 24.04 have one), or set $(variable_of "$1") to the URL of a server that runs"
 }
 
 apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends "$@" </dev/null >&2; }
 
-# Whether somebody listens on this port.
+# Whether a process listens on port $1.
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Prints a port that nobody listens on, below those that the kernel gives to outgoing connections.
+# Prints a free port, below the ports that the kernel gives to outgoing connections.
 free_port() {
     local port
     for _ in {1..100}; do
@@ -84,16 +84,16 @@ free_port() {
     fail "no free port was found between 20000 and 32000"
 }
 
-# Prints the folder of Kafka's jars, fetching them first if need be.
+# Prints the folder of Kafka's jars. Fetches them first if they are missing.
 kafka_jars() {
     local cache=${MILLRACE_CACHE:-$repository/.cache}
-    mkdir -p "$cache/kafka" || fail "MILLRACE_CACHE=$cache cannot be made"
+    mkdir -p "$cache/kafka" || fail "MILLRACE_CACHE=$cache cannot be created"
     cache=$(cd "$cache/kafka" && pwd)
     local jars=$cache/$KAFKA
     if [ ! -d "$jars" ]; then
         need kafka mvn maven
-        say "fetching Apache Kafka $KAFKA from Maven Central (45 MB) into $jars"
-        # Made in a folder of its own and moved at the end: a run that is cut short leaves no half of it behind.
+        log "fetching Apache Kafka $KAFKA from Maven Central (45 MB) into $jars"
+        # The jars go to a temporary folder and are moved at the end, so an interrupted run leaves no incomplete folder.
         local partial
         partial=$(mktemp -d "$cache/partial.XXXXXX")
         if ! mvn --batch-mode --quiet -Dstyle.color=never --strict-checksums --file "$repository/scripts/kafka/pom.xml" \
@@ -102,22 +102,21 @@ kafka_jars() {
             rm -rf "$partial"
             fail "mvn could not fetch Apache Kafka $KAFKA; its reason is above; or set $(variable_of kafka)"
         fi
-        # Someone else may have been faster; then theirs will do.
-        mv -T "$partial/jars" "$jars" 2>/dev/null || [ -d "$jars" ] || fail "$jars cannot be made"
+        # Another process may have fetched the same jars in the meantime. Then its folder is used.
+        mv -T "$partial/jars" "$jars" 2>/dev/null || [ -d "$jars" ] || fail "$jars cannot be created"
         rm -rf "$partial"
     fi
     echo "$jars"
 }
 
-# Starts a command in the background, its output in $1/log, as the leader of a process group of its own: so that it can
-# be killed with all that it starts, and so that ctrl-C reaches the tests first. $1/pid names the group, and what tells it
-# from another of the same number.
+# Starts a command in the background, with its output in $1/log, as the leader of a process group. Thus it can be killed
+# with all its children, and Ctrl-C reaches the tests first. $1/pid holds the number of the group and its identity.
 spawn() {
     local folder=$1
     shift
     setsid "$@" </dev/null >>"$folder/log" 2>&1 &
     echo "$! $(identity_of $!)" >"$folder/pid"
-    # Or else bash tells of its end.
+    # Without this, bash prints a message when the command ends.
     disown
 }
 
@@ -133,7 +132,7 @@ spawn_rabbitmq() {
         echo "log.console.level = info"
         echo "log.file = false"
     } >"$folder/rabbitmq.conf"
-    # A name service of its own for this node: the usual one, once started, would stay behind. It ends with the group.
+    # The node has its own name service, which ends with the process group. The default one would keep running.
     # shellcheck disable=SC2016 # The inner shell expands.
     ERL_EPMD_PORT=$(free_port) ERL_EPMD_ADDRESS=127.0.0.1 HOME=$folder/home \
         RABBITMQ_CONF_ENV_FILE=$folder/environment RABBITMQ_CONFIG_FILE=$folder/rabbitmq.conf \
@@ -146,7 +145,7 @@ spawn_rabbitmq() {
 spawn_kafka() {
     local folder=$1 port=$2 jars java
     jars=$(kafka_jars)
-    # Quick to start rather than quick in the long run. Of what it logs at level info, only that it is ready.
+    # Options for a fast start rather than a high throughput. At level info, only the ready line is logged.
     java=(java -Xms256m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1
         -Dorg.slf4j.simpleLogger.showDateTime=true
         -Dorg.slf4j.simpleLogger.dateTimeFormat="yyyy-MM-dd HH:mm:ss.SSS"
@@ -156,7 +155,7 @@ spawn_kafka() {
     if [ ! -e "$folder/kafka.properties" ]; then
         local controller
         controller=$(free_port)
-        # One node that is broker and controller. Short times, and small files for the many topics of the tests.
+        # One node that is broker and controller, with short time-outs, and small files for the many topics of the tests.
         cat >"$folder/kafka.properties" <<END
 process.roles=broker,controller
 node.id=1
@@ -198,7 +197,7 @@ spawn_redis() {
         --appendonly yes --appendfsync "${MILLRACE_REDIS_APPENDFSYNC:-always}" --maxmemory-policy noeviction
 }
 
-# The line of the log that says that the server serves.
+# Prints the log line of server $1 that marks the end of its start.
 ready_line_of() {
     case $1 in
         rabbitmq) echo "Server startup complete" ;;
@@ -207,7 +206,7 @@ ready_line_of() {
     esac
 }
 
-# Installs what the server needs. The fetching of jars, too, comes before any server runs.
+# Installs the requirements of server $1. Kafka's jars are fetched here too, before any server runs.
 prepare() {
     case $1 in
         rabbitmq) need rabbitmq rabbitmq-server rabbitmq-server; need rabbitmq epmd erlang-base ;;
@@ -221,23 +220,23 @@ prepare() {
             need redis redis-server redis-server
             at_least redis redis-server 7 "$(redis-server --version | sed -n 's/.* v=\([0-9]*\).*/\1/p')"
             ;;
-        *) fail "there is no server $1: the known ones are ${names[*]}" ;;
+        *) fail "there is no server $1: use one of ${names[*]}" ;;
     esac
 }
 
-# Starts server $1 with folder $2 and port $3, without waiting until it serves.
+# Starts server $1 with folder $2 and port $3. Does not wait until it serves.
 launch() {
     local name=$1 folder=$2 port=$3
     mkdir -p "$folder"
     folder=$(cd "$folder" && pwd)
-    [ ! -e "$folder/pid" ] || fail "$folder: a server was started there and not stopped yet"
+    [ ! -e "$folder/pid" ] || fail "$folder: a server was started there and not stopped"
     ! answers "$port" || fail "$name: port $port of 127.0.0.1 is in use"
     : >"$folder/log"
     "spawn_$name" "$folder" "$port"
 }
 
 fail_with_log() {
-    say "$1: $3; the end of its log:"
+    log "$1: $3; the end of its log:"
     tail -n 40 "$2/log" | sed 's/^/    /' >&2
     exit 1
 }
@@ -248,7 +247,7 @@ await() {
     line=$(ready_line_of "$name")
     group=$(group_of "$folder")
     until grep -q "$line" "$folder/log" && answers "$port"; do
-        # What it started may be alive.
+        # Its children may still run.
         leads "$group" || { stop "$folder" KILL; fail_with_log "$name" "$folder" "it ended instead of serving"; }
         if [ $((SECONDS - since)) -ge "$READY_WITHIN_SECONDS" ]; then
             stop "$folder" KILL
@@ -258,7 +257,8 @@ await() {
     done
 }
 
-# What tells process $1 from an earlier or later one of the same number: when this machine and when it started.
+# Prints the identity of process $1: the boot of this machine and the start of the process. It differs from that of any
+# other process with the same number.
 identity_of() {
     local line fields
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
@@ -266,27 +266,28 @@ identity_of() {
     echo "$(cat /proc/sys/kernel/random/boot_id) ${fields[19]}"
 }
 
-# The process group of what was started in folder $1. Nothing: it is gone, and its number may be another's by now.
+# Prints the process group of the server in folder $1. Prints nothing if the server has ended: then its number may belong to
+# another process.
 group_of() {
     local group boot started now
     read -r group boot started <"$1/pid" || true
     now=$(identity_of "$group")
-    # A number is not given to another while a process of its group lives.
+    # The kernel does not reuse the number while a process of the group exists.
     if [ "$now" = "$boot $started" ] || { [ -z "$now" ] && [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ]; }; then
         echo "$group"
     fi
 }
 
-# Whether process $1 lives. One that has died and not been noticed by its parent (Z) does not.
+# Whether process $1 runs. A process that has ended but has not been waited for (state Z) does not.
 leads() {
     local line fields
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
-    # After the name, which may hold anything: state, parent, group.
+    # The fields after the name are state, parent and group. The name may contain any character.
     read -r -a fields <<<"${line##*) }"
     [ "${fields[0]}" != Z ]
 }
 
-# Whether a process of group $1 lives.
+# Whether a process of group $1 runs.
 is_alive() {
     local stat line fields
     for stat in /proc/[0-9]*/stat; do
@@ -297,14 +298,14 @@ is_alive() {
     return 1
 }
 
-# Stops what runs in folder $1 by signal $2, and waits until it is gone.
+# Stops the server in folder $1 with signal $2, and waits for its end.
 stop() {
     local folder=$1 signal=$2 group since=$SECONDS
     [ -e "$folder/pid" ] || return 0
     group=$(group_of "$folder")
     [ -n "$group" ] || { rm -f "$folder/pid"; return 0; }
     if [ "$signal" = TERM ]; then
-        # The leader tells its children in its own way.
+        # The leader stops its children itself.
         kill -TERM "$group" 2>/dev/null || true
         while leads "$group" && [ $((SECONDS - since)) -lt 30 ]; do sleep 0.1; done
     fi
@@ -318,7 +319,7 @@ run() {
     for name in "${names[@]}"; do
         variable=$(variable_of "$name")
         if [ -n "${!variable:-}" ]; then
-            say "$name: using $variable"
+            log "$name: using $variable"
         else
             prepare "$name"
             started+=("$name")
@@ -340,10 +341,10 @@ run() {
         await "$name" "$work/$name" "$port"
         variable=$(variable_of "$name")
         export "$variable=$(url_of "$name" "$port")"
-        say "$name: $variable=${!variable}"
+        log "$name: $variable=${!variable}"
     done
-    # In the background, so that a signal is heeded while it runs, but with the terminal's input; and as the leader of a
-    # group, so that what it has started can be told as well.
+    # The command runs in the background, so that this script handles signals meanwhile, but reads the terminal's input. It
+    # leads a process group, so that its children can be stopped too.
     setsid "$@" <&0 &
     command_pid=$!
     local status=0
@@ -354,10 +355,10 @@ run() {
 
 finish() {
     local folder since=$SECONDS
-    # A second ctrl-C must not leave anything behind.
+    # A second Ctrl-C must not interrupt the cleanup.
     trap '' INT TERM HUP
     if [ -n "$command_pid" ]; then
-        # Not by `wait`: bash may hang in one that follows upon one that a signal has cut short.
+        # `wait` is not used here: bash can hang in a `wait` after one that a signal interrupted.
         kill -TERM -- "-$command_pid" 2>/dev/null || true
         while is_alive "$command_pid" && [ $((SECONDS - since)) -lt 10 ]; do sleep 0.1; done
         kill -KILL -- "-$command_pid" 2>/dev/null || true

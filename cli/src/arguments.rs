@@ -7,14 +7,15 @@ use clap::{Args, Parser, Subcommand};
 use service::Sources;
 
 use crate::dead::DeadArgs;
+use crate::demo::DemoModel;
 use crate::explain::ExplainArgs;
 use crate::simulate::SimulateArgs;
 use crate::submit::SubmitArgs;
 
 /// Turn a queue into a GPU fleet.
 ///
-/// Jobs come in over HTTP, wait in a broker, are batched and run by workers; a scaler tells KEDA how many workers each
-/// pool needs, from zero to burst and back. `millrace up` runs all of it on this machine.
+/// Jobs arrive over HTTP and wait in a broker. Workers batch them and run the model. A scaler reports to KEDA how many
+/// workers each pool needs, from zero to burst and back. `millrace up` runs everything on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "millrace", version, max_term_width = 120)]
 pub struct Arguments {
@@ -31,7 +32,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: Admin,
     },
-    /// Run the gateway: HTTP in, jobs out
+    /// Run the gateway: takes jobs over HTTP and publishes them to the broker
     Gateway {
         #[command(flatten)]
         configuration: Configuration,
@@ -40,12 +41,12 @@ pub(crate) enum Command {
     Worker {
         #[command(flatten)]
         configuration: Configuration,
-        /// The pool to work for
+        /// The pool whose jobs the worker runs
         #[arg(long, env = "MILLRACE_POOL")]
         pool: String,
         #[command(flatten)]
         admin: Admin,
-        /// Stop when the process with this id, which started this one, ends
+        /// Stop when the parent process, which has this id, ends
         #[arg(long, hide = true, value_name = "PID")]
         follow_parent: Option<u32>,
     },
@@ -56,12 +57,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: Admin,
     },
-    /// Submit files as jobs, wait for them, show the results
+    /// Submit files as jobs, wait for them, and print the results
     Submit(SubmitArgs),
     Explain(ExplainArgs),
-    /// See, try again or forget the jobs that ended badly
+    /// List, show, requeue or delete dead and failed jobs
     Dead(DeadArgs),
-    /// Say what about broker, ledger and configuration may lose or delay jobs; fails if any of it is severe
+    /// Check broker, ledger and configuration for risks of losing or delaying jobs; fails if a risk is severe
     Doctor {
         #[command(flatten)]
         configuration: Configuration,
@@ -69,14 +70,14 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say what policies would make of a load, in virtual time
+    /// Simulate scaling policies under a load, in virtual time
     Simulate(SimulateArgs),
-    /// Check or show the configuration
+    /// Check, show or describe the configuration
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Make models
+    /// Write models
     Model {
         #[command(subcommand)]
         command: ModelCommand,
@@ -95,44 +96,46 @@ pub(crate) struct Configuration {
     pub(crate) set: Vec<String>,
 }
 
-/// Where an orchestrator asks how the process is.
+/// The address for an orchestrator's probes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Admin {
-    /// Serve /livez, /readyz and /metrics at this address; a scaler /explain/POOL too
+    /// Serve /livez, /readyz and /metrics at this address; a scaler also serves /explain/POOL
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) admin: Option<SocketAddr>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Say everything that is wrong with the configuration, or that nothing is
+    /// Print every fault of the configuration; fails if there is one
     Check {
         #[command(flatten)]
         configuration: Configuration,
     },
-    /// Print the configuration as it is in force, defaults included
+    /// Print the configuration in effect, including defaults
     Show {
         #[command(flatten)]
         configuration: Configuration,
     },
     /// Print the JSON Schema of the configuration file
     Schema,
+    /// Print the reference of the configuration file, in Markdown
+    Reference,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
-    /// Write a model of real size, to try things with
+    /// Write a model of realistic size for trials
     Demo {
-        /// Which one
+        /// Which model
         #[arg(value_enum)]
         model: DemoModel,
-        /// The folder to write; `NAME/VERSION` below it is made
+        /// The folder to write to; the command creates `NAME/VERSION` in it
         #[arg(long, default_value = "models", value_name = "FOLDER")]
         folder: PathBuf,
-        /// Weights with torchvision's names (safetensors); random ones if not given
+        /// Weights with torchvision's names (safetensors) [default: random weights]
         #[arg(long, value_name = "FILE")]
         weights: Option<PathBuf>,
-        /// The classes' names, one a line
+        /// The names of the classes, one per line
         #[arg(long, value_name = "FILE")]
         labels: Option<PathBuf>,
         /// The seed of random weights
@@ -141,19 +144,13 @@ pub(crate) enum ModelCommand {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum DemoModel {
-    /// ResNet-50 for 224×224 images, 25.6 million parameters
-    Resnet50,
-}
-
 impl Configuration {
-    /// The sources that these arguments and this process's environment name.
+    /// The sources: these arguments and the environment of this process.
     pub(crate) fn sources(&self) -> Sources {
         Sources::of_process(self.config.clone(), self.set.clone())
     }
 
-    /// The same as arguments for another process of this program.
+    /// The arguments that give another process of this program the same configuration.
     pub(crate) fn to_arguments(&self) -> Vec<String> {
         let file = self.config.iter().flat_map(|file| ["--config".to_owned(), file.display().to_string()]);
         let flags = self.set.iter().flat_map(|pair| ["--set".to_owned(), pair.clone()]);

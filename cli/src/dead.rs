@@ -1,26 +1,25 @@
-//! `millrace dead`: jobs that ended badly, seen, tried again, forgotten.
+//! `millrace dead`: list, show, requeue and purge the jobs that ended without success.
 
-mod client;
 mod report;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use client::{BadEnding, DeadJobs, Error, Gateway, Payload};
 use queue::{JobId, PoolName};
 
-use crate::submit::files;
-use client::Client;
+use crate::media_type;
 
-/// See, try again or forget the jobs that ended badly.
+/// List, show, requeue or purge dead and failed jobs.
 ///
-/// A job is dead when none of its attempts is left, and failed when it was itself at fault. Both can be tried again, with
-/// the same input or an edited one.
+/// A job is dead when it has no attempt left, and failed when the job itself was at fault. Both can be requeued, with the
+/// same input or with another one.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DeadArgs {
-    /// The gateway to ask
+    /// The gateway
     #[arg(long, value_name = "URL", env = "MILLRACE_GATEWAY", default_value = "http://127.0.0.1:8080", global = true)]
     pub gateway: String,
 
@@ -30,159 +29,183 @@ pub(crate) struct DeadArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DeadCommand {
-    /// List them, those that ended last first
+    /// List jobs, the latest ending first
     List {
         #[command(flatten)]
-        which: Which,
-        /// The most jobs to list
+        selection: Selection,
+        /// The largest number of jobs to list
         #[arg(long, default_value_t = 50)]
         limit: usize,
         /// Print one JSON object per job instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// Show one job: what was tried, by whom, and how it failed
+    /// Show one job: its attempts, their workers and their errors
     Show {
-        /// Its id
+        /// The id of the job
         #[arg(value_name = "JOB")]
         id: JobId,
-        /// Write its input to this file, to look at or edit
+        /// Write the job's input to this file
         #[arg(long, value_name = "FILE")]
         save_input: Option<PathBuf>,
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// Try jobs again: those named, or all of a pool
+    /// Run jobs again: the named ones, or all of a pool
     #[command(group = clap::ArgGroup::new("what").required(true).args(["ids", "pool"]))]
     Requeue {
-        /// Their ids
+        /// The ids of the jobs
         #[arg(value_name = "JOB")]
         ids: Vec<JobId>,
         #[command(flatten)]
-        which: Which,
-        /// The input to try it with instead of its own; for one job
+        selection: Selection,
+        /// A file that replaces the input of the job; only for one job
         #[arg(long, value_name = "FILE", conflicts_with = "pool")]
         input: Option<PathBuf>,
-        /// The media type of that input [default: by its extension]
+        /// The media type of the new input [default: by the file's extension]
         #[arg(long, requires = "input")]
         media_type: Option<String>,
     },
-    /// Forget jobs now: those named, or all of a pool
+    /// Delete the records of jobs now: the named ones, or all of a pool
     #[command(group = clap::ArgGroup::new("what").required(true).args(["ids", "pool"]))]
     Purge {
-        /// Their ids
+        /// The ids of the jobs
         #[arg(value_name = "JOB")]
         ids: Vec<JobId>,
         #[command(flatten)]
-        which: Which,
-        /// Yes, all of the pool
+        selection: Selection,
+        /// Confirm that all jobs of the pool are to be deleted
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Which jobs are meant.
+/// Selects jobs by their pool and the way in which they ended.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Which {
-    /// Those of one pool
+pub(crate) struct Selection {
+    /// Only jobs of this pool
     #[arg(long, short)]
     pub pool: Option<PoolName>,
-    /// How they ended
-    #[arg(long, value_enum, default_value_t = Ending::Dead)]
-    pub state: Ending,
+    /// Only jobs in this state
+    #[arg(long, value_enum, default_value_t = EndState::Dead)]
+    pub state: EndState,
 }
 
-/// How a job ended badly.
+/// The state of a job that ended without success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Ending {
+pub(crate) enum EndState {
     /// No attempt is left
     Dead,
     /// The job itself was at fault
     Failed,
 }
 
-impl Ending {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Dead => "dead",
-            Self::Failed => "failed",
+impl From<EndState> for BadEnding {
+    fn from(state: EndState) -> Self {
+        match state {
+            EndState::Dead => Self::Dead,
+            EndState::Failed => Self::Failed,
         }
     }
 }
 
-/// Does what the arguments say, and prints to standard output.
+impl Selection {
+    fn jobs(&self) -> DeadJobs {
+        DeadJobs { ending: self.ending(), pool: self.pool.as_ref().map(|pool| pool.as_str().to_owned()) }
+    }
+
+    fn ending(&self) -> BadEnding {
+        self.state.into()
+    }
+}
+
+/// Runs the command and prints to standard output.
 pub(crate) async fn dead(args: DeadArgs) -> anyhow::Result<ExitCode> {
     let all_done = run(args, &mut io::stdout()).await?;
     Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// `false`: some of the jobs could not be dealt with, as was said.
+/// `false`: the gateway refused some of the jobs. The reasons are in the output.
 async fn run(args: DeadArgs, out: &mut (dyn Write + Send)) -> anyhow::Result<bool> {
-    let client = Client::new(&args.gateway)?;
+    let gateway = Gateway::new(&args.gateway).map_err(|error| anyhow!("--gateway: {error}"))?;
     match args.command {
-        DeadCommand::List { which, limit, json } => {
-            let jobs = client.list(&which, limit).await?;
-            report::list(out, &jobs, which.state, json)?;
+        DeadCommand::List { selection, limit, json } => {
+            let jobs = gateway.dead_jobs(&selection.jobs(), limit).await?;
+            report::list(out, &jobs, selection.ending(), json)?;
+            Ok(true)
         }
         DeadCommand::Show { id, save_input, json } => {
-            report::show(out, &client.job(&id).await?, json)?;
+            report::show(out, &gateway.job(id.as_str()).await?, json)?;
             if let Some(file) = save_input {
-                let input = client.input(&id).await?;
-                tokio::fs::write(&file, &input.bytes)
-                    .await
-                    .with_context(|| format!("cannot write {}", file.display()))?;
-                let (bytes, media_type) = (input.bytes.len(), input.media_type);
-                writeln!(out, "input of {bytes} bytes ({media_type}) written to {}", file.display())?;
+                save(&gateway, &id, &file, out).await?;
             }
+            Ok(true)
         }
-        DeadCommand::Requeue { ids, which, input, media_type } => {
+        DeadCommand::Requeue { ids, selection, input, media_type } => {
             if input.is_some() && ids.len() > 1 {
                 bail!("--input: is for one job, and {} are named", ids.len());
             }
-            let ids = if which.pool.is_some() { client.ids(&which).await? } else { ids };
+            let ids = if selection.pool.is_some() { all_ids(&gateway, &selection).await? } else { ids };
             let input = match input {
                 None => None,
-                Some(file) => {
-                    let bytes =
-                        tokio::fs::read(&file).await.with_context(|| format!("cannot read {}", file.display()))?;
-                    if bytes.is_empty() {
-                        bail!("--input: {} is empty; leave it out to keep the job's own input", file.display());
-                    }
-                    let media_type = media_type.unwrap_or_else(|| files::by_extension(&file).to_owned());
-                    Some(client::Input { media_type, bytes: bytes.into() })
-                }
+                Some(file) => Some(read_input(&file, media_type).await?),
             };
-            return each(out, "requeued", &ids, async |id| client.requeue(id, input.as_ref()).await).await;
+            each(out, "requeued", &ids, async |id| gateway.requeue(id.as_str(), input.as_ref()).await).await
         }
-        DeadCommand::Purge { ids, which, yes } => match &which.pool {
-            Some(pool) if !yes => {
-                bail!("--yes: is missing; all {} jobs of pool {pool} would be forgotten", which.state.as_str())
+        DeadCommand::Purge { ids, selection, yes } => {
+            let state = selection.ending().as_str();
+            match &selection.pool {
+                Some(pool) if !yes => bail!("--yes: is missing; all {state} jobs of pool {pool} would be deleted"),
+                Some(pool) => {
+                    let purged = gateway.purge(pool.as_str(), selection.ending()).await?;
+                    writeln!(out, "{purged} {state} jobs of pool {pool} purged")?;
+                    Ok(true)
+                }
+                None => each(out, "purged", &ids, async |id| gateway.delete(id.as_str()).await).await,
             }
-            Some(pool) => {
-                let purged = client.purge(pool, which.state).await?;
-                writeln!(out, "{purged} {} jobs of pool {pool} forgotten", which.state.as_str())?;
-            }
-            None => return each(out, "forgotten", &ids, async |id| client.forget(id).await).await,
-        },
+        }
     }
-    Ok(true)
 }
 
-/// Does it to each job, says what came of it, and goes on after one that is refused.
+/// The ids of all selected jobs.
+async fn all_ids(gateway: &Gateway, selection: &Selection) -> anyhow::Result<Vec<JobId>> {
+    let jobs = gateway.dead_jobs(&selection.jobs(), usize::MAX).await?;
+    let id = |job: &serde_json::Value| {
+        serde_json::from_value(job["id"].clone()).context("the gateway listed a job without an id")
+    };
+    jobs.iter().map(id).collect()
+}
+
+async fn save(gateway: &Gateway, id: &JobId, file: &Path, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
+    let Payload { media_type, bytes } = gateway.input(id.as_str()).await?;
+    tokio::fs::write(file, &bytes).await.with_context(|| format!("cannot write {}", file.display()))?;
+    writeln!(out, "input of {} bytes ({media_type}) written to {}", bytes.len(), file.display())?;
+    Ok(())
+}
+
+async fn read_input(file: &Path, media_type: Option<String>) -> anyhow::Result<Payload> {
+    let bytes = tokio::fs::read(file).await.with_context(|| format!("cannot read {}", file.display()))?;
+    if bytes.is_empty() {
+        bail!("--input: {} is empty; leave --input out to use the job's own input", file.display());
+    }
+    let media_type = media_type.unwrap_or_else(|| media_type::of_file(file).to_owned());
+    Ok(Payload { media_type, bytes: bytes.into() })
+}
+
+/// Calls `act` for each job and prints its refusals. An error of the gateway ends the loop: the next call would fail too.
 async fn each(
     out: &mut (dyn Write + Send),
     done: &str,
     ids: &[JobId],
-    mut act: impl AsyncFnMut(&JobId) -> Result<(), client::Refused>,
+    mut act: impl AsyncFnMut(&JobId) -> Result<(), Error>,
 ) -> anyhow::Result<bool> {
     let mut count = 0;
     for id in ids {
         match act(id).await {
             Ok(()) => count += 1,
-            // The next would be no better off.
-            Err(client::Refused::Away(error)) => return Err(error),
-            Err(client::Refused::Told(reason)) => writeln!(out, "{id}: {reason}")?,
+            Err(Error::Refused(refusal)) if !refusal.status.is_server_error() => writeln!(out, "{id}: {refusal}")?,
+            Err(error) => return Err(error.into()),
         }
     }
     writeln!(out, "{count} of {} jobs {done}", ids.len())?;

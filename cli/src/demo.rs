@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
-use crate::arguments::DemoModel;
+/// A model that this program can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DemoModel {
+    /// ResNet-50 for 224×224 images, 25.6 million parameters
+    Resnet50,
+}
 
 /// Writes a demonstration model below `folder`.
 #[cfg(feature = "torch")]
@@ -13,7 +18,7 @@ pub(crate) fn write(
     labels: Option<&Path>,
     seed: i64,
 ) -> anyhow::Result<()> {
-    use worker::model::resnet50::{self, Weights};
+    use worker::runtime::resnet50::{self, Weights};
 
     match model {
         DemoModel::Resnet50 => {
@@ -26,7 +31,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// Says what is missing.
+/// Fails: TorchScript models need libtorch.
 #[cfg(not(feature = "torch"))]
 pub(crate) fn write(_: DemoModel, _: &Path, _: Option<&Path>, _: Option<&Path>, _: i64) -> anyhow::Result<()> {
     anyhow::bail!("model demo: this program was built without libtorch; build it with `make build`")

@@ -1,16 +1,15 @@
-//! `millrace explain`: why a pool has the workers it has.
+//! `millrace explain`: why a pool has its number of workers.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::anyhow;
 use clap::Args;
+use client::{Explanation, Scaler};
 use queue::PoolName;
 
-use crate::http::{innermost, plain_url};
-use crate::process::say;
+use crate::output::print_line;
 
-/// Say why a pool was given the workers it was given: the scaler's last answers, with everything that went into them
+/// Explain why a pool has its number of workers: the scaler's last answers, with everything that went into them
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ExplainArgs {
     /// The pool
@@ -24,19 +23,11 @@ pub(crate) struct ExplainArgs {
     json: bool,
 }
 
-/// A scaler that has not answered by then does not.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 pub(crate) async fn explain(arguments: ExplainArgs) -> anyhow::Result<ExitCode> {
-    let url = format!("{}/explain/{}", plain_url("--admin", &arguments.admin)?, arguments.pool);
-    let accept = if arguments.json { "application/json" } else { "text/plain" };
-    let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
-    let asked = client.get(&url).header("accept", accept).send().await;
-    let answer = asked.map_err(|error| anyhow::anyhow!("--admin: {url}: {}", innermost(&error)))?;
-    let (status, text) = (answer.status(), answer.text().await.with_context(|| url.clone())?);
-    if !status.is_success() {
-        bail!("{url}: {status}: {}", text.trim());
-    }
-    say(format_args!("{}", text.trim_end()));
+    let form = if arguments.json { Explanation::Json } else { Explanation::Text };
+    let scaler = Scaler::new(&arguments.admin).map_err(|error| anyhow!("--admin: {error}"))?;
+    let explained = scaler.explain(arguments.pool.as_str(), form).await;
+    let text = explained.map_err(|error| anyhow!("--admin: {error}"))?;
+    print_line(format_args!("{}", text.trim_end()));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,13 +1,14 @@
 //! One program: each service, or all of them on this machine.
 
-mod admission;
 mod arguments;
 mod dead;
 mod demo;
 mod doctor;
 mod explain;
-mod http;
+mod media_type;
+mod output;
 mod process;
+mod reference;
 mod services;
 mod settings;
 mod simulate;

@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
     match cli::run(Arguments::parse(), started).await {
         Ok(code) => code,
         Err(error) => {
-            // Every cause is in the message of what it caused.
+            // The message of an error contains its causes.
             eprintln!("millrace: {error}");
             ExitCode::FAILURE
         }

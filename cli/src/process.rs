@@ -1,6 +1,5 @@
-//! What each subcommand does.
+//! The subcommands.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -12,11 +11,12 @@ use service::{Health, Telemetry, config, stop};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Arguments, Command, ConfigCommand, Configuration, ModelCommand};
+use crate::output::print_line;
 use crate::services::{self, Opened};
 use crate::settings::Settings;
-use crate::{dead, demo, doctor, explain, simulate, submit, up};
+use crate::{dead, demo, doctor, explain, reference, simulate, submit, up};
 
-/// Runs the program until it is told to stop. `started` is when the process was.
+/// Runs one subcommand; a service runs until a signal stops it. `started` is the start of the process.
 pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Up { configuration, admin } => {
@@ -33,18 +33,19 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             let pools = services::pools_of_gateway(&settings)?;
             let listener = services::bind("gateway.listen", &settings.gateway.listen).await?;
             let opened = Opened::open(&settings).await?;
-            say(format_args!("gateway http://{}", listener.local_addr()?));
+            print_line(format_args!("gateway http://{}", listener.local_addr()?));
             services::gateway(&settings, pools, &opened, listener, Health::new(), stop).await?;
         }
         Command::Scaler { configuration, admin } => {
             let (settings, stop) = start(&configuration)?;
-            // Before the socket is bound, or a client could connect to a scaler that is about to refuse its TLS files.
+            // The files for TLS are checked before the socket is bound. Otherwise a client could connect to a scaler that
+            // then refuses its files and exits.
             if let Some(tls) = &settings.scaler.tls {
                 tls.verify().await.map_err(|faults| anyhow::anyhow!("the configuration has faults\n{faults}"))?;
             }
             let listener = services::bind("scaler.listen", &settings.scaler.listen).await?;
             let opened = Opened::open(&settings).await?;
-            say(format_args!("scaler grpc://{}", listener.local_addr()?));
+            print_line(format_args!("scaler grpc://{}", listener.local_addr()?));
             let health = Health::new();
             health.not_ready("scaler", "starting");
             let journal = Journal::default();
@@ -75,11 +76,11 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// What every service does first: read the configuration, start to log, listen to signals.
+/// The first steps of every service: read the configuration, start logging, install the signal handlers.
 fn start(configuration: &Configuration) -> anyhow::Result<(Settings, CancellationToken)> {
     let settings: Settings = load(configuration)?;
     Telemetry::start(&settings.telemetry);
-    let stop = stop::on_signal().context("cannot listen to signals")?;
+    let stop = stop::on_signal().context("cannot install the signal handlers")?;
     Ok((settings, stop))
 }
 
@@ -92,22 +93,18 @@ fn configuration(command: ConfigCommand) -> anyhow::Result<()> {
         ConfigCommand::Check { configuration } => {
             let settings = load(&configuration)?;
             services::pools_of_gateway(&settings)?;
-            say(format_args!("the configuration has no faults"));
+            print_line(format_args!("the configuration has no faults"));
         }
         ConfigCommand::Show { configuration } => {
             println!("{}", serde_json::to_string_pretty(&load(&configuration)?)?);
         }
         ConfigCommand::Schema => println!("{}", serde_json::to_string_pretty(&config::schema::<Settings>())?),
+        ConfigCommand::Reference => print!("{}", reference::reference()),
     }
     Ok(())
 }
 
-/// Says something on standard output. That nobody listens is no reason to stop.
-pub(crate) fn say(text: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-/// Serves health, metrics and `more` in the background, where they are wanted.
+/// Serves health, metrics and `more` in the background if there is an admin address.
 async fn serve_admin(
     address: Option<SocketAddr>,
     health: &Health,
@@ -116,11 +113,11 @@ async fn serve_admin(
 ) -> anyhow::Result<()> {
     let Some(address) = address else { return Ok(()) };
     let listener = services::bind("--admin", &address.to_string()).await?;
-    say(format_args!("admin http://{}", listener.local_addr()?));
+    print_line(format_args!("admin http://{}", listener.local_addr()?));
     let (health, stop) = (health.clone(), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = health.serve(more, listener, stop).await {
-            tracing::error!(%error, "health and metrics are not served any more");
+            tracing::error!(%error, "the admin server failed: health and metrics are no longer served");
         }
     });
     Ok(())

@@ -12,12 +12,11 @@ use service::Health;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
-use worker::model::Model;
+use worker::runtime::Model;
 
-use crate::admission::ManifestAdmission;
 use crate::settings::{PoolSettings, Settings};
 
-/// What every service opens.
+/// The backend and the blob store, which every service opens.
 #[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) backend: Backend,
@@ -38,12 +37,13 @@ pub(crate) async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener
     TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("{key}: {address}: {error}"))
 }
 
-/// The pools as the gateway sees them: their models' manifests are read.
+/// The gateway's view of the pools, with the manifests of their models.
 pub(crate) fn pools_of_gateway(settings: &Settings) -> anyhow::Result<BTreeMap<PoolName, gateway::Pool>> {
     let of_gateway = |(name, pool): (&String, &PoolSettings)| {
-        let check = pool.source()?.input_check().map_err(|error| anyhow::anyhow!("pools.{name}.model: {error}"))?;
+        let input_check =
+            pool.source()?.input_check().map_err(|error| anyhow::anyhow!("pools.{name}.model: {error}"))?;
         let pool = gateway::Pool {
-            admission: Arc::new(ManifestAdmission(check)),
+            input_check,
             max_attempts: pool.jobs.max_attempts.get(),
             retention: pool.jobs.retention.get(),
             deadline: pool.jobs.deadline.map(service::Period::get),
@@ -53,7 +53,7 @@ pub(crate) fn pools_of_gateway(settings: &Settings) -> anyhow::Result<BTreeMap<P
     settings.pools.iter().map(of_gateway).collect()
 }
 
-/// Runs the gateway on `listener`, and the upkeep of the ledger beside it.
+/// Runs the gateway on `listener`, and the ledger's upkeep beside it.
 pub(crate) async fn gateway(
     settings: &Settings,
     pools: BTreeMap<PoolName, gateway::Pool>,
@@ -94,20 +94,20 @@ pub(crate) async fn scaler(
     Ok(scaler::run(listener, settings.scaler.clone(), pools, sources, journal, health, stop).await?)
 }
 
-/// The model of a pool: its manifest read and its file found, but no weights loaded.
+/// The model of a pool: its manifest is read and its file exists. The weights are not loaded.
 pub(crate) fn open_model(pool: &str, of_pool: &PoolSettings) -> anyhow::Result<Arc<dyn Model>> {
-    let opened = of_pool.source()?.open(&of_pool.model_settings());
+    let opened = worker::runtime::open(&of_pool.source()?, &of_pool.model_settings());
     opened.map_err(|error| anyhow::anyhow!("pools.{pool}.model: {error}"))
 }
 
-/// What a worker of `pool` needs to know of it.
+/// The settings and the model of the pool that a worker is for.
 pub(crate) fn pool_of_worker<'a>(
     settings: &'a Settings,
     pool: &str,
 ) -> anyhow::Result<(&'a PoolSettings, Arc<dyn Model>)> {
     let Some(of_pool) = settings.pools.get(pool) else {
-        let known: Vec<&str> = settings.pools.keys().map(String::as_str).collect();
-        bail!("--pool: {pool:?} is not one of the configured pools: {}", known.join(", "));
+        let names: Vec<&str> = settings.pools.keys().map(String::as_str).collect();
+        bail!("--pool: {pool:?} is not one of the configured pools: {}", names.join(", "));
     };
     Ok((of_pool, open_model(pool, of_pool)?))
 }

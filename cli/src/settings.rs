@@ -6,31 +6,32 @@ use std::path::PathBuf;
 
 use backends::{BackendUrl, BackendUrls};
 use gateway::GatewaySettings;
+use model::ModelSource;
 use queue::{Blobs, PoolName, Route, RouteErrors, Routes};
 use scaler::{PoolScale, ScalerSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use service::{ByteSize, Config, Faults, Period, TelemetrySettings};
 use worker::WorkerSettings;
-use worker::model::{Device, ModelSettings, ModelSource};
+use worker::runtime::{Device, ModelSettings};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where jobs wait: `embedded:FOLDER` (shared by the processes of one machine), `kafka://HOST:PORT`,
+    /// The broker, where jobs wait: `embedded:FOLDER` (shared by the processes of one machine), `kafka://HOST:PORT`,
     /// `rabbitmq://USER:PASSWORD@HOST` or `redis://HOST`.
     #[serde(serialize_with = "without_password")]
     pub broker: String,
-    /// Where they are accounted for, and the workers known: `embedded:FOLDER` or `redis://HOST`. The broker's own unless
-    /// given; RabbitMQ and Kafka keep none.
+    /// The ledger, which records jobs and workers: `embedded:FOLDER` or `redis://HOST`. Not needed if the broker is also
+    /// a ledger; RabbitMQ and Kafka are not.
     #[serde(serialize_with = "option_without_password")]
     pub ledger: Option<String>,
-    /// Where inputs and outputs go that are too big to travel with a job.
+    /// The blob store, for inputs and outputs that are too large to travel with a job.
     pub blobs: BlobSettings,
-    /// The HTTP side.
+    /// The gateway, which serves HTTP.
     pub gateway: GatewaySettings,
-    /// KEDA's side.
+    /// The scaler, which answers KEDA.
     pub scaler: ScalerSettings,
     /// Logs and metrics.
     pub telemetry: TelemetrySettings,
@@ -38,13 +39,13 @@ pub struct Settings {
     pub pools: BTreeMap<String, PoolSettings>,
 }
 
-/// Where inputs and outputs go that are too big to travel with a job.
+/// The blob store, for inputs and outputs that are too large to travel with a job.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BlobSettings {
-    /// The folder.
+    /// The folder. The gateway and all workers must share it.
     pub folder: PathBuf,
-    /// Up to this size, bytes travel with the job.
+    /// The largest input or output that travels with the job.
     pub inline_limit: ByteSize,
 }
 
@@ -54,38 +55,39 @@ pub struct BlobSettings {
 pub struct PoolSettings {
     /// The model: a folder with `model.yaml` and `model.pt`, or `echo` (`echo:20ms`, `echo:20ms:64`).
     pub model: String,
-    /// Where the model runs.
+    /// The device that the model runs on.
     #[serde(default)]
     pub device: Device,
-    /// How many CPU threads one forward pass may use; one per core unless given.
+    /// The number of CPU threads of one forward pass; one per core if absent.
     #[serde(default)]
     pub threads: Option<NonZeroU32>,
-    /// What holds for every job of the pool.
+    /// Rules for every job of the pool.
     #[serde(default)]
     pub jobs: JobSettings,
-    /// More topics (Kafka) or queues (RabbitMQ) whose messages are jobs of the pool, beside those made from its name.
+    /// More topics (Kafka) or queues (RabbitMQ) whose messages are jobs of the pool. They are added to the ones that are
+    /// named after the pool.
     #[serde(default)]
     pub jobs_from: Vec<String>,
-    /// The topic (Kafka) or queue (RabbitMQ) that gets an event for each job that ends.
+    /// The topic (Kafka) or queue (RabbitMQ) to which an event is published for each job that ends.
     #[serde(default)]
     pub results_to: Option<String>,
-    /// How a worker works.
+    /// The workers of the pool.
     #[serde(default)]
     pub worker: WorkerSettings,
-    /// How many workers there are.
+    /// The scaling rule of the pool.
     #[serde(default)]
     pub scale: PoolScale,
 }
 
-/// What holds for every job of a pool.
+/// Rules for every job of a pool.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobSettings {
-    /// How many times a worker may start a job before it is dead.
+    /// The number of attempts after which a job is dead.
     pub max_attempts: NonZeroU32,
-    /// How long a job may wait to be started when it names no deadline; for ever unless given.
+    /// The longest time that a job without a deadline of its own may wait to be started; unlimited if absent.
     pub deadline: Option<Period>,
-    /// How long the record and result of a job are kept after it ended.
+    /// The time after its end at which the record and the result of a job are deleted.
     pub retention: Period,
 }
 
@@ -118,8 +120,8 @@ impl Default for JobSettings {
 }
 
 impl Settings {
-    /// Broker and ledger, as what they name, and the pools' routes through the broker. [`Settings::check`] has seen that
-    /// they can be.
+    /// The parsed URLs of broker and ledger, and the pools' routes through the broker. There is no error after a
+    /// successful [`Settings::check`].
     pub fn backend_urls(&self) -> anyhow::Result<BackendUrls> {
         Ok(self.urls()?.with_routes(self.routes()?)?)
     }
@@ -136,24 +138,24 @@ impl Settings {
     fn routes(&self) -> Result<Routes, RouteErrors> {
         let route = |(pool, of_pool): (&String, &PoolSettings)| {
             let (jobs_from, results_to) = (of_pool.jobs_from.clone(), of_pool.results_to.clone());
-            // One that is no pool's name is a fault of its own.
+            // An invalid pool name is a fault of its own.
             Some((pool.parse().ok()?, Route { jobs_from, results_to }))
         };
         Routes::new(self.pools.iter().filter_map(route).collect())
     }
 }
 
-/// What is shown of a URL; one that cannot be read may hold a password anywhere.
-fn shown(url: &str) -> String {
+/// A URL without its password. A URL that cannot be parsed may hold a password anywhere, so nothing of it is shown.
+fn redacted(url: &str) -> String {
     url.parse::<BackendUrl>().map_or_else(|_| "***".to_owned(), |url| url.to_string())
 }
 
 fn without_password<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&shown(url))
+    serializer.serialize_str(&redacted(url))
 }
 
 fn option_without_password<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
-    url.as_deref().map(shown).serialize(serializer)
+    url.as_deref().map(redacted).serialize(serializer)
 }
 
 impl Config for Settings {
@@ -179,11 +181,11 @@ impl Config for Settings {
         check_address("gateway.listen", &self.gateway.listen, faults);
         check_address("scaler.listen", &self.scaler.listen, faults);
         if self.gateway.listen == self.scaler.listen && !self.scaler.listen.ends_with(":0") {
-            faults.refuse("scaler.listen", &self.scaler.listen, "is the gateway's address as well");
+            faults.refuse("scaler.listen", &self.scaler.listen, "is also the address of the gateway");
         }
         self.telemetry.check("telemetry", faults);
         if self.pools.is_empty() {
-            faults.add("pools", "there is none: name at least one pool and its model");
+            faults.add("pools", "no pool is configured: name at least one pool and its model");
         }
         for (name, pool) in &self.pools {
             if let Err(error) = name.parse::<PoolName>() {
@@ -201,7 +203,7 @@ impl Config for Settings {
     }
 }
 
-/// A name or address, a colon, a port.
+/// An address is a name or an IP address, a colon and a port.
 fn check_address(key: &str, address: &str, faults: &mut Faults) {
     let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
     if !matches!(port, Some(Ok(_))) {
@@ -210,7 +212,7 @@ fn check_address(key: &str, address: &str, faults: &mut Faults) {
 }
 
 impl PoolSettings {
-    /// The model, as parsed; [`Settings::check`] has seen that it can be.
+    /// The parsed model. There is no error after a successful [`Settings::check`].
     pub(crate) fn source(&self) -> anyhow::Result<ModelSource> {
         self.model.parse().map_err(|error: String| anyhow::anyhow!("model: {error}"))
     }

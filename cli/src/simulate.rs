@@ -1,4 +1,4 @@
-//! `millrace simulate`: what policies would have made of a load, in virtual time.
+//! `millrace simulate`: scaling policies under a load, in virtual time.
 
 mod recorded;
 mod report;
@@ -8,23 +8,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use scaler::simulation::comparison::{Comparison, compare};
-use scaler::simulation::plot;
-use scaler::simulation::scenario::Scenario;
+use simulator::comparison::{Comparison, compare};
+use simulator::plot;
+use simulator::scenario::Scenario;
 
 use recorded::RecordedArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
-    /// Objective, worker, traces and policies (YAML); deploy/simulation has examples. Files that it names are found
-    /// from its folder. Or a recorded load by itself, a file whose name ends in .csv with the columns time (seconds from
-    /// 0, or RFC 3339), pool and work, of which the last two may be absent: the modes latency and backlog are tried on
-    /// each of its pools
+    /// A scenario or a recorded load. A scenario (YAML) has an objective, worker times, traces and policies; see
+    /// deploy/simulation. Its file names are relative to its folder. A recorded load is a CSV file with the columns time
+    /// (seconds from 0, or RFC 3339), pool and work; pool and work may be absent. Each of its pools is simulated with the
+    /// modes latency and backlog
     #[arg(value_name = "SCENARIO.yaml or TRACE.csv")]
     scenario: PathBuf,
     #[command(flatten)]
     recorded: RecordedArgs,
-    /// Draw each trace into this folder: arrivals, backlog, workers and age of the oldest job, as TRACE.svg
+    /// Draw each trace in this folder as TRACE.svg: arrivals, backlog, workers and age of the oldest job
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Print one JSON object per trace and policy instead of tables
@@ -32,7 +32,7 @@ pub(crate) struct SimulateArgs {
     json: bool,
 }
 
-/// Runs every policy of the scenario under every trace, prints what came of it, and draws it where that is asked for.
+/// Runs every policy of the scenario under every trace, prints the results, and draws them if `--out` is given.
 pub(crate) fn simulate(arguments: &SimulateArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let file = &arguments.scenario;
     let of_scenario = |faults: service::Faults| anyhow!("{} has faults\n{faults}", file.display());
@@ -40,16 +40,16 @@ pub(crate) fn simulate(arguments: &SimulateArgs, out: &mut dyn Write) -> anyhow:
     let scenario = if is_trace {
         arguments.recorded.scenario(file)?
     } else {
-        arguments.recorded.refuse_beside(file)?;
+        arguments.recorded.refuse_with_scenario(file)?;
         Scenario::read(file).map_err(of_scenario)?
     };
     let traces = scenario.load_traces(file.parent().unwrap_or(Path::new(".")));
-    let traces = traces.map_err(|faults| if is_trace { recorded::of_rows(&faults) } else { of_scenario(faults) })?;
+    let traces = traces.map_err(|faults| if is_trace { recorded::row_faults(&faults) } else { of_scenario(faults) })?;
     let comparisons = compare(&scenario, &traces)?;
     if is_trace && arguments.json {
-        eprintln!("{}", arguments.recorded.assumed());
+        eprintln!("{}", arguments.recorded.assumptions());
     } else if is_trace {
-        writeln!(out, "{}\n", arguments.recorded.assumed())?;
+        writeln!(out, "{}\n", arguments.recorded.assumptions())?;
     }
     if arguments.json {
         report::print_lines(&comparisons, out)?;
@@ -63,7 +63,7 @@ pub(crate) fn simulate(arguments: &SimulateArgs, out: &mut dyn Write) -> anyhow:
 }
 
 fn draw(comparisons: &[Comparison<'_>], folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
     for comparison in comparisons {
         let file = folder.join(format!("{}.svg", comparison.name));
         let picture = plot::svg(comparison).with_context(|| format!("trace {}", comparison.name))?;

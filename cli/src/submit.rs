@@ -1,7 +1,6 @@
-//! `millrace submit`: sends files as jobs, waits for their results, and prints them.
+//! `millrace submit`: submits files as jobs, waits for their results, and prints them.
 
-mod client;
-pub(crate) mod files;
+mod files;
 mod outcome;
 mod report;
 
@@ -10,32 +9,33 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
+use client::{Gateway, NewJob, NoResult, Payload};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use queue::{Class, PoolName};
+use queue::{Class, JobId, PoolName};
 use service::Period;
 
-use client::{Client, Options};
 use files::InputFile;
+use outcome::Outcome;
 use report::Report;
 
-/// Send files to a pool as jobs, wait for their results, and print them.
+/// Submit files to a pool as jobs, wait for their results, and print them.
 ///
-/// A job whose request fails on the way is sent again under the same id, so that it runs once. The exit code is 0 when
-/// every job succeeded, else 1.
+/// A request that fails on the way is repeated under the same job id, so the job runs once. The exit code is 0 if every
+/// job succeeded, and 1 otherwise.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitArgs {
-    /// The gateway to send them to
+    /// The gateway
     #[arg(long, value_name = "URL", env = "MILLRACE_GATEWAY", default_value = "http://127.0.0.1:8080")]
     pub gateway: String,
 
-    /// The pool to run them
+    /// The pool that runs the jobs
     #[arg(long, short)]
     pub pool: PoolName,
 
-    /// Files, or folders to be searched for files
+    /// Files, or folders that are searched for files
     #[arg(required = true, value_name = "FILE|FOLDER")]
     pub paths: Vec<PathBuf>,
 
@@ -47,32 +47,33 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub class: Option<Class>,
 
-    /// How long a job may wait to be started, such as 30s
+    /// The longest time that a job may wait to be started, such as 30s
     #[arg(long, value_name = "DURATION")]
     pub deadline: Option<Period>,
 
-    /// How long each job may take from sending it to its result
+    /// The longest time from the submission of a job to its result
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     pub timeout: Period,
 
-    /// How many jobs to have under way at once
+    /// The number of jobs that are submitted at the same time
     #[arg(long, value_name = "JOBS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
 
-    /// Print one JSON object per job, as it ends, instead of a table
+    /// Print one JSON object per job when the job ends, instead of a table
     #[arg(long)]
     pub json: bool,
 
-    /// The truth is in the names: what follows the last `-`, as in 0007-3.png; print it beside the prediction, and the accuracy
+    /// Take the true label from the file name (the text after the last `-`, as in 0007-3.png), and print it beside the
+    /// prediction, with the accuracy
     #[arg(long)]
     pub truth_from_name: bool,
 
-    /// The most rows of the table; jobs that did not succeed come before others
+    /// The largest number of rows in the table; jobs that did not succeed are shown first
     #[arg(long, default_value_t = 50)]
     pub rows: usize,
 }
 
-/// Does what the arguments say, and prints to standard output.
+/// Runs the command and prints to standard output.
 pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let report = submit_to(&args, &mut io::stdout()).await?;
     Ok(if report.all_succeeded() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -80,21 +81,18 @@ pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
 
 async fn submit_to(args: &SubmitArgs, out: &mut (dyn Write + Send)) -> anyhow::Result<Report> {
     let files = files::collect(&args.paths, args.media_type.as_deref())?;
-    let client = Client::new(
-        &args.gateway,
-        Options { pool: args.pool.clone(), class: args.class, deadline: args.deadline, timeout: args.timeout.get() },
-    )?;
-    // A gateway that is away is told once, not once per file.
-    client.reach().await?;
+    let gateway = Gateway::new(&args.gateway).map_err(|error| anyhow!("--gateway: {error}"))?;
+    // An unreachable gateway is reported once, not once per file.
+    gateway.reach(args.timeout.get()).await?;
 
     let started = Instant::now();
     let bar = progress_bar(files.len() as u64);
     let count = files.len();
-    let client = &client;
+    let gateway = &gateway;
     let running = files
         .into_iter()
         .enumerate()
-        .map(async |(index, file): (usize, InputFile)| (index, client.run(file, args.truth_from_name).await));
+        .map(async |(index, file): (usize, InputFile)| (index, run(gateway, args, file).await));
     let mut running = futures::stream::iter(running).buffer_unordered(usize::from(args.concurrency));
     let mut outcomes = Vec::with_capacity(count);
     while let Some((index, outcome)) = running.next().await {
@@ -116,7 +114,30 @@ async fn submit_to(args: &SubmitArgs, out: &mut (dyn Write + Send)) -> anyhow::R
     Ok(report)
 }
 
-/// On standard error, and nowhere if that is no terminal.
+/// Runs one file as a job.
+async fn run(gateway: &Gateway, args: &SubmitArgs, file: InputFile) -> Outcome {
+    let started = Instant::now();
+    let id = JobId::generate();
+    let result = result_of(gateway, args, &id, &file).await;
+    let truth = if args.truth_from_name { file.truth() } else { None };
+    Outcome { path: file.path, id, elapsed: started.elapsed(), truth, result }
+}
+
+async fn result_of(gateway: &Gateway, args: &SubmitArgs, id: &JobId, file: &InputFile) -> Result<Payload, NoResult> {
+    let body = tokio::fs::read(&file.path)
+        .await
+        .map_err(|error| NoResult { state: "unreadable".to_owned(), reason: error.to_string() })?;
+    let job = NewJob {
+        pool: args.pool.as_str().to_owned(),
+        media_type: file.media_type.clone(),
+        body: body.into(),
+        class: args.class.map(|class| class.as_str().to_owned()),
+        deadline: args.deadline.map(Period::get),
+    };
+    gateway.run(id.as_str(), &job, args.timeout.get()).await
+}
+
+/// The bar is on standard error, and hidden if that is not a terminal.
 fn progress_bar(jobs: u64) -> ProgressBar {
     let bar = ProgressBar::new(jobs);
     let template = "{elapsed_precise} {bar:40} {pos}/{len} jobs, {per_sec}";

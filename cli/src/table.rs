@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets};
 
-/// An empty table that looks like all others of this program.
+/// An empty table in the style of this program.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
@@ -10,7 +10,8 @@ pub(crate) fn table(header: &[&str]) -> Table {
     table
 }
 
-/// At most `characters` of a text, on one line, without what could steer a terminal.
+/// At most `characters` characters of a text, on one line. Control characters are replaced: they could change the state
+/// of the terminal.
 pub(crate) fn shortened(text: &str, characters: usize) -> String {
     let mut plain = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
     let shown: String = plain.by_ref().take(characters).collect();

@@ -1,4 +1,4 @@
-//! `millrace up`: everything on this machine, and an autoscaler in KEDA's place.
+//! `millrace up`: everything on this machine, with an autoscaler in KEDA's place.
 
 mod autoscaler;
 mod fleet;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
 use crate::arguments::Configuration;
-use crate::process::say;
+use crate::output::print_line;
 use crate::services::{self, Opened};
 use crate::settings::Settings;
 use autoscaler::Autoscaler;
@@ -22,7 +22,7 @@ use fleet::Fleet;
 
 /// Runs gateway, scaler and autoscalers until `stop` or until one of them fails; then stops the workers.
 ///
-/// Standard output says where to connect and how many workers each pool has.
+/// Standard output shows the addresses, and each change of a pool's number of workers.
 pub(crate) async fn up(
     settings: &Settings,
     configuration: &Configuration,
@@ -30,16 +30,17 @@ pub(crate) async fn up(
     health: Health,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    // Here the autoscaler is the only client; a scaler that asks less of its clients than configured would be a surprise.
+    // The autoscaler is the only client here, and it connects in plain text. A setting that has no effect would be a
+    // surprise, so it is refused.
     if settings.scaler.tls.is_some() {
-        bail!("scaler.tls: is for `millrace scaler`; `up` asks its own scaler in plain text");
+        bail!("scaler.tls: is for `millrace scaler`; `up` calls its own scaler in plain text");
     }
     if !settings.scaler.namespaces.is_open() {
         bail!(
-            "scaler.namespaces: is for `millrace scaler`; `up` asks its own scaler for every pool, from no namespace"
+            "scaler.namespaces: is for `millrace scaler`; `up` calls its own scaler about every pool, from no namespace"
         );
     }
-    // A model that no worker could load is better known now than by workers that end again and again.
+    // A model that no worker can load is reported now. Otherwise every worker would start, fail and be restarted.
     for (pool, of_pool) in &settings.pools {
         services::open_model(pool, of_pool)?;
     }
@@ -47,14 +48,14 @@ pub(crate) async fn up(
     let http = services::bind("gateway.listen", &settings.gateway.listen).await?;
     let grpc = services::bind("scaler.listen", &settings.scaler.listen).await?;
     let opened = Opened::open(settings).await?;
-    say(format_args!("gateway http://{}", http.local_addr()?));
-    say(format_args!("scaler grpc://{}", grpc.local_addr()?));
+    print_line(format_args!("gateway http://{}", http.local_addr()?));
+    print_line(format_args!("scaler grpc://{}", grpc.local_addr()?));
     let scaler = Endpoint::from_shared(format!("http://{}", grpc.local_addr()?))?
         .connect_timeout(Duration::from_secs(2))
         .connect_lazy();
     let scaler = ExternalScalerClient::new(scaler);
 
-    let program = std::env::current_exe().context("cannot tell where this program lies")?;
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
     let mut running: JoinSet<anyhow::Result<()>> = JoinSet::new();
     for (pool, of_pool) in &settings.pools {
         let pid = std::process::id().to_string();
@@ -77,25 +78,25 @@ pub(crate) async fn up(
     let mut outcome = Ok(());
     while let Some(ended) = running.join_next().await {
         let ended = ended.context("a service panicked").flatten();
-        // Whoever ends first, told to or not, takes the others along.
+        // When one service ends, the others stop too.
         stop.cancel();
         outcome = outcome.and(ended);
     }
     outcome
 }
 
-/// Cancels `stop` when process `parent`, which started this one, ends, however it ends.
+/// Cancels `stop` when the parent process, whose id is `parent`, ends for any reason.
 #[cfg(target_os = "linux")]
 pub(crate) fn follow_parent(parent: u32, stop: &CancellationToken) -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).context("cannot follow the parent process")?;
-    // It may have ended before the call above; then the signal never comes, and somebody else is the parent.
+    // If the parent ended before the call above, there is no signal, and this process has another parent.
     if u32::try_from(nix::unistd::getppid().as_raw()) != Ok(parent) {
         stop.cancel();
     }
     Ok(())
 }
 
-/// Nothing tells a process of its parent's end here: it works on until it is stopped.
+/// This system does not signal the end of a parent process. The worker runs until it is stopped.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn follow_parent(_: u32, _: &CancellationToken) -> anyhow::Result<()> {
     Ok(())

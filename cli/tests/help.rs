@@ -1,19 +1,20 @@
-//! What the program says of itself. (That this test is here also has cargo build the program for the whole-system tests.)
+//! Help and descriptions that the program prints. (This test also makes cargo build the program for the whole-system
+//! tests.)
 
 use std::process::Command;
 
 fn millrace(arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_millrace")).args(arguments).output();
     let Ok(output) = output else { return (false, format!("{output:?}")) };
-    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
-    (output.status.success(), said.concat())
+    let printed = [output.stdout, output.stderr].map(|printed| String::from_utf8_lossy(&printed).into_owned());
+    (output.status.success(), printed.concat())
 }
 
 #[test]
-fn every_subcommand_explains_itself() {
+fn every_subcommand_has_help() {
     for command in ["up", "gateway", "worker", "scaler", "submit", "config", "model"] {
-        let (done, said) = millrace(&[command, "--help"]);
-        assert!(done && said.contains("Usage: millrace"), "{command}: {said}");
+        let (done, printed) = millrace(&[command, "--help"]);
+        assert!(done && printed.contains("Usage: millrace"), "{command}: {printed}");
         let (_, overview) = millrace(&["--help"]);
         assert!(overview.contains(command), "{overview}");
     }
@@ -21,21 +22,31 @@ fn every_subcommand_explains_itself() {
 
 #[test]
 fn the_schema_of_the_configuration_is_json_and_names_every_section() {
-    let (done, said) = millrace(&["config", "schema"]);
-    assert!(done, "{said}");
-    let schema: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
+    let (done, printed) = millrace(&["config", "schema"]);
+    assert!(done, "{printed}");
+    let schema: serde_json::Value = serde_json::from_str(&printed).unwrap_or_default();
     for section in ["blobs", "broker", "gateway", "ledger", "pools", "scaler", "telemetry"] {
-        assert!(schema["properties"][section].is_object(), "{section} is not in {said}");
+        assert!(schema["properties"][section].is_object(), "{section} is not in {printed}");
     }
 }
 
 #[test]
-fn the_configurations_to_start_from_have_no_faults() {
+fn the_example_configurations_have_no_faults() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let model = format!("pools.digits.model={root}/models/digits/1");
     for name in ["millrace", "rabbitmq", "kafka", "redis"] {
         let config = format!("{root}/deploy/local/{name}.yaml");
-        let (done, said) = millrace(&["config", "check", "--config", &config, "--set", &model]);
-        assert!(done, "{config}: {said}");
+        let (done, printed) = millrace(&["config", "check", "--config", &config, "--set", &model]);
+        assert!(done, "{config}: {printed}");
     }
+}
+
+#[test]
+fn the_reference_of_the_configuration_is_up_to_date() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let (done, printed) = millrace(&["config", "reference"]);
+    assert!(done, "{printed}");
+    let page = std::fs::read_to_string(page).unwrap_or_default();
+    let different = page.lines().zip(printed.lines()).find(|(old, new)| old != new);
+    assert!(page == printed, "docs/configuration.md is not up to date: run `make reference`; {different:?}");
 }

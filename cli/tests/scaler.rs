@@ -1,4 +1,4 @@
-//! `millrace scaler`, as it starts.
+//! The start of `millrace scaler`.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -6,10 +6,10 @@ use std::process::Command;
 use tempfile::TempDir;
 
 #[test]
-fn files_for_tls_that_are_of_no_use_are_refused_before_anything_is_bound_or_said() {
+fn unusable_tls_files_are_refused_before_anything_is_bound_or_printed() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
-    // Somebody else has the address: whoever binds before it reads the files says so.
+    // The address is in use. A scaler that binds it before it reads the files would report that instead.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let settings = format!(
         "blobs: {{folder: {blobs:?}}}\nbroker: 'embedded:{broker}'\npools: {{echo: {{model: echo}}}}\n\
@@ -26,10 +26,10 @@ fn files_for_tls_that_are_of_no_use_are_refused_before_anything_is_bound_or_said
     let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
     let output = command.args(["scaler", "--admin", "127.0.0.1:0", "--config"]).arg(path("millrace.yaml")).output();
     let output = output.unwrap();
-    let [said, refused] = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
+    let [printed, refused] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     assert!(!output.status.success());
-    assert_eq!(said, "");
+    assert_eq!(printed, "");
     let expected = format!("scaler.tls.certificate: {:?} cannot be read: No such file", path("tls.crt"));
     assert!(refused.contains(&expected), "{refused}");
-    assert!(!path("data").exists(), "the broker is opened");
+    assert!(!path("data").exists(), "the broker was opened");
 }

@@ -2,52 +2,39 @@
 //!
 //! | route | answer |
 //! |---|---|
-//! | `POST /v1/pools/{pool}/jobs` | 202 with the job's status; with `Prefer: wait=10` 200 with its result |
-//! | `GET /v1/jobs/{id}[?wait=30s]` | the job's status |
-//! | `GET /v1/jobs?pool=…&source=…&id=…` | the same of the job that an event asked for |
-//! | `GET /v1/jobs/{id}/result[?wait=30s]` | the result, bytes and media type as the model gave them |
-//! | `POST /v1/jobs/{id}/cancel` | the job's status; 409 if it has ended otherwise |
-//! | `GET /v1/jobs/{id}/input` | the job's input, bytes and media type |
+//! | `POST /v1/pools/{pool}/jobs` | 202 with the status of the job; with `Prefer: wait=10` 200 with its result |
+//! | `GET /v1/jobs/{id}[?wait=30s]` | the status of the job |
+//! | `GET /v1/jobs?pool=…&source=…&id=…` | the status of the job of an event |
+//! | `GET /v1/jobs/{id}/result[?wait=30s]` | the result: bytes and media type as the model returned them |
+//! | `POST /v1/jobs/{id}/cancel` | the status of the job; 409 if it has ended in another way |
+//! | `GET /v1/jobs/{id}/input` | the input of the job: bytes and media type |
 //! | `POST /v1/jobs/{id}/requeue` | the status of a dead or failed job that is queued again; a body is its new input |
-//! | `DELETE /v1/jobs/{id}` | 204, an ended job is forgotten; 409 while it is open, and of one that was cancelled |
-//! | `GET /v1/dead[?pool=&state=&limit=&after=]` | the jobs that ended as `dead` (or `failed`), the last first |
-//! | `DELETE /v1/dead?pool=[&state=]` | how many were forgotten, a hundred at most, and whether there may be `more` |
-//! | `GET /livez`, `/readyz`, `/metrics` | what an orchestrator asks |
+//! | `DELETE /v1/jobs/{id}` | 204, the ended job is deleted; 409 while the job is open, or if it was cancelled |
+//! | `GET /v1/dead[?pool=&state=&limit=&after=]` | jobs that ended as `dead` (or `failed`), newest ending first |
+//! | `DELETE /v1/dead?pool=[&state=]` | the number of deleted jobs, at most 100, and whether there may be `more` |
+//! | `GET /livez`, `/readyz`, `/metrics` | probes and metrics for an orchestrator |
 //!
-//! An input comes as a raw body with its media type, and `id`, `class` and `deadline` in the query; or as
-//! `application/json`, an envelope that carries bytes in base64 or tensors. Every error is a problem document
-//! (RFC 9457) whose `type` starts with `urn:millrace:problem:`. Only what is not HTTP at all (a malformed request line,
-//! headers over hyper's limits) is answered below us, without a body.
+//! An input is a raw body with its media type, and `id`, `class` and `deadline` in the query. Or it is
+//! `application/json`: an envelope that carries bytes in base64, or tensors. Every error is a problem document
+//! (RFC 9457) whose `type` starts with `urn:millrace:problem:`. One exception: hyper answers a malformed request line or
+//! too large headers itself, without a body.
+//!
+//! `intake` accepts jobs and knows no HTTP; each door (an API by which jobs arrive) is built on it.
 
 mod server;
 
-mod admission;
-mod pool;
+mod paths;
+mod routes;
 mod settings;
+mod state;
 
-mod body;
-mod options;
-mod path;
-mod prefer;
-mod submission;
-mod trace;
-
-mod confirmations;
-mod dead;
-mod follow;
-mod requeue;
-mod result;
-mod status;
-mod submit;
-mod wait;
+mod http;
+mod intake;
+mod jobs;
 
 mod metrics;
-mod observe;
-mod problem;
 
-pub use admission::{Admission, Refusal, RefusalKind};
-pub use pool::Pool;
+pub use intake::Pool;
+pub use jobs::JOB_ID_HEADER;
 pub use server::{Gateway, run};
 pub use settings::GatewaySettings;
-pub use status::JOB_ID_HEADER;
-pub use submission::TENSORS_MEDIA_TYPE;

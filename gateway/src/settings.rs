@@ -8,15 +8,15 @@ use service::{ByteSize, Faults, Period};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatewaySettings {
-    /// Where clients connect: `host:port`.
+    /// The address that the gateway listens on: `host:port`.
     pub listen: String,
-    /// The largest body of a request; a larger one is answered with 413.
+    /// The largest body of a request. A larger body is answered with 413.
     pub max_body: ByteSize,
     /// How long the body of a request may take to arrive.
     pub body_timeout: Period,
-    /// The longest time an answer is held back (`wait`); who asks for more gets this.
+    /// The longest time that a request may wait for a job to end. A longer `wait` is reduced to this.
     pub max_wait: Period,
-    /// How long requests in flight may take once the gateway is told to stop.
+    /// How long requests in flight may take once the gateway has been asked to stop.
     pub drain_timeout: Period,
 }
 
@@ -33,7 +33,7 @@ impl Default for GatewaySettings {
 }
 
 impl GatewaySettings {
-    /// Adds what is wrong with these settings, which stand under `key`.
+    /// Adds the faults of these settings, whose keys start with `key`.
     pub fn check(&self, key: &str, faults: &mut Faults) {
         if *self.max_body == 0 {
             faults.refuse(format_args!("{key}.max_body"), self.max_body, "is not more than 0B");

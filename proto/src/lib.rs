@@ -1,6 +1,6 @@
-//! What crosses the wire: KEDA's external scaler contract, client and server.
+//! The messages and calls of KEDA's external scaler contract: client and server.
 
-/// KEDA's external scaler contract. What each call means is said in `proto/externalscaler.proto`.
+/// KEDA's external scaler contract. The comments in `proto/externalscaler.proto` explain the calls.
 pub mod externalscaler {
     #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
     tonic::include_proto!("externalscaler");

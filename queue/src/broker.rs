@@ -28,9 +28,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::event::Unreadable;
-use crate::{
-    Class, Job, JobError, JobId, JobRecord, JobState, Origin, Output, PoolExpectation, PoolName, Result, Risk,
-};
+use crate::{Class, Ending, Job, PoolExpectation, PoolName, Result, Risk};
 
 /// Opens the three roles on one backend. Opening is cheap; a process opens the roles that it needs once.
 #[async_trait]
@@ -87,36 +85,6 @@ pub trait Announcer: Send + Sync {
     /// After an error some of them may have been published: announce all of them again. An ending that is announced
     /// twice is the same event twice, with the same `source` and `id`.
     async fn announce(&self, endings: &[Ending]) -> Result<()>;
-}
-
-/// How a job ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ending {
-    /// The job.
-    pub id: JobId,
-    /// Its pool.
-    pub pool: PoolName,
-    /// Its final state.
-    pub state: JobState,
-    /// When it ended, as in its record.
-    pub finished_at: Timestamp,
-    /// The result of a job that succeeded.
-    pub output: Option<Output>,
-    /// Why the job failed.
-    pub error: Option<JobError>,
-    /// The event that requested the job.
-    pub origin: Option<Origin>,
-    /// The W3C trace context it belongs to.
-    pub trace_parent: Option<String>,
-}
-
-impl Ending {
-    /// The ending of the job of a record. `None`: the job is open.
-    pub fn of_record(record: JobRecord, origin: Option<Origin>, trace_parent: Option<String>) -> Option<Self> {
-        let JobRecord { id, pool, state, finished_at, output, error, .. } = record;
-        let finished_at = finished_at.filter(|_| state.has_ended())?;
-        Some(Self { id, pool, state, finished_at, output, error, origin, trace_parent })
-    }
 }
 
 /// Reads the backlogs of pools without taking anything.

@@ -5,9 +5,9 @@
 //! job on the wire as an [`Event`], and passes every promise of the crate `millrace-queue-contract`.
 
 pub use crate::broker::{
-    Announcer, Broker, Consumer, Delivery, DeliveryTag, Depth, Ending, Gauge, Producer, RequeueOnDrop, Settlement,
-    same_for_all,
+    Announcer, Broker, Consumer, Delivery, DeliveryTag, Depth, Gauge, Producer, RequeueOnDrop, Settlement, same_for_all,
 };
 pub use crate::clock::milliseconds_of;
+pub use crate::ending::Ending;
 pub use crate::event::{Event, STRUCTURED, Unreadable, unreadable};
 pub use crate::stored::{BodyColumns, origin_column};

@@ -9,9 +9,11 @@
 
 mod backend;
 mod blob;
+mod blob_ref;
 pub mod broker;
 mod clock;
 pub mod driver;
+mod ending;
 mod error;
 mod event;
 mod job;
@@ -24,9 +26,11 @@ mod stored;
 mod upkeep;
 
 pub use backend::Backend;
-pub use blob::{BlobRef, Blobs, Role};
-pub use broker::{Announcer, Broker, Consumer, Delivery, Depth, Ending, Gauge, Producer, Settlement};
+pub use blob::{Blobs, Role};
+pub use blob_ref::BlobRef;
+pub use broker::{Announcer, Broker, Consumer, Delivery, Depth, Gauge, Producer, Settlement};
 pub use clock::Clock;
+pub use ending::Ending;
 pub use error::{Error, ErrorKind, Result};
 pub use job::{Body, Class, Input, Job, JobId, Origin, Output, PoolName};
 pub use job_error::{JobError, JobErrorKind, Retried};

@@ -1,7 +1,7 @@
-//! Why a pool was given the workers it was given: what was answered lately, with everything that went into it.
+//! Explains the number of workers of a pool: the recent answers, with everything they were computed from.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -9,95 +9,97 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
+use parking_lot::Mutex;
+use policy::history::History;
+use policy::reading::Reading;
+use policy::{Decision, Mode, Scaling};
 use queue::PoolName;
 use serde::Serialize;
 
-use crate::history::History;
-use crate::policy::{Decision, Mode, Scaling};
-use crate::reading::Reading;
-
 mod text;
 
-/// How many answers of a pool are remembered.
-const REMEMBERED: usize = 20;
+/// The number of stored entries per pool.
+const MAX_ENTRIES: usize = 20;
 
-/// The longest name of an object and its namespace.
-const LONGEST_NAME: usize = 253 + 1 + 63;
+/// The maximum length of a stored `namespace/name`, by the limits of Kubernetes.
+const MAX_OBJECT_NAME: usize = 253 + 1 + 63;
 
-/// Where the answers are written down. A clone is the same journal.
+/// Stores the recent answers. A clone shares them.
 #[derive(Debug, Clone, Default)]
 pub struct Journal(Arc<Mutex<BTreeMap<PoolName, VecDeque<Entry>>>>);
 
-/// An answer, and for how long it was given.
+/// An answer, and the time in which it was given without a change.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
-    /// Who asked: `namespace/name` of the ScaledObject.
+    /// The ScaledObject, as `namespace/name`.
     pub object: String,
-    /// When it was given first.
+    /// When the answer was given first.
     pub since: Timestamp,
-    /// When it was given last.
+    /// When the answer was given last.
     pub until: Timestamp,
-    /// How many times.
+    /// How many times the answer was given.
     pub times: u64,
-    /// What the pool looked like, the last time.
-    pub seen: Seen,
+    /// The pool at the last time.
+    #[serde(rename = "seen")]
+    pub pool: PoolSnapshot,
     /// The rule that was applied.
     pub rule: Rule,
-    /// The answer, the last time, and how it came about.
+    /// The answer at the last time, and how it was computed.
     pub decision: Decision,
 }
 
-/// A reading, as it is shown.
+/// A reading of a pool, in the form that `/explain` returns.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Seen {
-    /// The work that was there.
+pub struct PoolSnapshot {
+    /// The backlog, in jobs.
     pub backlog: u64,
-    /// What of it nobody held, by class.
+    /// Jobs that wait in the broker, by class.
     pub waiting: BTreeMap<&'static str, u64>,
-    /// Handed out by the broker, as far as it can tell.
+    /// Deliveries that the broker gave to workers. 0 where the broker does not count them.
     pub in_flight: u64,
-    /// Under a worker's lease.
+    /// Jobs under a worker's lease.
     pub leased: u64,
-    /// Awaiting a retry, or to be published again.
+    /// Jobs that wait for their retry, or to be published again.
     pub retry: u64,
-    /// For how long the oldest has waited, in seconds, where the broker can tell.
+    /// The waiting time of the oldest waiting job, in seconds, if the broker reports it.
     pub oldest_seconds: Option<f64>,
     /// Workers that take jobs.
     pub ready: u64,
-    /// Workers whose model is not ready yet.
+    /// Workers whose model is still loading.
     pub loading: u64,
-    /// Workers that finish what they hold.
+    /// Workers that finish the jobs they hold and take no new ones.
     pub draining: u64,
-    /// More workers than this would find nothing to take.
+    /// The number of workers that can receive jobs at the same time.
     pub max_consumers: Option<u64>,
-    /// A batch takes so many seconds, as measured: `base`, and `item` for each of up to `limit` items.
+    /// The measured batch time model: `[base, item, limit]`. A batch takes `base + items × item` seconds, with at most
+    /// `limit` items.
     pub batch: Option<[f64; 3]>,
-    /// That was measured by workers that were gone when this scaler started, and by none since.
+    /// Whether `batch` was measured before this scaler started, and by no worker since.
     pub batch_is_recalled: bool,
-    /// From the start of a worker until it takes jobs, in seconds, as measured.
+    /// The measured time from the start of a worker until it takes jobs, in seconds.
     pub cold_start_seconds: Option<f64>,
-    /// For so long the pool has been seen.
+    /// The length of the history, in seconds.
     pub history_seconds: f64,
 }
 
 /// The rule that was applied.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rule {
-    /// Its mode.
+    /// The mode.
     pub mode: &'static str,
-    /// A backlog above this starts the first worker.
+    /// A backlog above this number of jobs starts the first worker.
     pub activation: f64,
-    /// The fewest workers.
+    /// The minimum number of workers.
     pub min_workers: u32,
-    /// The most.
+    /// The maximum number of workers.
     pub max_workers: Option<u32>,
     /// The windows and the objective, in seconds, by name.
     pub seconds: BTreeMap<&'static str, f64>,
 }
 
 impl Journal {
-    /// Writes down what was answered.
-    pub(crate) fn write(
+    /// Stores an answer.
+    pub(crate) fn record(
         &self,
         pool: &PoolName,
         object: String,
@@ -107,68 +109,73 @@ impl Journal {
     ) {
         let Some(reading) = history.latest() else { return };
         let now = Timestamp::now();
-        // Whoever calls may be called anything; what Kubernetes allows is no longer, and plain.
-        let object: String = object.chars().flat_map(char::escape_debug).take(LONGEST_NAME).collect();
+        // A client may send any name. Names that Kubernetes allows are neither cut off nor escaped.
+        let object: String = object.chars().flat_map(char::escape_debug).take(MAX_OBJECT_NAME).collect();
         let rule = Rule::new(scaling);
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = self.0.lock();
         let entries = pools.entry(pool.clone()).or_default();
         let last = entries.iter_mut().rev().find(|entry| entry.object == object);
-        let seen = Seen::new(reading, history);
+        let snapshot = PoolSnapshot::new(reading, history);
         match last {
-            Some(last) if last.rule == rule && last.decision.says_the_same_as(&decision) => {
+            Some(last) if last.rule == rule && is_same_answer(&last.decision, &decision) => {
                 last.until = now;
                 last.times += 1;
-                (last.seen, last.decision) = (seen, decision);
+                (last.pool, last.decision) = (snapshot, decision);
             }
             _ => {
-                if entries.len() == REMEMBERED {
+                if entries.len() == MAX_ENTRIES {
                     entries.pop_front();
                 }
-                entries.push_back(Entry { object, since: now, until: now, times: 1, seen, rule, decision });
+                entries.push_back(Entry { object, since: now, until: now, times: 1, pool: snapshot, rule, decision });
             }
         }
     }
 
-    /// What was answered of a pool, the latest last.
+    /// The recent answers for a pool, the latest one last.
     pub fn entries(&self, pool: &PoolName) -> Vec<Entry> {
-        let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = self.0.lock();
         pools.get(pool).into_iter().flatten().cloned().collect()
     }
 
-    /// `/explain/{pool}`: what was answered of a pool, as JSON, or as text for who accepts `text/plain`.
+    /// The route `/explain/{pool}`: the recent answers for a pool, as JSON or, if the request accepts it, as
+    /// `text/plain`.
     pub fn router(&self, pools: impl IntoIterator<Item = PoolName>) -> Router {
-        let known = Arc::new(pools.into_iter().collect());
-        Router::new().route("/explain/{pool}", get(explain)).with_state(Explained { journal: self.clone(), known })
+        let pools = Arc::new(pools.into_iter().collect());
+        Router::new().route("/explain/{pool}", get(explain)).with_state(ExplainState { journal: self.clone(), pools })
     }
 }
 
 #[derive(Clone)]
-struct Explained {
+struct ExplainState {
     journal: Journal,
-    known: Arc<std::collections::BTreeSet<PoolName>>,
+    pools: Arc<std::collections::BTreeSet<PoolName>>,
 }
 
-/// What `/explain/{pool}` answers.
+/// The answer of `/explain/{pool}`.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     /// The pool.
     pub pool: PoolName,
-    /// What was answered of it, the latest last. Empty: nobody has asked.
+    /// The recent answers for the pool, the latest one last. Empty: no ScaledObject has requested its metric.
     pub decisions: Vec<Entry>,
 }
 
-async fn explain(State(explained): State<Explained>, Path(pool): Path<String>, headers: HeaderMap) -> Response {
+async fn explain(State(state): State<ExplainState>, Path(pool): Path<String>, headers: HeaderMap) -> Response {
     match pool.parse::<PoolName>() {
-        Ok(pool) if explained.known.contains(&pool) => {
-            let decisions = explained.journal.entries(&pool);
+        Ok(pool) if state.pools.contains(&pool) => {
+            let decisions = state.journal.entries(&pool);
             let wants_text =
                 headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/plain"));
             if !wants_text {
                 return Json(Explanation { pool, decisions }).into_response();
             }
             let text: Vec<String> = decisions.iter().map(Entry::to_string).collect();
-            if text.is_empty() { format!("nobody has asked for the pool {pool} yet\n") } else { text.join("\n") }
-                .into_response()
+            if text.is_empty() {
+                format!("no answers yet: no ScaledObject has requested the metric of pool {pool}\n")
+            } else {
+                text.join("\n")
+            }
+            .into_response()
         }
         _ => {
             let shown: String = pool.chars().take(80).collect();
@@ -177,15 +184,13 @@ async fn explain(State(explained): State<Explained>, Path(pool): Path<String>, h
     }
 }
 
-impl Decision {
-    fn says_the_same_as(&self, other: &Self) -> bool {
-        (self.value, self.target, self.active) == (other.value, other.target, other.active)
-    }
+fn is_same_answer(one: &Decision, other: &Decision) -> bool {
+    (one.value, one.target, one.active) == (other.value, other.target, other.active)
 }
 
-impl Seen {
+impl PoolSnapshot {
     fn new(reading: &Reading, history: &History) -> Self {
-        let measured = history.measured();
+        let measured = history.measurements();
         let by_class = queue::Class::ALL.map(|class| (class.as_str(), reading.waiting_of(class)));
         Self {
             backlog: reading.backlog(),
@@ -193,12 +198,12 @@ impl Seen {
             in_flight: reading.in_flight,
             leased: reading.leased,
             retry: reading.retry,
-            oldest_seconds: reading.oldest.map(|oldest| oldest.as_secs_f64()),
+            oldest_seconds: reading.oldest_wait.map(|oldest| oldest.as_secs_f64()),
             ready: reading.fleet.ready,
             loading: reading.fleet.loading,
             draining: reading.fleet.draining,
             max_consumers: reading.max_consumers,
-            batch: measured.batch.map(|batch| [batch.base_seconds, batch.item_seconds, batch.limit_items]),
+            batch: measured.batch_time.map(|batch| [batch.base_seconds, batch.item_seconds, batch.limit_items]),
             batch_is_recalled: history.is_recalled(),
             cold_start_seconds: measured.cold_start.map(|cold_start| cold_start.as_secs_f64()),
             history_seconds: history.span().as_secs_f64(),

@@ -1,4 +1,4 @@
-//! Takes connections in.
+//! Accepts connections.
 
 use std::io;
 use std::time::Duration;
@@ -10,15 +10,17 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-/// So many connections may be in their handshake; the next ones wait in the kernel's queue.
-const MOST_HANDSHAKES: usize = 1_000;
+/// The maximum number of concurrent handshakes. Further connections wait in the kernel's queue.
+const MAX_HANDSHAKES: usize = 1_000;
 
-/// Nothing signals that a file descriptor is free again, and without a pause asking for one would take a whole core.
+/// The pause after `accept` failed for lack of file descriptors. No event reports a free descriptor, and a loop without
+/// a pause would use a whole core.
 const PAUSE_WITHOUT_DESCRIPTORS: Duration = Duration::from_millis(100);
 
 /// Accepts connections until `stop`, and yields those whose handshake succeeds `within` this time.
 ///
-/// Each handshake is a task of its own: it holds up no other, and when it fails it closes its own connection only.
+/// Each handshake runs in its own task, so a slow one does not delay others. A failed one closes only its own
+/// connection.
 pub(crate) fn accept<C, F>(
     listener: TcpListener,
     stop: CancellationToken,
@@ -39,21 +41,24 @@ where
                 Some(ended) = handshakes.join_next() => if let Err(error) = ended {
                     tracing::error!(%error, "a handshake panicked");
                 },
-                accepted = listener.accept(), if handshakes.len() < MOST_HANDSHAKES => match accepted {
+                accepted = listener.accept(), if handshakes.len() < MAX_HANDSHAKES => match accepted {
                     Ok((socket, peer)) => {
-                        // Answers are small and awaited; that it could not be said makes them late, not wrong.
+                        // Answers are small, so Nagle's algorithm would delay them. A failure here only makes them
+                        // late.
                         let _ = socket.set_nodelay(true);
-                        let (made, sender) = (timeout(within, handshake(socket)), sender.clone());
+                        let (connecting, sender) = (timeout(within, handshake(socket)), sender.clone());
                         handshakes.spawn(async move {
-                            match made.await {
-                                // Nobody takes it: the scaler stops.
+                            match connecting.await {
+                                // Sending fails only when the scaler stops.
                                 Ok(Ok(connection)) => drop(sender.send(Ok(connection)).await),
                                 Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake failed"),
                                 Err(_) => tracing::debug!(%peer, ?within, "a handshake took too long"),
                             }
                         });
                     }
-                    Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection is lost"),
+                    Err(error) if affects_one_connection(&error) => {
+                        tracing::debug!(%error, "a connection was closed before it was accepted");
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "no connection can be accepted");
                         sleep(PAUSE_WITHOUT_DESCRIPTORS).await;
@@ -65,15 +70,15 @@ where
     ReceiverStream::new(receiver)
 }
 
-/// The handshake of plain HTTP/2: the client speaks first, so one that is silent has no business here.
-pub(crate) async fn first_word(socket: TcpStream) -> io::Result<TcpStream> {
+/// The handshake of plain HTTP/2: waits for the first byte, because the client must send first.
+pub(crate) async fn first_byte(socket: TcpStream) -> io::Result<TcpStream> {
     match socket.peek(&mut [0]).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(socket),
     }
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn affects_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
@@ -86,18 +91,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_silent_connection_holds_up_no_other_and_is_given_up() {
+    async fn a_silent_connection_delays_no_other_and_is_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let mut accepted = accept(listener, stop.clone(), Duration::from_secs(2), first_word);
+        let mut accepted = accept(listener, stop.clone(), Duration::from_secs(2), first_byte);
         let silent = TcpStream::connect(address).await.unwrap();
-        let mut speaking = TcpStream::connect(address).await.unwrap();
-        speaking.write_all(b"PRI").await.unwrap();
+        let mut sending = TcpStream::connect(address).await.unwrap();
+        sending.write_all(b"PRI").await.unwrap();
         let connection = accepted.next().await.unwrap().unwrap();
-        assert_eq!(connection.peer_addr().unwrap(), speaking.local_addr().unwrap());
+        assert_eq!(connection.peer_addr().unwrap(), sending.local_addr().unwrap());
 
-        // Closed by the other side.
+        // The scaler has closed the silent connection.
         assert_eq!(silent.peek(&mut [0]).await.unwrap(), 0);
 
         stop.cancel();

@@ -1,37 +1,38 @@
-//! The names of this crate's metrics, each written once.
+//! The names of this crate's metrics.
 
 use metrics::{Gauge, Label, counter, gauge};
+use policy::reading::Reading;
+use policy::{Decision, Terms};
 use queue::PoolName;
 
-use crate::policy::{Decision, Reckoning};
-use crate::reading::{Failure, Reading};
+use crate::failure::ReadFailure;
 
-/// Gauge, by pool: jobs that wait, are in flight or await a retry, as last read.
+/// Gauge, by pool: the backlog in jobs (waiting, in flight or due for retry), at the last reading.
 pub const BACKLOG: &str = "millrace_scaler_backlog";
-/// Gauge, by pool: jobs under a worker's lease, as last read.
+/// Gauge, by pool: jobs under a worker's lease, at the last reading.
 pub const LEASED: &str = "millrace_scaler_leased";
-/// Gauge, by pool: for how many seconds the oldest of what waits has waited, where the broker can tell.
+/// Gauge, by pool: the waiting time of the oldest waiting job in seconds, if the broker reports it.
 pub const OLDEST_SECONDS: &str = "millrace_scaler_oldest_seconds";
-/// Gauge, by pool: workers alive, those that load included, as last read.
+/// Gauge, by pool: live workers, including loading ones, at the last reading.
 pub const WORKERS: &str = "millrace_scaler_workers";
-/// Gauge, by pool: workers whose model is not ready yet.
+/// Gauge, by pool: workers whose model is still loading.
 pub const LOADING: &str = "millrace_scaler_loading_workers";
-/// Histogram: how long it took to read all pools, in seconds.
+/// Histogram: the time to read all pools, in seconds.
 pub const SAMPLE_SECONDS: &str = "millrace_scaler_sample_seconds";
-/// Counter, by pool and source (`ledger`, `gauge` or `roster`): readings that failed.
+/// Counter, by pool and source (`ledger`, `gauge` or `roster`): failed readings.
 pub const SAMPLE_FAILURES: &str = "millrace_scaler_sample_failures_total";
-/// Counter, by call and code (gRPC's, as in `Unavailable`): calls answered.
+/// Counter, by call and gRPC code (such as `Unavailable`): answered calls.
 pub const CALLS: &str = "millrace_scaler_calls_total";
-/// Gauge, by pool and mode: the workers asked for (metric by target), as last answered.
+/// Gauge, by pool and mode: the wanted number of workers (metric ÷ target), in the last answer.
 pub const WANTED: &str = "millrace_scaler_wanted_workers";
-/// Gauge, by pool: jobs per second that arrive, as last reckoned.
+/// Gauge, by pool: arrivals in jobs per second, in the last answer.
 pub const ARRIVALS: &str = "millrace_scaler_arrivals";
-/// Gauge, by pool: jobs per second foreseen for when a worker asked for now is ready.
+/// Gauge, by pool: forecast arrivals in jobs per second, for the end of a cold start that begins now.
 pub const FORECAST_ARRIVALS: &str = "millrace_scaler_forecast_arrivals";
-/// Gauge, by pool: by how many jobs per second such forecasts were off, on average.
+/// Gauge, by pool: the mean absolute error of these forecasts, in jobs per second.
 pub const FORECAST_ERROR: &str = "millrace_scaler_forecast_error";
 
-/// What is said of one pool whenever it has been read.
+/// The gauges of one pool, set after every reading.
 pub(crate) struct PoolMetrics {
     pool: String,
     backlog: Gauge,
@@ -55,26 +56,26 @@ impl PoolMetrics {
         }
     }
 
-    pub(crate) fn tell(&self, reading: &Reading) {
+    pub(crate) fn record(&self, reading: &Reading) {
         self.backlog.set(reading.backlog() as f64);
         self.leased.set(reading.leased as f64);
-        self.oldest.set(reading.oldest.unwrap_or_default().as_secs_f64());
-        self.workers.set(reading.fleet.present() as f64);
+        self.oldest.set(reading.oldest_wait.unwrap_or_default().as_secs_f64());
+        self.workers.set(reading.fleet.total() as f64);
         self.loading.set(reading.fleet.loading as f64);
     }
 
-    pub(crate) fn failed(&self, failure: &Failure) {
+    pub(crate) fn count_failure(&self, failure: &ReadFailure) {
         counter!(SAMPLE_FAILURES, "pool" => self.pool.clone(), "source" => failure.source).increment(1);
     }
 }
 
-/// A call has been answered with this decision.
-pub(crate) fn decided(pool: &PoolName, decision: &Decision) {
+/// Records the decision in the answer of a call.
+pub(crate) fn record_decision(pool: &PoolName, decision: &Decision) {
     let label = || Label::new("pool", pool.as_str().to_owned());
-    let (mode, arrivals, forecast) = match &decision.reckoning {
-        Reckoning::Backlog(_) => ("backlog", None, None),
-        Reckoning::Latency(needs) => ("latency", Some(needs.arrivals), needs.forecast),
-        Reckoning::Rate(arrivals) => ("rate", Some(arrivals.arrivals), None),
+    let (mode, arrivals, forecast) = match &decision.terms {
+        Terms::Backlog(_) => ("backlog", None, None),
+        Terms::Latency(terms) => ("latency", Some(terms.arrivals), terms.forecast),
+        Terms::Rate(terms) => ("rate", Some(terms.arrivals), None),
     };
     gauge!(WANTED, vec![label(), Label::new("mode", mode)]).set(decision.value / decision.target);
     if let Some(arrivals) = arrivals {
@@ -86,10 +87,10 @@ pub(crate) fn decided(pool: &PoolName, decision: &Decision) {
     }
 }
 
-/// Gauge, by call: streams that are open.
+/// Gauge, by call: open streams.
 pub const STREAMS: &str = "millrace_scaler_streams";
 
-/// A stream that is open, counted until it is dropped.
+/// Counts an open stream until it is dropped.
 pub(crate) struct OpenStream(::metrics::Gauge);
 
 impl OpenStream {

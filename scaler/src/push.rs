@@ -1,53 +1,80 @@
-//! When to say what on KEDA's push stream.
+//! When to send which state on KEDA's push stream.
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
-const FIRST_REPEAT: Duration = Duration::from_secs(2);
-const SLOWEST_REPEAT: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// What one stream has said so far.
+/// The states that one stream has sent, and when the last one is repeated.
 ///
-/// The state once, then only edges to `true`: every `true` restarts KEDA's cooldown, so one repeated for ever would
-/// keep the pool from zero for ever, and a `false` has no effect. But a `true` is dropped while the HPA does not know
-/// the metric yet; so it is repeated, ever more slowly, as long as no worker of the pool has registered.
+/// A stream sends the state once and then only changes to `true`. Every `true` restarts KEDA's cooldown, so an endless
+/// repetition would prevent scale to zero. A `false` has no effect. But KEDA drops a `true` while the HPA does not know
+/// the metric yet. So `true` is repeated with growing pauses until a worker of the pool has registered.
 #[derive(Debug, Default)]
 pub(crate) struct Push {
-    said: Option<bool>,
-    repeat: Option<(Instant, Duration)>,
+    sent: Option<bool>,
+    repeat: Option<Repeat>,
+}
+
+/// The next repetition of `true`.
+#[derive(Debug)]
+struct Repeat {
+    due: Instant,
+    pause: Duration,
+    pauses: ExponentialBackoff,
+}
+
+impl Repeat {
+    fn first(now: Instant) -> Self {
+        let pauses = ExponentialBuilder::default().with_factor(2.0).with_min_delay(FIRST_PAUSE);
+        let mut pauses = pauses.with_max_delay(MAX_PAUSE).without_max_times().build();
+        let pause = pauses.next().unwrap_or(FIRST_PAUSE);
+        Self { due: now + pause, pause, pauses }
+    }
+
+    /// The same repetition, one pause from now.
+    fn postponed(self, now: Instant) -> Self {
+        Self { due: now + self.pause, ..self }
+    }
+
+    /// The repetition after this one.
+    fn next(mut self, now: Instant) -> Self {
+        let pause = self.pauses.next().unwrap_or(MAX_PAUSE);
+        Self { due: now + pause, pause, ..self }
+    }
 }
 
 impl Push {
-    /// When to ask again, though nothing has changed. `None`: then there is no need to.
+    /// When to compute the state again although no reading has changed. `None`: it is not necessary.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.repeat.map(|(due, _)| due)
+        self.repeat.as_ref().map(|repeat| repeat.due)
     }
 
-    /// Nothing is known now: what was due is due later, and the state, if it was never said, as soon as it is known.
+    /// Sends nothing, because the pool has no current reading. A repetition is postponed. If no state was ever sent,
+    /// the state is computed again after a pause.
     pub(crate) fn wait(&mut self, now: Instant) -> Option<bool> {
-        let pause = self.repeat.map(|(_, pause)| pause).or(self.said.is_none().then_some(FIRST_REPEAT));
-        self.repeat = pause.map(|pause| (now + pause, pause));
+        let first = self.sent.is_none().then(|| Repeat::first(now));
+        self.repeat = self.repeat.take().map(|repeat| repeat.postponed(now)).or(first);
         None
     }
 
-    /// What to send now, if anything.
+    /// The state to send now, if any.
     pub(crate) fn next(&mut self, now: Instant, active: bool, workers: u64) -> Option<bool> {
-        let first = self.said.is_none();
-        let edge = active && self.said != Some(true);
-        self.said = Some(active);
+        let first = self.sent.is_none();
+        let becomes_active = active && self.sent != Some(true);
+        self.sent = Some(active);
         if !active || workers > 0 {
             self.repeat = None;
-        } else if edge {
-            self.repeat = Some((now + FIRST_REPEAT, FIRST_REPEAT));
-        } else if let Some((due, pause)) = self.repeat
-            && now >= due
-        {
-            let pause = (pause * 2).min(SLOWEST_REPEAT);
-            self.repeat = Some((now + pause, pause));
+        } else if becomes_active {
+            self.repeat = Some(Repeat::first(now));
+        } else if let Some(repeat) = self.repeat.take_if(|repeat| now >= repeat.due) {
+            self.repeat = Some(repeat.next(now));
             return Some(true);
         }
-        (first || edge).then_some(active)
+        (first || becomes_active).then_some(active)
     }
 }
 
@@ -57,28 +84,29 @@ mod tests {
 
     /// C12.
     #[test]
-    fn a_stream_says_the_state_at_once_and_then_only_edges_to_active() {
+    fn a_stream_sends_the_state_at_once_and_then_only_changes_to_active() {
         let (mut push, now) = (Push::default(), Instant::now());
-        let said: Vec<_> =
+        let sent: Vec<_> =
             [false, false, true, true, false, false, true].map(|active| push.next(now, active, 1)).to_vec();
-        assert_eq!(said, [Some(false), None, Some(true), None, None, None, Some(true)]);
+        assert_eq!(sent, [Some(false), None, Some(true), None, None, None, Some(true)]);
         assert_eq!(Push::default().next(now, true, 1), Some(true));
     }
 
     /// C12.
     #[test]
-    fn active_is_repeated_ever_more_slowly_while_no_worker_has_registered() {
+    fn active_is_repeated_with_growing_pauses_until_a_worker_has_registered() {
         let (mut push, start) = (Push::default(), Instant::now());
         let at: Vec<u64> =
             (0..200).filter(|second| push.next(start + Duration::from_secs(*second), true, 0) == Some(true)).collect();
         assert_eq!(at, [0, 2, 6, 14, 30, 62, 122, 182]);
         let later = start + Duration::from_secs(1000);
         assert_eq!(push.next(later, true, 1), None);
-        assert_eq!(push.next(later + SLOWEST_REPEAT, true, 0), None);
+        assert_eq!(push.next(later + MAX_PAUSE, true, 0), None);
     }
+
     /// C12.
     #[test]
-    fn a_state_that_could_not_be_said_at_first_is_said_once_it_is_known() {
+    fn a_state_that_was_unknown_at_first_is_sent_once_it_is_known() {
         let (mut push, start) = (Push::default(), Instant::now());
         assert_eq!(push.wait(start), None);
         let due = push.due().unwrap();

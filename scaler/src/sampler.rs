@@ -1,4 +1,5 @@
-//! Reads all pools in the background: what it costs grows with brokers and pools, not with who asks.
+//! Reads all pools in the background. The cost grows with the number of brokers and pools, not with the number of
+//! calls.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -8,87 +9,50 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
+use policy::reading::Reading;
 use queue::{Depth, Gauge, JobCounts, Ledger, PoolName, Roster, WorkerRecord};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::history::History;
-use crate::metrics::PoolMetrics;
-use crate::reading::{Failure, Measured, Reading, Unknown};
-use crate::{ScalerSettings, metrics};
+use crate::failure::ReadFailure;
+use crate::metrics::{self, PoolMetrics};
+use crate::readings::PoolReadings;
+use crate::settings::ScalerSettings;
 
-/// So many pools are asked for in one call. Fewer would cost more calls, more would hold up who asks meanwhile.
-const PIECE_POOLS: usize = 250;
+/// The number of pools in one call. Fewer pools need more calls. More pools make a call longer, which delays other
+/// clients.
+const POOLS_PER_CALL: usize = 250;
 
-/// The calls of a turn begin one after the other in this time, or in three quarters of a shorter interval: at once they would
-/// take the processor, and the server's, from everybody else. None waits for another to end.
-const LONGEST_SPREAD: Duration = Duration::from_secs(1);
+/// The calls of a round begin one after the other within this time, or within three quarters of a shorter interval. All
+/// at once they would take the processor from other tasks, here and in the server. No call waits for the end of
+/// another.
+const MAX_SPREAD: Duration = Duration::from_secs(1);
 
-/// How long to wait before the ledger is asked again to tell of arrivals, when it could not be asked at all.
-const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// The pause before the next subscription to the ledger's arrivals, after one has failed or ended.
+const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where the numbers come from.
+/// The sources of the readings.
 #[derive(Clone)]
 pub struct Sources {
-    /// What is in the broker.
+    /// Reads the depths of pools from the broker.
     pub gauge: Arc<dyn Gauge>,
-    /// What is with the ledger.
+    /// Counts the jobs of pools, and reports arrivals.
     pub ledger: Arc<dyn Ledger>,
-    /// Which workers are alive.
+    /// Lists live workers and their measurements.
     pub roster: Arc<dyn Roster>,
 }
 
-/// What is known of a pool.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    /// The readings that succeeded.
-    pub(crate) history: History,
-    /// Whether the history knows what workers had measured before it began, or that none had.
-    has_recalled: bool,
-    /// Why the reading after the last of those failed, if it did.
-    pub(crate) failure: Option<Failure>,
-}
-
-impl Seen {
-    /// The history, unless its last reading is missing or older than `max_age`: an answer from nothing would be 0, and 0
-    /// stops workers.
-    pub(crate) fn fresh(&self, now: Duration, max_age: Duration) -> Result<&History, Unknown> {
-        let unknown = |age| Unknown { age, failure: self.failure.clone() };
-        let reading = self.history.latest().ok_or_else(|| unknown(None))?;
-        let age = now.saturating_sub(reading.taken_at);
-        if age > max_age { Err(unknown(Some((age, max_age)))) } else { Ok(&self.history) }
-    }
-
-    /// Takes over what the roster remembers; nobody waits for it, since a reading follows.
-    fn recall(&mut self, earlier: Option<queue::Measured>) -> bool {
-        self.history.recall(earlier.map_or_else(Measured::default, Measured::from));
-        self.has_recalled = true;
-        false
-    }
-
-    /// Adds a reading; whether those who wait for changes should hear of it.
-    fn add(&mut self, reading: Reading) -> bool {
-        let latest = self.history.latest();
-        if latest.is_some_and(|latest| latest.taken_at >= reading.taken_at) {
-            // A look that began earlier has come in later.
-            return false;
-        }
-        let changed = self.failure.is_some() || !latest.is_some_and(|latest| latest.is_as_active_as(&reading));
-        self.history.add(reading);
-        self.failure = None;
-        changed
-    }
-
-    /// Whether there is a reason to look again at once when something is said to have arrived.
-    fn is_idle(&self) -> bool {
-        self.history.latest().is_none_or(|reading| reading.backlog() == 0)
+impl Sources {
+    /// The same broker, ledger and roster for every pool.
+    pub fn new(gauge: Arc<dyn Gauge>, ledger: Arc<dyn Ledger>, roster: Arc<dyn Roster>) -> Self {
+        Self { gauge, ledger, roster }
     }
 }
 
-/// What is known of every pool, and the tasks that read it; dropped, they stop.
+/// The readings of every pool, and the tasks that read them. The tasks stop when the sampler is dropped.
 pub(crate) struct Sampler {
-    pools: Arc<BTreeMap<PoolName, Watched>>,
+    pools: Arc<BTreeMap<PoolName, SampledPool>>,
     clock: Clock,
     _tasks: JoinSet<()>,
 }
@@ -98,53 +62,57 @@ pub(crate) struct Sampler {
 pub(crate) struct Clock(Instant);
 
 impl Clock {
-    /// The time.
+    /// The time since the sampler started.
     pub(crate) fn now(&self) -> Duration {
         self.0.elapsed()
     }
 }
 
-struct Watched {
-    seen: watch::Sender<Seen>,
+struct SampledPool {
+    readings: watch::Sender<PoolReadings>,
     metrics: PoolMetrics,
 }
 
-/// One look at the backends, shared by the tasks that look.
+/// Reads pools from the sources. The sampler's tasks share it.
 #[derive(Clone)]
-struct Reader {
-    pools: Arc<BTreeMap<PoolName, Watched>>,
+struct PoolReader {
+    pools: Arc<BTreeMap<PoolName, SampledPool>>,
     sources: Sources,
     clock: Clock,
-    within: Duration,
-    /// Whether the roster has failed to say what it remembers, and not done so since.
-    cannot_recall: Arc<AtomicBool>,
+    timeout: Duration,
+    /// Whether the last request for earlier measurements failed, so that a failure is logged once.
+    recall_fails: Arc<AtomicBool>,
 }
 
 impl Sampler {
-    /// Starts to read all pools at the interval of the settings, and those that are idle as soon as something arrives.
+    /// Starts to read all pools at the configured interval, and idle pools as soon as a job arrives.
     pub(crate) fn start(
         pools: impl IntoIterator<Item = PoolName>,
         sources: &Sources,
         settings: &ScalerSettings,
     ) -> Self {
-        let watched = |pool: PoolName| {
+        let sampled = |pool: PoolName| {
             let metrics = PoolMetrics::new(&pool);
-            (pool, Watched { seen: watch::Sender::new(Seen::default()), metrics })
+            (pool, SampledPool { readings: watch::Sender::new(PoolReadings::default()), metrics })
         };
-        let pools: Arc<BTreeMap<_, _>> = Arc::new(pools.into_iter().map(watched).collect());
+        let pools: Arc<BTreeMap<_, _>> = Arc::new(pools.into_iter().map(sampled).collect());
         let clock = Clock(Instant::now());
-        let within = settings.read_timeout.get();
-        let (sources, cannot_recall) = (sources.clone(), Arc::default());
-        let reader = Reader { pools: Arc::clone(&pools), sources, clock, within, cannot_recall };
+        let reader = PoolReader {
+            pools: Arc::clone(&pools),
+            sources: sources.clone(),
+            clock,
+            timeout: settings.read_timeout.get(),
+            recall_fails: Arc::default(),
+        };
         let mut tasks = JoinSet::new();
-        tasks.spawn(reader.clone().look_for_ever(settings.sample_interval.get()));
-        tasks.spawn(reader.listen_for_ever());
+        tasks.spawn(reader.clone().read_periodically(settings.sample_interval.get()));
+        tasks.spawn(reader.read_on_arrival());
         Self { pools, clock, _tasks: tasks }
     }
 
-    /// What is known of a pool, as it changes.
-    pub(crate) fn seen(&self, pool: &PoolName) -> Option<watch::Receiver<Seen>> {
-        self.pools.get(pool).map(|watched| watched.seen.subscribe())
+    /// Subscribes to the readings of a pool. `None`: the sampler does not read this pool.
+    pub(crate) fn subscribe(&self, pool: &PoolName) -> Option<watch::Receiver<PoolReadings>> {
+        self.pools.get(pool).map(|sampled| sampled.readings.subscribe())
     }
 
     /// The clock of the readings.
@@ -153,56 +121,55 @@ impl Sampler {
     }
 }
 
-impl Reader {
-    /// Reads all pools again and again.
-    async fn look_for_ever(self, every: Duration) {
+impl PoolReader {
+    /// Reads all pools in every interval.
+    async fn read_periodically(self, every: Duration) {
         let names: Vec<PoolName> = self.pools.keys().cloned().collect();
-        let pieces: Vec<&[PoolName]> = names.chunks(PIECE_POOLS).collect();
-        let spread = (every * 3 / 4).min(LONGEST_SPREAD);
-        let pause = |place: usize| spread.mul_f64(place as f64 / pieces.len() as f64);
+        let chunks: Vec<&[PoolName]> = names.chunks(POOLS_PER_CALL).collect();
+        let spread = (every * 3 / 4).min(MAX_SPREAD);
+        let pause = |place: usize| spread.mul_f64(place as f64 / chunks.len() as f64);
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let started = Instant::now();
-            let read = async |(place, piece): (usize, &&[PoolName])| {
+            let read = async |(place, chunk): (usize, &&[PoolName])| {
                 sleep(pause(place)).await;
-                self.read(piece).await;
+                self.read(chunk).await;
             };
-            stream::iter(pieces.iter().enumerate()).for_each_concurrent(None, read).await;
+            stream::iter(chunks.iter().enumerate()).for_each_concurrent(None, read).await;
             ::metrics::histogram!(metrics::SAMPLE_SECONDS).record(started.elapsed().as_secs_f64());
         }
     }
 
-    /// Reads a pool that was idle as soon as the ledger says that it may have got work.
-    async fn listen_for_ever(self) {
+    /// Reads an idle pool as soon as the ledger reports that a job may have arrived in it.
+    async fn read_on_arrival(self) {
         loop {
             match self.sources.ledger.arrivals().await {
                 Ok(arrivals) => {
-                    let mut arrivals = arrivals.ready_chunks(PIECE_POOLS);
-                    while let Some(told) = arrivals.next().await {
-                        self.read(&self.idle(told)).await;
+                    let mut arrivals = arrivals.ready_chunks(POOLS_PER_CALL);
+                    while let Some(reported) = arrivals.next().await {
+                        self.read(&self.idle_pools(reported)).await;
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the ledger cannot tell of arrivals: pools are read in turn alone")
+                    tracing::debug!(%error, "the ledger cannot report arrivals: pools are read at the interval only")
                 }
             }
-            sleep(LISTEN_AGAIN).await;
+            sleep(RESUBSCRIBE_PAUSE).await;
         }
     }
 
-    /// The pools of which something is told, and that are idle as far as is known. After an error anything may have
-    /// happened, which the next turn will see.
-    fn idle(&self, told: Vec<queue::Result<PoolName>>) -> Vec<PoolName> {
+    /// The reported pools that were idle at their last reading. A missed report has no lasting effect: the next round
+    /// reads every pool.
+    fn idle_pools(&self, reported: Vec<queue::Result<PoolName>>) -> Vec<PoolName> {
+        let is_idle = |pool: &PoolName| self.pools.get(pool).is_some_and(|sampled| sampled.readings.borrow().is_idle());
         let mut idle: Vec<PoolName> = Vec::new();
-        for told in told {
-            match told {
-                Ok(pool) if self.pools.get(&pool).is_some_and(|watched| watched.seen.borrow().is_idle()) => {
-                    idle.push(pool)
-                }
+        for report in reported {
+            match report {
+                Ok(pool) if is_idle(&pool) => idle.push(pool),
                 Ok(_) => {}
-                Err(error) => tracing::debug!(%error, "arrivals are not told of for now"),
+                Err(error) => tracing::debug!(%error, "the ledger cannot report arrivals for now"),
             }
         }
         idle.sort();
@@ -210,67 +177,68 @@ impl Reader {
         idle
     }
 
-    /// Reads some pools, and says what came of it.
+    /// Reads some pools, and stores and logs the results.
     async fn read(&self, pools: &[PoolName]) {
         if pools.is_empty() {
             return;
         }
         let taken_at = self.clock.now();
-        // A pool whose workers are gone is known by what the last of them measured: before it is first decided on.
-        let (read, ()) = tokio::join!(self.ask(pools), self.recall(pools));
+        // A pool without workers is scaled by the measurements of its last ones, so they must precede the first
+        // reading.
+        let (counts, ()) = tokio::join!(self.read_counts(pools), self.recall(pools));
         let now = Timestamp::now();
-        let mut answers = read.map(Vec::into_iter);
-        let (mut lost, mut again) = (Vec::new(), Vec::new());
+        let mut results = counts.map(Vec::into_iter);
+        let (mut failed, mut recovered) = (Vec::new(), Vec::new());
         for pool in pools {
-            let answer = match &mut answers {
-                // One answer per pool: a backend that gives fewer is at fault.
-                Ok(answers) => answers.next().unwrap_or_else(|| Err(Failure::new("gauge", "gave no answer"))),
+            let result = match &mut results {
+                // A gauge must return one result per pool.
+                Ok(results) => results.next().unwrap_or_else(|| Err(ReadFailure::new("gauge", "gave no answer"))),
                 Err(failure) => Err(failure.clone()),
             };
-            let Some(watched) = self.pools.get(pool) else { continue };
-            let answer = answer.map(|raw| Reading::new(taken_at, now, &raw.depth, raw.counts, &raw.workers));
-            match watched.hear(answer) {
-                Heard::Lost(failure) => lost.push((pool, failure)),
-                Heard::Again => again.push(pool),
-                Heard::AsBefore => {}
+            let Some(sampled) = self.pools.get(pool) else { continue };
+            let result = result.map(|counts| counts.into_reading(taken_at, now));
+            match sampled.store(result) {
+                Change::Failed(failure) => failed.push((pool, failure)),
+                Change::Recovered => recovered.push(pool),
+                Change::None => {}
             }
         }
-        // One line however many pools: what is wrong with one is often wrong with all of them.
-        if let Some((pool, Failure { source, reason })) = lost.first() {
-            tracing::warn!(%pool, pools = lost.len(), source, reason, "pools cannot be read");
+        // One line for all pools, because one cause often affects all of them.
+        if let Some((pool, ReadFailure { source, reason })) = failed.first() {
+            tracing::warn!(%pool, pools = failed.len(), source, reason, "pools cannot be read");
         }
-        if let Some(pool) = again.first() {
-            tracing::info!(%pool, pools = again.len(), "pools can be read again");
+        if let Some(pool) = recovered.first() {
+            tracing::info!(%pool, pools = recovered.len(), "pools can be read again");
         }
     }
 
-    /// Asks the roster what it remembers of those pools of which it has not said so yet. Where it fails, the next reading of
-    /// the pool asks again: meanwhile the pool is scaled by what its own workers say.
+    /// Reads earlier measurements of those pools that have none yet from the roster. After a failure the next reading
+    /// of the pool tries again. Until then the pool is scaled by the measurements of its live workers.
     async fn recall(&self, pools: &[PoolName]) {
-        let watched = pools.iter().filter_map(|pool| self.pools.get_key_value(pool));
-        let unknown = watched.filter(|(_, watched)| !watched.seen.borrow().has_recalled);
-        let (pools, unknown): (Vec<PoolName>, Vec<&Watched>) =
-            unknown.map(|(pool, watched)| (pool.clone(), watched)).unzip();
+        let sampled = pools.iter().filter_map(|pool| self.pools.get_key_value(pool));
+        let missing = sampled.filter(|(_, sampled)| !sampled.readings.borrow().has_recalled);
+        let (pools, missing): (Vec<PoolName>, Vec<&SampledPool>) =
+            missing.map(|(pool, sampled)| (pool.clone(), sampled)).unzip();
         if pools.is_empty() {
             return;
         }
         match self.bounded("roster", self.sources.roster.measured(&pools)).await {
-            Ok(remembered) => {
-                self.cannot_recall.store(false, Ordering::Relaxed);
-                for (watched, remembered) in unknown.into_iter().zip(remembered) {
-                    watched.seen.send_if_modified(|seen| seen.recall(remembered));
+            Ok(measured) => {
+                self.recall_fails.store(false, Ordering::Relaxed);
+                for (sampled, measured) in missing.into_iter().zip(measured) {
+                    sampled.readings.send_if_modified(|readings| readings.recall(measured));
                 }
             }
-            Err(Failure { source, reason }) if !self.cannot_recall.swap(true, Ordering::Relaxed) => {
-                tracing::warn!(pools = pools.len(), source, reason, "what workers measured earlier is not known yet");
+            Err(ReadFailure { source, reason }) if !self.recall_fails.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(pools = pools.len(), source, reason, "earlier measurements of workers cannot be read");
             }
-            // As told before.
+            // Already logged.
             Err(_) => {}
         }
     }
 
-    /// One reading: the ledger, the broker, and the ledger again; see [`Reading::new`].
-    async fn ask(&self, pools: &[PoolName]) -> Result<Vec<Result<Raw, Failure>>, Failure> {
+    /// Reads the ledger, the broker, and the ledger again, for the reason at [`Reading::new`].
+    async fn read_counts(&self, pools: &[PoolName]) -> Result<Vec<Result<PoolCounts, ReadFailure>>, ReadFailure> {
         let Sources { gauge, ledger, roster } = &self.sources;
         let before = self.bounded("ledger", ledger.counts(pools)).await?;
         let depths = self.bounded("gauge", async { Ok(gauge.depths(pools).await) }).await?;
@@ -278,41 +246,47 @@ impl Reader {
             self.bounded("ledger", ledger.counts(pools)),
             self.bounded("roster", roster.workers(pools)),
         )?;
-        let counts = before.into_iter().zip(after);
-        let all = depths.into_iter().zip(counts).zip(workers);
-        let raw = |((depth, (before, after)), workers): ((queue::Result<Depth>, _), _)| {
-            let depth = depth.map_err(|error| failed("gauge", &error))?;
-            Ok(Raw { depth, counts: [before, after], workers })
+        let of_ledger = before.into_iter().zip(after);
+        let all = depths.into_iter().zip(of_ledger).zip(workers);
+        let counts = |((depth, (before, after)), workers): ((queue::Result<Depth>, _), _)| {
+            let depth = depth.map_err(|error| read_failure("gauge", &error))?;
+            Ok(PoolCounts { depth, jobs: [before, after], workers })
         };
-        Ok(all.map(raw).collect())
+        Ok(all.map(counts).collect())
     }
 
     async fn bounded<T>(
         &self,
         source: &'static str,
         read: impl Future<Output = queue::Result<T>>,
-    ) -> Result<T, Failure> {
-        match timeout(self.within, read).await {
-            Ok(read) => read.map_err(|error| failed(source, &error)),
+    ) -> Result<T, ReadFailure> {
+        match timeout(self.timeout, read).await {
+            Ok(read) => read.map_err(|error| read_failure(source, &error)),
             Err(_) => {
-                let within = service::Period::new(self.within);
-                Err(Failure::new(source, format!("did not answer within {within}")))
+                let timeout = service::Period::new(self.timeout);
+                Err(ReadFailure::new(source, format!("did not answer within {timeout}")))
             }
         }
     }
 }
 
-/// What the backends say of a pool.
-struct Raw {
+/// The answers of the sources for one pool.
+struct PoolCounts {
     depth: Depth,
-    counts: [JobCounts; 2],
+    jobs: [JobCounts; 2],
     workers: Vec<WorkerRecord>,
 }
 
-/// The error's text may hold an address or worse: it is for the log, not for who asks.
-fn failed(source: &'static str, error: &queue::Error) -> Failure {
+impl PoolCounts {
+    fn into_reading(self, taken_at: Duration, now: Timestamp) -> Reading {
+        Reading::new(taken_at, now, &self.depth, self.jobs, &self.workers)
+    }
+}
+
+/// Logs the error and returns a failure without its text, which may hold an address or a credential.
+fn read_failure(source: &'static str, error: &queue::Error) -> ReadFailure {
     tracing::debug!(source, error = error as &dyn std::error::Error, "pools cannot be read");
-    Failure::new(
+    ReadFailure::new(
         source,
         match error.kind() {
             queue::ErrorKind::Unavailable => "is unavailable".to_owned(),
@@ -321,36 +295,29 @@ fn failed(source: &'static str, error: &queue::Error) -> Failure {
     )
 }
 
-/// What an answer means to who reads the log.
-enum Heard {
-    /// The first failure after a reading.
-    Lost(Failure),
-    /// The first reading after a failure.
-    Again,
-    AsBefore,
+/// A change between two results that is worth a line in the log.
+enum Change {
+    /// The first failure after a successful reading.
+    Failed(ReadFailure),
+    /// The first successful reading after a failure.
+    Recovered,
+    None,
 }
 
-impl Watched {
-    fn hear(&self, answer: Result<Reading, Failure>) -> Heard {
-        let had_failed = self.seen.borrow().failure.is_some();
-        match answer {
+impl SampledPool {
+    fn store(&self, result: Result<Reading, ReadFailure>) -> Change {
+        let had_failed = self.readings.borrow().failure.is_some();
+        match result {
             Ok(reading) => {
-                self.metrics.tell(&reading);
-                self.seen.send_if_modified(|seen| seen.add(reading));
-                if had_failed { Heard::Again } else { Heard::AsBefore }
+                self.metrics.record(&reading);
+                self.readings.send_if_modified(|readings| readings.add(reading));
+                if had_failed { Change::Recovered } else { Change::None }
             }
             Err(failure) => {
-                self.metrics.failed(&failure);
-                self.seen.send_if_modified(|seen| seen.failure.replace(failure.clone()).is_none());
-                if had_failed { Heard::AsBefore } else { Heard::Lost(failure) }
+                self.metrics.count_failure(&failure);
+                self.readings.send_if_modified(|readings| readings.fail(failure.clone()));
+                if had_failed { Change::None } else { Change::Failed(failure) }
             }
         }
-    }
-}
-
-impl Sources {
-    /// The same broker, ledger and roster for every pool.
-    pub fn new(gauge: Arc<dyn Gauge>, ledger: Arc<dyn Ledger>, roster: Arc<dyn Roster>) -> Self {
-        Self { gauge, ledger, roster }
     }
 }

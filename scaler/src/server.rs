@@ -1,4 +1,4 @@
-//! Serves KEDA's calls from the last readings.
+//! Answers KEDA's calls from the last readings.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, Stream};
 use jiff::Timestamp;
+use policy::{Decision, POOL_KEY, Trigger, metric_name};
 use proto::externalscaler::external_scaler_server::{ExternalScaler, ExternalScalerServer};
 use proto::externalscaler::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
@@ -14,7 +15,7 @@ use proto::externalscaler::{
 use queue::PoolName;
 use service::{Faults, Health};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -22,42 +23,41 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use crate::explain::Journal;
-use crate::listen::{accept, first_word};
-use crate::metrics::OpenStream;
-use crate::policy::{self, Decision};
+use crate::listen::{accept, first_byte};
+use crate::metrics::{self, OpenStream};
 use crate::push::Push;
+use crate::readings::PoolReadings;
 use crate::sampler::{Sampler, Sources};
+use crate::settings::{PoolScale, ScalerSettings};
 use crate::tls::Tls;
-use crate::trigger::Trigger;
-use crate::{POOL_KEY, PoolScale, ScalerSettings, metric_name, metrics};
 
-/// One connection carries the streams of every ScaledObject of a cluster.
-const MOST_STREAMS: u32 = 100_000;
+/// The maximum number of streams per connection. KEDA uses one connection for all ScaledObjects of a cluster.
+const MAX_STREAMS: u32 = 100_000;
 
-/// A ScaledObject's metadata travels in the message: nothing that comes in headers is long.
-const MOST_HEADER_BYTES: u32 = 16 * 1024;
+/// The maximum size of headers. A ScaledObject's metadata is in the message, so headers are short.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// How long a client may take until it can be spoken to.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The time limit for the handshake of a connection.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After this long a connection that has not ended by itself is cut.
-const DRAIN: Duration = Duration::from_secs(5);
+/// The time limit for connections to end after the stop. The rest is closed then.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why the scaler cannot go on.
+/// Why the scaler has ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The listening socket failed.
     #[error("the scaler's socket failed")]
     Serve(#[source] tonic::transport::Error),
-    /// The files for TLS are of no use.
+    /// The files for TLS have faults.
     #[error("{0}")]
     Tls(Faults),
 }
 
-/// Serves KEDA on `listener` until `stop`; then ends its streams, answers what has been asked, and returns.
+/// Serves KEDA on `listener` until `stop`. Then it ends the push streams, answers the open calls and returns.
 ///
-/// Ready from the start: whether a broker can be read is said in the answers, and a scaler taken out of its Service
-/// could not even say that.
+/// The scaler is ready from the start. Its answers report whether a broker can be read. A scaler that is not ready
+/// would be removed from its Service, and KEDA would not get these answers.
 pub async fn run(
     listener: TcpListener,
     settings: ScalerSettings,
@@ -74,36 +74,36 @@ pub async fn run(
     let sampler = Sampler::start(pools.keys().cloned(), &sources, &settings);
     let keepalive = settings.keepalive_interval.get();
     let scaler = Scaler { settings, pools, sampler, journal, stop: stop.clone() };
-    // No connection has an age: KEDA waits before it opens its streams again.
+    // Connections have no maximum age, because KEDA waits before it reopens its streams.
     let router = Server::builder()
         .http2_keepalive_interval(Some(keepalive))
         .http2_keepalive_timeout(Some(keepalive))
-        .max_concurrent_streams(Some(MOST_STREAMS))
-        .http2_max_header_list_size(Some(MOST_HEADER_BYTES))
+        .max_concurrent_streams(Some(MAX_STREAMS))
+        .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
         .add_service(ExternalScalerServer::new(scaler));
     let stopped = stop.clone().cancelled_owned();
     let serving = match tls {
         None => {
-            let connections = accept(listener, stop.clone(), HANDSHAKE, first_word);
+            let connections = accept(listener, stop.clone(), HANDSHAKE_TIMEOUT, first_byte);
             router.serve_with_incoming_shutdown(connections, stopped).left_future()
         }
         Some(tls) => {
-            let connections = accept(listener, stop.clone(), HANDSHAKE, move |socket| tls.handshake(socket));
+            let connections = accept(listener, stop.clone(), HANDSHAKE_TIMEOUT, move |socket| tls.handshake(socket));
             router.serve_with_incoming_shutdown(connections, stopped).right_future()
         }
     };
     health.ready("scaler");
     tracing::info!("the scaler is ready");
-    let cut = async {
+    let drained = async {
         stop.cancelled().await;
         health.not_ready("scaler", "stopping");
-        tokio::time::sleep(DRAIN).await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
-        // First, so that it is not ready any more before the last connection ends.
+        // `drained` is polled first, so that readiness ends before the last connection does.
         biased;
-        () = cut => {
-            tracing::warn!(drain_seconds = DRAIN.as_secs_f64(), "connections that did not end are cut");
+        () = drained => {
+            tracing::warn!(drain_seconds = DRAIN_TIMEOUT.as_secs_f64(), "connections that are still open are closed");
             Ok(())
         }
         served = serving => served.map_err(RunError::Serve),
@@ -122,26 +122,31 @@ impl Scaler {
     fn trigger(&self, object: &ScaledObjectRef) -> Result<Trigger, Status> {
         let pool = object.scaler_metadata.get(POOL_KEY).map_or("", |pool| pool.trim());
         self.settings.namespaces.check(&object.namespace, pool)?;
-        Trigger::read(&object.scaler_metadata, &self.pools).map_err(|error| Status::invalid_argument(error.to_string()))
+        let configured = |pool: &PoolName| self.pools.get(pool).map(|scale| &scale.trigger);
+        Trigger::read(&object.scaler_metadata, configured).map_err(|error| Status::invalid_argument(error.to_string()))
     }
 
-    /// What the last reading says, if it may be spoken of. Waits only where there has not been a first one yet.
+    /// The decision for the last reading, if that is recent enough. Waits only for the first reading of the pool.
     async fn decide(&self, object: &ScaledObjectRef, trigger: &Trigger) -> Result<Decision, Status> {
         let pool = &trigger.pool;
-        let mut seen = self.sampler.seen(pool).ok_or_else(|| Status::internal(format!("pool {pool} is not read")))?;
-        let heard = seen.wait_for(|seen| seen.history.latest().is_some() || seen.failure.is_some());
-        // Whatever comes of the wait, what has been seen says what is known.
-        let _ = timeout(self.settings.answer_timeout.get(), heard).await;
+        let mut readings = self.subscribe(pool)?;
+        let first = readings.wait_for(|readings| readings.history.latest().is_some() || readings.failure.is_some());
+        // After a timeout, `current` below reports the missing reading.
+        let _ = timeout(self.settings.answer_timeout.get(), first).await;
         let unavailable = |why: &dyn std::fmt::Display| Status::unavailable(format!("pool {pool}: {why}"));
-        let seen = seen.borrow();
-        let fresh = seen.fresh(self.sampler.clock().now(), self.settings.max_reading_age.get());
-        let history = fresh.map_err(|unknown| unavailable(&unknown))?;
+        let readings = readings.borrow();
+        let current = readings.current(self.sampler.clock().now(), self.settings.max_reading_age.get());
+        let history = current.map_err(|missing| unavailable(&missing))?;
         let decision = policy::decide(history, &trigger.scaling, Timestamp::now());
         let decision = decision.ok_or_else(|| unavailable(&"there is no reading yet"))?;
-        metrics::decided(pool, &decision);
+        metrics::record_decision(pool, &decision);
         let object = format!("{}/{}", object.namespace, object.name);
-        self.journal.write(pool, object, &trigger.scaling, history, decision.clone());
+        self.journal.record(pool, object, &trigger.scaling, history, decision.clone());
         Ok(decision)
+    }
+
+    fn subscribe(&self, pool: &PoolName) -> Result<watch::Receiver<PoolReadings>, Status> {
+        self.sampler.subscribe(pool).ok_or_else(|| Status::internal(format!("pool {pool} is not sampled")))
     }
 
     fn spec(&self, object: &ScaledObjectRef) -> Result<GetMetricSpecResponse, Status> {
@@ -159,8 +164,8 @@ impl Scaler {
         let trigger = self.trigger(&object)?;
         let metric_name = metric_name(&trigger.pool);
         if request.metric_name != metric_name {
-            let asked: String = request.metric_name.chars().take(80).collect();
-            return Err(Status::not_found(format!("metricName: {asked:?} is not {metric_name:?}")));
+            let requested: String = request.metric_name.chars().take(80).collect();
+            return Err(Status::not_found(format!("metricName: {requested:?} is not {metric_name:?}")));
         }
         let decision = self.decide(&object, &trigger).await?;
         let value = MetricValue {
@@ -176,41 +181,40 @@ impl Scaler {
         Ok(IsActiveResponse { result: self.decide(object, &trigger).await?.active })
     }
 
-    /// Sends what a push stream has to say until the client leaves or the process stops; then the stream ends with OK.
-    /// `clock` is the calendar's.
+    /// Opens a push stream. It ends with OK when the client disconnects or the process stops. `clock` is the clock for
+    /// schedules.
     fn push(
         &self,
         object: &ScaledObjectRef,
         clock: impl Fn() -> Timestamp + Send + 'static,
     ) -> Result<ReceiverStream<Result<IsActiveResponse, Status>>, Status> {
         let trigger = self.trigger(object)?;
-        let pool = &trigger.pool;
-        let mut seen = self.sampler.seen(pool).ok_or_else(|| Status::internal(format!("pool {pool} is not read")))?;
-        seen.mark_changed();
+        let mut readings = self.subscribe(&trigger.pool)?;
+        readings.mark_changed();
         let (sender, receiver) = mpsc::channel(1);
         let (stop, max_age) = (self.stop.clone(), self.settings.max_reading_age.get());
-        let readings = self.sampler.clock();
+        let sampler_clock = self.sampler.clock();
         let open = OpenStream::of("StreamIsActive");
         tokio::spawn(async move {
             let _open = open;
             let mut push = Push::default();
             loop {
-                // A floor by the calendar makes a pool active, or no longer, though nothing happens in it.
+                // A scheduled floor can change the activity of a pool without a new reading.
                 let calendar =
                     trigger.scaling.schedule.next_change(clock()).map(|at| Instant::now() + until(at, clock()));
                 let due = push.due().into_iter().chain(calendar).min();
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = sender.closed() => return,
-                    changed = seen.changed() => if changed.is_err() { return },
+                    changed = readings.changed() => if changed.is_err() { return },
                     () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
                 }
-                let message = match seen.borrow_and_update().fresh(readings.now(), max_age) {
+                let message = match readings.borrow_and_update().current(sampler_clock.now(), max_age) {
                     Ok(history) => history.latest().and_then(|reading| {
                         let active = policy::is_active(reading, &trigger.scaling, clock());
-                        push.next(Instant::now(), active, reading.fleet.present())
+                        push.next(Instant::now(), active, reading.fleet.total())
                     }),
-                    // Nothing is known, so nothing is said.
+                    // Without a current reading the state is unknown.
                     Err(_) => push.wait(Instant::now()),
                 };
                 if let Some(result) = message {
@@ -225,17 +229,17 @@ impl Scaler {
     }
 }
 
-/// How long it is until then; a moment that has passed is now.
+/// The time from `now` until `at`. 0 for a time in the past.
 fn until(at: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or_default()
 }
 
-/// Counts a call and turns its answer into tonic's.
+/// Counts a call and converts its answer for tonic.
 fn answer<T>(call: &'static str, answer: Result<T, Status>) -> Result<Response<T>, Status> {
     let code = answer.as_ref().err().map_or(tonic::Code::Ok, Status::code);
     ::metrics::counter!(metrics::CALLS, "call" => call, "code" => format!("{code:?}")).increment(1);
     if let Err(status) = &answer {
-        tracing::debug!(call, code = ?code, message = status.message(), "a call is refused");
+        tracing::debug!(call, code = ?code, message = status.message(), "a call ends with an error");
     }
     answer.map(Response::new)
 }
@@ -267,7 +271,8 @@ impl ExternalScaler for Scaler {
         answer("GetMetrics", self.metrics(request.into_inner()).await)
     }
 
-    /// The target is constant, so there is one message; the stream stays open, since KEDA calls again when it ends.
+    /// Sends one message, because the target is constant. The stream stays open, because KEDA would reopen it when it
+    /// ends.
     async fn stream_metric_spec(
         &self,
         request: Request<ScaledObjectRef>,

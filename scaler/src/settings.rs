@@ -1,35 +1,36 @@
-//! What the scaler must be told.
+//! The settings of the scaler.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use policy::Scaling;
+use policy::replicas::{Behavior, Policy, Rules, Select, Step};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::{Faults, Period};
 
-use crate::policy::Scaling;
-use crate::replicas::{Behavior, Policy, Rules, Select, Step};
-use crate::{Tenancy, TlsSettings, trigger};
+use crate::tenancy::Tenancy;
+use crate::tls::TlsSettings;
 
-/// The scaler's own settings.
+/// The settings of the scaler.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScalerSettings {
-    /// Where KEDA calls: `host:port`.
+    /// The address for KEDA, as `host:port`.
     pub listen: String,
-    /// How often every pool is read.
+    /// The interval at which every pool is read.
     pub sample_interval: Period,
-    /// How long one read of a broker, ledger or roster may take.
+    /// The time limit for one read of a broker, ledger or roster.
     pub read_timeout: Period,
-    /// A reading older than this is not spoken of: the answer is an error.
+    /// The maximum age of a reading. If the last reading is older, the answer is an error.
     pub max_reading_age: Period,
-    /// How long a call may wait for the very first reading.
+    /// How long a call may wait for the first reading of a pool.
     pub answer_timeout: Period,
-    /// How often a silent connection is asked whether it is alive; it is closed when it does not say so for as long.
+    /// The interval of HTTP/2 pings on an idle connection, and the time limit for their answers.
     pub keepalive_interval: Period,
-    /// TLS; plain HTTP/2 unless given.
+    /// The files for TLS. Without them the scaler serves plain HTTP/2.
     pub tls: Option<TlsSettings>,
-    /// The pools that each namespace may ask for.
+    /// The pools that each namespace may use.
     pub namespaces: Tenancy,
 }
 
@@ -49,7 +50,7 @@ impl Default for ScalerSettings {
 }
 
 impl ScalerSettings {
-    /// Adds what is wrong with these settings, which stand under `key`.
+    /// Adds the faults of these settings, which are the value of `key`.
     pub fn check(&self, key: &str, faults: &mut Faults) {
         for (name, period) in [
             ("sample_interval", self.sample_interval),
@@ -61,7 +62,8 @@ impl ScalerSettings {
                 faults.refuse(format_args!("{key}.{name}"), period, "is not more than 0s");
             }
         }
-        // A round is one interval and three reads, so with less than this a reading is too old as soon as it is slow.
+        // A round takes one interval and up to three reads. With a lower limit, a slow round would make readings too
+        // old.
         let round = Period::new(self.sample_interval.saturating_add(self.read_timeout.saturating_mul(3)));
         if self.max_reading_age < round {
             let rule = format!("is not at least sample_interval + 3 × read_timeout, {round}");
@@ -75,39 +77,39 @@ impl ScalerSettings {
 
 /// How a pool is scaled.
 ///
-/// KEDA is answered as `trigger` says; the rest is what a ScaledObject and its HPA say in a cluster, and is used where this
-/// program does their work itself.
+/// `trigger` has the defaults for the answers to KEDA. The other keys correspond to a ScaledObject and its HPA. They
+/// apply only where this program does the work of KEDA and the HPA itself (`millrace up`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolScale {
-    /// What holds where a trigger's metadata does not say it, under the same keys; `pool` aside.
+    /// Values for keys that are missing from a trigger's metadata, except `pool`.
     pub trigger: BTreeMap<String, String>,
-    /// The fewest workers.
+    /// The minimum number of workers.
     pub min: u32,
-    /// The most workers.
+    /// The maximum number of workers.
     #[schemars(range(min = 1))]
     pub max: u32,
-    /// How long a pool must have been inactive before its last workers are stopped.
+    /// How long a pool must be inactive before its last workers are stopped.
     pub cooldown: Period,
-    /// How often activity is asked for (KEDA's `pollingInterval`).
+    /// The interval at which the activity of the pool is checked (KEDA's `pollingInterval`).
     pub polling_interval: Period,
-    /// How often the number of workers is reckoned anew (the HPA's sync period).
+    /// The interval at which the number of workers is computed (the HPA's sync period).
     pub sync_interval: Period,
-    /// The number falls to the largest one wanted within this time (the HPA's scale-down stabilisation).
+    /// The number of workers falls to the largest number wanted within this time (the HPA's scale-down stabilization).
     pub stabilization_window: Period,
-    /// A deviation from the target up to this share changes nothing.
+    /// A deviation from the target up to this share is ignored.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub tolerance: f64,
-    /// Within `up_period`, this many workers may be added …
+    /// The number of workers that may be added within `up_period`.
     pub up_workers: u32,
-    /// … or this many percent of them, whichever is more.
+    /// The same as a percentage of the present workers. The larger of the two limits applies.
     pub up_percent: u32,
-    /// The time over which additions are counted.
+    /// The period of `up_workers` and `up_percent`.
     pub up_period: Period,
 }
 
 impl Default for PoolScale {
-    /// KEDA's and the HPA's own defaults, but for `max`, which is 100 with KEDA: GPUs cost money.
+    /// The defaults of KEDA and the HPA, except that `max` is 10. It is 100 in KEDA, but GPUs are expensive.
     fn default() -> Self {
         Self {
             trigger: BTreeMap::new(),
@@ -126,10 +128,10 @@ impl Default for PoolScale {
 }
 
 impl PoolScale {
-    /// Adds what is wrong with these settings, which stand under `key`.
+    /// Adds the faults of these settings, which are the value of `key`.
     pub fn check(&self, key: &str, faults: &mut Faults) {
-        for name in self.trigger.keys().filter(|name| !trigger::is_known(name)) {
-            faults.add(format_args!("{key}.trigger.{name}"), "is no key of a trigger");
+        for name in self.trigger.keys().filter(|name| !policy::is_trigger_key(name)) {
+            faults.add(format_args!("{key}.trigger.{name}"), "is not a trigger key");
         }
         if let Err(error) = Scaling::of_metadata(&self.trigger) {
             faults.add(format_args!("{key}.trigger.{}", error.key), error.message);
@@ -143,11 +145,11 @@ impl PoolScale {
             }
         }
         if self.up_workers == 0 && self.up_percent == 0 {
-            faults.refuse(format_args!("{key}.up_workers"), 0, "with up_percent 0 never lets the pool grow");
+            faults.refuse(format_args!("{key}.up_workers"), 0, "with up_percent 0 prevents every rise");
         }
     }
 
-    /// What [`crate::replicas`] needs of these settings.
+    /// These settings as rules for [`policy::replicas`].
     pub fn rules(&self) -> Rules {
         Rules {
             min: self.min,
@@ -182,11 +184,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_have_no_fault() {
+    fn the_defaults_have_no_faults() {
         let mut faults = Faults::default();
         ScalerSettings::default().check("scaler", &mut faults);
         PoolScale::default().check("pools.a.scale", &mut faults);
         assert!(faults.is_empty(), "{faults}");
+    }
+
+    #[test]
+    fn the_default_rules_of_a_pool_are_those_of_the_policies() {
+        assert_eq!(PoolScale::default().rules(), Rules::default());
     }
 
     #[test]
@@ -200,7 +207,7 @@ mod tests {
         scale.check("pools.a.scale", &mut faults);
         let expected = [
             "scaler.max_reading_age: 1s is not at least sample_interval + 3 × read_timeout, 6s500ms",
-            "pools.a.scale.trigger.colour: is no key of a trigger",
+            "pools.a.scale.trigger.colour: is not a trigger key",
             "pools.a.scale.trigger.latency: is missing, and mode latency needs it",
             "pools.a.scale.min: 3 is more than max, 2",
             "pools.a.scale.polling_interval: 0s is not more than 0s",

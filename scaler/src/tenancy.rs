@@ -1,4 +1,4 @@
-//! Which namespace may ask for which pool.
+//! Which namespace may use which pool.
 
 use std::collections::BTreeMap;
 
@@ -7,41 +7,41 @@ use serde::{Deserialize, Serialize};
 use service::Faults;
 use tonic::Status;
 
-/// In a namespace's list: every pool.
+/// Stands for every pool in the list of a namespace.
 const EVERY_POOL: &str = "*";
 
-/// So much of what a caller said is said back to it.
-const MOST_SHOWN: usize = 80;
+/// The maximum length of a client's text in an error message, in characters.
+const MAX_SHOWN: usize = 80;
 
-/// The pools that each namespace may ask for, `*` standing for all of them. Absent: every namespace may ask for every
-/// pool.
+/// The pools that each namespace may use. `*` stands for all pools. If this key is missing, every namespace may use
+/// every pool.
 ///
-/// A namespace is what the caller says it is. KEDA says the truth of its ScaledObjects, so a list means something where
-/// nobody but KEDA can call: by mutual TLS or a NetworkPolicy.
+/// The namespace comes from the request. KEDA sends the namespace of the ScaledObject, but another client could send
+/// any name. So these lists protect pools only if other clients cannot connect, by mutual TLS or a NetworkPolicy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Tenancy(Option<BTreeMap<String, Vec<String>>>);
 
 impl Tenancy {
-    /// Whether anything is forbidden at all.
+    /// Whether every namespace may use every pool.
     pub fn is_open(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Refuses a namespace that may not ask for `pool`, in the same words whether there is such a pool or not.
+    /// Rejects a namespace that may not use `pool`. The message does not reveal whether the pool exists.
     pub(crate) fn check(&self, namespace: &str, pool: &str) -> Result<(), Status> {
-        // That no pool is named at all is another fault, and told as such.
+        // A missing pool is a different fault, which the trigger reports.
         let Some(namespaces) = self.0.as_ref().filter(|_| !pool.is_empty()) else { return Ok(()) };
         let allowed = namespaces.get(namespace).map_or(&[][..], Vec::as_slice);
         if allowed.iter().any(|allowed| allowed == EVERY_POOL || allowed == pool) {
             return Ok(());
         }
-        let shown = |text: &str| text.chars().take(MOST_SHOWN).collect::<String>();
+        let shown = |text: &str| text.chars().take(MAX_SHOWN).collect::<String>();
         let (namespace, pool) = (shown(namespace), shown(pool));
-        Err(Status::permission_denied(format!("namespace {namespace:?} may not ask for pool {pool:?}")))
+        Err(Status::permission_denied(format!("namespace {namespace:?} may not use pool {pool:?}")))
     }
 
-    /// Adds the pools that are allowed, under `key`, and are none.
+    /// Adds a fault for every listed pool that does not exist. `key` is the key of these lists.
     pub fn check_pools(&self, key: &str, is_pool: impl Fn(&str) -> bool, faults: &mut Faults) {
         for (namespace, pools) in self.0.iter().flatten() {
             for pool in pools.iter().filter(|pool| *pool != EVERY_POOL && !is_pool(pool)) {
@@ -64,14 +64,14 @@ mod tests {
     }
 
     #[test]
-    fn without_lists_every_namespace_may_ask_for_every_pool() {
-        assert!(Tenancy::default().check("anybody", "digits").is_ok());
-        assert!(Tenancy(Some(BTreeMap::new())).check("anybody", "digits").is_err());
+    fn without_lists_every_namespace_may_use_every_pool() {
+        assert!(Tenancy::default().check("team-c", "digits").is_ok());
+        assert!(Tenancy(Some(BTreeMap::new())).check("team-c", "digits").is_err());
     }
 
     /// C17.
     #[test]
-    fn a_namespace_may_ask_for_the_pools_in_its_list() {
+    fn a_namespace_may_use_the_pools_in_its_list() {
         for (namespace, pool, allowed) in [
             ("team-a", "digits", true),
             ("team-a", "letters", false),
@@ -87,7 +87,7 @@ mod tests {
             assert_eq!(answer.is_ok(), allowed, "{namespace} {pool}");
             if let Err(status) = answer {
                 assert_eq!(status.code(), tonic::Code::PermissionDenied);
-                let text = format!("namespace {namespace:?} may not ask for pool {pool:?}");
+                let text = format!("namespace {namespace:?} may not use pool {pool:?}");
                 assert_eq!(status.message(), text);
             }
         }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_allowed_and_is_none_is_a_fault() {
+    fn a_listed_pool_that_does_not_exist_is_a_fault() {
         let mut faults = Faults::default();
         tenancy().check_pools("scaler.namespaces", |pool| pool == "letters", &mut faults);
         assert_eq!(faults.to_string(), "scaler.namespaces.team-a: \"digits\" is neither a configured pool nor \"*\"");

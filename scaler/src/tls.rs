@@ -1,4 +1,4 @@
-//! The scaler's certificate, and the clients it believes.
+//! The scaler's certificate, and the authorities of its clients.
 
 use std::fmt;
 use std::io;
@@ -22,21 +22,22 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Where these settings stand: the key by which a fault in a file is told.
+/// The key of these settings, for faults in the files.
 const KEY: &str = "scaler.tls";
 
-/// The files for TLS, in PEM. Renewed files are picked up while the scaler runs; open connections stay.
+/// The files for TLS, in PEM. The scaler loads renewed files while it runs. Open connections stay open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsSettings {
-    /// The scaler's certificate, the authorities between it and its root after it.
+    /// The scaler's certificate, followed by its intermediate certificates.
     pub certificate: PathBuf,
     /// The certificate's private key.
     pub key: PathBuf,
-    /// The authorities of clients. Where given, a client must show a certificate of one of them (mutual TLS).
+    /// The certificate authorities of clients. If given, a client must present a certificate of one of them (mutual
+    /// TLS).
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
-    /// How often the files are looked at.
+    /// The interval at which the files are checked for changes.
     #[serde(default = "reload_interval")]
     pub reload_interval: Period,
 }
@@ -46,36 +47,36 @@ fn reload_interval() -> Period {
 }
 
 impl TlsSettings {
-    /// Adds what is wrong with these settings, which stand under `key`. The files are read by the scaler alone: other
-    /// services have the same configuration and need not have them.
+    /// Adds the faults of these settings, which are the value of `key`. The files are not read here, because other
+    /// services have the same configuration without the files.
     pub(crate) fn check(&self, key: &str, faults: &mut Faults) {
         if self.reload_interval.is_zero() {
             faults.refuse(format_args!("{key}.reload_interval"), self.reload_interval, "is not more than 0s");
         }
     }
 
-    /// Reads the files, or says everything that is wrong with them: for who wants to know before a socket is bound.
+    /// Reads the files and returns all their faults, so that they are reported before a socket is bound.
     pub async fn verify(&self) -> Result<(), Faults> {
         Files::read(self).await?.config(self).map(drop)
     }
 }
 
-/// The server's side of TLS, as the files have it. Dropped, it looks at them no more.
+/// The server side of TLS, from the files. When it is dropped, the files are not checked any more.
 pub(crate) struct Tls {
     current: watch::Receiver<Arc<ServerConfig>>,
-    _renewing: AbortOnDropHandle<()>,
+    _reloading: AbortOnDropHandle<()>,
 }
 
 impl Tls {
-    /// Reads the files, or says everything that is wrong with them.
+    /// Reads the files. An error holds all their faults.
     pub(crate) async fn open(settings: TlsSettings) -> Result<Self, Faults> {
         let files = Files::read(&settings).await?;
         let (sender, current) = watch::channel(files.config(&settings)?);
-        let renewing = tokio::spawn(renew_for_ever(settings, files, sender));
-        Ok(Self { current, _renewing: AbortOnDropHandle::new(renewing) })
+        let reloading = tokio::spawn(reload_periodically(settings, files, sender));
+        Ok(Self { current, _reloading: AbortOnDropHandle::new(reloading) })
     }
 
-    /// Makes a connection secure, by the certificate of this moment.
+    /// Performs the handshake of a connection with the current certificate.
     pub(crate) fn handshake(
         &self,
         socket: TcpStream,
@@ -84,32 +85,33 @@ impl Tls {
     }
 }
 
-/// Looks at the files' contents rather than at their times: Kubernetes renews a mounted secret by turning a link.
-async fn renew_for_ever(settings: TlsSettings, files: Files, sender: watch::Sender<Arc<ServerConfig>>) {
-    let mut looks = interval(settings.reload_interval.get());
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // What has been taken or complained of, and what looked wrong at the last look.
-    let mut known = Ok(files);
-    let mut doubtful = None;
+/// Compares the contents of the files, not their times: Kubernetes renews a mounted secret by replacing a symbolic
+/// link.
+async fn reload_periodically(settings: TlsSettings, files: Files, sender: watch::Sender<Arc<ServerConfig>>) {
+    let mut ticks = interval(settings.reload_interval.get());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The contents that were loaded or rejected last, and new contents that were invalid at the last check.
+    let mut processed = Ok(files);
+    let mut suspicious = None;
     loop {
-        looks.tick().await;
+        ticks.tick().await;
         let found = Files::read(&settings).await;
-        if found == known {
-            doubtful = None;
+        if found == processed {
+            suspicious = None;
             continue;
         }
         match found.as_ref().map_err(Clone::clone).and_then(|files| files.config(&settings)) {
             Ok(config) => {
                 sender.send_replace(config);
-                tracing::info!(certificate = %settings.certificate.display(), "the certificate is renewed");
-                (known, doubtful) = (found, None);
+                tracing::info!(certificate = %settings.certificate.display(), "the renewed certificate is loaded");
+                (processed, suspicious) = (found, None);
             }
-            // Certificate and key are written one after the other: only what stays so is at fault.
-            Err(faults) if doubtful.as_ref() == Some(&found) => {
-                tracing::error!(%faults, "the renewed certificate is of no use: the former one stays");
-                (known, doubtful) = (found, None);
+            // Certificate and key are written one after the other, so only contents that stay invalid are an error.
+            Err(faults) if suspicious.as_ref() == Some(&found) => {
+                tracing::error!(%faults, "the renewed certificate is invalid: the previous one stays in use");
+                (processed, suspicious) = (found, None);
             }
-            Err(_) => doubtful = Some(found),
+            Err(_) => suspicious = Some(found),
         }
     }
 }
@@ -134,14 +136,14 @@ impl Files {
         faults.none_or(Self { certificate, key, client_ca })
     }
 
-    /// All that the files say, checked. A whole configuration, so that no session of a client who is believed no more
-    /// is resumed.
+    /// The checked configuration. A new one for every renewal: otherwise a client of a removed authority could resume
+    /// its session.
     fn config(&self, settings: &TlsSettings) -> Result<Arc<ServerConfig>, Faults> {
         let provider = Arc::new(ring::default_provider());
         let mut faults = Faults::default();
-        let own = self.own(settings, &provider, &mut faults);
+        let own = self.certified_key(settings, &provider, &mut faults);
         let clients = match (&self.client_ca, &settings.client_ca) {
-            (Some(pem), Some(path)) => clients(pem, path, &provider, &mut faults),
+            (Some(pem), Some(path)) => client_verifier(pem, path, &provider, &mut faults),
             _ => Some(WebPkiClientVerifier::no_client_auth()),
         };
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -153,30 +155,35 @@ impl Files {
         Ok(Arc::new(config))
     }
 
-    /// The scaler's certificate and key, which must belong together.
-    fn own(&self, settings: &TlsSettings, provider: &CryptoProvider, faults: &mut Faults) -> Option<CertifiedKey> {
+    /// The scaler's certificate and key, which must match.
+    fn certified_key(
+        &self,
+        settings: &TlsSettings,
+        provider: &CryptoProvider,
+        faults: &mut Faults,
+    ) -> Option<CertifiedKey> {
         let chain = certificates("certificate", &self.certificate, &settings.certificate, faults);
-        // What is wrong with a key is not told in more words: they might be part of it.
+        // The message has no details, because they might contain parts of the key.
         let key = PrivateKeyDer::from_pem_slice(&self.key).ok();
         let key = key.and_then(|key| provider.key_provider.load_private_key(key).ok());
         if key.is_none() {
-            refuse("key", &settings.key, "holds no private key in PEM that can be used", faults);
+            refuse("key", &settings.key, "holds no usable private key in PEM", faults);
         }
         let own = CertifiedKey::new(chain?, key?);
         match own.keys_match() {
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => return Some(own),
             Err(rustls::Error::InconsistentKeys(_)) => {
-                let rule = format!("does not fit the certificate in {:?}", settings.certificate);
+                let rule = format!("does not match the certificate in {:?}", settings.certificate);
                 refuse("key", &settings.key, rule, faults);
             }
-            Err(error) => refuse("certificate", &settings.certificate, format_args!("is of no use: {error}"), faults),
+            Err(error) => refuse("certificate", &settings.certificate, format_args!("is invalid: {error}"), faults),
         }
         None
     }
 }
 
-/// Who tells whether a client is to be believed.
-fn clients(
+/// Verifies the certificates of clients.
+fn client_verifier(
     pem: &[u8],
     path: &Path,
     provider: &Arc<CryptoProvider>,
@@ -185,12 +192,12 @@ fn clients(
     let mut roots = RootCertStore::empty();
     for certificate in certificates("client_ca", pem, path, faults)? {
         if let Err(error) = roots.add(certificate) {
-            refuse("client_ca", path, format_args!("holds what is no authority: {error}"), faults);
+            refuse("client_ca", path, format_args!("holds an invalid certificate authority: {error}"), faults);
             return None;
         }
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
-    verifier.map_err(|error| refuse("client_ca", path, format_args!("is of no use: {error}"), faults)).ok()
+    verifier.map_err(|error| refuse("client_ca", path, format_args!("is invalid: {error}"), faults)).ok()
 }
 
 fn certificates(key: &str, pem: &[u8], path: &Path, faults: &mut Faults) -> Option<Vec<CertificateDer<'static>>> {
@@ -203,7 +210,7 @@ fn certificates(key: &str, pem: &[u8], path: &Path, faults: &mut Faults) -> Opti
     None
 }
 
-/// The file's bytes; none, and a fault, where it cannot be read.
+/// The contents of a file. Empty, with a fault, if it cannot be read.
 async fn read(key: &str, path: &Path, faults: &mut Faults) -> Vec<u8> {
     tokio::fs::read(path).await.unwrap_or_else(|error| {
         refuse(key, path, format_args!("cannot be read: {error}"), faults);

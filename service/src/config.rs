@@ -1,16 +1,17 @@
-//! One YAML file, overridden by the environment, overridden by flags; every fault reported at once.
+//! One YAML file, overridden by the environment, overridden by flags. All faults are reported at once.
 //!
-//! The JSON Schema of the settings type is the judge: it refuses unknown keys and values out of range, and the same
-//! schema is published for editors. Rules that span several keys are the type's own [`Config::check`].
+//! The JSON Schema of the settings type refuses unknown keys and values out of range. The same schema is published for
+//! editors. Rules that span several keys are in the type's own [`Config::check`].
 //!
-//! A schema may say its rule in its own words with `x-rule` (`is not a duration such as 5s`); without it the wording
-//! is made from the keyword that failed.
+//! A schema can word its rule with `x-rule` (`is not a duration such as 5s`). Without it, the wording follows from the
+//! keyword that failed.
 
 mod fault;
-mod judge;
 mod layers;
+mod reference;
 mod schema;
 mod secret;
+mod validation;
 
 use std::path::PathBuf;
 
@@ -24,17 +25,17 @@ pub use secret::Secret;
 
 /// The settings of a whole program.
 pub trait Config: DeserializeOwned + JsonSchema {
-    /// Adds the faults that a schema cannot see, such as a rule that spans two keys.
+    /// Adds faults that a schema cannot express, such as a broken rule that spans two keys.
     fn check(&self, _faults: &mut Faults) {}
 }
 
-/// Where settings come from, the weakest first.
+/// The sources of settings. A later source overrides an earlier one.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// A YAML file. `None`: defaults only.
     pub file: Option<PathBuf>,
-    /// Environment variables; those that start with [`ENVIRONMENT_PREFIX`] count, two underscores separating keys:
-    /// `MILLRACE__GATEWAY__LISTEN=127.0.0.1:8080`.
+    /// Environment variables. Only names that start with [`ENVIRONMENT_PREFIX`] are settings; two underscores separate
+    /// keys: `MILLRACE__GATEWAY__LISTEN=127.0.0.1:8080`.
     pub environment: Vec<(String, String)>,
     /// Pairs such as `gateway.listen=127.0.0.1:8080`.
     pub flags: Vec<String>,
@@ -43,7 +44,7 @@ pub struct Sources {
 impl Sources {
     /// A file and flags, and the environment of this process.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<String>) -> Self {
-        // Names and values that are not Unicode cannot be ours.
+        // A name or value that is not Unicode cannot be a setting.
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
@@ -51,16 +52,16 @@ impl Sources {
     }
 }
 
-/// Reads the settings, or says everything that is wrong with them.
+/// Reads the settings; all faults at once.
 pub fn load<T: Config>(sources: &Sources) -> Result<T, Faults> {
     let schema = schema::<T>();
     let mut faults = Faults::default();
     let Some(mut document) = layers::merge(sources, &schema, &mut faults) else { return Err(faults) };
-    let known = judge::judge(&schema, &mut document, &mut faults);
-    if !known {
+    let was_validated = validation::validate(&schema, &mut document, &mut faults);
+    if !was_validated {
         return Err(faults);
     }
-    // Where something is wrong already, the rest is still read if it can be, so that its own rules are heard too.
+    // Even with faults, the settings are read if possible, so that faults of `Config::check` are reported too.
     match serde_path_to_error::deserialize::<_, T>(document) {
         Ok(settings) => {
             settings.check(&mut faults);
@@ -79,6 +80,12 @@ pub fn load<T: Config>(sources: &Sources) -> Result<T, Faults> {
 /// The JSON Schema (2020-12) of the settings.
 pub fn schema<T: JsonSchema>() -> Value {
     schema::schema::<T>()
+}
+
+/// The reference of the settings in Markdown: a table of keys, types, defaults and meanings for each section. It has no
+/// title of its own.
+pub fn reference<T: JsonSchema>() -> String {
+    reference::reference(&schema::<T>())
 }
 
 #[cfg(test)]

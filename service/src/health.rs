@@ -1,56 +1,59 @@
-//! What an orchestrator asks a process: is it alive, is it ready, how is it doing.
+//! Liveness, readiness and metrics of a process, for an orchestrator.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry;
 
-/// Named conditions, all of which must hold for the process to be ready. A clone speaks of the same conditions.
+/// Named conditions. The process is ready if all of them hold. A clone shares the conditions.
 ///
-/// Without conditions it is ready: a part that needs time to start says so before the router is served.
+/// Without conditions the process is ready. A part that needs time to start adds its condition before the router is
+/// served.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    /// By name, why it does not hold; `None` where it does.
+    /// By name, the reason why the condition does not hold; `None` if it holds.
     conditions: Arc<Mutex<BTreeMap<String, Option<String>>>>,
 }
 
 impl Health {
-    /// No conditions yet.
+    /// No conditions.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The condition holds.
+    /// Records that the condition holds.
     pub fn ready(&self, condition: impl Into<String>) {
-        self.lock().insert(condition.into(), None);
+        self.conditions.lock().insert(condition.into(), None);
     }
 
-    /// The condition does not hold, and why, in words for an operator. Never a secret: it is served to whoever asks.
+    /// Records that the condition does not hold, with the reason. The reason is served without authentication, so it must
+    /// not contain a secret.
     pub fn not_ready(&self, condition: impl Into<String>, reason: impl Into<String>) {
-        self.lock().insert(condition.into(), Some(reason.into()));
+        self.conditions.lock().insert(condition.into(), Some(reason.into()));
     }
 
     /// Whether all conditions hold.
     pub fn is_ready(&self) -> bool {
-        self.lock().values().all(Option::is_none)
+        self.conditions.lock().values().all(Option::is_none)
     }
 
-    /// The conditions that do not hold, and why.
+    /// The conditions that do not hold, with the reasons.
     pub fn reasons(&self) -> BTreeMap<String, String> {
-        self.lock().iter().filter_map(|(name, reason)| Some((name.clone(), reason.clone()?))).collect()
+        self.conditions.lock().iter().filter_map(|(name, reason)| Some((name.clone(), reason.clone()?))).collect()
     }
 
     /// `/livez`, `/readyz` and `/metrics`.
     ///
-    /// `/livez` answers 200 as long as anything answers: a broker that is away must not have the process restarted.
+    /// `/livez` always answers 200: a restart of the process would not help against an unreachable broker.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/livez", get(async || "ok\n"))
@@ -59,15 +62,9 @@ impl Health {
             .with_state(self.clone())
     }
 
-    /// Serves [`Health::router`], and `more` beside it, on a socket of its own until `stop`, for a process that serves no
-    /// HTTP otherwise.
+    /// Serves [`Health::router`] and `more` on `listener` until `stop`. For processes that serve no other HTTP.
     pub async fn serve(&self, more: Router, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
         axum::serve(listener, self.router().merge(more)).with_graceful_shutdown(stop.cancelled_owned()).await
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<String>>> {
-        // A panic elsewhere leaves whole entries; they are still true.
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_may_say_more_on_the_same_socket() {
+    async fn more_routes_are_served_on_the_same_socket() {
         let (health, stop) = (Health::new(), CancellationToken::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

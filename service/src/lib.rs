@@ -1,6 +1,6 @@
 //! What every process needs: configuration, telemetry, health, stopping.
 //!
-//! This crate does not know what a job is, so that it cannot become the place where everything is put.
+//! This crate does not know what a job is. Otherwise it would collect code that belongs elsewhere.
 
 pub mod config;
 pub mod health;

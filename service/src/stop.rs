@@ -1,34 +1,33 @@
-//! The signals that ask a process to stop.
+//! The signals that stop a process.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled when the process is asked to stop, by SIGTERM (an orchestrator) or SIGINT (Ctrl-C). Asked
-/// a second time, the process ends at once.
+/// A token that SIGTERM (from an orchestrator) or SIGINT (Ctrl-C) cancels. A second signal ends the process at once.
 ///
-/// The handlers are in place when this returns, so a signal that comes during the rest of the start is not lost. Must
-/// be called within a Tokio runtime.
+/// The handlers are installed when this function returns, so a signal during the rest of the start is not lost. Must be
+/// called within a Tokio runtime.
 pub fn on_signal() -> io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let asked = stop.clone();
+    let requested = stop.clone();
     tokio::spawn(async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
         tracing::info!(signal = name, "stopping");
-        asked.cancel();
-        // Whoever asks twice does not want to wait. What is in hand comes again, as after any kill.
+        requested.cancel();
+        // A second signal means that a drain takes too long. Jobs in progress are requeued, as after `kill -9`.
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::warn!("asked twice: ending at once");
-        #[allow(clippy::disallowed_methods, reason = "nothing that would still run may delay the end")]
+        tracing::warn!("a second signal: ending at once");
+        #[allow(clippy::disallowed_methods, reason = "tasks that still run must not delay the end")]
         std::process::exit(130);
     });
     Ok(stop)

@@ -1,4 +1,4 @@
-//! What a process says of itself: log lines on standard error, metrics for whoever asks.
+//! Logs on standard error, and metrics.
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
@@ -13,21 +13,22 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Faults;
 
-/// What is logged and how. `RUST_LOG` outranks `level`.
+/// The log. The environment variable `RUST_LOG` overrides `level`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetrySettings {
-    /// `error`, `warn`, `info`, `debug` or `trace`, or levels by module: `info,queue=debug`.
+    /// The lowest level that is logged: `error`, `warn`, `info`, `debug` or `trace`, or levels by module:
+    /// `info,queue=debug`.
     pub level: String,
-    /// How a line is written.
+    /// The form of a log line.
     pub format: LogFormat,
 }
 
-/// How a log line is written.
+/// The form of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For a person, coloured on a terminal.
+    /// Text, with colours on a terminal.
     #[default]
     Text,
     /// One JSON object per line.
@@ -41,7 +42,7 @@ impl Default for TelemetrySettings {
 }
 
 impl TelemetrySettings {
-    /// Adds what is wrong with these settings, which stand under `key`.
+    /// Adds the faults of these settings; their section is `key`.
     pub fn check(&self, key: &str, faults: &mut Faults) {
         if EnvFilter::builder().parse(&self.level).is_err() {
             faults.refuse(
@@ -53,7 +54,7 @@ impl TelemetrySettings {
     }
 }
 
-/// Telemetry that has been started.
+/// Running telemetry.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     metrics: PrometheusHandle,
@@ -62,14 +63,13 @@ pub struct Telemetry {
 impl Telemetry {
     /// Starts logging and metrics for the whole process.
     ///
-    /// A process has one log and one set of metrics: a second start, as when a test runs several services in one
-    /// process, leaves the first as it is.
+    /// A process has one log and one set of metrics. A second start, as in a test with several services, changes nothing.
     pub fn start(settings: &TelemetrySettings) -> Self {
         let configured = || EnvFilter::builder().parse_lossy(&settings.level);
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| configured());
         let registry = tracing_subscriber::registry().with(filter);
         let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-        // An error says that a subscriber is in place already.
+        // An error means that there is a subscriber already.
         let _already = match settings.format {
             LogFormat::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init(),
             LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
@@ -83,43 +83,43 @@ impl Telemetry {
     }
 }
 
-/// From a fast local call to a cold start.
+/// The buckets of durations, from a fast local call to a cold start.
 const SECONDS: [f64; 18] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     120.0,
 ];
 
-/// Sizes of batches.
+/// The buckets of batch sizes.
 const ITEMS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// How often recorded values are folded into buckets when nobody reads the metrics; until then they take memory.
+/// The interval at which recorded values are aggregated into buckets. Until then they use memory.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// The process's metrics; the recorder is put in place by the first call.
+/// The metrics of the process. The first call installs the recorder.
 pub(crate) fn metrics() -> PrometheusHandle {
     static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
     METRICS.get_or_init(install).clone()
 }
 
 fn install() -> PrometheusHandle {
-    // Both calls refuse an empty list only.
+    // Both calls refuse only an empty list.
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_items".to_owned()), &ITEMS))
         .unwrap_or_default();
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
-    // An error says that another recorder is in place; then its owner serves the metrics.
+    // An error means that there is another recorder. Then its owner serves the metrics.
     if metrics::set_global_recorder(recorder).is_ok() {
-        let upkept = handle.clone();
+        let recorded = handle.clone();
         let upkeep = move || {
             loop {
                 std::thread::park_timeout(UPKEEP);
-                upkept.run_upkeep();
+                recorded.run_upkeep();
             }
         };
         if let Err(error) = std::thread::Builder::new().name("metrics-upkeep".to_owned()).spawn(upkeep) {
-            tracing::warn!(%error, "metrics are folded only when they are read");
+            tracing::warn!(%error, "cannot start the thread that aggregates metrics; they use memory until they are read");
         }
     }
     handle
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_is_none_is_a_fault() {
+    fn an_invalid_level_is_a_fault() {
         for (level, good) in [("info", true), ("warn,queue=debug", true), ("queue=loud", false), ("=,=", false)] {
             let mut faults = Faults::default();
             let settings = TelemetrySettings { level: level.to_owned(), ..TelemetrySettings::default() };

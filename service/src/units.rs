@@ -1,4 +1,4 @@
-//! Quantities as people write them in a configuration: `250ms`, `5s`, `1h30m`; `256KiB`, `1.5GiB`.
+//! Quantities in a configuration: `250ms`, `5s`, `1h30m`; `256KiB`, `1.5GiB`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,17 +18,17 @@ impl Period {
     const PATTERN: &str = "^([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h|d))+$";
     const RULE: &str = "is not a duration such as 250ms, 5s or 1h30m";
 
-    /// As long as `duration`.
+    /// The period of this duration.
     pub const fn new(duration: Duration) -> Self {
         Self(duration)
     }
 
-    /// So many seconds.
+    /// A number of seconds.
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// So many milliseconds.
+    /// A number of milliseconds.
     pub const fn millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
@@ -63,7 +63,7 @@ impl FromStr for Period {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        // `humantime` also knows months and years, whose length is a matter of opinion.
+        // `humantime` also accepts months and years, which have no fixed length.
         let refused = || UnitError { value: text.to_owned(), rule: Self::RULE };
         let allowed = |unit: &str| matches!(unit, "" | "ns" | "us" | "ms" | "s" | "m" | "h" | "d");
         if !text.split(|c: char| c.is_ascii_digit() || c == '.').all(allowed) {
@@ -88,7 +88,7 @@ impl From<Period> for String {
 }
 
 impl fmt::Display for Period {
-    /// As it is written, with the fewest digits: `90s` is `1m30s`.
+    /// In the form that is parsed, with the largest units: `90s` is `1m30s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NANOS: [(&str, u128); 7] = [
             ("d", 86_400_000_000_000),
@@ -144,17 +144,17 @@ impl ByteSize {
     const RULE: &str = "is not a size such as 512B, 256KiB or 1.5GiB";
     const UNITS: [&str; 11] = ["", "B", "kB", "KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"];
 
-    /// So many bytes.
+    /// A number of bytes.
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// So many times 1024 bytes.
+    /// A number of kibibytes (1024 bytes).
     pub const fn kib(kibibytes: u64) -> Self {
         Self(kibibytes * 1024)
     }
 
-    /// So many times 1024² bytes.
+    /// A number of mebibytes (1024² bytes).
     pub const fn mib(mebibytes: u64) -> Self {
         Self(mebibytes * 1024 * 1024)
     }
@@ -164,7 +164,7 @@ impl ByteSize {
         self.0
     }
 
-    /// The number of bytes as a length in memory; the largest there is where memory could not hold so many.
+    /// The number of bytes as a length in memory; `usize::MAX` if it is larger than that.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -192,7 +192,7 @@ impl FromStr for ByteSize {
 }
 
 impl fmt::Display for ByteSize {
-    /// In the largest unit that leaves a whole number, so that it reads back as the same number.
+    /// In the largest unit that gives a whole number, so that the text parses to the same size.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (unit, bytes) in [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
             if self.0 >= bytes && self.0.is_multiple_of(bytes) {
@@ -247,7 +247,7 @@ impl JsonSchema for ByteSize {
     }
 }
 
-/// A text that is not the quantity it should be.
+/// A text that is not a quantity of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} {rule}")]
 pub struct UnitError {
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_period_reads_as_people_write_it() {
+    fn a_period_is_parsed() {
         for (text, millis) in [("0s", 0), ("250ms", 250), ("5s", 5_000), ("1h30m", 5_400_000), ("1.5s", 1_500)] {
             assert_eq!(text.parse::<Period>().unwrap().as_millis(), millis, "{text}");
         }
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_period_is_written_as_it_reads() {
+    fn a_period_is_written_in_the_form_that_is_parsed() {
         for text in ["0s", "1ns", "250ms", "5s", "1m30s", "1h30m", "2d", "1s500ms"] {
             assert_eq!(text.parse::<Period>().unwrap().to_string(), text);
         }
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_reads_as_people_write_it() {
+    fn a_size_is_parsed() {
         for (text, bytes) in
             [("0", 0), ("512B", 512), ("64kB", 64_000), ("256KiB", 262_144), ("1.5 GiB", 1_610_612_736)]
         {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_written_as_it_reads() {
+    fn a_size_is_written_in_the_form_that_is_parsed() {
         for size in [ByteSize::bytes(0), ByteSize::bytes(1023), ByteSize::kib(1), ByteSize::kib(1536), ByteSize::mib(5)]
         {
             assert_eq!(size.to_string().parse::<ByteSize>().unwrap(), size);

@@ -1,8 +1,8 @@
-//! How long a model's batches take, by their size: what a simulated worker needs to be told.
+//! The batch times of a model by batch size: the batch time model of a simulated worker.
 
 #[cfg(not(feature = "torch"))]
 pub(crate) async fn run() -> anyhow::Result<()> {
-    println!("curve:   left out: built without libtorch (feature torch)");
+    println!("curve:   skipped: built without libtorch (feature torch)");
     Ok(())
 }
 
@@ -15,12 +15,13 @@ mod with_torch {
 
     use anyhow::Context;
     use millrace_tests::{program, repository};
-    use worker::model::{ModelSettings, ModelSource};
+    use model::ModelSource;
+    use worker::runtime::ModelSettings;
 
     const SIZES: [usize; 6] = [1, 2, 4, 8, 16, 32];
     const ROUNDS: usize = 5;
 
-    /// Times batches of ResNet-50 with random weights: the time does not depend on them.
+    /// Measures batches of ResNet-50 with random weights. The time does not depend on the weights.
     pub(crate) async fn run() -> anyhow::Result<()> {
         let measuring = std::thread::Builder::new().name("curve".to_owned()).spawn(measure)?;
         measuring.join().map_err(|_| anyhow::anyhow!("the measurement panicked"))?
@@ -35,7 +36,7 @@ mod with_torch {
         anyhow::ensure!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
         let model = folder.path().join("resnet50/1").display().to_string();
         let source: ModelSource = model.parse().map_err(anyhow::Error::msg)?;
-        let model = source.open(&ModelSettings::default()).map_err(anyhow::Error::msg)?;
+        let model = worker::runtime::open(&source, &ModelSettings::default()).map_err(anyhow::Error::msg)?;
         let image = std::fs::read(repository().join("tests/outside/seven.jpg"))?;
         let item = model.prepare("image/jpeg", image.into()).map_err(|error| anyhow::anyhow!(error.message))?;
         let mut instance = model.instance()?;
@@ -46,28 +47,29 @@ mod with_torch {
             instance.run(&items)?;
             let mut seconds = Vec::new();
             for _ in 0..ROUNDS {
-                let began = Instant::now();
+                let started = Instant::now();
                 instance.run(&items)?;
-                seconds.push(began.elapsed().as_secs_f64());
+                seconds.push(started.elapsed().as_secs_f64());
             }
             seconds.sort_by(f64::total_cmp);
             points.push((size as f64, *seconds.get(ROUNDS / 2).context("no round")?));
         }
-        let (base, each) = line(&points);
-        let shown: Vec<String> = points.iter().map(|(size, took)| format!("{size}: {:.0} ms", took * 1e3)).collect();
-        println!("curve:   resnet50, 224 × 224, by items of a batch: {}", shown.join(", "));
-        println!("         batch_base {:.0} ms, batch_item {:.1} ms (least squares)", base * 1e3, each * 1e3);
+        let (base, per_item) = line(&points);
+        let shown: Vec<String> =
+            points.iter().map(|(size, seconds)| format!("{size}: {:.0} ms", seconds * 1e3)).collect();
+        println!("curve:   resnet50, 224 × 224, batch time by items in a batch: {}", shown.join(", "));
+        println!("         batch_base {:.0} ms, batch_item {:.1} ms (least squares)", base * 1e3, per_item * 1e3);
         Ok(())
     }
 
-    /// Ordinary least squares.
+    /// Intercept and slope, by ordinary least squares.
     fn line(points: &[(f64, f64)]) -> (f64, f64) {
         let count = points.len() as f64;
         let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
         let (x, y) = (mean(|point| point.0), mean(|point| point.1));
         let covariance: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
         let variance: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
-        let each = covariance / variance;
-        (y - each * x, each)
+        let slope = covariance / variance;
+        (y - slope * x, slope)
     }
 }

@@ -1,8 +1,8 @@
-//! The digits model through the worker against a raw loop of the same file.
+//! The digits model in a worker, compared with a raw loop over the same model file.
 
 #[cfg(not(feature = "torch"))]
 pub(crate) async fn run() -> anyhow::Result<()> {
-    println!("digits:  left out: built without libtorch (feature torch)");
+    println!("digits:  skipped: built without libtorch (feature torch)");
     Ok(())
 }
 
@@ -17,11 +17,12 @@ mod with_torch {
     use anyhow::Context;
     use bytes::Bytes;
     use millrace_tests::{Process, System, repository};
+    use model::ModelSource;
     use queue::{Blobs, PoolName, WorkerId};
     use service::Health;
     use tch::{CModule, Device, Kind, Tensor};
     use tokio_util::sync::CancellationToken;
-    use worker::model::{Model, ModelSettings, ModelSource};
+    use worker::runtime::{Model, ModelSettings};
     use worker::{Worker, WorkerSettings};
 
     use crate::drain::{drained_per_second, fill};
@@ -29,7 +30,7 @@ mod with_torch {
     const JOBS: usize = 50_000;
     const TIME: Duration = Duration::from_secs(3);
 
-    /// Measures the raw loop, the worker's model, and the whole worker on a full queue: in turn, twice.
+    /// Measures the raw loop, the worker's model, and a whole worker on a full queue, one after the other, twice.
     pub(crate) async fn run() -> anyhow::Result<()> {
         let models = repository().join("models/digits");
         let mut images = Vec::new();
@@ -38,7 +39,7 @@ mod with_torch {
         }
         let source: ModelSource = models.join("1").display().to_string().parse().map_err(anyhow::Error::msg)?;
         let settings = ModelSettings { threads: Some(1), ..ModelSettings::default() };
-        let model = source.open(&settings).map_err(anyhow::Error::msg)?;
+        let model = worker::runtime::open(&source, &settings).map_err(anyhow::Error::msg)?;
         for _ in 0..2 {
             let file = models.join("1/model.pt");
             let batch = model.max_batch_items();
@@ -49,14 +50,14 @@ mod with_torch {
             println!("digits:  batches of {batch}, 1 libtorch thread: raw loop {raw:.0} items/s");
             println!("         the worker's model (stack, forward, split): {half:.0}/s, {:.2} of raw", half / raw);
             println!(
-                "         a whole worker (receive to settle, PNG in, top-k out): {whole:.0}/s, {:.2} of raw",
+                "         a whole worker (receive to acknowledge, PNG in, top-k out): {whole:.0}/s, {:.2} of raw",
                 whole / raw
             );
         }
         memory().await
     }
 
-    /// libtorch keeps its thread number per calling thread, so each loop has a thread of its own, as a device has.
+    /// libtorch stores its number of threads per calling thread. So each loop has its own thread, as each device has.
     fn on_its_thread(run: impl FnOnce() -> anyhow::Result<f64> + Send + 'static) -> anyhow::Result<f64> {
         let thread = std::thread::spawn(move || {
             tch::set_num_threads(1);
@@ -88,12 +89,12 @@ mod with_torch {
         for _ in 0..20 {
             run()?;
         }
-        let (began, mut batches) = (Instant::now(), 0);
-        while began.elapsed() < TIME {
+        let (started, mut batches) = (Instant::now(), 0);
+        while started.elapsed() < TIME {
             run()?;
             batches += 1;
         }
-        Ok((batches * items) as f64 / began.elapsed().as_secs_f64())
+        Ok((batches * items) as f64 / started.elapsed().as_secs_f64())
     }
 
     async fn whole_worker(model: &Arc<dyn Model>, images: &[Bytes]) -> anyhow::Result<f64> {
@@ -120,7 +121,7 @@ mod with_torch {
         Ok(per_second)
     }
 
-    /// What a worker process with the digits model needs.
+    /// The memory of a worker process with the digits model.
     async fn memory() -> anyhow::Result<()> {
         let model = repository().join("models/digits/1").display().to_string();
         let system = System::new(&format!("pools: {{digits: {{model: '{model}', threads: 1}}}}"))?;
@@ -132,7 +133,7 @@ mod with_torch {
             found.unwrap_or("unknown").trim().to_owned()
         };
         println!(
-            "memory:  a ready worker process with the digits model: {} resident, {} at most",
+            "memory:  a ready worker process with the digits model: {} resident, {} at its peak",
             line("VmRSS:"),
             line("VmHWM:")
         );

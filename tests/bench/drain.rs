@@ -1,4 +1,4 @@
-//! Jobs drained per second by one worker, results written to the ledger.
+//! Jobs per second that one worker drains, with their results in the ledger.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use queue::{Backend, Body, Class, Input, Job, JobId, PoolName};
 use tokio::time::interval;
 
 const JOBS: usize = 100_000;
-const AT_ONCE: usize = 1_000;
+const CHUNK: usize = 1_000;
 
-/// Fills a queue, then lets one worker process empty it.
+/// Fills a queue, and measures one worker process that empties it.
 pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     let system = System::on(kind, "pools: {echo: {model: echo}}")?;
     let backend = system.backend().await?;
@@ -18,11 +18,11 @@ pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     fill(&backend, &pool, "text/plain", &[bytes::Bytes::from_static(&[b'x'; 256])], JOBS).await?;
     let _worker = system.worker("echo").await?;
     let per_second = drained_per_second(&backend, &pool).await?;
-    println!("{kind:<8} drain:   {per_second:.0} echo jobs/s by one worker, claimed, run, finished and settled");
+    println!("{kind:<8} drain:   {per_second:.0} echo jobs/s by one worker, claimed, run, finished and acknowledged");
     Ok(())
 }
 
-/// Submits and publishes `jobs` jobs with `bodies` in turn.
+/// Submits and publishes `jobs` jobs. Their inputs are `bodies` in turn.
 pub(crate) async fn fill(
     backend: &Backend,
     pool: &PoolName,
@@ -32,8 +32,8 @@ pub(crate) async fn fill(
 ) -> anyhow::Result<()> {
     let producer = backend.broker.producer().await?;
     let job = |number: usize| job(pool, media_type, bodies[number % bodies.len()].clone());
-    for first in (0..jobs).step_by(AT_ONCE) {
-        let jobs: Vec<Job> = (first..jobs.min(first + AT_ONCE)).map(job).collect();
+    for first in (0..jobs).step_by(CHUNK) {
+        let jobs: Vec<Job> = (first..jobs.min(first + CHUNK)).map(job).collect();
         let publications: Vec<_> = jobs.iter().map(|job| queue::Publication::first(job.id.clone())).collect();
         backend.ledger.submit(&jobs).await?;
         producer.publish(&jobs).await?;
@@ -42,7 +42,7 @@ pub(crate) async fn fill(
     Ok(())
 }
 
-/// A job that was never submitted before.
+/// A new job.
 pub(crate) fn job(pool: &PoolName, media_type: &str, body: bytes::Bytes) -> Job {
     Job {
         id: JobId::generate(),
@@ -58,15 +58,15 @@ pub(crate) fn job(pool: &PoolName, media_type: &str, body: bytes::Bytes) -> Job 
     }
 }
 
-/// Jobs per second that leave the broker (settled, so written to the ledger before), from the first that left: what a
-/// worker needs to start is not counted.
+/// Jobs per second that leave the broker: they are acknowledged, so their results are in the ledger. The time until the
+/// first job leaves is not counted, because the worker starts in it.
 pub(crate) async fn drained_per_second(backend: &Backend, pool: &PoolName) -> anyhow::Result<f64> {
     let gauge = backend.broker.gauge().await?;
-    // Far enough apart that looking, which counts every waiting message, costs next to nothing.
-    let mut looks = interval(Duration::from_millis(100));
+    // A reading counts every waiting message. At this interval its cost is negligible.
+    let mut readings = interval(Duration::from_millis(100));
     let (mut filled, mut first) = (None, None);
     loop {
-        looks.tick().await;
+        readings.tick().await;
         let depth = gauge.depths(std::slice::from_ref(pool)).await.remove(0)?;
         let in_flight = match depth.in_flight {
             Some(in_flight) => in_flight,
@@ -77,9 +77,9 @@ pub(crate) async fn drained_per_second(backend: &Backend, pool: &PoolName) -> an
         if left == filled {
             continue;
         }
-        let (began, at_first) = *first.get_or_insert((now, left));
+        let (started, left_then) = *first.get_or_insert((now, left));
         if left == 0 {
-            return Ok(at_first as f64 / (now - began).as_secs_f64());
+            return Ok(left_then as f64 / (now - started).as_secs_f64());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From submit to result on an idle system.
+//! The time from submission to result on an idle system.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use anyhow::bail;
 use hdrhistogram::Histogram;
 use millrace_tests::{BrokerKind, System};
 
-use crate::http::Connection;
+use client::Connection;
 
 const JOBS: usize = 1_000;
 
@@ -19,9 +19,9 @@ pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     let mut connection = Connection::open(&gateway.url, "/v1/pools/echo/jobs", headers, b"hello").await?;
     let mut micros = Histogram::<u64>::new(3)?;
     for _ in 0..JOBS {
-        let asked = Instant::now();
+        let sent = Instant::now();
         match connection.post().await? {
-            200 => micros.record(asked.elapsed().as_micros() as u64)?,
+            200 => micros.record(sent.elapsed().as_micros() as u64)?,
             status => bail!("a job was answered with {status}"),
         }
     }

@@ -1,14 +1,14 @@
-//! Measures the system on this machine, each figure beside a limit or a peer measured in the same run.
+//! Measures the system on this machine. Each figure is beside a limit or a peer that is measured in the same run.
 //!
-//! Usage: `millrace-bench [submits|latency|drain|digits|curve|scaler|embedded|rabbitmq|kafka|redis]...`: these measurements of these
-//! brokers; all of them unless named. A broker that is not named is left out, and said to be, where no
-//! `MILLRACE_TEST_..._URL` names its server (`scripts/servers.sh run` starts them). The load generator, and the servers
-//! if they are here, share the machine's cores with what it measures.
+//! Usage: `millrace-bench [submits|latency|drain|digits|curve|scaler|embedded|rabbitmq|kafka|redis]...`. The names select
+//! measurements and brokers; without names of one kind, all of that kind run. A broker that is not named is skipped, with
+//! a message, if no `MILLRACE_TEST_..._URL` names its server (`scripts/servers.sh run` starts the servers).
+//!
+//! The load generator, and the servers if they run here, share the cores of the machine with the system under test.
 
 mod curve;
 mod digits;
 mod drain;
-mod http;
 mod latency;
 mod scaler;
 mod submits;
@@ -18,12 +18,12 @@ use millrace_tests::BrokerKind;
 
 const MEASUREMENTS: [&str; 6] = ["submits", "latency", "drain", "digits", "curve", "scaler"];
 
-/// What an answer of each broker means.
+/// The durability behind an answer, for each broker.
 const DURABLE: &str = "\
 embedded: SQLite in WAL mode, synchronous=FULL where a power failure must lose nothing (submit, publish, finish),
-          NORMAL where the next such commit carries it (receive, claim, settle, beats)
-rabbitmq: quorum queues, confirmed. kafka: acks=all, which is memory on its machine. The ledger of both is the redis
-redis:    as its server is configured; scripts/servers.sh has it sync its file before each answer";
+          NORMAL where the next such commit includes it (receive, claim, acknowledge, heartbeats)
+rabbitmq: quorum queues, with confirms. kafka: acks=all, which means in memory on this machine. Both use redis as ledger
+redis:    as its server is configured; with scripts/servers.sh it syncs its file before each answer";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -32,7 +32,7 @@ async fn main() -> anyhow::Result<()> {
     if let Some(unknown) = named.iter().find(|name| ![&MEASUREMENTS[..], &brokers].concat().contains(&name.as_str())) {
         bail!("{unknown:?} is neither a measurement ({MEASUREMENTS:?}) nor a broker ({brokers:?})");
     }
-    // Of each kind, all unless some are named.
+    // Without names of one kind, all of that kind run.
     let wanted = |name: &str, of: &[&str]| {
         named.iter().any(|named| named == name) || !named.iter().any(|named| of.contains(&named.as_str()))
     };
@@ -41,10 +41,10 @@ async fn main() -> anyhow::Result<()> {
         if !wanted(kind.name(), &brokers) {
             continue;
         }
-        // Named by the user, it has to be there.
-        if !kind.is_there() && !named.iter().any(|named| named == kind.name()) {
+        // A broker that the user named must have a server.
+        if !kind.has_server() && !named.iter().any(|named| named == kind.name()) {
             println!(
-                "{kind}: left out: no server, or none for its ledger: set MILLRACE_TEST_{}_URL",
+                "{kind}: skipped: no server, or no server for its ledger: set MILLRACE_TEST_{}_URL",
                 kind.name().to_uppercase()
             );
             continue;
@@ -61,7 +61,7 @@ async fn main() -> anyhow::Result<()> {
         if wanted("scaler", &MEASUREMENTS) {
             scaler::run(kind).await?;
         }
-        // The same on every broker.
+        // These do not depend on the broker.
         if kind == BrokerKind::Embedded && wanted("digits", &MEASUREMENTS) {
             digits::run().await?;
         }

@@ -1,4 +1,4 @@
-//! The scaler with very many pools: how long calls take, and what reading the pools costs; and how soon KEDA is pushed.
+//! The scaler with thousands of pools: the time of calls, the cost of reading the pools, and the delay of a push to KEDA.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -15,22 +15,22 @@ use tokio::time::{MissedTickBehavior, interval_at, sleep, timeout};
 use tonic::transport::Channel;
 
 use crate::drain::job;
-use crate::http::Connection;
+use client::Connection;
 
 const POOLS: usize = 10_000;
-/// So many of them have work.
+/// The number of pools that have work.
 const BUSY_POOLS: usize = 500;
 const CALLERS: usize = 40;
 const CALLS_PER_SECOND: usize = 2_000;
 const TIME: Duration = Duration::from_secs(15);
 
-/// Pools that a job is pushed for, one after the other.
+/// The number of pools for which a push is measured, one after the other.
 const PUSHES: usize = 100;
 
-/// Reads many pools, asks for them, and pushes.
+/// Measures pushes, readings and calls.
 pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     pushes(kind).await?;
-    // RabbitMQ and Kafka have queues, topics and groups for every pool: thousands of them are a test of the server.
+    // RabbitMQ and Kafka have queues, topics and groups per pool. With thousands of them, the server would be measured.
     if matches!(kind, BrokerKind::Embedded | BrokerKind::Redis) {
         many_pools(kind).await?;
     }
@@ -47,7 +47,7 @@ async fn pushes(kind: BrokerKind) -> anyhow::Result<()> {
         let pool = format!("p{number}");
         let mut stream = client.stream_is_active(object(&pool)).await?.into_inner();
         let idle = timeout(TIME, stream.message()).await??.context("the stream ended")?;
-        ensure!(!idle.result, "{pool} has work before there is any");
+        ensure!(!idle.result, "{pool} is active without work");
         let headers = "content-type: text/plain\r\n";
         let path = format!("/v1/pools/{pool}/jobs");
         let mut connection = Connection::open(&gateway.url, &path, headers, b"hello").await?;
@@ -76,7 +76,6 @@ async fn many_pools(kind: BrokerKind) -> anyhow::Result<()> {
         producer.publish(piece).await?;
     }
     let scaler = system.scaler().await?;
-    // Until every pool has been read.
     let client = scaler.connect().await?;
     until("every pool has been read", async || {
         let last = client.clone().get_metrics(metrics_of(&format!("p{}", POOLS - 1))).await;
@@ -98,51 +97,51 @@ async fn many_pools(kind: BrokerKind) -> anyhow::Result<()> {
     }
     let calling = (cpu_seconds(pid)? - before) / TIME.as_secs_f64();
     let rate = (spec.len() + metrics.len()) as f64 / TIME.as_secs_f64();
-    println!("{kind:<8} scaler:  {POOLS} pools in mode latency, {BUSY_POOLS} with work, read every 500 ms");
+    println!("{kind:<8} scaler:  {POOLS} pools in mode latency, {BUSY_POOLS} with work, a reading every 500 ms");
     println!("         {rate:.0} calls/s: GetMetricSpec {}; GetMetrics {}", shown(&spec), shown(&metrics));
-    let asked =
+    let sent =
         commands.map_or_else(String::new, |count| format!(", {:.0} commands/s", count as f64 / TIME.as_secs_f64()));
     println!(
-        "         reading alone {:.0} % of a core{asked}; with the calls {:.0} %; {} resident",
+        "         reading alone {:.0} % of a core{sent}; with the calls {:.0} %; {} resident",
         reading * 100.0,
         calling * 100.0,
         resident(pid)?
     );
-    took(&scaler).await
+    print_reading_time(&scaler).await
 }
 
-/// How long one look at all pools took.
-async fn took(scaler: &Scaler) -> anyhow::Result<()> {
+/// Prints the average time of one reading of all pools.
+async fn print_reading_time(scaler: &Scaler) -> anyhow::Result<()> {
     let seconds = scaler.metric("millrace_scaler_sample_seconds_sum").await?;
-    let looks = scaler.metric("millrace_scaler_sample_seconds_count").await?;
-    println!("         one look at all of them: {:.0} ms on average", seconds / looks.max(1.0) * 1e3);
+    let readings = scaler.metric("millrace_scaler_sample_seconds_count").await?;
+    println!("         one reading of all pools: {:.0} ms on average", seconds / readings.max(1.0) * 1e3);
     Ok(())
 }
 
-/// One client's share of the calls, half of each kind.
+/// The calls of one client, half of each kind.
 async fn calls(
     connected: impl Future<Output = anyhow::Result<ExternalScalerClient<Channel>>>,
     caller: usize,
 ) -> anyhow::Result<(Histogram<u64>, Histogram<u64>)> {
     let mut client = connected.await?;
     let (mut spec, mut metrics) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
-    // One after the other, as clients that know nothing of each other call.
+    // The clients start at different times, so their calls are spread evenly.
     let period = Duration::from_secs(1) * CALLERS as u32 / CALLS_PER_SECOND as u32;
     let mut ticks = interval_at(tokio::time::Instant::now() + period * caller as u32 / CALLERS as u32, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let began = Instant::now();
+    let started = Instant::now();
     let mut number = caller;
-    while began.elapsed() < TIME {
+    while started.elapsed() < TIME {
         ticks.tick().await;
         number = (number + 7919) % POOLS;
         let pool = format!("p{number}");
-        let asked = Instant::now();
+        let sent = Instant::now();
         if number.is_multiple_of(2) {
             client.get_metric_spec(object(&pool)).await?;
-            spec.record(asked.elapsed().as_micros() as u64)?;
+            spec.record(sent.elapsed().as_micros() as u64)?;
         } else {
             client.get_metrics(metrics_of(&pool)).await?;
-            metrics.record(asked.elapsed().as_micros() as u64)?;
+            metrics.record(sent.elapsed().as_micros() as u64)?;
         }
     }
     Ok((spec, metrics))
@@ -177,11 +176,11 @@ fn shown(micros: &Histogram<u64>) -> String {
 /// The processor time of a process, in seconds.
 fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name may hold spaces and parentheses; after it comes the state, and the 12th and 13th from there are the ticks.
+    // The name may contain spaces and parentheses. The fields after it start with the state; ticks are the 12th and 13th.
     let (_, rest) = stat.rsplit_once(')').context("no name")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let ticks = |place: usize| fields.get(place).context("too few fields")?.parse::<f64>().context("no number");
-    // Linux counts in hundredths of a second for processes to see.
+    // Linux reports ticks of 1/100 s.
     Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
 
@@ -191,7 +190,7 @@ fn resident(pid: u32) -> anyhow::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// How many commands the Redis has done so far; `None` of another broker.
+/// The number of commands that the Redis server has run so far; `None` for another broker.
 async fn commands(kind: BrokerKind) -> anyhow::Result<Option<u64>> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     if kind != BrokerKind::Redis {
@@ -206,6 +205,6 @@ async fn commands(kind: BrokerKind) -> anyhow::Result<Option<u64>> {
     server.read_to_string(&mut text).await?;
     match text.lines().find_map(|line| line.strip_prefix("total_commands_processed:")) {
         Some(count) => Ok(Some(count.trim().parse()?)),
-        None => bail!("the Redis does not count its commands: {text:.80}"),
+        None => bail!("the Redis server does not report its number of commands: {text:.80}"),
     }
 }

@@ -13,27 +13,27 @@ use millrace_tests::{BrokerKind, System};
 use queue::PoolName;
 
 use crate::drain::job;
-use crate::http::Connection;
+use client::Connection;
 
 const CONNECTIONS: usize = 64;
 const TIME: Duration = Duration::from_secs(10);
 const BODY: &[u8] = &[b'x'; 256];
 
-/// Submits on all connections at once, for a while; then publishes past gateway and ledger.
+/// Submits on all connections at once; then publishes to the broker without gateway and ledger.
 pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     let system = System::on(kind, "pools: {echo: {model: echo}}")?;
     let gateway = system.gateway().await?;
-    let began = Instant::now();
+    let started = Instant::now();
     let mut submitters = Vec::new();
     for _ in 0..CONNECTIONS {
         let headers = "content-type: application/octet-stream\r\n";
         let mut connection = Connection::open(&gateway.url, "/v1/pools/echo/jobs", headers, BODY).await?;
         submitters.push(tokio::spawn(async move {
             let mut micros = Histogram::<u64>::new(3)?;
-            while began.elapsed() < TIME {
-                let asked = Instant::now();
+            while started.elapsed() < TIME {
+                let sent = Instant::now();
                 match connection.post().await? {
-                    202 => micros.record(asked.elapsed().as_micros() as u64)?,
+                    202 => micros.record(sent.elapsed().as_micros() as u64)?,
                     status => bail!("a submit was answered with {status}"),
                 }
             }
@@ -44,7 +44,7 @@ pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     for submitter in submitters {
         micros.add(submitter.await??)?;
     }
-    let per_second = micros.len() as f64 / began.elapsed().as_secs_f64();
+    let per_second = micros.len() as f64 / started.elapsed().as_secs_f64();
     println!(
         "{kind:<8} submits: {per_second:.0}/s durable at {CONNECTIONS} connections, {} bytes each; p50 {:.1} ms, p99 {:.1} ms, max \
          {:.1} ms",
@@ -55,14 +55,14 @@ pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     );
     let published_per_second = published_per_second(kind).await?;
     println!(
-        "                  beside it: the broker alone confirms {published_per_second:.0}/s of the same jobs with \
+        "                  for comparison: the broker alone confirms {published_per_second:.0}/s of the same jobs with \
          {CONNECTIONS} outstanding; {:.2} submits per such publish",
         per_second / published_per_second
     );
     if kind == BrokerKind::Embedded {
         let syncs_per_second = syncs_per_second(system.folder())?;
         println!(
-            "                  beside it: this disk syncs {syncs_per_second:.0} appends/s one by one; {:.1} submits per \
+            "                  for comparison: this disk syncs {syncs_per_second:.0} appends/s one by one; {:.1} submits per \
              such sync",
             per_second / syncs_per_second
         );
@@ -70,22 +70,22 @@ pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many jobs per second the broker confirms, through the driver as our producer uses it, with as many publishes
-/// outstanding as there are connections. It is measured through the producer since no crate but `queue` knows a driver.
+/// The number of jobs per second that the broker confirms, with one outstanding publish per connection. It is measured
+/// through the producer, because only the driver crates know the brokers' clients.
 async fn published_per_second(kind: BrokerKind) -> anyhow::Result<f64> {
     let system = System::on(kind, "pools: {echo: {model: echo}}")?;
     let backend = system.backend().await?;
     let producer = backend.broker.producer().await?;
     let pool: PoolName = "echo".parse()?;
     let one = |pool: &PoolName| job(pool, "application/octet-stream", Bytes::from_static(BODY));
-    // The first publish connects, and makes queues and topics.
+    // The first publish connects, and creates queues and topics.
     producer.publish(&[one(&pool)]).await?;
-    let began = Instant::now();
+    let started = Instant::now();
     let publishers = [(); CONNECTIONS].map(|()| {
         let (producer, pool) = (Arc::clone(&producer), pool.clone());
         tokio::spawn(async move {
             let mut published = 0;
-            while began.elapsed() < TIME {
+            while started.elapsed() < TIME {
                 producer.publish(&[one(&pool)]).await?;
                 published += 1;
             }
@@ -96,18 +96,18 @@ async fn published_per_second(kind: BrokerKind) -> anyhow::Result<f64> {
     for publisher in publishers {
         published += publisher.await??;
     }
-    Ok(published as f64 / began.elapsed().as_secs_f64())
+    Ok(published as f64 / started.elapsed().as_secs_f64())
 }
 
-/// How often this disk can make a small append durable: the limit for who commits jobs one by one.
+/// The number of small durable appends per second on this disk: the limit of a system that commits jobs one by one.
 fn syncs_per_second(folder: &Path) -> anyhow::Result<f64> {
     let mut file = File::create(folder.join("syncs"))?;
-    let began = Instant::now();
+    let started = Instant::now();
     let mut syncs = 0;
-    while began.elapsed() < Duration::from_secs(2) {
+    while started.elapsed() < Duration::from_secs(2) {
         file.write_all(&[0; 4096])?;
         file.sync_data()?;
         syncs += 1;
     }
-    Ok(f64::from(syncs) / began.elapsed().as_secs_f64())
+    Ok(f64::from(syncs) / started.elapsed().as_secs_f64())
 }

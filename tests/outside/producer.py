@@ -1,9 +1,9 @@
-"""A program that knows Kafka and CloudEvents, and nothing of Millrace.
+"""A producer that uses Kafka and CloudEvents, and no code of Millrace.
 
     producer.py SERVERS TOPIC RESULTS MEDIA_TYPE FILE
 
-Makes TOPIC, puts FILE into it as a CloudEvent in binary mode, twice, and as another in structured mode, then reads the
-topic RESULTS until it has heard of both. Prints each event that it heard as a line of JSON.
+Creates TOPIC. Publishes FILE as a CloudEvent in binary mode, twice, and as another event in structured mode. Then reads
+the topic RESULTS until there is a result of both. Prints each result as a line of JSON.
 """
 
 import json
@@ -15,27 +15,27 @@ from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 SOURCE = "/cameras/7"
 
 
-def make(servers: str, topic: str) -> None:
+def create(servers: str, topic: str) -> None:
     client = AdminClient({"bootstrap.servers": servers})
-    client.create_topics([NewTopic(topic, num_partitions=2)])[topic].result(PATIENCE_SECONDS)
+    client.create_topics([NewTopic(topic, num_partitions=2)])[topic].result(TIMEOUT_SECONDS)
 
 
-def put(servers: str, topic: str, messages: list[KafkaMessage]) -> None:
+def publish(servers: str, topic: str, messages: list[KafkaMessage]) -> None:
     refused = []
 
-    def heard(error, _message):
+    def delivered(error, _message):
         if error is not None:
             refused.append(error)
 
     producer = Producer({"bootstrap.servers": servers, "acks": "all"})
     for message in messages:
-        producer.produce(topic, message.value, message.key, headers=message.headers, on_delivery=heard)
-    if producer.flush(PATIENCE_SECONDS) or refused:
-        raise KafkaException(refused or "not everything was confirmed")
+        producer.produce(topic, message.value, message.key, headers=message.headers, on_delivery=delivered)
+    if producer.flush(TIMEOUT_SECONDS) or refused:
+        raise KafkaException(refused or "some messages were not confirmed")
 
 
 def results(servers: str, topic: str, wanted: set[str]) -> None:
@@ -46,12 +46,12 @@ def results(servers: str, topic: str, wanted: set[str]) -> None:
         "topic.metadata.refresh.interval.ms": 500,
     })
     consumer.subscribe([topic])
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while wanted:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"nothing was heard of {wanted}")
+            raise TimeoutError(f"no result of {wanted}")
         message = consumer.poll(1.0)
-        # The topic is made by the first worker.
+        # Until the first worker has created the topic, there is an error.
         if message is None or message.error():
             continue
         event = from_kafka_event(KafkaMessage(dict(message.headers()), message.key(), message.value()))
@@ -71,8 +71,8 @@ def main() -> None:
         return CloudEvent(attributes, data)
 
     binary, structured = event("binary"), event("structured")
-    make(servers, topic)
-    put(servers, topic, [to_binary_event(binary), to_binary_event(binary), to_structured_event(structured)])
+    create(servers, topic)
+    publish(servers, topic, [to_binary_event(binary), to_binary_event(binary), to_structured_event(structured)])
     results(servers, results_topic, {"binary", "structured"})
 
 

@@ -1,37 +1,37 @@
-//! The brokers that a system can have, and where the tests find their servers.
+//! The brokers of a system under test, and the URLs of their servers.
 
 use std::fmt;
 
 use anyhow::Context;
 use queue::JobId;
 
-/// Where the jobs of a system wait.
+/// The broker of a system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerKind {
-    /// A file beside the configuration, which is the ledger as well.
+    /// A file beside the configuration, which is also the ledger.
     Embedded,
     /// RabbitMQ, with Redis as the ledger.
     RabbitMq,
     /// Kafka, with Redis as the ledger.
     Kafka,
-    /// Redis, which is the ledger as well.
+    /// Redis, which is also the ledger.
     Redis,
 }
 
 /// The backend URLs of one system.
 #[derive(Debug, Clone)]
 pub struct BrokerUrls {
-    /// Where jobs wait.
+    /// The broker.
     pub broker: String,
-    /// Where they are accounted for; `None`: in the broker.
+    /// The ledger; `None` if the broker is also the ledger.
     pub ledger: Option<String>,
 }
 
 impl BrokerKind {
-    /// All of them.
+    /// All brokers.
     pub const ALL: [Self; 4] = [Self::Embedded, Self::RabbitMq, Self::Kafka, Self::Redis];
 
-    /// Its name, as `scripts/servers.sh` knows it.
+    /// Its name in `scripts/servers.sh`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
@@ -41,7 +41,7 @@ impl BrokerKind {
         }
     }
 
-    /// Names an empty installation of its own within the servers that the environment names. `None`: it needs no server.
+    /// The URLs of a new, empty installation in the servers that the environment names. `None`: no server is needed.
     pub fn urls(self) -> anyhow::Result<Option<BrokerUrls>> {
         if self == Self::Embedded {
             return Ok(None);
@@ -49,7 +49,7 @@ impl BrokerKind {
         self.urls_at(&self.server_url()?).map(Some)
     }
 
-    /// As [`BrokerKind::urls`], in the broker at `server`; the ledger stays in the Redis that the environment names.
+    /// As [`BrokerKind::urls`], with the broker at `server`. The ledger is in the Redis that the environment names.
     pub fn urls_at(self, server: &str) -> anyhow::Result<BrokerUrls> {
         let prefix = format!("test-{}", JobId::generate());
         let within = |server: &str| {
@@ -63,8 +63,8 @@ impl BrokerKind {
         Ok(BrokerUrls { broker: within(server), ledger })
     }
 
-    /// Whether the environment names a server for it, and for its ledger.
-    pub fn is_there(self) -> bool {
+    /// Whether the environment names the servers of the broker and of its ledger.
+    pub fn has_server(self) -> bool {
         match self {
             Self::Embedded => true,
             Self::Redis => self.server_url().is_ok(),
@@ -75,7 +75,7 @@ impl BrokerKind {
     fn server_url(self) -> anyhow::Result<String> {
         let variable = format!("MILLRACE_TEST_{}_URL", self.name().to_uppercase());
         let url = std::env::var(&variable).ok().filter(|url| !url.is_empty());
-        url.with_context(|| format!("set {variable}, or run make test, which starts the servers"))
+        url.with_context(|| format!("set {variable}, or run `make test`, which starts the servers"))
     }
 }
 

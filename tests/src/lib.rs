@@ -1,4 +1,4 @@
-//! The whole system under test: a folder, processes of the program `millrace` in it, and what they say.
+//! The whole system under test: a folder, processes of the program `millrace` in it, and their output.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,8 @@ pub use server::PrivateServer;
 pub use system::{Gateway, System};
 pub use until::until;
 
-/// This repository. Cargo says where when it runs something; what was compiled elsewhere and kept may remember another.
+/// The folder of this repository. Cargo's environment variable at run time wins over the one at compile time, because a
+/// cached build may come from another folder.
 pub fn repository() -> PathBuf {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     Path::new(&manifest).join("..")

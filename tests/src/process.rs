@@ -2,25 +2,27 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long a process may take to say or do what it must: far more than it needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for a process to print a line or to end. It is far longer than needed, so only a fault is slow.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running process, and all that it has written. Dropped, it is killed.
+/// A running process and its output. The process is killed when this is dropped.
 pub struct Process {
     name: String,
     child: Child,
-    lines: watch::Receiver<usize>,
+    line_count: watch::Receiver<usize>,
+    /// Shared with the tasks that read its pipes.
     written: Arc<Mutex<Vec<String>>>,
 }
 
@@ -39,42 +41,48 @@ impl Process {
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         let written = Arc::<Mutex<Vec<String>>>::default();
-        let (count, lines) = watch::channel(0);
+        let (count, line_count) = watch::channel(0);
         if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
             tokio::spawn(collect(stdout, Arc::clone(&written), count.clone()));
             tokio::spawn(collect(stderr, Arc::clone(&written), count));
         }
-        Ok(Self { name: arguments.join(" "), child, lines, written })
+        Ok(Self { name: arguments.join(" "), child, line_count, written })
     }
 
-    /// Waits for a line, past or future, that contains `text`; the whole line.
-    pub async fn says(&self, text: &str) -> anyhow::Result<String> {
-        self.says_after(0, text).await.map(|(_, line)| line)
+    /// Waits for a line that contains `text`, and returns the line. Lines that are already written count too.
+    pub async fn prints(&self, text: &str) -> anyhow::Result<String> {
+        self.prints_after(0, text).await.map(|(_, line)| line)
     }
 
-    /// As [`Process::says`], among the lines from number `first` on; also the number of the line.
-    pub async fn says_after(&self, first: usize, text: &str) -> anyhow::Result<(usize, String)> {
-        let mut lines = self.lines.clone();
-        let wanted = async {
+    /// As [`Process::prints`], for lines from number `first` on; also returns the number of the line.
+    pub async fn prints_after(&self, first: usize, text: &str) -> anyhow::Result<(usize, String)> {
+        let mut line_count = self.line_count.clone();
+        let found = async {
             loop {
-                lines.borrow_and_update();
+                line_count.borrow_and_update();
                 let found = self.output().into_iter().enumerate().skip(first).find(|(_, line)| line.contains(text));
                 match found {
                     Some(found) => return Some(found),
-                    None => lines.changed().await.ok()?,
+                    None => line_count.changed().await.ok()?,
                 }
             }
         };
-        match timeout(PATIENCE, wanted).await {
+        match timeout(TIMEOUT, found).await {
             Ok(Some(found)) => Ok(found),
-            Ok(None) => bail!("{} ended without saying {text:?}; it said:\n{}", self.name, self.output().join("\n")),
-            Err(_) => bail!("{} did not say {text:?} in {PATIENCE:?} but:\n{}", self.name, self.output().join("\n")),
+            Ok(None) => {
+                bail!("{} ended and did not print {text:?}; its output:\n{}", self.name, self.output().join("\n"))
+            }
+            Err(_) => bail!(
+                "{} did not print {text:?} within {TIMEOUT:?}; its output:\n{}",
+                self.name,
+                self.output().join("\n")
+            ),
         }
     }
 
-    /// All lines so far, of both streams.
+    /// All lines so far, from both streams.
     pub fn output(&self) -> Vec<String> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.written.lock().clone()
     }
 
     /// Its process id.
@@ -82,7 +90,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Kills it as `kill -9` does, and waits until it is gone.
+    /// Kills the process as `kill -9` does, and waits for its end.
     pub async fn kill(mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)
     }
@@ -93,13 +101,13 @@ impl Process {
         Ok(kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?)
     }
 
-    /// Waits until it has ended; how it did, and all that it had written.
+    /// Waits for the end of the process; its status and its output.
     pub async fn ended(mut self) -> anyhow::Result<(ExitStatus, String)> {
-        let status = timeout(PATIENCE, self.child.wait())
+        let status = timeout(TIMEOUT, self.child.wait())
             .await
-            .with_context(|| format!("{} did not end in {PATIENCE:?}", self.name))??;
-        // Both readers let go of their sender when the pipes are empty.
-        while self.lines.changed().await.is_ok() {}
+            .with_context(|| format!("{} did not end within {TIMEOUT:?}", self.name))??;
+        // Both tasks drop their sender when the pipes are empty.
+        while self.line_count.changed().await.is_ok() {}
         Ok((status, self.output().join("\n")))
     }
 }
@@ -107,12 +115,12 @@ impl Process {
 async fn collect(pipe: impl AsyncRead + Unpin, written: Arc<Mutex<Vec<String>>>, count: watch::Sender<usize>) {
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        written.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        written.lock().push(line);
         count.send_modify(|count| *count += 1);
     }
 }
 
-/// The program under test: built beside the tests, or named by `MILLRACE_PROGRAM`.
+/// The program under test: the one that `MILLRACE_PROGRAM` names, or the one beside the tests.
 pub fn program() -> anyhow::Result<PathBuf> {
     if let Some(program) = std::env::var_os("MILLRACE_PROGRAM") {
         return Ok(program.into());
@@ -120,6 +128,6 @@ pub fn program() -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe()?;
     let folder = here.ancestors().find(|folder| folder.join("millrace").is_file());
     folder.map(|folder| folder.join("millrace")).with_context(|| {
-        format!("there is no program millrace beside {}: build it first (cargo build --release)", here.display())
+        format!("there is no program millrace beside {}: run `cargo build --release` first", here.display())
     })
 }

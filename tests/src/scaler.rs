@@ -4,49 +4,47 @@ use std::time::Duration;
 
 use anyhow::Context;
 use proto::externalscaler::external_scaler_client::ExternalScalerClient;
-use reqwest::{Client, StatusCode};
+use reqwest::StatusCode;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{Process, System};
 
-/// How long a connection may take: far more than it needs, so that only a fault is slow.
-const CONNECT_WITHIN: Duration = Duration::from_secs(20);
+/// The time limit for a connection. It is far longer than needed, so only a fault is slow.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running scaler.
 pub struct Scaler {
     /// Its process.
     pub process: Process,
-    /// Where KEDA calls, `host:port`.
+    /// The address that KEDA calls, as `host:port`.
     pub address: String,
-    admin: String,
-    client: Client,
+    admin: client::Scaler,
 }
 
 impl Scaler {
-    pub(crate) async fn of(process: Process, client: Client) -> anyhow::Result<Self> {
+    pub(crate) async fn of(process: Process, http: reqwest::Client) -> anyhow::Result<Self> {
         let after = |line: &str, word: &str| {
             line.strip_prefix(word).map(str::to_owned).with_context(|| format!("{line:?} names no address"))
         };
-        let address = after(&process.says("scaler grpc://").await?, "scaler grpc://")?;
-        let admin = after(&process.says("admin http://").await?, "admin ")?;
-        Ok(Self { process, address, admin, client })
+        let address = after(&process.prints("scaler grpc://").await?, "scaler grpc://")?;
+        let admin = after(&process.prints("admin http://").await?, "admin ")?;
+        Ok(Self { process, address, admin: client::Scaler::with_http(&admin, http)? })
     }
 
-    /// A connection of its own, in plain text.
+    /// Connects to it in plain text, on a new connection.
     pub async fn connect(&self) -> anyhow::Result<ExternalScalerClient<Channel>> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address))?.connect_timeout(CONNECT_WITHIN);
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address))?.connect_timeout(CONNECT_TIMEOUT);
         Ok(ExternalScalerClient::new(endpoint.connect().await?))
     }
 
-    /// Where an orchestrator asks.
+    /// The address for an orchestrator.
     pub fn admin_url(&self) -> &str {
-        &self.admin
+        self.admin.url()
     }
 
-    /// What it answers an orchestrator at `path`.
+    /// The answer of the admin server at `path`.
     pub async fn admin(&self, path: &str) -> anyhow::Result<(StatusCode, String)> {
-        let response = self.client.get(format!("{}{path}", self.admin)).send().await?;
-        Ok((response.status(), response.text().await?))
+        Ok(self.admin.get(path).await?)
     }
 
     /// The lines of its metrics, without comments.
@@ -55,7 +53,7 @@ impl Scaler {
         Ok(text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(str::to_owned).collect())
     }
 
-    /// The value of one metric, named with its labels as in `/metrics`; 0 where it has not been counted yet.
+    /// The value of one metric, named with its labels as in `/metrics`; 0 if the metric does not exist yet.
     pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let lines = self.metrics().await?;
         let value = lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -66,6 +64,6 @@ impl Scaler {
 impl System {
     /// Starts a scaler, and waits until it listens.
     pub async fn scaler(&self) -> anyhow::Result<Scaler> {
-        Scaler::of(self.start("scaler", &["--admin", "127.0.0.1:0"])?, self.client.clone()).await
+        Scaler::of(self.start("scaler", &["--admin", "127.0.0.1:0"])?, self.http.clone()).await
     }
 }

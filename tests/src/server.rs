@@ -1,4 +1,4 @@
-//! A broker's server that a test has for itself, to kill and to start again.
+//! Broker servers for one test alone, which the test can kill and restart.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::{BrokerKind, repository};
 
-/// A server of a test's own, with its data in a folder. Dropped, it is killed.
+/// A server for one test alone, with its data in a temporary folder. The server is killed when this is dropped.
 pub struct PrivateServer {
     kind: BrokerKind,
     folder: TempDir,
@@ -17,7 +17,7 @@ pub struct PrivateServer {
 }
 
 impl PrivateServer {
-    /// Starts one that is empty, and waits until it serves.
+    /// Starts an empty server, and waits until it serves.
     pub async fn start(kind: BrokerKind) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut server = Self { kind, folder, url: String::new() };
@@ -30,12 +30,12 @@ impl PrivateServer {
         &self.url
     }
 
-    /// Kills it as `kill -9` does, and waits until it is gone. Its data stays.
+    /// Kills the server as `kill -9` does, and waits for its end. The data stays.
     pub async fn kill(&self) -> anyhow::Result<()> {
         servers(&["stop", &self.path(), "--kill"]).await.map(drop)
     }
 
-    /// Starts it on the same data and port, and waits until it serves.
+    /// Starts the server with the same data and port, and waits until it serves.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         self.url = servers(&["start", self.kind.name(), &self.path()]).await?;
         Ok(())
@@ -50,12 +50,12 @@ impl Drop for PrivateServer {
     fn drop(&mut self) {
         let stopping = std::process::Command::new(script()).arg("stop").arg(self.folder.path()).arg("--kill").status();
         if !stopping.as_ref().is_ok_and(std::process::ExitStatus::success) {
-            eprintln!("{} in {} may still run: {stopping:?}", self.kind, self.path());
+            eprintln!("the server of {} in {} may still run: {stopping:?}", self.kind, self.path());
         }
     }
 }
 
-/// Calls `scripts/servers.sh`; what it prints on stdout.
+/// Runs `scripts/servers.sh`; its standard output.
 async fn servers(arguments: &[&str]) -> anyhow::Result<String> {
     let Output { status, stdout, stderr } = Command::new(script()).args(arguments).output().await?;
     if !status.success() {

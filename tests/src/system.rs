@@ -3,46 +3,50 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use backends::BackendUrls;
+use client::NewJob;
 use queue::Backend;
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::{BrokerKind, BrokerUrls, Process};
 
-/// How long a job may take to end: far more than it needs, so that only a fault is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for a job to end. It is far longer than needed, so only a fault is slow.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A system of its own: configuration, data folder, free ports.
+/// The longest time that one request waits for the end of a job.
+const LONG_POLL: Duration = Duration::from_secs(30);
+
+/// A system for one test: a configuration, a data folder, free ports.
 pub struct System {
     folder: TempDir,
     urls: Option<BrokerUrls>,
-    pub(crate) client: Client,
+    pub(crate) http: reqwest::Client,
 }
 
 /// A running gateway.
 pub struct Gateway {
-    /// Its process; `up` if it is one of several services in it.
+    /// Its process. With `up`, other services run in the same process.
     pub process: Process,
-    /// Where it listens.
+    /// Its URL.
     pub url: String,
-    client: Client,
+    client: client::Gateway,
 }
 
 impl System {
-    /// A system configured by `yaml`, with ports of its own and its data beside its configuration.
+    /// A system with the configuration `yaml`, free ports, and its data beside the configuration.
     pub fn new(yaml: &str) -> anyhow::Result<Self> {
         Self::with(None, yaml)
     }
 
-    /// A system configured by `yaml`, on a broker of this kind: in the shared server, where others do not see it.
+    /// A system with the configuration `yaml` on a shared server of this kind, isolated by a prefix.
     pub fn on(kind: BrokerKind, yaml: &str) -> anyhow::Result<Self> {
         Self::with(kind.urls()?, yaml)
     }
 
-    /// A system configured by `yaml`, on what these URLs name.
+    /// A system with the configuration `yaml` on the servers that `urls` names.
     pub fn at(urls: BrokerUrls, yaml: &str) -> anyhow::Result<Self> {
         Self::with(Some(urls), yaml)
     }
@@ -50,7 +54,7 @@ impl System {
     fn with(urls: Option<BrokerUrls>, yaml: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("millrace.yaml"), yaml)?;
-        Ok(Self { folder, urls, client: Client::builder().no_proxy().build()? })
+        Ok(Self { folder, urls, http: reqwest::Client::builder().no_proxy().build()? })
     }
 
     /// Its folder.
@@ -58,7 +62,7 @@ impl System {
         self.folder.path()
     }
 
-    /// Starts a service of it, with `arguments` after its configuration.
+    /// Starts a service, with `arguments` after the configuration.
     pub fn start(&self, service: &str, arguments: &[&str]) -> anyhow::Result<Process> {
         let mut all = vec![service, "--config", "millrace.yaml"];
         let mut settings = vec!["gateway.listen=127.0.0.1:0".to_owned(), "scaler.listen=127.0.0.1:0".to_owned()];
@@ -73,22 +77,22 @@ impl System {
 
     /// Starts a gateway, and waits until it listens.
     pub async fn gateway(&self) -> anyhow::Result<Gateway> {
-        self.gateway_of(self.start("gateway", &[])?).await
+        self.listening(self.start("gateway", &[])?).await
     }
 
     /// Starts everything, and waits until its gateway listens.
     pub async fn up(&self) -> anyhow::Result<Gateway> {
-        self.gateway_of(self.start("up", &[])?).await
+        self.listening(self.start("up", &[])?).await
     }
 
     /// Starts a worker, and waits until it is ready.
     pub async fn worker(&self, pool: &str) -> anyhow::Result<Process> {
         let worker = self.start("worker", &["--pool", pool])?;
-        worker.says(" ready ").await?;
+        worker.prints(" ready ").await?;
         Ok(worker)
     }
 
-    /// Its backend, opened by this process beside the others.
+    /// The backend of the system, opened by the test itself.
     pub async fn backend(&self) -> anyhow::Result<Backend> {
         let urls = match &self.urls {
             Some(BrokerUrls { broker, ledger }) => {
@@ -100,20 +104,21 @@ impl System {
         Ok(backends::open(&urls).await?)
     }
 
-    async fn gateway_of(&self, process: Process) -> anyhow::Result<Gateway> {
-        let line = process.says("gateway http://").await?;
+    async fn listening(&self, process: Process) -> anyhow::Result<Gateway> {
+        let line = process.prints("gateway http://").await?;
         let url = line.strip_prefix("gateway ").with_context(|| format!("{line:?} names no address"))?.to_owned();
-        Ok(Gateway { process, url, client: self.client.clone() })
+        let client = client::Gateway::with_http(&url, self.http.clone())?;
+        Ok(Gateway { process, url, client })
     }
 }
 
 impl Gateway {
     /// A request to `path`.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url))
+        self.client.request(method, path)
     }
 
-    /// Submits a job.
+    /// Submits a job to the pool, with the query; the answer, whatever its status.
     pub async fn submit(
         &self,
         pool_and_query: &str,
@@ -126,27 +131,24 @@ impl Gateway {
     }
 
     /// Submits a job that must be accepted; its id.
-    pub async fn accepted(&self, pool_and_query: &str, media_type: &str, body: Vec<u8>) -> anyhow::Result<String> {
-        let response = self.submit(pool_and_query, media_type, body).await?;
-        let (status, body) = (response.status(), response.text().await?);
-        if status != 202 {
-            bail!("not accepted: {status} {body}");
-        }
-        let job: serde_json::Value = serde_json::from_str(&body)?;
-        job["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {body}"))
+    pub async fn accepted(&self, pool: &str, media_type: &str, body: Vec<u8>) -> anyhow::Result<String> {
+        let (pool, media_type) = (pool.to_owned(), media_type.to_owned());
+        let job = NewJob { pool, media_type, body: body.into(), class: None, deadline: None };
+        let accepted = self.client.submit(None, &job).await.context("not accepted")?;
+        ensure!(accepted.is_new, "the id {} was there already", accepted.id);
+        Ok(accepted.id)
     }
 
     /// The status of a job once it has ended.
     pub async fn ended(&self, id: &str) -> anyhow::Result<serde_json::Value> {
-        let asking = async {
+        let waiting = async {
             loop {
-                let response = self.request(Method::GET, &format!("/v1/jobs/{id}?wait=30s")).send().await?;
-                let job: serde_json::Value = response.error_for_status()?.json().await?;
+                let job = self.client.wait(id, LONG_POLL).await?;
                 if job["finished_at"].is_string() {
                     return anyhow::Ok(job);
                 }
             }
         };
-        timeout(PATIENCE, asking).await.with_context(|| format!("job {id} did not end within {PATIENCE:?}"))?
+        timeout(TIMEOUT, waiting).await.with_context(|| format!("job {id} did not end within {TIMEOUT:?}"))?
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for what another process does.
+//! Waiting for a change that another process makes.
 
 use std::fmt;
 use std::future::Future;
@@ -7,24 +7,24 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio::time::{Instant, interval};
 
-/// How often a condition is looked at that nobody signals.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The interval between two checks of a condition for which there is no signal.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long anything may take that must happen at all: far more than it needs, so that only a fault is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for a condition. It is far longer than needed, so only a fault is slow.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Returns what `condition` finds, as soon as it does; an error that says `what` did not happen if it never does.
+/// Checks `condition` until it finds a value, and returns that. After the time limit the error names `what`.
 pub async fn until<T, F>(what: impl fmt::Display, mut condition: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {
-    let began = Instant::now();
-    let mut looks = interval(LOOK_EVERY);
-    while began.elapsed() < PATIENCE {
-        looks.tick().await;
+    let started = Instant::now();
+    let mut checks = interval(CHECK_INTERVAL);
+    while started.elapsed() < TIMEOUT {
+        checks.tick().await;
         if let Some(found) = condition().await? {
             return Ok(found);
         }
     }
-    bail!("it did not happen within {PATIENCE:?} that {what}")
+    bail!("this did not happen within {TIMEOUT:?}: {what}")
 }

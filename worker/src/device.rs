@@ -6,230 +6,173 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use queue::{JobError, Ledger};
+use queue::{JobErrorKind, Ledger};
 use rayon::ThreadPool;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::batcher::Batcher;
-use crate::held::{Held, How, Leaving, Ready, Work};
-use crate::intake;
-use crate::metrics;
-use crate::model::{HostTensor, Instance, Item, Model, ModelError};
-use crate::presence::Presence;
-use crate::window::Window;
+use crate::batch::Batcher;
+use crate::job::window::Window;
+use crate::job::{ClaimedJob, Disposition, FinishedJob, ItemResult, ReadyInput, ReadyJob, RunJob};
+use crate::report::heartbeat::Heartbeat;
+use crate::report::metrics;
+use crate::runtime::{Instance, Item, Model, ModelError};
 
-/// What a device thread works with.
+mod run_batch;
+
+use run_batch::run_batch;
+
+/// A device thread's view of the worker. All device threads have clones of one.
 #[derive(Clone)]
 pub(crate) struct Device {
     pub(crate) pool: Arc<str>,
     pub(crate) model: Arc<dyn Model>,
     pub(crate) batcher: Arc<Batcher>,
     pub(crate) window: Arc<Window>,
-    pub(crate) presence: Arc<Presence>,
+    pub(crate) heartbeat: Arc<Heartbeat>,
     pub(crate) cpu: Arc<ThreadPool>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) runtime: Handle,
-    pub(crate) leaving: mpsc::UnboundedSender<Vec<Leaving>>,
+    pub(crate) finished: mpsc::UnboundedSender<Vec<FinishedJob>>,
+    /// Held while a suspect runs: two suspects never run at the same time.
     pub(crate) suspects: Arc<Mutex<()>>,
     pub(crate) max_batch_items: usize,
 }
 
 impl Device {
-    /// Starts a thread that loads the model and then runs batches until the batcher is closed. Answers when the model is
-    /// loaded and has run once, or why it cannot; `any_ended` is cancelled when the thread ends, however it ends.
+    /// Starts a thread that loads the model and then runs batches until the batcher is closed.
+    ///
+    /// The receiver gets the result of loading and of the warm-up. `any_ended` is cancelled when the thread ends, even
+    /// by a panic.
     pub(crate) fn start(
         self,
         number: usize,
         any_ended: &CancellationToken,
     ) -> std::io::Result<oneshot::Receiver<Result<(), ModelError>>> {
-        let (tell_loaded, loaded) = oneshot::channel();
+        let (report_loaded, loaded) = oneshot::channel();
         let until_end = any_ended.clone().drop_guard();
         thread::Builder::new().name(format!("millrace-device-{number}")).spawn(move || {
             let _until_end = until_end;
             match self.load() {
                 Ok(instance) => {
-                    if tell_loaded.send(Ok(())).is_ok() {
+                    if report_loaded.send(Ok(())).is_ok() {
                         self.serve(instance);
                     }
                 }
-                // The starter may have given up meanwhile; then nobody needs to know.
-                Err(error) => drop(tell_loaded.send(Err(error))),
+                // If the worker was stopped meanwhile, the receiver is gone and the error does not matter.
+                Err(error) => drop(report_loaded.send(Err(error))),
             }
         })?;
         Ok(loaded)
     }
 
     fn load(&self) -> Result<Box<dyn Instance>, ModelError> {
-        let loading = Instant::now();
+        let start = Instant::now();
         let mut instance = self.model.instance()?;
-        let loaded = loading.elapsed().as_secs_f64();
+        let load_seconds = start.elapsed().as_secs_f64();
         instance.warm_up()?;
-        let warm_up = loading.elapsed().as_secs_f64() - loaded;
-        tracing::info!(pool = %self.pool, load_seconds = loaded, warm_up_seconds = warm_up, "model loaded");
+        let warm_up_seconds = start.elapsed().as_secs_f64() - load_seconds;
+        tracing::info!(pool = %self.pool, load_seconds, warm_up_seconds, "model loaded");
         Ok(instance)
     }
 
     fn serve(&self, mut instance: Box<dyn Instance>) {
         let mut free_since = Instant::now();
         while let Some(batch) = self.batcher.next(self.max_batch_items) {
-            // Held until its batch has run: two suspects never run at the same time.
             let mut suspect = None;
-            let (held, items) = self.to_run(batch, &mut suspect);
+            let (jobs, items) = self.runnable(batch, &mut suspect);
             if items.is_empty() {
                 continue;
             }
             let mut results = Vec::with_capacity(items.len());
-            tracing::debug!(pool = %self.pool, items = items.len(), "a batch begins");
+            tracing::debug!(pool = %self.pool, items = items.len(), "running a batch");
             let began = Instant::now();
-            run(instance.as_mut(), &items, &mut results);
+            run_batch(instance.as_mut(), &items, &mut results);
             let ended = Instant::now();
             metrics::batch_ran(&self.pool, items.len(), ended.duration_since(began).as_secs_f64());
-            // A suspect waits for the ledger besides, and what fails fast is no fast batch: they tell nothing of what others take.
+            // These batches are not typical: a suspect also waits for the ledger, and a failure may be fast.
             if suspect.is_none() && results.iter().all(Result::is_ok) {
-                self.presence.batch(items.len(), busy(&held, free_since, ended));
+                self.heartbeat.batch_ran(items.len(), busy_time(&jobs, free_since, ended));
             }
             free_since = ended;
-            // The next jobs may come while these are presented and written.
-            self.window.ran(held.len());
+            let ran = RunJob::all(jobs, results);
             drop(suspect);
             let device = self.clone();
             self.cpu.spawn(move || {
-                let leaving =
-                    held.into_iter().zip(results).map(|(held, result)| Leaving { held, how: device.present(result) });
-                device.leave(leaving.collect());
+                let finished = |RunJob { job, result }| FinishedJob { job, disposition: device.present(result) };
+                device.finish(ran.into_iter().map(finished).collect());
             });
         }
     }
 
-    /// What of a batch is still this worker's to run; the rest leaves.
-    fn to_run<'d>(&'d self, batch: Vec<Ready>, suspect: &mut Option<MutexGuard<'d, ()>>) -> (Vec<Held>, Vec<Item>) {
-        let (mut kept, mut items, mut leaving) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
-        for Ready { held, work } in batch {
-            let item = match work {
-                _ if held.lost.is_set() => Err(How::LeaseLost),
-                Work::Prepared(item) => Ok(item),
-                Work::Raw(body) => {
+    /// The jobs of a batch that this worker may still run, with their items. The other jobs are finished.
+    fn runnable<'d>(
+        &'d self,
+        batch: Vec<ReadyJob>,
+        suspect: &mut Option<MutexGuard<'d, ()>>,
+    ) -> (Vec<ClaimedJob>, Vec<Item>) {
+        let (mut jobs, mut items, mut not_run) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
+        for ReadyJob { job, input } in batch {
+            let item = match input {
+                _ if job.lease.is_lost() => Err(Disposition::LeaseLost),
+                ReadyInput::Prepared(item) => Ok(item),
+                ReadyInput::Raw(body) => {
                     *suspect = Some(self.suspects.lock().unwrap_or_else(PoisonError::into_inner));
-                    self.begin(&held, body)
+                    self.begin(&job, body)
                 }
             };
             match item {
                 Ok(item) => {
-                    kept.push(held);
+                    jobs.push(job);
                     items.push(item);
                 }
-                Err(how) => leaving.push(Leaving { held, how }),
+                Err(disposition) => not_run.push((job, disposition)),
             }
         }
-        if !leaving.is_empty() {
-            self.window.ran(leaving.len());
-            self.leave(leaving);
+        if !not_run.is_empty() {
+            self.finish(FinishedJob::not_run(not_run));
         }
-        (kept, items)
+        (jobs, items)
     }
 
-    /// Begins a suspect: from here on it is charged for the attempt even if it takes this process down. Nothing that has
-    /// run may go down with it, least of all another suspect, which would be charged for what this one did.
-    fn begin(&self, held: &Held, body: Bytes) -> Result<Item, How> {
-        self.runtime.block_on(self.window.all_written());
-        match self.runtime.block_on(self.ledger.begin(&held.lease)) {
-            Ok(true) => intake::prepare(self.model.as_ref(), held, body).map_err(How::Failed),
-            Ok(false) => Err(How::LeaseLost),
+    /// Begins a suspect: from here on its attempt counts, even if the job crashes this process.
+    ///
+    /// All results are written first, so that a crash loses none. Above all, a suspect that ran before must not be
+    /// charged for a crash that this one causes.
+    fn begin(&self, job: &ClaimedJob, body: Bytes) -> Result<Item, Disposition> {
+        self.runtime.block_on(self.window.wait_until_written());
+        match self.runtime.block_on(self.ledger.begin(job.lease.lease())) {
+            Ok(true) => job.prepare(self.model.as_ref(), body).map_err(Disposition::Failed),
+            Ok(false) => Err(Disposition::LeaseLost),
             Err(error) => {
-                tracing::warn!(%error, "cannot begin a job that must run alone; giving it back");
-                Err(How::Released)
+                tracing::warn!(%error, "cannot begin a job that must run alone; requeueing it");
+                Err(Disposition::Released)
             }
         }
     }
 
-    fn present(&self, result: Result<Vec<HostTensor>, ModelError>) -> How {
-        let presented = result.map(|tensors| catch_unwind(AssertUnwindSafe(|| self.model.present(tensors))));
-        match presented {
-            Ok(Ok(Ok(output))) => How::Succeeded(output),
-            Ok(Ok(Err(error))) => How::Failed(error),
-            Ok(Err(_)) => How::Failed(JobError {
-                kind: "model_error".to_owned(),
-                message: "presenting the result panicked".to_owned(),
-            }),
-            Err(error) => How::Retry(JobError { kind: "model_error".to_owned(), message: error.to_string() }),
+    /// Turns the output tensors of a job into its output.
+    fn present(&self, result: ItemResult) -> Disposition {
+        let tensors = match result {
+            Ok(tensors) => tensors,
+            Err(error) => return Disposition::Retry(JobErrorKind::ModelError.error(error.to_string())),
+        };
+        match catch_unwind(AssertUnwindSafe(|| self.model.present(tensors))) {
+            Ok(Ok(output)) => Disposition::Succeeded(output),
+            Ok(Err(error)) => Disposition::Failed(error),
+            Err(_) => Disposition::Failed(JobErrorKind::ModelError.error("presenting the result panicked")),
         }
     }
 
-    fn leave(&self, leaving: Vec<Leaving>) {
-        // The outbox lives until every device has ended; if it does not, the deliveries come again by themselves.
-        drop(self.leaving.send(leaving));
-    }
-}
-
-/// For how long this worker was busy with a batch that ended now, as [`queue::WorkerRecord`] has it.
-fn busy(batch: &[Held], free_since: Instant, ended: Instant) -> Duration {
-    let received = batch.iter().map(|held| held.received).min();
-    ended.saturating_duration_since(received.map_or(free_since, |received| received.max(free_since)))
-}
-
-/// Runs items, in order. When a batch fails, its halves are run by themselves, down to the item at fault.
-fn run(instance: &mut dyn Instance, items: &[Item], results: &mut Vec<Result<Vec<HostTensor>, ModelError>>) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| instance.run(items)))
-        .unwrap_or_else(|_| Err(ModelError("the model panicked".to_owned())));
-    match outcome {
-        Ok(outputs) if outputs.len() == items.len() => results.extend(outputs.into_iter().map(Ok)),
-        Ok(outputs) => {
-            let message = format!("the model gave {} results for {} items", outputs.len(), items.len());
-            results.extend(items.iter().map(|_| Err(ModelError(message.clone()))));
-        }
-        Err(error) if items.len() == 1 => results.push(Err(error)),
-        Err(error) => {
-            tracing::warn!(%error, items = items.len(), "a batch failed; running its halves");
-            let (first, second) = items.split_at(items.len() / 2);
-            run(instance, first, results);
-            run(instance, second, results);
-        }
+    fn finish(&self, jobs: Vec<FinishedJob>) {
+        // The outbox ends after all devices. If it fails earlier, the broker delivers the jobs again.
+        drop(self.finished.send(jobs));
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::model::Echo;
-
-    #[test]
-    fn a_poison_item_fails_alone() {
-        let echo = Echo::default();
-        let items: Vec<Item> = ["a", "b", "fail:model", "d", "e"]
-            .map(|body| echo.prepare("text/plain", Bytes::from_static(body.as_bytes())).unwrap())
-            .into();
-        let mut results = Vec::new();
-        run(echo.instance().unwrap().as_mut(), &items, &mut results);
-        let failed: Vec<bool> = results.iter().map(Result::is_err).collect();
-        assert_eq!(failed, [false, false, true, false, false]);
-        for (item, result) in items.iter().zip(&results) {
-            assert!(result.as_ref().is_err() || result.as_ref().unwrap() == &item.tensors);
-        }
-    }
-
-    #[test]
-    fn a_model_that_panics_or_miscounts_fails_the_jobs_not_the_worker() {
-        struct Broken;
-        impl Instance for Broken {
-            fn run(&mut self, items: &[Item]) -> Result<Vec<Vec<HostTensor>>, ModelError> {
-                assert!(items.len() != 1, "a panic on purpose");
-                Ok(Vec::new())
-            }
-
-            fn warm_up(&mut self) -> Result<(), ModelError> {
-                Ok(())
-            }
-        }
-        let item = Item { tensors: Vec::new() };
-        for items in [vec![item.clone()], vec![item; 2]] {
-            let mut results = Vec::new();
-            run(&mut Broken, &items, &mut results);
-            assert_eq!(results.len(), items.len());
-            assert!(results.iter().all(Result::is_err));
-        }
-    }
+/// The time that this worker was busy with a batch that ended now, as defined by [`queue::WorkerRecord`].
+fn busy_time(batch: &[ClaimedJob], free_since: Instant, ended: Instant) -> Duration {
+    let first_received = batch.iter().map(|job| job.received).min();
+    ended.saturating_duration_since(first_received.map_or(free_since, |received| received.max(free_since)))
 }

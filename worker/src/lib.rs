@@ -1,26 +1,23 @@
-//! Take jobs, batch them, run the model, settle.
+//! Takes jobs, batches them, runs the model, and writes the results.
 //!
-//! A job's way through this crate: `intake` receives and claims it and has it prepared on CPU threads; the `batcher`
-//! keeps it until a device is free and forms the batch then; a `device` thread, which owns a model instance, runs it;
-//! the `outbox` writes the result to the ledger and only then settles the delivery. `leases` renews the claims
-//! meanwhile, `presence` tells the roster, and `curve` what this worker could do in full batches.
+//! The path of a job through this crate:
+//! 1. `take` receives the job, claims it in the ledger, and prepares its input on CPU threads.
+//! 2. `batch` holds it until a device is free, and forms a batch at that moment.
+//! 3. `device` runs the batch. Each device thread owns an instance of the model, which [`runtime`] provides.
+//! 4. `finish` writes the result to the ledger, and only then settles the delivery.
+//!
+//! `job` is the job on this path: its lease, which is renewed meanwhile, and its place in the window. `report` sends
+//! heartbeats and batch times to the roster. `run` puts all of this together.
 
-mod batcher;
-mod buckets;
-mod curve;
+mod batch;
 mod device;
-mod endings;
-mod held;
-mod intake;
-mod leases;
-pub mod manifest;
-mod metrics;
-pub mod model;
-mod outbox;
-mod presence;
+mod finish;
+mod job;
+mod report;
 mod run;
+pub mod runtime;
 mod settings;
-mod window;
+mod take;
 
 pub use run::{Worker, WorkerError, run};
 pub use settings::WorkerSettings;

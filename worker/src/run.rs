@@ -1,4 +1,4 @@
-//! A worker from its start to its end.
+//! A worker from its start to its end: build, load, serve, drain.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,46 +10,50 @@ use rayon::ThreadPoolBuilder;
 use service::Health;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::batcher::Batcher;
+use crate::batch::Batcher;
 use crate::device::Device;
-use crate::endings::Endings;
-use crate::held::{How, Leaving};
-use crate::intake::Intake;
-use crate::leases::Leases;
-use crate::metrics;
-use crate::model::{Model, ModelError};
-use crate::outbox::Outbox;
-use crate::presence::Presence;
+use crate::finish::Outbox;
+use crate::finish::announcements::Announcements;
+use crate::job::leases::Leases;
+use crate::job::window::Window;
+use crate::job::{Disposition, FinishedJob};
+use crate::report::heartbeat::Heartbeat;
+use crate::report::metrics;
+use crate::runtime::{Model, ModelError};
 use crate::settings::WorkerSettings;
-use crate::window::Window;
+use crate::take::Intake;
 
-/// The condition of [`Health`] that is the worker's own.
+/// The condition in [`Health`] that the worker sets.
 const CONDITION: &str = "model";
 
-/// What a worker needs.
+/// The longest wait for the roster to remove this worker. The entry would also expire without this call.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The parts and settings of a worker.
 pub struct Worker {
-    /// Its name in ledger and roster: unique over all starts.
+    /// The name in ledger and roster. Every start needs another name.
     pub id: WorkerId,
-    /// The pool it works for.
+    /// The pool whose jobs it runs.
     pub pool: PoolName,
-    /// How it works.
+    /// How it takes and batches jobs.
     pub settings: WorkerSettings,
-    /// What it runs.
+    /// The model to run.
     pub model: Arc<dyn Model>,
-    /// Where jobs come from and results go.
+    /// The source of jobs and the destination of results.
     pub backend: Backend,
-    /// Where big inputs and outputs lie.
+    /// The store of big inputs and outputs.
     pub blobs: Blobs,
-    /// Where it says that it is ready.
+    /// Set to ready while the worker takes jobs.
     pub health: Health,
-    /// When its process started: the cold start is measured from here.
+    /// The start of the process. The cold start is measured from here.
     pub started: Instant,
 }
 
-/// Why a worker ended without being told to, or not as it should.
+/// The reason why a worker did not start or did not drain in order.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The model could not be loaded or run.
@@ -57,7 +61,7 @@ pub enum WorkerError {
     Model {
         /// The pool.
         pool: PoolName,
-        /// Why.
+        /// The cause.
         source: ModelError,
     },
     /// Broker, ledger or roster could not be opened.
@@ -66,152 +70,197 @@ pub enum WorkerError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(String),
-    /// A part of the worker ended by itself. Its jobs come again.
-    #[error("pool {pool}: {part} ended by itself; the jobs it held will be delivered again")]
+    /// A part of the worker ended unexpectedly. Its jobs will be delivered again.
+    #[error("pool {pool}: {part} ended unexpectedly; the jobs of this worker will be delivered again")]
     Broken {
         /// The pool.
         pool: PoolName,
-        /// What ended.
+        /// The part that ended.
         part: &'static str,
     },
-    /// The batch was still running when the time to drain was over. Its jobs come again.
-    #[error("pool {pool}: still running after worker.drain_timeout; its jobs will be delivered again")]
+    /// The last batch did not end in the time to drain. Its jobs will be delivered again.
+    #[error("pool {pool}: still running after worker.drain_timeout; the jobs of this worker will be delivered again")]
     DrainTimeout {
         /// The pool.
         pool: PoolName,
     },
 }
 
-/// How long striking a worker out of the roster may take: it is a courtesy, the roster forgets the silent by itself.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Loads the model, then takes jobs, runs them and settles them until `stop`; then finishes the batch that runs, gives
-/// the rest back and returns.
+/// Loads the model, then takes jobs, runs them and settles them until `stop`. Then finishes the batch that runs,
+/// requeues the other jobs and returns.
 pub async fn run(worker: Worker, stop: CancellationToken) -> Result<(), WorkerError> {
     let leases = Arc::new(Leases::new(Arc::clone(&worker.backend.ledger), worker.settings.lease.get()));
     let record = WorkerRecord::new(worker.id.clone(), worker.pool.clone(), Timestamp::now());
     let (roster, instances) = (Arc::clone(&worker.backend.roster), worker.settings.instances.get());
-    let max_batch_items = max_batch_items(&worker.settings, worker.model.as_ref());
-    let presence = Arc::new(Presence::new(roster, Arc::clone(&leases), record, max_batch_items, instances));
+    let heartbeat = Heartbeat::new(roster, Arc::clone(&leases), record, max_batch_items(&worker), instances);
+    let heartbeat = Arc::new(heartbeat);
     let health = worker.health.clone();
     health.not_ready(CONDITION, "loading");
     let outcome = tokio::select! {
-        never = presence.beat() => match never {},
+        never = heartbeat.run() => match never {},
         never = leases.renew() => match never {},
-        outcome = work(worker, &presence, &leases, &stop) => outcome,
+        outcome = work(worker, &heartbeat, &leases, &stop) => outcome,
     };
     health.not_ready(CONDITION, "ended");
-    if timeout(LEAVE_TIMEOUT, presence.leave()).await.is_err() {
-        tracing::warn!("the roster does not answer: it will strike this worker out by itself");
+    if timeout(LEAVE_TIMEOUT, heartbeat.leave()).await.is_err() {
+        tracing::warn!("the roster does not respond; the entry of this worker will expire");
     }
     outcome
 }
 
-fn max_batch_items(settings: &WorkerSettings, model: &dyn Model) -> usize {
-    settings.max_batch_items.map_or(usize::MAX, usize::from).min(model.max_batch_items()).max(1)
-}
-
 async fn work(
     worker: Worker,
-    presence: &Arc<Presence>,
+    heartbeat: &Arc<Heartbeat>,
     leases: &Arc<Leases>,
     stop: &CancellationToken,
 ) -> Result<(), WorkerError> {
-    let Worker { id, pool, settings, model, backend, blobs, health, started } = worker;
-    let max_batch_items = max_batch_items(&settings, model.as_ref());
-    let instances = settings.instances.get();
-    let threads = settings.prepare_threads.map_or(0, usize::from);
-    let cpu = ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("millrace-cpu-{number}"));
-    let cpu = Arc::new(cpu.build().map_err(|error| WorkerError::Thread(error.to_string()))?);
-    let (batcher, window) = (Arc::new(Batcher::new()), Arc::new(Window::new(max_batch_items, instances)));
-    let (leaving, left) = mpsc::unbounded_channel();
-    let device = Device {
-        pool: pool.as_str().into(),
-        model: Arc::clone(&model),
-        batcher: Arc::clone(&batcher),
-        window: Arc::clone(&window),
-        presence: Arc::clone(presence),
-        cpu: Arc::clone(&cpu),
-        ledger: Arc::clone(&backend.ledger),
-        runtime: Handle::current(),
-        leaving: leaving.clone(),
-        suspects: Arc::default(),
-        max_batch_items,
-    };
+    let (device, finished_jobs) = build(&worker, heartbeat)?;
     let any_device_ended = CancellationToken::new();
-    let loading = (0..instances).map(|number| device.clone().start(number, &any_device_ended));
-    let loading = loading.collect::<Result<Vec<_>, _>>().map_err(|error| WorkerError::Thread(error.to_string()))?;
-    drop(device);
-    let Some(loaded) = stop.run_until_cancelled(join_all(loading)).await else { return Ok(()) };
-    for loaded in loaded {
-        let vanished = |_| Err(ModelError("its thread panicked".to_owned()));
-        loaded.unwrap_or_else(vanished).map_err(|source| WorkerError::Model { pool: pool.clone(), source })?;
-    }
+    let Some(()) = load(&worker, &device, &any_device_ended, stop).await? else { return Ok(()) };
+    let (intake, outbox, upkeep) = connect(&worker, &device, leases).await?;
 
-    let consumer = backend.broker.consumer(&pool).await?;
-    let producer = backend.broker.producer().await?;
-    let announcer = backend.broker.announcer(&pool).await?;
-    let endings = Endings { announcer, ledger: Arc::clone(&backend.ledger) };
-    let cold_start_seconds = presence.ready(started).await;
-    metrics::became_ready(pool.as_str(), cold_start_seconds);
-    health.ready(CONDITION);
-    tracing::info!(worker = %id, %pool, cold_start_seconds, window = window.size(), "ready");
+    let cold_start_seconds = heartbeat.ready(worker.started).await;
+    metrics::became_ready(worker.pool.as_str(), cold_start_seconds);
+    worker.health.ready(CONDITION);
+    let (id, pool, window) = (&worker.id, &worker.pool, device.window.size());
+    tracing::info!(worker = %id, %pool, cold_start_seconds, window, "ready");
 
-    let upkeep = Upkeep { ledger: Arc::clone(&backend.ledger), producer, blobs: blobs.clone() };
     tokio::spawn(upkeep.run(stop.clone()));
-    let outbox = Outbox {
-        pool: pool.as_str().into(),
-        consumer: Arc::clone(&consumer),
-        ledger: Arc::clone(&backend.ledger),
-        endings: endings.clone(),
-        blobs: blobs.clone(),
-        leases: Arc::clone(leases),
-        window: Arc::clone(&window),
-        settings: settings.clone(),
-    };
-    let mut outbox = tokio::spawn(outbox.run(left));
-    let intake = Intake {
-        worker: id,
-        consumer,
-        ledger: backend.ledger,
-        endings,
-        blobs,
-        model,
-        leases: Arc::clone(leases),
-        window: Arc::clone(&window),
-        batcher: Arc::clone(&batcher),
-        cpu,
-        leaving: leaving.clone(),
-    };
-    let drain = async {
-        stop.cancelled().await;
-        health.not_ready(CONDITION, "draining");
-        // No batch is started from here on: what has not run is given back.
-        let waiting = batcher.close();
-        tracing::info!(%pool, released = waiting.len(), "draining");
-        window.ran(waiting.len());
-        let released = waiting.into_iter().map(|ready| Leaving { held: ready.held, how: How::Released });
-        // The outbox is gone only if it panicked, which is noticed below.
-        drop(leaving.send(released.collect()));
-        drop(leaving);
-        presence.enter(WorkerState::Draining).await;
-    };
-    // The outbox ends by itself when devices, preparations, intake and drain have let go of their side of it.
-    let working = async {
-        tokio::select! {
-            () = too_early(&any_device_ended, stop) => Err("a device thread"),
-            ended = &mut outbox => if stop.is_cancelled() { ended.map_err(|_| "the outbox") } else { Err("the outbox") },
-            _ = async { tokio::join!(intake.run(stop), drain) } => outbox.await.map_err(|_| "the outbox"),
-        }
-    };
+    let serving = Serving { intake, outbox: tokio::spawn(outbox.run(finished_jobs)), any_device_ended };
     tokio::select! {
-        worked = working => worked.map_err(|part| WorkerError::Broken { pool: pool.clone(), part }),
-        () = too_late(settings.drain_timeout.get(), stop) => Err(WorkerError::DrainTimeout { pool: pool.clone() }),
+        served = serving.run(drain(&worker, device, stop), stop) => {
+            served.map_err(|part| WorkerError::Broken { pool: worker.pool.clone(), part })
+        }
+        () = drain_timeout(&worker, stop) => Err(WorkerError::DrainTimeout { pool: worker.pool.clone() }),
     }
 }
 
-/// Returns when `ended` comes before `stop`.
-async fn too_early(ended: &CancellationToken, stop: &CancellationToken) {
+/// Builds the parts that need no connection: the first device, which is the pattern for all, and the queue to the
+/// outbox.
+fn build(
+    worker: &Worker,
+    heartbeat: &Arc<Heartbeat>,
+) -> Result<(Device, mpsc::UnboundedReceiver<Vec<FinishedJob>>), WorkerError> {
+    let threads = worker.settings.prepare_threads.map_or(0, usize::from);
+    let cpu = ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("millrace-cpu-{number}"));
+    let (finished, finished_jobs) = mpsc::unbounded_channel();
+    let max_batch_items = max_batch_items(worker);
+    let device = Device {
+        pool: worker.pool.as_str().into(),
+        model: Arc::clone(&worker.model),
+        batcher: Arc::new(Batcher::new()),
+        window: Arc::new(Window::new(max_batch_items, worker.settings.instances.get())),
+        heartbeat: Arc::clone(heartbeat),
+        cpu: Arc::new(cpu.build().map_err(|error| WorkerError::Thread(error.to_string()))?),
+        ledger: Arc::clone(&worker.backend.ledger),
+        runtime: Handle::current(),
+        finished,
+        suspects: Arc::default(),
+        max_batch_items,
+    };
+    Ok((device, finished_jobs))
+}
+
+/// Starts the device threads and waits until each has loaded the model. `None`: the worker was stopped meanwhile.
+async fn load(
+    worker: &Worker,
+    device: &Device,
+    any_device_ended: &CancellationToken,
+    stop: &CancellationToken,
+) -> Result<Option<()>, WorkerError> {
+    let start = |number| device.clone().start(number, any_device_ended);
+    let loading = (0..worker.settings.instances.get()).map(start).collect::<Result<Vec<_>, _>>();
+    let loading = loading.map_err(|error| WorkerError::Thread(error.to_string()))?;
+    let Some(loaded) = stop.run_until_cancelled(join_all(loading)).await else { return Ok(None) };
+    for loaded in loaded {
+        let loaded = loaded.unwrap_or_else(|_| Err(ModelError::model("the device thread panicked")));
+        loaded.map_err(|source| WorkerError::Model { pool: worker.pool.clone(), source })?;
+    }
+    Ok(Some(()))
+}
+
+/// Connects to the broker, and builds the parts that use it.
+async fn connect(
+    worker: &Worker,
+    device: &Device,
+    leases: &Arc<Leases>,
+) -> Result<(Intake, Outbox, Upkeep), WorkerError> {
+    let Backend { broker, ledger, .. } = &worker.backend;
+    let consumer = broker.consumer(&worker.pool).await?;
+    let producer = broker.producer().await?;
+    let announcer = broker.announcer(&worker.pool).await?;
+    let announcements = Announcements { announcer, ledger: Arc::clone(ledger) };
+    let upkeep = Upkeep { ledger: Arc::clone(ledger), producer, blobs: worker.blobs.clone() };
+    let outbox = Outbox {
+        pool: Arc::clone(&device.pool),
+        consumer: Arc::clone(&consumer),
+        ledger: Arc::clone(ledger),
+        announcements: announcements.clone(),
+        blobs: worker.blobs.clone(),
+        settings: worker.settings.clone(),
+    };
+    let intake = Intake {
+        worker: worker.id.clone(),
+        consumer,
+        ledger: Arc::clone(ledger),
+        announcements,
+        blobs: worker.blobs.clone(),
+        model: Arc::clone(&device.model),
+        leases: Arc::clone(leases),
+        window: Arc::clone(&device.window),
+        batcher: Arc::clone(&device.batcher),
+        cpu: Arc::clone(&device.cpu),
+        finished: device.finished.clone(),
+    };
+    Ok((intake, outbox, upkeep))
+}
+
+/// The running parts of a worker that takes jobs.
+struct Serving {
+    intake: Intake,
+    outbox: JoinHandle<()>,
+    any_device_ended: CancellationToken,
+}
+
+impl Serving {
+    /// Takes jobs until `stop`, and returns when `drain` and the outbox have ended. The error names a part that ended
+    /// before its time.
+    async fn run(self, drain: impl Future<Output = ()>, stop: &CancellationToken) -> Result<(), &'static str> {
+        let Self { intake, mut outbox, any_device_ended } = self;
+        // The outbox ends when all its senders are dropped: devices, preparations, intake and drain.
+        tokio::select! {
+            () = before_stop(&any_device_ended, stop) => Err("a device thread"),
+            ended = &mut outbox => match stop.is_cancelled() {
+                true => ended.map_err(|_| "the outbox"),
+                false => Err("the outbox"),
+            },
+            _ = async { tokio::join!(intake.run(stop), drain) } => outbox.await.map_err(|_| "the outbox"),
+        }
+    }
+}
+
+/// Waits for `stop`, then starts no further batch and requeues the jobs that have not run. Takes `device`, whose sender
+/// would keep the outbox open.
+async fn drain(worker: &Worker, device: Device, stop: &CancellationToken) {
+    stop.cancelled().await;
+    worker.health.not_ready(CONDITION, "draining");
+    let waiting = device.batcher.close();
+    tracing::info!(pool = %worker.pool, released = waiting.len(), "draining");
+    let released = FinishedJob::not_run(waiting.into_iter().map(|ready| (ready.job, Disposition::Released)));
+    // The outbox is gone only if it panicked, which ends the worker with an error.
+    drop(device.finished.send(released));
+    let heartbeat = Arc::clone(&device.heartbeat);
+    drop(device);
+    heartbeat.enter(WorkerState::Draining).await;
+}
+
+fn max_batch_items(worker: &Worker) -> usize {
+    let limit = worker.settings.max_batch_items.map_or(usize::MAX, usize::from);
+    limit.min(worker.model.max_batch_items()).max(1)
+}
+
+/// Returns if `ended` comes before `stop`.
+async fn before_stop(ended: &CancellationToken, stop: &CancellationToken) {
     ended.cancelled().await;
     if stop.is_cancelled() {
         std::future::pending().await
@@ -219,7 +268,7 @@ async fn too_early(ended: &CancellationToken, stop: &CancellationToken) {
 }
 
 /// Returns when the time to drain is over.
-async fn too_late(drain_timeout: Duration, stop: &CancellationToken) {
+async fn drain_timeout(worker: &Worker, stop: &CancellationToken) {
     stop.cancelled().await;
-    sleep(drain_timeout).await;
+    sleep(worker.settings.drain_timeout.get()).await;
 }

@@ -1,4 +1,4 @@
-//! How a worker of a pool works.
+//! The settings of a pool's workers.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -7,23 +7,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::{Faults, Period};
 
-/// How a worker takes jobs, batches them and gives up on them.
+/// How a worker takes jobs, batches them and retries them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkerSettings {
-    /// The most items in one batch. The model's own limit also holds.
+    /// The most items in one batch. The limit of the model also applies.
     pub max_batch_items: Option<NonZeroUsize>,
-    /// How many instances of the model this process runs, each on a thread of its own.
+    /// The number of model instances in this process. Each has its own thread.
     pub instances: NonZeroUsize,
-    /// How many threads decode and preprocess inputs. Unset: one per core.
+    /// The number of threads that decode and preprocess inputs. Unless given, one per core.
     pub prepare_threads: Option<NonZeroUsize>,
-    /// How long a claim holds without being renewed. It is renewed every third of this.
+    /// The time after which a lease expires unless it is renewed. It is renewed three times in this time.
     pub lease: Period,
-    /// The wait before the second attempt; it doubles with every further one.
+    /// The wait before the second attempt. It doubles with every further attempt.
     pub retry_initial: Period,
     /// The longest wait between two attempts.
     pub retry_max: Period,
-    /// How long a worker that was told to stop may take to finish its batch. A spot node grants 15 s.
+    /// The longest time from the stop signal to the end of the running batch. A spot node grants 15 s.
     pub drain_timeout: Period,
 }
 
@@ -42,9 +42,9 @@ impl Default for WorkerSettings {
 }
 
 impl WorkerSettings {
-    /// Adds what is wrong with these settings, which stand under `key`.
+    /// Adds the faults of these settings, which are under `key` in the configuration.
     pub fn check(&self, key: &str, faults: &mut Faults) {
-        // A lease is renewed every third of it, and a round trip must fit in between.
+        // A round trip must fit into a third of the lease, when it is renewed.
         if self.lease < Period::seconds(1) {
             faults.refuse(format_args!("{key}.lease"), self.lease, "is not at least 1s");
         }
@@ -54,12 +54,13 @@ impl WorkerSettings {
         }
     }
 
-    /// The wait after failed attempt number `attempt` (from 1) of a job: doubling from the first wait up to the longest,
-    /// less up to a quarter that depends on the job, so that jobs that failed together do not all come back at once.
+    /// The wait after failed attempt number `attempt` (from 1) of a job. It doubles from the first wait up to the
+    /// longest. Up to a quarter is subtracted, depending on the job, so that jobs that failed together are not all
+    /// retried at once.
     pub(crate) fn retry_after(&self, attempt: u32, id: &queue::JobId) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
         let wait = self.retry_initial.saturating_mul(1_u32 << doublings).min(self.retry_max.get());
-        // FNV-1a: spreads ids evenly and stays the same from one run to the next.
+        // FNV-1a spreads ids evenly and gives the same result in every run.
         let hash =
             id.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         wait - wait.mul_f64(f64::from(hash) / f64::from(u32::MAX) / 4.0)

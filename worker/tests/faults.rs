@@ -1,4 +1,4 @@
-//! A worker whose broker and ledger fail: every job ends, once, whatever is lost on the way.
+//! A worker whose broker and ledger fail: every job still ends exactly once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
-use millrace_worker::model::{Echo, Model};
+use millrace_worker::runtime::Model;
 use millrace_worker::{Worker, WorkerError, WorkerSettings};
+use model::Echo;
 use queue::{
     Announcer, Backend, Blobs, Body, Broker, Claim, ClaimRequest, Class, Clock, Consumer, Delivery, Ending, Finish,
     Gauge, Input, Job, JobError, JobRecord, JobState, Outcome, PoolExpectation, PoolName, Producer, Publication, Risk,
@@ -27,15 +28,15 @@ use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is longer is a file.
+/// Longer inputs and outputs are files.
 const INLINE_BYTES: usize = 64;
 
 struct Bench {
     folder: TempDir,
     faulty: Faulty,
-    /// As the worker sees it.
+    /// The backend of the worker, with faults.
     flawed: Backend,
-    /// As it is.
+    /// The same backend without faults.
     sound: Backend,
     stop: CancellationToken,
 }
@@ -89,7 +90,7 @@ impl Bench {
         records.into_iter().last().unwrap().unwrap()
     }
 
-    /// Stops the worker; nothing may be left with the broker or on lease.
+    /// Stops the worker. No job may be on lease afterwards.
     async fn stopped(&self, worker: JoinHandle<Result<(), WorkerError>>) {
         self.stop.cancel();
         timeout(PATIENCE, worker).await.unwrap().unwrap().unwrap();
@@ -102,7 +103,7 @@ impl Bench {
     }
 }
 
-/// A broker that cannot read the messages of some jobs.
+/// A broker that cannot read the messages of jobs with a single attempt.
 struct Garbling(Arc<dyn Broker>);
 
 struct GarblingConsumer(Arc<dyn Consumer>);
@@ -147,19 +148,19 @@ impl Consumer for GarblingConsumer {
     }
 }
 
-/// A broker whose pool has a place to tell how jobs ended, and what was told there.
+/// A broker whose pool has a place for endings, and the endings that were published there.
 #[derive(Clone)]
-struct Telling(Arc<dyn Broker>, Arc<Mutex<Vec<Ending>>>);
+struct Publishing(Arc<dyn Broker>, Arc<Mutex<Vec<Ending>>>);
 
-impl Telling {
-    fn told(&self) -> Vec<(String, JobState)> {
-        let told = |ending: &Ending| (ending.record.id.to_string(), ending.record.state);
-        self.1.lock().unwrap().iter().map(told).collect()
+impl Publishing {
+    fn published(&self) -> Vec<(String, JobState)> {
+        let published = |ending: &Ending| (ending.id.to_string(), ending.state);
+        self.1.lock().unwrap().iter().map(published).collect()
     }
 }
 
 #[async_trait]
-impl Broker for Telling {
+impl Broker for Publishing {
     async fn producer(&self) -> queue::Result<Arc<dyn Producer>> {
         self.0.producer().await
     }
@@ -182,7 +183,7 @@ impl Broker for Telling {
 }
 
 #[async_trait]
-impl Announcer for Telling {
+impl Announcer for Publishing {
     async fn announce(&self, endings: &[Ending]) -> queue::Result<()> {
         self.1.lock().unwrap().extend_from_slice(endings);
         Ok(())
@@ -193,7 +194,7 @@ fn pool() -> PoolName {
     "echo".parse().unwrap()
 }
 
-/// A job whose id tells its body.
+/// A job whose id is derived from its body.
 fn job(body: &'static str) -> Job {
     Job {
         id: body.replace(' ', "-").parse().unwrap(),
@@ -218,7 +219,7 @@ async fn results_are_written_however_often_the_ledger_fails_and_settled_only_the
     let bench = Bench::new().await;
     bench.faulty.order(Call::Finish, Fault::Fail, 3);
     bench.submit(&["one", "two"]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     for body in ["one", "two"] {
         let record = bench.ended(body).await;
         assert_eq!((record.state, record.attempts), (JobState::Succeeded, 1));
@@ -230,11 +231,11 @@ async fn results_are_written_however_often_the_ledger_fails_and_settled_only_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_finish_whose_answer_is_lost_is_one_effect() {
+async fn a_finish_whose_answer_is_lost_has_one_effect() {
     let bench = Bench::new().await;
     bench.faulty.order(Call::Finish, Fault::LoseAnswer, 1);
     bench.submit(&["one"]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     let first = bench.ended("one").await;
     assert_eq!(first.state, JobState::Succeeded);
     bench.stopped(worker).await;
@@ -243,14 +244,14 @@ async fn a_finish_whose_answer_is_lost_is_one_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_that_could_not_be_claimed_or_received_comes_again() {
+async fn a_job_that_could_not_be_received_or_claimed_is_delivered_again() {
     let bench = Bench::new().await;
     bench.faulty.order(Call::Receive, Fault::Fail, 1);
-    // One more than the worker makes while a lease would hold.
+    // One failure more than the worker's calls before a lease would have expired.
     bench.faulty.order(Call::Claim, Fault::Fail, 4);
     bench.submit(&["one"]).await;
     let lease = service::Period::millis(100);
-    let worker = bench.start_with(Echo::default(), WorkerSettings { lease, ..WorkerSettings::default() });
+    let worker = bench.start_with(Echo::with_faults(), WorkerSettings { lease, ..WorkerSettings::default() });
     assert_eq!(bench.ended("one").await.state, JobState::Succeeded);
     assert_eq!(bench.faulty.left(Call::Claim), 0);
     bench.stopped(worker).await;
@@ -262,7 +263,7 @@ async fn a_job_whose_claim_was_not_answered_is_charged_for_one_attempt_and_is_no
     let bench = Bench::new().await;
     bench.faulty.order(Call::Claim, Fault::LoseAnswer, 2);
     bench.submit_jobs(vec![Job { max_attempts: 1, ..job("one") }]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     bench.ended("one").await;
     let record = bench.sound.ledger.get(&job("one").id).await.unwrap().unwrap();
     assert_eq!((record.state, record.attempts, record.history.len()), (JobState::Succeeded, 1, 0));
@@ -280,7 +281,7 @@ async fn a_stale_message_of_a_job_runs_the_edited_input() {
     let input = |body| Input { media_type: "text/plain".to_owned(), body };
     let stale = Job { input: input(former), ..job("one") };
     bench.submit_jobs(vec![stale.clone()]).await;
-    // It fails, by another's hand, and is edited; its message is still in the broker.
+    // Another worker fails the job, and its input is edited. Its first message is still in the broker.
     let request = ClaimRequest::new(stale, false);
     let lease = bench.sound.ledger.claim(&WorkerId::new("other"), vec![request], PATIENCE).await.unwrap();
     let [Claim::Granted { lease, .. }] = &lease[..] else { panic!("{lease:?}") };
@@ -291,7 +292,7 @@ async fn a_stale_message_of_a_job_runs_the_edited_input() {
     bench.sound.ledger.requeue(&id, Some(input(edited))).await.unwrap();
     blobs.delete(&former_blob).await.unwrap();
 
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     let record = bench.ended("one").await;
     assert_eq!((record.state, &record.error), (JobState::Succeeded, &None));
     assert_eq!(blobs.bytes(output(&record)).await.unwrap(), long("edited"));
@@ -299,10 +300,10 @@ async fn a_stale_message_of_a_job_runs_the_edited_input() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poison_job_dies_after_its_attempts_and_a_bad_input_at_once_beside_good_ones() {
+async fn a_poison_job_is_dead_after_its_attempts_and_a_bad_input_fails_at_once_beside_good_jobs() {
     let bench = Bench::new().await;
     bench.submit(&["good", "fail:model", "fail:input", "fine"]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     for body in ["good", "fine"] {
         assert_eq!(bench.ended(body).await.state, JobState::Succeeded);
     }
@@ -318,10 +319,10 @@ async fn a_poison_job_dies_after_its_attempts_and_a_bad_input_at_once_beside_goo
 #[tokio::test(flavor = "multi_thread")]
 async fn the_result_of_a_job_that_was_cancelled_while_it_ran_is_refused() {
     let bench = Bench::new().await;
-    // The lease is seen to be held before the batch ends: the result then waits for the ledger.
+    // The failures delay the result, so that the test finds the job leased.
     bench.faulty.order(Call::Finish, Fault::Fail, 4);
     bench.submit(&["one"]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     let id = job("one").id;
     let mut looks = tokio::time::interval(Duration::from_millis(1));
     let leased = async {
@@ -341,10 +342,10 @@ async fn the_result_of_a_job_that_was_cancelled_while_it_ran_is_refused() {
 async fn a_message_that_cannot_be_read_is_dead_at_once_with_its_bytes_and_blocks_nothing() {
     let mut bench = Bench::new().await;
     bench.flawed.broker = Arc::new(Garbling(bench.flawed.broker.clone()));
-    // If it were prepared it would end as failed.
+    // A worker that prepared it would fail it.
     let unreadable = Job { max_attempts: 1, ..job("fail:input") };
     bench.submit_jobs(vec![unreadable.clone(), job("good")]).await;
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     assert_eq!(bench.ended("good").await.state, JobState::Succeeded);
     bench.ended("fail:input").await;
     let record = bench.sound.ledger.get(&unreadable.id).await.unwrap().unwrap();
@@ -358,16 +359,16 @@ async fn a_message_that_cannot_be_read_is_dead_at_once_with_its_bytes_and_blocks
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_every_job_ended_is_told_though_telling_fails_and_only_then_is_its_delivery_settled() {
+async fn every_ending_is_published_although_publishing_fails_and_only_then_is_the_delivery_settled() {
     let mut bench = Bench::new().await;
-    let telling = Telling(bench.sound.broker.clone(), Arc::default());
-    bench.flawed = bench.faulty.wrap(Backend { broker: Arc::new(telling.clone()), ..bench.sound.clone() });
-    // The outbox's first attempt, and the intake's when the deliveries have come again.
+    let publishing = Publishing(bench.sound.broker.clone(), Arc::default());
+    bench.flawed = bench.faulty.wrap(Backend { broker: Arc::new(publishing.clone()), ..bench.sound.clone() });
+    // The first attempt of the outbox fails, and that of the intake after the redelivery.
     bench.faulty.order(Call::Announce, Fault::Fail, 2);
     bench.submit(&["good", "fail:input", "fail:model", "cancelled"]).await;
     let cancelled = bench.sound.ledger.cancel(&job("cancelled").id).await.unwrap().unwrap();
     assert_eq!(cancelled.state, JobState::Cancelled);
-    let worker = bench.start(Echo::default());
+    let worker = bench.start(Echo::with_faults());
     let expected = BTreeSet::from([
         ("cancelled".to_owned(), JobState::Cancelled),
         ("fail:input".to_owned(), JobState::Failed),
@@ -375,12 +376,12 @@ async fn how_every_job_ended_is_told_though_telling_fails_and_only_then_is_its_d
         ("good".to_owned(), JobState::Succeeded),
     ]);
     let mut looks = tokio::time::interval(Duration::from_millis(1));
-    let told = async {
-        while telling.told().into_iter().collect::<BTreeSet<_>>() != expected || bench.in_broker().await > 0 {
+    let published = async {
+        while publishing.published().into_iter().collect::<BTreeSet<_>>() != expected || bench.in_broker().await > 0 {
             looks.tick().await;
         }
     };
-    timeout(PATIENCE, told).await.unwrap();
+    timeout(PATIENCE, published).await.unwrap();
     assert_eq!(bench.faulty.left(Call::Announce), 0);
     bench.stopped(worker).await;
 }

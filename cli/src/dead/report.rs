@@ -1,24 +1,24 @@
-//! Dead jobs on a terminal.
+//! Dead jobs as text for a terminal, or as JSON.
 
 use std::io::{self, Write};
 
+use client::BadEnding;
 use serde_json::Value;
 
-use super::Ending;
 use crate::table::{shortened, table};
 
-/// The longest text of an error in a list, in characters.
-const SHOWN: usize = 60;
+/// The longest error message in a list, in characters.
+const LIST_WIDTH: usize = 60;
 
-/// The longest in a job's own report.
-const TOLD: usize = 2000;
+/// The longest text in the report of one job, in characters.
+const REPORT_WIDTH: usize = 2000;
 
-pub(super) fn list(out: &mut dyn Write, jobs: &[Value], state: Ending, json: bool) -> io::Result<()> {
+pub(super) fn list(out: &mut dyn Write, jobs: &[Value], ending: BadEnding, json: bool) -> io::Result<()> {
     if json {
         return jobs.iter().try_for_each(|job| writeln!(out, "{job}"));
     }
     if jobs.is_empty() {
-        return writeln!(out, "no {} jobs", state.as_str());
+        return writeln!(out, "no {} jobs", ending.as_str());
     }
     let mut rows = table(&["job", "pool", "attempts", "ended", "error", "message"]);
     for job in jobs {
@@ -27,9 +27,9 @@ pub(super) fn list(out: &mut dyn Write, jobs: &[Value], state: Ending, json: boo
             text(&job["id"]),
             text(&job["pool"]),
             attempts(job),
-            moment(&job["finished_at"]),
+            time(&job["finished_at"]),
             text(&error["type"]),
-            shortened(&text(&error["message"]), SHOWN),
+            shortened(&text(&error["message"]), LIST_WIDTH),
         ]);
     }
     writeln!(out, "{rows}")
@@ -45,10 +45,10 @@ pub(super) fn show(out: &mut dyn Write, job: &Value, json: bool) -> io::Result<(
         ("class", text(&job["class"])),
         ("state", text(&job["state"])),
         ("attempts", attempts(job)),
-        ("submitted", moment(&job["created_at"])),
+        ("submitted", time(&job["created_at"])),
     ];
     if job["finished_at"].is_string() {
-        lines.push(("ended", moment(&job["finished_at"])));
+        lines.push(("ended", time(&job["finished_at"])));
     }
     if job["error"].is_object() {
         lines.push(("error", error(&job["error"])));
@@ -62,8 +62,8 @@ pub(super) fn show(out: &mut dyn Write, job: &Value, json: bool) -> io::Result<(
         rows.add_row([
             text(&attempt["number"]),
             text(&attempt["worker"]),
-            moment(&attempt["started_at"]),
-            moment(&attempt["ended_at"]),
+            time(&attempt["started_at"]),
+            time(&attempt["ended_at"]),
             error(&attempt["error"]),
         ]);
     }
@@ -75,11 +75,11 @@ fn attempts(job: &Value) -> String {
 }
 
 fn error(error: &Value) -> String {
-    shortened(&format!("{}: {}", text(&error["type"]), text(&error["message"])), TOLD)
+    shortened(&format!("{}: {}", text(&error["type"]), text(&error["message"])), REPORT_WIDTH)
 }
 
-/// A moment to the second, which is what a person compares.
-fn moment(value: &Value) -> String {
+/// A time without its fraction of a second.
+fn time(value: &Value) -> String {
     let text = text(value);
     match text.split_once('.') {
         Some((seconds, fraction)) if fraction.ends_with('Z') => format!("{seconds}Z"),
@@ -89,7 +89,7 @@ fn moment(value: &Value) -> String {
 
 fn text(value: &Value) -> String {
     match value {
-        Value::String(text) => shortened(text, TOLD),
+        Value::String(text) => shortened(text, REPORT_WIDTH),
         Value::Null => "?".to_owned(),
         other => other.to_string(),
     }

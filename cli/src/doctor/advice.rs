@@ -1,4 +1,4 @@
-//! What the configuration alone says.
+//! Risks that follow from the configuration alone, or from it and a measured batch time.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use service::Period;
 
 use crate::settings::{PoolSettings, Settings};
 
-/// A job without a deadline may come again whenever its broker comes back. A day of that is to be reckoned with.
-const LEAST_RETENTION: Period = Period::seconds(24 * 3600);
+/// The smallest safe retention of jobs without a deadline. A broker that is down for up to a day delivers their messages
+/// when it is back; the records must still exist then.
+const MIN_RETENTION: Period = Period::seconds(24 * 3600);
 
-/// What can be seen without asking anybody.
+/// The risks that are visible without a call to a server.
 pub(super) fn of_settings(settings: &Settings, urls: &BackendUrls) -> Vec<Risk> {
     let mut risks = Vec::new();
     let is_embedded = |url: &BackendUrl| matches!(url, BackendUrl::Embedded { .. });
@@ -22,8 +23,8 @@ pub(super) fn of_settings(settings: &Settings, urls: &BackendUrls) -> Vec<Risk> 
                 subject: "ledger".to_owned(),
                 setting: "ledger".to_owned(),
                 found: urls.ledger().to_string(),
-                why: "each machine would have a ledger of its own, and jobs would run twice".to_owned(),
-                advice: "run all processes on one machine, or name a Redis as the ledger".to_owned(),
+                why: "each machine has its own ledger, so jobs may run twice".to_owned(),
+                advice: "run all processes on one machine, or use Redis as the ledger".to_owned(),
             });
         }
         risks.push(Risk {
@@ -32,10 +33,10 @@ pub(super) fn of_settings(settings: &Settings, urls: &BackendUrls) -> Vec<Risk> 
             setting: "blobs.folder".to_owned(),
             found: settings.blobs.folder.display().to_string(),
             why: format!(
-                "inputs above {} are files: what one machine writes another must read",
+                "inputs above {} are files that other machines must be able to read",
                 settings.blobs.inline_limit
             ),
-            advice: "make sure that gateway and workers see the same folder there".to_owned(),
+            advice: "make sure that gateway and workers share this folder".to_owned(),
         });
     }
     for (name, pool) in &settings.pools {
@@ -53,30 +54,30 @@ fn of_pool(name: &str, pool: &PoolSettings, has_embedded_broker: bool) -> Vec<Ri
             subject: format!("pool {name}"),
             setting: format!("pools.{name}.jobs.max_attempts"),
             found: "1".to_owned(),
-            why: "a job whose worker is taken away is dead".to_owned(),
+            why: "a job is dead as soon as its worker is stopped or lost".to_owned(),
             advice: "allow at least 2 attempts".to_owned(),
         });
     }
-    let (least, found) = match jobs.deadline {
+    let (minimum, found) = match jobs.deadline {
         Some(deadline) => (deadline, format!("{}, with a deadline of {deadline}", jobs.retention)),
-        // One file holds messages and records, and no message in it outlives a record by itself.
+        // Messages and records are in one file, so no message outlives its record.
         None if has_embedded_broker => return risks,
-        None => (LEAST_RETENTION, format!("{}, without a deadline", jobs.retention)),
+        None => (MIN_RETENTION, format!("{}, without a deadline", jobs.retention)),
     };
-    if jobs.retention < least {
+    if jobs.retention < minimum {
         risks.push(Risk {
             severity: Severity::Warning,
             subject: format!("pool {name}"),
             setting: format!("pools.{name}.jobs.retention"),
             found,
-            why: "a message that comes again after the record of its job was forgotten is run again".to_owned(),
-            advice: format!("set it to at least {least}, or pools.{name}.jobs.deadline to no more than it"),
+            why: "a message that is redelivered after the record of its job was deleted runs again".to_owned(),
+            advice: format!("set it to at least {minimum}, or set pools.{name}.jobs.deadline to at most this value"),
         });
     }
     risks
 }
 
-/// What follows from the longest batch time that a worker of the pool measured.
+/// The risk that follows from the longest batch time that a worker of the pool measured.
 pub(super) fn of_batch_time(name: &str, pool: &PoolSettings, batch: Duration) -> Option<Risk> {
     let drain_timeout = pool.worker.drain_timeout;
     (batch > drain_timeout.get()).then(|| Risk {
@@ -84,12 +85,12 @@ pub(super) fn of_batch_time(name: &str, pool: &PoolSettings, batch: Duration) ->
         subject: format!("pool {name}"),
         setting: format!("pools.{name}.worker.drain_timeout"),
         found: format!("{drain_timeout}, and a batch takes {}", Period::new(rounded(batch))),
-        why: "a worker that is told to stop cannot finish its batch: its jobs run again from the start".to_owned(),
-        advice: "lower max_batch_items, or allow more time to drain than a batch takes".to_owned(),
+        why: "a worker that stops cannot finish its batch, so its jobs run again from the start".to_owned(),
+        advice: "lower max_batch_items, or set drain_timeout above the batch time".to_owned(),
     })
 }
 
-/// To the millisecond, which is what a period is written with.
+/// Rounded down to the millisecond.
 fn rounded(duration: Duration) -> Duration {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }

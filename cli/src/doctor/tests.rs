@@ -1,9 +1,9 @@
-//! Findings, and what is printed of them.
+//! Risks, and the report of them.
 
 use std::path::Path;
 
 use jiff::Timestamp;
-use queue::{Backend, PoolName, WorkerId, WorkerState};
+use queue::{PoolName, WorkerId, WorkerState};
 use queue_contract::faulty::{Call, Fault, Faulty};
 use service::{Sources, config};
 
@@ -36,7 +36,7 @@ fn risk(severity: Severity, setting: &str) -> Risk {
 }
 
 #[tokio::test]
-async fn what_the_configuration_asks_for_is_found_and_told_once() {
+async fn risks_of_the_configuration_are_found_and_reported_once() {
     let folder = tempfile::tempdir().unwrap();
     let risky = ["pools.echo.jobs.max_attempts=1", "pools.echo.jobs.deadline=2h", "pools.echo.jobs.retention=1h"];
     let risks = examined(&settings(folder.path(), &risky)).await;
@@ -46,7 +46,7 @@ async fn what_the_configuration_asks_for_is_found_and_told_once() {
         find(&risks, retention).unwrap().found.contains("1h") && find(&risks, retention).unwrap().found.contains("2h")
     );
     for (index, risk) in risks.iter().enumerate() {
-        assert!(!risks[..index].contains(risk), "told twice: {risk:?}");
+        assert!(!risks[..index].contains(risk), "reported twice: {risk:?}");
     }
     let risks = examined(&settings(folder.path(), &[])).await;
     assert_eq!((find(&risks, attempts), find(&risks, retention)), (None, None));
@@ -72,7 +72,7 @@ async fn a_data_folder_that_cannot_be_used_is_severe() {
 }
 
 #[tokio::test]
-async fn a_data_folder_that_is_not_there_yet_is_told_and_not_made() {
+async fn a_missing_data_folder_is_reported_and_not_created() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), &[]);
     let risks = examined(&settings).await;
@@ -84,7 +84,7 @@ async fn a_data_folder_that_is_not_there_yet_is_told_and_not_made() {
 }
 
 #[test]
-fn records_that_a_broker_may_outlive_are_found_without_a_deadline_too() {
+fn a_short_retention_is_found_without_a_deadline_too() {
     let folder = tempfile::tempdir().unwrap();
     let retention = |more: &[&str]| {
         let settings = settings(folder.path(), more);
@@ -95,27 +95,27 @@ fn records_that_a_broker_may_outlive_are_found_without_a_deadline_too() {
     let (found, advice) = retention(&elsewhere).unwrap();
     assert!(found.contains("without a deadline") && advice.contains("pools.echo.jobs.deadline"), "{found} {advice}");
     assert_eq!(retention(&elsewhere[1..]), None, "the embedded broker");
-    assert_eq!(retention(&elsewhere[..1]), None, "a day, unless told");
+    assert_eq!(retention(&elsewhere[..1]), None, "the default is a day");
     assert_eq!(retention(&[elsewhere[0], elsewhere[1], "pools.echo.jobs.deadline=30m"]), None);
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_answer_is_severe_and_hides_nothing_else() {
+async fn an_unreachable_server_is_severe_and_hides_no_other_risk() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), &[]);
     let urls = settings.backend_urls().unwrap();
     let backend = backends::open(&urls).await.unwrap();
-    let sound = look(&settings, &urls, &backend.clone().into()).await;
+    let sound = check_backend(&settings, &urls, &backend.clone().into()).await;
     let faulty = Faulty::default();
     faulty.order(Call::Risks, Fault::Fail, 1);
-    let risks = look(&settings, &urls, &faulty.wrap(backend).into()).await;
-    // The broker was asked first; the ledger told all the same.
+    let risks = check_backend(&settings, &urls, &faulty.wrap(backend).into()).await;
+    // The broker is checked first. The risks of the ledger are reported all the same.
     assert_eq!((risks[0].setting.as_str(), risks[0].severity), ("broker", Severity::Severe));
     assert!(sound.iter().all(|risk| risks[1..].contains(risk)));
 }
 
 #[tokio::test]
-async fn a_batch_that_takes_longer_than_a_worker_has_to_drain_is_found() {
+async fn a_batch_time_above_the_drain_timeout_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), &["pools.echo.scale.max=7"]);
     let backend = backends::open(&settings.backend_urls().unwrap()).await.unwrap();
@@ -143,7 +143,7 @@ async fn a_batch_that_takes_longer_than_a_worker_has_to_drain_is_found() {
 }
 
 #[test]
-fn what_is_printed_names_everything_and_counts_the_severe() {
+fn the_report_names_every_part_of_a_risk_and_counts_the_severe_ones() {
     let risks = [risk(Severity::Severe, "one"), risk(Severity::Warning, "two")];
     let printed = |risks: &[Risk], json: bool| {
         let mut out = Vec::new();
@@ -158,5 +158,5 @@ fn what_is_printed_names_everything_and_counts_the_severe() {
     let lines: Vec<serde_json::Value> =
         printed(&risks, true).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((lines.len(), &lines[0]["severity"], &lines[1]["setting"]), (2, &json!("severe"), &json!("two")));
-    assert_eq!(printed(&[], false), "no risks were found\n");
+    assert_eq!(printed(&[], false), "no risks found\n");
 }

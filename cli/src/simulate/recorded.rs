@@ -1,4 +1,4 @@
-//! A recorded load by itself: what a scenario says otherwise is told by options.
+//! A recorded load without a scenario: options replace the scenario's settings.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -7,49 +7,49 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use scaler::simulation::reader;
-use scaler::simulation::scenario::scaled_object::{Behavior, PolicyType, ScalingPolicy, ScalingRules};
-use scaler::simulation::scenario::{Objective, PolicySettings, ScaledObject, Scenario, Source, WorkerTimes};
 use service::{Config, Faults, Period};
+use simulator::reader;
+use simulator::scenario::scaled_object::{Behavior, PolicyType, ScalingPolicy, ScalingRules};
+use simulator::scenario::{Objective, PolicySettings, ScaledObject, Scenario, Source, WorkerTimes};
 
-/// More pools than that are chosen from.
-const MOST_POOLS: usize = 100;
+/// A file with more pools needs `--pool`.
+const MAX_POOLS: usize = 100;
 
-const USUAL_PERCENTILE: f64 = 95.0;
+const DEFAULT_PERCENTILE: f64 = 95.0;
 
-/// The trigger's default.
-const USUAL_COLD_START: Period = Period::seconds(60);
+/// The default of the trigger.
+const DEFAULT_COLD_START: Period = Period::seconds(60);
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "With a TRACE.csv")]
 pub(crate) struct RecordedArgs {
-    /// Simulate this pool alone; every pool of the file if not given
+    /// Simulate only this pool [default: every pool of the file]
     #[arg(long, value_name = "NAME")]
     pub(super) pool: Option<String>,
-    /// What jobs are promised, from arrival to end, such as 5s; required
+    /// The objective: the time from arrival to end that jobs are promised, such as 5s; required
     #[arg(long, value_name = "DURATION")]
     pub(super) latency: Option<Period>,
-    /// For how many of a hundred jobs; 95 if not given
+    /// The share of jobs for which the objective holds, in percent [default: 95]
     #[arg(long, value_name = "PERCENT")]
     pub(super) percentile: Option<f64>,
-    /// How long a worker takes until it takes jobs; 60s if not given
+    /// The time from the start of a worker to its first job [default: 60s]
     #[arg(long, value_name = "DURATION")]
     pub(super) cold_start: Option<Period>,
-    /// What a batch takes, however small it is, such as 7ms; required, since only your model's own curve says anything.
-    /// `millrace explain` shows what workers have measured
+    /// The fixed part of the batch time, such as 7ms; required. `millrace explain` shows the times that the workers of a
+    /// pool measured
     #[arg(long, value_name = "DURATION")]
     pub(super) batch_base: Option<Period>,
-    /// What each item of a batch takes besides, such as 23ms; required
+    /// The batch time per item, such as 23ms; required
     #[arg(long, value_name = "DURATION")]
     pub(super) batch_item: Option<Period>,
-    /// The most items of a batch, such as 8; required
+    /// The largest number of items in a batch, such as 8; required
     #[arg(long, value_name = "ITEMS")]
     pub(super) batch_limit: Option<NonZeroU32>,
 }
 
 impl RecordedArgs {
-    /// Refuses what only a trace needs, where a scenario says it.
-    pub(super) fn refuse_beside(&self, scenario: &Path) -> anyhow::Result<()> {
+    /// Refuses the options of a recorded load beside a scenario, which has settings of its own.
+    pub(super) fn refuse_with_scenario(&self, scenario: &Path) -> anyhow::Result<()> {
         let given = [
             ("--pool", self.pool.is_some(), "traces.NAME.pool"),
             ("--latency", self.latency.is_some(), "objective.latency"),
@@ -60,20 +60,20 @@ impl RecordedArgs {
             ("--batch-limit", self.batch_limit.is_some(), "worker.batch_limit"),
         ];
         match given.into_iter().find(|(_, is_given, _)| *is_given) {
-            Some((flag, _, key)) => bail!("{flag}: is for a TRACE.csv; in {} it is {key}", scenario.display()),
+            Some((flag, _, key)) => bail!("{flag}: is for a TRACE.csv; in {} use the key {key}", scenario.display()),
             None => Ok(()),
         }
     }
 
-    /// What is simulated under the trace in this file, each of its pools by itself.
+    /// The scenario for this file. Each pool of the file is a trace of its own.
     pub(super) fn scenario(&self, file: &Path) -> anyhow::Result<Scenario> {
-        let (objective, worker) = self.told()?;
+        let (objective, worker) = self.required()?;
         let pools = match &self.pool {
             Some(pool) => vec![Some(pool.clone())],
             None => pools(file)?,
         };
         let name = |pool: &Option<String>| match pool.as_deref() {
-            // Rows without a pool, beside others that have one.
+            // Rows with an empty pool, in a file in which other rows have one.
             Some("") => "-".to_owned(),
             Some(pool) => pool.to_owned(),
             None => "all".to_owned(),
@@ -87,55 +87,56 @@ impl RecordedArgs {
         if faults.is_empty() { Ok(scenario) } else { Err(anyhow!("{}", in_options(&faults, file))) }
     }
 
-    /// What was assumed, since nobody said it.
-    pub(super) fn assumed(&self) -> String {
-        let mut assumed = Vec::new();
+    /// The assumptions in place of options that were not given.
+    pub(super) fn assumptions(&self) -> String {
+        let mut assumptions = Vec::new();
         if self.percentile.is_none() {
-            assumed.push(format!("--percentile {USUAL_PERCENTILE}"));
+            assumptions.push(format!("--percentile {DEFAULT_PERCENTILE}"));
         }
         if self.cold_start.is_none() {
-            assumed.push(format!("--cold-start {USUAL_COLD_START}"));
+            assumptions.push(format!("--cold-start {DEFAULT_COLD_START}"));
         }
-        assumed.push("a job without work is 1 item".to_owned());
-        assumed.push("at most 100 workers".to_owned());
-        assumed.push("backlog: 10 jobs per worker, KEDA's and the HPA's defaults".to_owned());
-        assumed.push("latency: KEDA and the HPA follow at once".to_owned());
-        format!("assumed: {}", assumed.join("; "))
+        assumptions.push("a job without work is 1 item".to_owned());
+        assumptions.push("at most 100 workers".to_owned());
+        assumptions.push("backlog: 10 jobs per worker, and the defaults of KEDA and the HPA".to_owned());
+        assumptions.push("latency: KEDA and the HPA follow at once".to_owned());
+        format!("assumed: {}", assumptions.join("; "))
     }
 
-    fn told(&self) -> anyhow::Result<(Objective, WorkerTimes)> {
+    /// The objective and the worker times from the options. Missing options are faults, except those with a default.
+    fn required(&self) -> anyhow::Result<(Objective, WorkerTimes)> {
         let mut faults = Faults::default();
-        let mut required = |flag: &str, is_given: bool, why: &dyn Display| {
+        let mut require = |flag: &str, is_given: bool, what: &str| {
             if !is_given {
-                faults.add(flag, format_args!("is missing: a TRACE.csv does not say {why}"));
+                faults.add(flag, format_args!("is missing: a TRACE.csv does not contain {what}"));
             }
         };
-        required("--latency", self.latency.is_some(), &"what jobs are promised");
-        required("--batch-base", self.batch_base.is_some(), &"what a batch takes, however small it is");
-        required("--batch-item", self.batch_item.is_some(), &"what each item of a batch takes besides");
-        required("--batch-limit", self.batch_limit.is_some(), &"how many items a batch has at most");
+        require("--latency", self.latency.is_some(), "the objective");
+        require("--batch-base", self.batch_base.is_some(), "the fixed part of the batch time");
+        require("--batch-item", self.batch_item.is_some(), "the batch time per item");
+        require("--batch-limit", self.batch_limit.is_some(), "the largest number of items in a batch");
         let (Some(latency), Some(batch_base), Some(batch_item), Some(batch_limit)) =
             (self.latency, self.batch_base, self.batch_item, self.batch_limit)
         else {
             bail!("{faults}");
         };
-        let percentile = self.percentile.unwrap_or(USUAL_PERCENTILE);
-        let cold_start = self.cold_start.unwrap_or(USUAL_COLD_START);
+        let percentile = self.percentile.unwrap_or(DEFAULT_PERCENTILE);
+        let cold_start = self.cold_start.unwrap_or(DEFAULT_COLD_START);
         let worker = WorkerTimes { cold_start, batch_base, batch_item, batch_limit };
         Ok((Objective { latency, percentile }, worker))
     }
 }
 
-/// The pools of a file, in the order in which they first appear; one without a name where no column has any.
+/// The pools of a file, in the order of their first rows. A file without the column has one pool without a name.
 fn pools(file: &Path) -> anyhow::Result<Vec<Option<String>>> {
     let pools = reader::pools(file)?;
-    if pools.len() > MOST_POOLS {
-        bail!("{}: has {} pools, more than {MOST_POOLS}; choose one by --pool", file.display(), pools.len());
+    if pools.len() > MAX_POOLS {
+        bail!("{}: has {} pools, more than {MAX_POOLS}; choose one with --pool", file.display(), pools.len());
     }
     Ok(if pools.is_empty() { vec![None] } else { pools.into_iter().map(Some).collect() })
 }
 
-/// The modes without anything to tune, each behind KEDA and the HPA as it is meant to be.
+/// The modes that need no tuning, each with the settings of KEDA and the HPA that are recommended for it.
 fn policies(objective: Objective, worker: WorkerTimes) -> [(String, PolicySettings); 2] {
     let metadata = |pairs: &[(&str, String)]| {
         pairs
@@ -147,10 +148,10 @@ fn policies(objective: Objective, worker: WorkerTimes) -> [(String, PolicySettin
         ("mode", "latency".to_owned()),
         ("latency", objective.latency.to_string()),
         ("percentile", objective.percentile.to_string()),
-        // One that takes no time has none to tell of before it is measured.
+        // The trigger refuses a cold start of 0.
         ("coldStart", worker.cold_start.max(Period::millis(1)).to_string()),
     ];
-    // KEDA and the HPA follow at once, as deploy/keda/latency.yaml has them do.
+    // KEDA and the HPA follow at once, as in deploy/keda/latency.yaml.
     let policies = vec![ScalingPolicy { r#type: PolicyType::Pods, value: 100, period_seconds: 15 }];
     let scale_up = ScalingRules { policies: Some(policies), ..ScalingRules::default() };
     let scale_down = ScalingRules { stabilization_window_seconds: Some(0), ..ScalingRules::default() };
@@ -168,8 +169,8 @@ fn policies(objective: Objective, worker: WorkerTimes) -> [(String, PolicySettin
     ]
 }
 
-/// What is wrong with the rows of the file: once, though every pool of it meets the same, under a key that nobody wrote.
-pub(super) fn of_rows(faults: &Faults) -> anyhow::Error {
+/// The faults in the rows of the file, each once. Every pool reports the same rows, under a key that is not in the file.
+pub(super) fn row_faults(faults: &Faults) -> anyhow::Error {
     let rows = faults.iter().map(|fault| {
         let text = fault.to_string();
         text.split_once(".csv: ")
@@ -179,7 +180,7 @@ pub(super) fn of_rows(faults: &Faults) -> anyhow::Error {
     anyhow!("{}", rows.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-/// The faults of a scenario that nobody wrote, under the names of the options and the file.
+/// The faults of the scenario under the names of the options and of the file: the user wrote no scenario.
 fn in_options(faults: &Faults, file: &Path) -> String {
     let line = |fault: &dyn Display| {
         let text = fault.to_string();

@@ -1,24 +1,24 @@
-//! How runs are shown: a table per trace, or a line of JSON per run.
+//! The report of simulated runs: a table per trace, or a line of JSON per run.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Row, Table};
-use scaler::simulation::comparison::Comparison;
-use scaler::simulation::report::Line;
-use scaler::simulation::scenario::WorkerTimes;
 use service::Period;
+use simulator::comparison::Comparison;
+use simulator::report::RunReport;
+use simulator::scenario::WorkerTimes;
 
 use crate::table::{shortened, table};
 
 /// The longest name in a cell, in characters.
-const SHOWN: usize = 40;
+const NAME_WIDTH: usize = 40;
 
 /// One JSON object per trace and policy.
 pub(super) fn print_lines(comparisons: &[Comparison<'_>], out: &mut dyn Write) -> io::Result<()> {
     for comparison in comparisons {
         for run in &comparison.runs {
-            serde_json::to_writer(&mut *out, &Line::new(comparison, run))?;
+            serde_json::to_writer(&mut *out, &RunReport::new(comparison, run))?;
             writeln!(out)?;
         }
     }
@@ -38,8 +38,7 @@ pub(super) fn print_tables(
         writeln!(out, "{}", rows(comparison))?;
         writeln!(
             out,
-            "objective: {} % within {}, {} more for a job that found no worker ready; nobody can do with less than {:.2} \
-             worker-hours\n",
+            "objective: {} % within {}, {} more for a job that found no worker ready; lower bound: {:.2} worker-hours\n",
             objective.percentile,
             objective.latency,
             worker.cold_start,
@@ -67,14 +66,14 @@ fn rows(comparison: &Comparison<'_>) -> Table {
     let mut rows = table(&header);
     rows.set_content_arrangement(ContentArrangement::Dynamic);
     for run in &comparison.runs {
-        let line = Line::new(comparison, run);
+        let line = RunReport::new(comparison, run);
         let verdict = match (line.objective_met, line.unfinished) {
             (true, _) => "met".to_owned(),
             (false, 0) => "missed".to_owned(),
-            (false, unfinished) => format!("missed, {unfinished} never ended"),
+            (false, unfinished) => format!("missed, {unfinished} unfinished"),
         };
         rows.add_row(Row::from(vec![
-            shortened(&run.policy, SHOWN),
+            shortened(&run.policy, NAME_WIDTH),
             format!("{:.2} %", floored(line.within_objective * 100.0)),
             verdict,
             latency(line.latency_p50_seconds),
@@ -94,7 +93,7 @@ fn rows(comparison: &Comparison<'_>) -> Table {
     rows
 }
 
-/// Two decimals, rounded down: 99.999 % of the jobs are not all of them.
+/// Two decimals, rounded down, so that 99.999 % does not look like all jobs.
 fn floored(percent: f64) -> f64 {
     (percent * 100.0).floor() / 100.0
 }

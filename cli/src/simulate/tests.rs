@@ -1,3 +1,5 @@
+//! Scenarios, their reports and their pictures.
+
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -46,7 +48,7 @@ fn every_trace_has_a_table_with_a_row_per_policy() {
 }
 
 #[test]
-fn the_same_scenario_prints_the_same_bytes_and_other_seeds_others() {
+fn the_same_scenario_prints_the_same_bytes_and_another_seed_prints_others() {
     let folder_of_3 = folder(SCENARIO);
     let lines = printed(&folder_of_3, true, None).unwrap();
     assert_eq!(lines, printed(&folder_of_3, true, None).unwrap());
@@ -57,7 +59,7 @@ fn the_same_scenario_prints_the_same_bytes_and_other_seeds_others() {
     let policies = ["oracle", "plenty", "one & only"];
     let of = |trace| policies.map(|policy| (trace, policy));
     assert_eq!(names, [of("steady"), of("recorded")].concat());
-    // Each of the two finds nothing ready but the worker of the one before it: KEDA waits 300 s to go to zero.
+    // The second job finds the worker of the first one ready, because KEDA waits 300 s before it scales to zero.
     let recorded = &runs[4];
     assert_eq!((recorded["jobs"].as_u64(), recorded["cold_starts"].as_u64()), (Some(2), Some(1)), "{recorded}");
     assert_eq!(recorded["latency_p50_seconds"].as_f64(), Some(0.040), "{recorded}");
@@ -65,7 +67,7 @@ fn the_same_scenario_prints_the_same_bytes_and_other_seeds_others() {
 }
 
 #[test]
-fn pictures_are_drawn_into_a_folder_that_need_not_be_there() {
+fn pictures_are_drawn_into_a_folder_that_is_created() {
     let folder = folder(SCENARIO);
     printed(&folder, true, Some("some/pictures")).unwrap();
     for name in ["steady", "recorded"] {
@@ -88,13 +90,13 @@ fn a_scenario_with_faults_is_refused_with_all_of_them() {
 #[test]
 fn the_examples_have_no_faults() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/simulation");
-    let mut seen = 0;
+    let mut examples_read = 0;
     for entry in std::fs::read_dir(examples).unwrap() {
         let file = entry.unwrap().path();
         if file.extension().is_some_and(|extension| extension == "yaml") {
             Scenario::read(&file).unwrap_or_else(|faults| panic!("{}: {faults}", file.display()));
-            seen += 1;
+            examples_read += 1;
         }
     }
-    assert!(seen > 0);
+    assert!(examples_read > 0);
 }

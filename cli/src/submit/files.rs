@@ -1,11 +1,13 @@
-//! The files to send.
+//! The files to submit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-/// A file to send.
+use crate::media_type;
+
+/// A file to submit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InputFile {
     pub(super) path: PathBuf,
@@ -13,15 +15,15 @@ pub(super) struct InputFile {
 }
 
 impl InputFile {
-    /// What follows the last `-` of its name, without the extension.
+    /// The true label: the text after the last `-` of the file's name, without the extension.
     pub(super) fn truth(&self) -> Option<String> {
         let (_, truth) = self.path.file_stem()?.to_str()?.rsplit_once('-')?;
         (!truth.is_empty()).then(|| truth.to_owned())
     }
 }
 
-/// All files that `paths` name, those in a folder in the order of their names. Hidden files count only when they are
-/// named themselves.
+/// All files that `paths` name. The files of a folder are in the order of their names. Hidden files of a folder are left
+/// out.
 pub(super) fn collect(paths: &[PathBuf], media_type: Option<&str>) -> anyhow::Result<Vec<InputFile>> {
     let mut found = Vec::new();
     for path in paths {
@@ -36,8 +38,10 @@ pub(super) fn collect(paths: &[PathBuf], media_type: Option<&str>) -> anyhow::Re
         let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
         bail!("no files in {}", paths.join(", "));
     }
-    let file =
-        |path: PathBuf| InputFile { media_type: media_type.unwrap_or_else(|| by_extension(&path)).to_owned(), path };
+    let file = |path: PathBuf| InputFile {
+        media_type: media_type.unwrap_or_else(|| media_type::of_file(&path)).to_owned(),
+        path,
+    };
     Ok(found.into_iter().map(file).collect())
 }
 
@@ -55,25 +59,11 @@ fn search(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         if kind.is_dir() {
             search(&path, found)?;
         } else if kind.is_file() || path.is_file() {
-            // A link to a file counts; one to a folder does not, since it may lead in a circle.
+            // A link to a file counts. A link to a folder does not, because it may lead to a folder above.
             found.push(path);
         }
     }
     Ok(())
-}
-
-pub(crate) fn by_extension(path: &Path) -> &'static str {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    match extension.to_ascii_lowercase().as_str() {
-        "bmp" => "image/bmp",
-        "gif" => "image/gif",
-        "jpg" | "jpeg" => "image/jpeg",
-        "png" => "image/png",
-        "webp" => "image/webp",
-        "json" => "application/json",
-        "txt" => "text/plain",
-        _ => "application/octet-stream",
-    }
 }
 
 #[cfg(test)]
@@ -99,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named() {
+    fn a_missing_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let error = collect(&[folder.path().join("missing.png")], None).unwrap_err();
         assert!(error.to_string().ends_with("missing.png"), "{error}");
@@ -108,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_truth_follows_the_last_dash() {
+    fn the_true_label_follows_the_last_dash() {
         let truth = |name: &str| InputFile { path: name.into(), media_type: String::new() }.truth();
         assert_eq!(truth("digits/0007-3.png").as_deref(), Some("3"));
         assert_eq!(truth("tabby-cat-cat.jpg").as_deref(), Some("cat"));

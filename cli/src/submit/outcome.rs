@@ -1,8 +1,9 @@
-//! What became of a file.
+//! The outcome of one file.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use client::{NoResult, Payload};
 use queue::JobId;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,34 +11,19 @@ use serde_json::{Value, json};
 use crate::table::shortened;
 
 /// The longest text of a result in a table, in characters.
-const SHOWN: usize = 60;
+const RESULT_WIDTH: usize = 60;
 
-/// What became of a file.
+/// The outcome of one file.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) path: PathBuf,
     pub(super) id: JobId,
     pub(super) elapsed: Duration,
     pub(super) truth: Option<String>,
-    pub(super) end: Result<Answer, Failure>,
+    pub(super) result: Result<Payload, NoResult>,
 }
 
-/// What the model gave.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) media_type: String,
-    pub(super) body: Vec<u8>,
-}
-
-/// Why there is no answer.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    /// The job's state, or `refused`, `timeout`, `unreadable` where it has none that is known.
-    pub(super) state: String,
-    pub(super) reason: String,
-}
-
-/// A class and how sure the model is of it.
+/// A label and its probability according to the model.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Prediction {
     pub(super) label: String,
@@ -50,30 +36,30 @@ struct Predictions {
 }
 
 impl Outcome {
-    /// The state in a word.
+    /// The state of the job, or the reason for its absence in one word.
     pub(super) fn state(&self) -> &str {
-        self.end.as_ref().map_or_else(|failure| failure.state.as_str(), |_| "succeeded")
+        self.result.as_ref().map_or_else(|error| error.state.as_str(), |_| "succeeded")
     }
 
-    /// The likeliest prediction, if the model gave predictions.
+    /// The most probable prediction, if the result has predictions.
     pub(super) fn prediction(&self) -> Option<Prediction> {
-        self.end.as_ref().ok().and_then(Answer::prediction)
+        self.result.as_ref().ok().and_then(prediction)
     }
 
-    /// Whether the prediction is the truth; `None` where either is missing.
+    /// Whether the prediction is right; `None` if the prediction or the true label is missing.
     pub(super) fn is_right(&self) -> Option<bool> {
         Some(self.prediction()?.label == *self.truth.as_ref()?)
     }
 
-    /// The result in a few words.
+    /// The result in short.
     pub(super) fn summary(&self) -> String {
-        match &self.end {
-            Ok(answer) => answer.summary(),
-            Err(failure) => failure.reason.clone(),
+        match &self.result {
+            Ok(output) => summary(output),
+            Err(error) => error.reason.clone(),
         }
     }
 
-    /// Everything, for a program.
+    /// The whole outcome, for a program.
     pub(super) fn to_json(&self) -> Value {
         let mut line = json!({
             "file": self.path.to_string_lossy(),
@@ -81,12 +67,12 @@ impl Outcome {
             "state": self.state(),
             "seconds": self.elapsed.as_secs_f64(),
         });
-        match &self.end {
-            Ok(answer) => {
-                line["media_type"] = json!(answer.media_type);
-                line["result"] = answer.value();
+        match &self.result {
+            Ok(output) => {
+                line["media_type"] = json!(output.media_type);
+                line["result"] = value(output);
             }
-            Err(failure) => line["error"] = json!(failure.reason),
+            Err(error) => line["error"] = json!(error.reason),
         }
         if let Some(truth) = &self.truth {
             line["truth"] = json!(truth);
@@ -95,31 +81,29 @@ impl Outcome {
     }
 }
 
-impl Answer {
-    fn prediction(&self) -> Option<Prediction> {
-        let Predictions { predictions } = serde_json::from_slice(&self.body).ok()?;
-        predictions.into_iter().max_by(|a, b| a.probability.total_cmp(&b.probability))
-    }
+fn prediction(output: &Payload) -> Option<Prediction> {
+    let Predictions { predictions } = serde_json::from_slice(&output.bytes).ok()?;
+    predictions.into_iter().max_by(|a, b| a.probability.total_cmp(&b.probability))
+}
 
-    /// JSON as it is, text as a string, bytes as their number.
-    fn value(&self) -> Value {
-        if let Ok(value) = serde_json::from_slice(&self.body) {
-            return value;
-        }
-        match std::str::from_utf8(&self.body) {
-            Ok(text) => json!(text),
-            Err(_) => json!({ "bytes": self.body.len() }),
-        }
+/// JSON as it is, text as a string, other bytes as their number.
+fn value(output: &Payload) -> Value {
+    if let Ok(value) = serde_json::from_slice(&output.bytes) {
+        return value;
     }
+    match std::str::from_utf8(&output.bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!({ "bytes": output.bytes.len() }),
+    }
+}
 
-    fn summary(&self) -> String {
-        if let Some(Prediction { label, probability }) = self.prediction() {
-            return format!("{label} ({:.1} %)", probability * 100.0);
-        }
-        match std::str::from_utf8(&self.body) {
-            Ok(text) => shortened(text, SHOWN),
-            Err(_) => format!("{}, {} bytes", self.media_type, self.body.len()),
-        }
+fn summary(output: &Payload) -> String {
+    if let Some(Prediction { label, probability }) = prediction(output) {
+        return format!("{label} ({:.1} %)", probability * 100.0);
+    }
+    match std::str::from_utf8(&output.bytes) {
+        Ok(text) => shortened(text, RESULT_WIDTH),
+        Err(_) => format!("{}, {} bytes", output.media_type, output.bytes.len()),
     }
 }
 
@@ -127,21 +111,22 @@ impl Answer {
 mod tests {
     use super::*;
 
-    fn answer(media_type: &str, body: &[u8]) -> Answer {
-        Answer { media_type: media_type.to_owned(), body: body.to_vec() }
+    fn summary_of(media_type: &str, body: &[u8]) -> String {
+        summary(&Payload { media_type: media_type.to_owned(), bytes: body.to_vec().into() })
     }
 
     #[test]
-    fn the_likeliest_prediction_is_shown() {
+    fn the_most_probable_prediction_is_shown() {
         let body = br#"{"predictions":[{"label":"1","probability":0.25},{"label":"7","probability":0.75}]}"#;
-        assert_eq!(answer("application/json", body).summary(), "7 (75.0 %)");
+        assert_eq!(summary_of("application/json", body), "7 (75.0 %)");
     }
 
     #[test]
     fn other_results_are_shown_in_short() {
-        assert_eq!(answer("text/plain", b"two\nlines").summary(), "two lines");
-        assert_eq!(answer("text/plain", "x".repeat(100).as_bytes()).summary(), format!("{}...", "x".repeat(SHOWN)));
-        assert_eq!(answer("image/png", b"\x89PNG\xff").summary(), "image/png, 5 bytes");
-        assert_eq!(answer("application/json", br#"{"predictions":[]}"#).summary(), r#"{"predictions":[]}"#);
+        assert_eq!(summary_of("text/plain", b"two\nlines"), "two lines");
+        let long = "x".repeat(100);
+        assert_eq!(summary_of("text/plain", long.as_bytes()), format!("{}...", "x".repeat(RESULT_WIDTH)));
+        assert_eq!(summary_of("image/png", b"\x89PNG\xff"), "image/png, 5 bytes");
+        assert_eq!(summary_of("application/json", br#"{"predictions":[]}"#), r#"{"predictions":[]}"#);
     }
 }

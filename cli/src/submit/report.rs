@@ -1,4 +1,4 @@
-//! What all files came to.
+//! The report of all files.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table};
 use super::outcome::Outcome;
 use crate::table::table;
 
-/// What all files came to, in their order.
+/// The outcomes of all files, in the order of the files.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) outcomes: Vec<Outcome>,
@@ -18,10 +18,10 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn all_succeeded(&self) -> bool {
-        self.outcomes.iter().all(|outcome| outcome.end.is_ok())
+        self.outcomes.iter().all(|outcome| outcome.result.is_ok())
     }
 
-    /// A table of at most `rows` rows, and what they come to.
+    /// Prints a table of at most `rows` rows, and a summary.
     pub(super) fn print(&self, out: &mut dyn Write, rows: usize) -> io::Result<()> {
         let shown = self.shown(rows);
         if !shown.is_empty() {
@@ -33,11 +33,12 @@ impl Report {
         writeln!(out, "{}", self.summary())
     }
 
-    /// What did not go well first, if not all can be shown; then in order again.
+    /// The outcomes that the table shows, in the order of the files. If there is no room for all, failures are shown
+    /// first, then wrong predictions.
     fn shown(&self, rows: usize) -> Vec<&Outcome> {
         let mut ranked: Vec<(usize, &Outcome)> = self.outcomes.iter().enumerate().collect();
         ranked.sort_by_key(|(index, outcome)| {
-            let rank = match (&outcome.end, outcome.is_right()) {
+            let rank = match (&outcome.result, outcome.is_right()) {
                 (Err(_), _) => 0,
                 (Ok(_), Some(false)) => 1,
                 (Ok(_), _) => 2,
@@ -73,7 +74,7 @@ impl Report {
 
     fn summary(&self) -> String {
         let jobs = self.outcomes.len();
-        let succeeded = self.outcomes.iter().filter(|outcome| outcome.end.is_ok()).count();
+        let succeeded = self.outcomes.iter().filter(|outcome| outcome.result.is_ok()).count();
         let seconds = self.elapsed.as_secs_f64();
         let mut summary = format!("{jobs} jobs: {succeeded} succeeded");
         if succeeded < jobs {
@@ -89,14 +90,14 @@ impl Report {
         summary
     }
 
-    /// Over all files whose name tells the truth: a job without a prediction is not right.
+    /// The accuracy over all files whose name has a label. A job without a prediction counts as wrong.
     fn accuracy(&self) -> String {
-        let told = self.outcomes.iter().filter(|outcome| outcome.truth.is_some()).count();
+        let labelled = self.outcomes.iter().filter(|outcome| outcome.truth.is_some()).count();
         let right = self.outcomes.iter().filter(|outcome| outcome.is_right() == Some(true)).count();
-        if told == 0 {
-            return "accuracy: unknown, no name tells the truth as 0007-3.png does".to_owned();
+        if labelled == 0 {
+            return "accuracy: unknown, because no file name has a label, as 0007-3.png has".to_owned();
         }
-        format!("accuracy: {:.2} % ({right} of {told})", 100.0 * right as f64 / told as f64)
+        format!("accuracy: {:.2} % ({right} of {labelled})", 100.0 * right as f64 / labelled as f64)
     }
 }
 
@@ -108,20 +109,23 @@ fn truth(outcome: &Outcome) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::{Answer, Failure};
+    use client::{NoResult, Payload};
+
     use super::*;
 
-    fn outcome(name: &str, end: Result<&str, &str>) -> Outcome {
-        let answer = |label: &str| Answer {
+    fn outcome(name: &str, result: Result<&str, &str>) -> Outcome {
+        let output = |label: &str| Payload {
             media_type: "application/json".to_owned(),
-            body: format!(r#"{{"predictions":[{{"label":"{label}","probability":1}}]}}"#).into_bytes(),
+            bytes: format!(r#"{{"predictions":[{{"label":"{label}","probability":1}}]}}"#).into(),
         };
         Outcome {
             path: format!("digits/{name}.png").into(),
             id: name.parse().unwrap(),
             elapsed: Duration::from_millis(7),
             truth: name.rsplit_once('-').map(|(_, truth)| truth.to_owned()),
-            end: end.map(answer).map_err(|reason| Failure { state: "failed".to_owned(), reason: reason.to_owned() }),
+            result: result
+                .map(output)
+                .map_err(|reason| NoResult { state: "failed".to_owned(), reason: reason.to_owned() }),
         }
     }
 
@@ -133,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn predictions_stand_beside_the_truth_and_the_accuracy_counts_every_file() {
+    fn predictions_are_beside_the_true_label_and_the_accuracy_counts_every_file() {
         let outcomes = vec![outcome("a-3", Ok("3")), outcome("b-4", Ok("9")), outcome("c-5", Err("broken JPEG"))];
         let text = printed(outcomes, 50);
         assert!(text.contains("3 (100.0 %)") && text.contains("wrong") && text.contains("broken JPEG"), "{text}");
@@ -142,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn only_jobs_that_succeeded_count_as_done() {
+    fn the_rate_counts_only_jobs_that_succeeded() {
         let text = printed(vec![outcome("a-3", Err("broken JPEG")), outcome("b-4", Err("broken JPEG"))], 50);
         assert!(text.contains("2 jobs: 0 succeeded, 2 did not; 2.0 s\n"), "{text}");
     }
 
     #[test]
-    fn what_went_wrong_is_shown_before_what_went_well() {
+    fn failures_are_shown_before_successes() {
         let outcomes = vec![outcome("a-3", Ok("3")), outcome("b-4", Ok("4")), outcome("c-5", Err("broken JPEG"))];
         let text = printed(outcomes, 1);
         assert!(text.contains("c-5.png") && !text.contains("a-3.png"), "{text}");

@@ -1,11 +1,12 @@
-//! Files through a real gateway, with a hand that plays the worker.
+//! Files submitted through a real gateway. A task of the test takes the place of the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use backends::BackendUrls;
-use gateway::{Admission, Gateway, GatewaySettings, Pool, Refusal};
-use queue::{Backend, Blobs, Body, Claim, ClaimRequest, Finish, JobError, Outcome, Output, Settlement, WorkerId};
+use gateway::{Gateway, GatewaySettings, Pool};
+use model::InputCheck;
+use queue::{Blobs, Body, Claim, ClaimRequest, Finish, JobErrorKind, Outcome, Output, Settlement, WorkerId};
 use serde_json::Value;
 use service::Health;
 use tempfile::TempDir;
@@ -14,14 +15,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-
-struct Anything;
-
-impl Admission for Anything {
-    fn check(&self, _: &str, _: &[u8]) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
 
 fn args(gateway: String, folder: &TempDir) -> SubmitArgs {
     SubmitArgs {
@@ -39,7 +32,7 @@ fn args(gateway: String, folder: &TempDir) -> SubmitArgs {
     }
 }
 
-/// Serves the pool `digits`, whose model predicts what the file says, and fails on what is no digit.
+/// Serves the pool `digits`. Its model predicts the content of the file, and fails if that is not a digit.
 async fn serve(folder: &TempDir) -> String {
     let pool: PoolName = "digits".parse().unwrap();
     let url = format!("embedded:{}", folder.path().join("data").display()).parse().unwrap();
@@ -48,7 +41,12 @@ async fn serve(folder: &TempDir) -> String {
     let gateway = Gateway {
         pools: [(
             pool.clone(),
-            Pool { admission: Arc::new(Anything), max_attempts: 1, retention: Duration::from_secs(60), deadline: None },
+            Pool {
+                input_check: InputCheck::accept_all(),
+                max_attempts: 1,
+                retention: Duration::from_secs(60),
+                deadline: None,
+            },
         )]
         .into(),
         ledger: Arc::clone(&backend.ledger),
@@ -79,18 +77,18 @@ async fn serve(folder: &TempDir) -> String {
 }
 
 fn model(input: &Body) -> Outcome {
-    let Body::Inline(bytes) = input else { panic!("a small input travels along") };
+    let Body::Inline(bytes) = input else { panic!("a small input must travel with its job") };
     let text = std::str::from_utf8(bytes).unwrap();
     if text.parse::<u8>().is_err() {
-        let message = format!("{text:?} is no digit");
-        return Outcome::Failed(JobError { kind: "bad_input".to_owned(), message });
+        let message = format!("{text:?} is not a digit");
+        return Outcome::Failed(JobErrorKind::BadInput.error(message));
     }
     let body = format!(r#"{{"predictions":[{{"label":"{text}","probability":0.5}}]}}"#);
     Outcome::Succeeded(Output { media_type: "application/json".to_owned(), body: Body::Inline(body.into()) })
 }
 
 #[tokio::test]
-async fn a_folder_goes_in_and_predictions_beside_the_truth_come_out() {
+async fn a_folder_is_submitted_and_predictions_are_printed_beside_the_true_labels() {
     let (files, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (name, text) in [("0000-7.txt", "7"), ("0001-8.txt", "8"), ("0002-9.txt", "1")] {
         std::fs::write(files.path().join(name), text).unwrap();
@@ -107,7 +105,7 @@ async fn a_folder_goes_in_and_predictions_beside_the_truth_come_out() {
 }
 
 #[tokio::test]
-async fn a_job_that_fails_or_is_refused_does_not_hold_up_the_others() {
+async fn a_failed_or_refused_job_does_not_stop_the_others() {
     let (files, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (name, text) in [("a-1.txt", "1"), ("b-2.txt", "two"), ("c-3.txt", "")] {
         std::fs::write(files.path().join(name), text).unwrap();
@@ -122,12 +120,12 @@ async fn a_job_that_fails_or_is_refused_does_not_hold_up_the_others() {
     let states: Vec<_> = lines.iter().map(|line| line["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["succeeded", "failed", "refused"]);
     assert_eq!(lines[0]["result"]["predictions"][0]["label"], "1");
-    assert!(lines[1]["error"].as_str().unwrap().contains("is no digit"), "{text}");
+    assert!(lines[1]["error"].as_str().unwrap().contains("is not a digit"), "{text}");
     assert!(lines[2]["error"].as_str().unwrap().contains("empty"), "{text}");
 }
 
 #[tokio::test]
-async fn a_job_that_was_not_taken_is_sent_again_under_its_id() {
+async fn a_failed_submission_is_repeated_under_the_same_id() {
     let files = tempfile::tempdir().unwrap();
     std::fs::write(files.path().join("a-1.txt"), "1").unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -158,7 +156,7 @@ async fn a_job_that_was_not_taken_is_sent_again_under_its_id() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_away_is_told_once() {
+async fn an_unreachable_gateway_is_reported_once() {
     let files = tempfile::tempdir().unwrap();
     std::fs::write(files.path().join("a-1.txt"), "1").unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

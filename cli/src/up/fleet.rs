@@ -4,62 +4,63 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How much longer than its drain timeout a worker that was told to stop may take.
+/// The time beyond its drain timeout that a worker has to stop.
 pub(super) const MARGIN: Duration = Duration::from_secs(3);
 
-/// The waits before a worker that ended by itself is started again.
+/// The pauses before a worker that ended by itself is started again grow from the first to the second.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A worker that ran for this long was healthy: its end counts as the first.
+/// A worker that ran for this long was healthy, so the pauses start again with the first.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
-/// As many worker processes as it is told to keep.
+/// The worker processes of one pool. Each is restarted until it is stopped.
 pub(super) struct Fleet {
     pool: String,
     program: PathBuf,
     arguments: Vec<String>,
-    /// How long one that was told to stop may take.
+    /// The time that a worker has to stop.
     grace: Duration,
-    /// The workers to be kept, the oldest first; cancelling one stops it.
-    kept: Vec<CancellationToken>,
-    /// All that have not ended yet.
+    /// The stop tokens of the workers that should run, the oldest first.
+    stops: Vec<CancellationToken>,
+    /// The tasks of all workers that have not ended, including the ones that are stopping.
     supervised: JoinSet<()>,
 }
 
 impl Fleet {
-    /// No workers yet; each is `program` with `arguments`, and has `grace` to stop.
+    /// A fleet without workers. A worker is the process `program` with `arguments`, and has `grace` to stop.
     pub(super) fn new(pool: String, program: PathBuf, arguments: Vec<String>, grace: Duration) -> Self {
-        Self { pool, program, arguments, grace, kept: Vec::new(), supervised: JoinSet::new() }
+        Self { pool, program, arguments, grace, stops: Vec::new(), supervised: JoinSet::new() }
     }
 
-    /// How many workers are to be kept.
+    /// The number of workers that should run.
     pub(super) fn size(&self) -> u32 {
-        u32::try_from(self.kept.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.stops.len()).unwrap_or(u32::MAX)
     }
 
-    /// Keeps `size` workers from now on: starts what is missing, tells the youngest of too many to stop.
+    /// Starts missing workers, or stops the youngest surplus workers, without waiting for them.
     pub(super) fn resize(&mut self, size: u32) {
         while self.size() > size
-            && let Some(youngest) = self.kept.pop()
+            && let Some(youngest) = self.stops.pop()
         {
             youngest.cancel();
         }
         while self.size() < size {
             let stop = CancellationToken::new();
-            self.kept.push(stop.clone());
+            self.stops.push(stop.clone());
             let mut command = Command::new(&self.program);
             command.args(&self.arguments).kill_on_drop(true);
             self.supervised.spawn(supervise(self.pool.clone(), command, self.grace, stop));
         }
-        // Those that have ended need no more attention.
+        // Frees the tasks that have ended.
         while self.supervised.try_join_next().is_some() {}
     }
 
@@ -70,48 +71,52 @@ impl Fleet {
     }
 }
 
-/// Keeps one worker process alive until `stop`.
+/// Restarts one worker process whenever it ends, until `stop`.
 async fn supervise(pool: String, mut command: Command, grace: Duration, stop: CancellationToken) {
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = restart_pauses();
     while !stop.is_cancelled() {
-        let began = tokio::time::Instant::now();
-        match command.spawn() {
+        let started = tokio::time::Instant::now();
+        let ended = match command.spawn() {
             Ok(mut worker) => {
                 let ended = tokio::select! {
                     ended = worker.wait() => Some(ended),
                     () = stop.cancelled() => None,
                 };
                 let Some(ended) = ended else { return end(&pool, worker, grace).await };
-                if began.elapsed() >= HEALTHY_AFTER {
-                    pause = FIRST_PAUSE;
-                }
-                tracing::error!(
-                    pool,
-                    ended = describe(&ended),
-                    restart_seconds = pause.as_secs_f64(),
-                    "a worker ended"
-                );
+                Ok(ended)
             }
-            Err(error) => tracing::error!(pool, %error, "cannot start a worker"),
+            Err(error) => Err(error),
+        };
+        if started.elapsed() >= HEALTHY_AFTER {
+            pauses = restart_pauses();
         }
-        stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+        let restart_seconds = pause.as_secs_f64();
+        match ended {
+            Ok(ended) => tracing::error!(pool, ended = describe(&ended), restart_seconds, "a worker ended"),
+            Err(error) => tracing::error!(pool, %error, restart_seconds, "cannot start a worker"),
+        }
+        stop.run_until_cancelled(sleep(pause)).await;
     }
 }
 
-/// Tells a worker to stop, and kills it when it has not after its time.
+fn restart_pauses() -> ExponentialBackoff {
+    ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE).without_max_times().build()
+}
+
+/// Sends SIGTERM to a worker, and kills the worker if it has not ended after `grace`.
 async fn end(pool: &str, mut worker: Child, grace: Duration) {
     let pid = worker.id().and_then(|pid| i32::try_from(pid).ok());
     if let Some(pid) = pid
         && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGTERM)
     {
-        tracing::warn!(pool, pid, %error, "cannot tell a worker to stop");
+        tracing::warn!(pool, pid, %error, "cannot send SIGTERM to a worker");
     }
     match timeout(grace, worker.wait()).await {
         Ok(ended) if ended.as_ref().is_ok_and(ExitStatus::success) => tracing::info!(pool, pid, "a worker stopped"),
-        Ok(ended) => tracing::warn!(pool, pid, ended = describe(&ended), "a worker did not stop cleanly"),
+        Ok(ended) => tracing::warn!(pool, pid, ended = describe(&ended), "a worker stopped with an error"),
         Err(_) => {
-            tracing::error!(pool, pid, "a worker did not stop in time and is killed; its jobs come again");
+            tracing::error!(pool, pid, "a worker did not stop in time and is killed; its jobs are requeued");
             if let Err(error) = worker.kill().await {
                 tracing::error!(pool, pid, %error, "cannot kill a worker");
             }

@@ -1,4 +1,4 @@
-//! Jobs that ended badly: seen, tried again, forgotten.
+//! Jobs that ended as dead or failed: listed, requeued, deleted.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::doubles::Call;
-use crate::harness::{INLINE_BYTES, Running, pool_name, problem, problem_name, start, text};
+use crate::doubles::{Call, Pause};
+use crate::harness::{INLINE_BYTES, TestGateway, pool_name, problem, problem_name, start, text};
 
 fn error() -> JobError {
     JobError { kind: "model_error".to_owned(), message: "out of luck".to_owned() }
 }
 
-/// Publishes what is due, as upkeep does.
-async fn publish_due(gateway: &Running) {
+/// Publishes the jobs that are due, as upkeep does.
+async fn publish_due(gateway: &TestGateway) {
     let due = gateway.ledger.due(10).await.unwrap();
     let (jobs, publications): (Vec<_>, Vec<_>) = due.into_iter().map(|due| (due.job, due.publication)).unzip();
     gateway.broker.producer().await.unwrap().publish(&jobs).await.unwrap();
     gateway.ledger.published(&publications).await.unwrap();
 }
 
-/// Submits a job and lets both its attempts fail.
-async fn die(gateway: &mut Running, id: &str, input: &'static str) {
+/// Submits a job and fails both its attempts.
+async fn submit_dead(gateway: &mut TestGateway, id: &str, input: &'static str) {
     assert_eq!(gateway.submit(id, input).await.status(), 202);
     while !matches!(gateway.calls.recv().await, Some(Call::Published(_))) {}
     for _ in 0..2 {
@@ -36,7 +36,7 @@ async fn die(gateway: &mut Running, id: &str, input: &'static str) {
     }
 }
 
-async fn fail(gateway: &mut Running, id: &str) {
+async fn submit_failed(gateway: &mut TestGateway, id: &str) {
     assert_eq!(gateway.submit(id, "hello").await.status(), 202);
     while !matches!(gateway.calls.recv().await, Some(Call::Published(_))) {}
     gateway.work(Outcome::Failed(error())).await;
@@ -47,20 +47,20 @@ async fn json(response: Response) -> Value {
     response.json().await.unwrap()
 }
 
-async fn ids(gateway: &Running, query: &str) -> (Vec<String>, Option<String>) {
+async fn ids(gateway: &TestGateway, query: &str) -> (Vec<String>, Option<String>) {
     let page = json(gateway.get(&format!("/v1/dead{query}")).send().await.unwrap()).await;
     let ids = page["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect();
     (ids, page["next"].as_str().map(str::to_owned))
 }
 
-async fn delete(gateway: &Running, path: &str) -> Response {
+async fn delete(gateway: &TestGateway, path: &str) -> Response {
     gateway.client.request(Method::DELETE, format!("http://{}{path}", gateway.address)).send().await.unwrap()
 }
 
 #[tokio::test]
-async fn a_dead_job_tells_its_history_however_it_is_asked() {
+async fn the_status_of_a_dead_job_has_its_history_with_and_without_a_wait() {
     let mut gateway = start().await;
-    die(&mut gateway, "a", "hello").await;
+    submit_dead(&mut gateway, "a", "hello").await;
     for path in ["/v1/jobs/a", "/v1/jobs/a?wait=1s"] {
         let status = json(gateway.get(path).send().await.unwrap()).await;
         assert_eq!(status["state"], "dead", "{path}");
@@ -83,9 +83,9 @@ async fn a_dead_job_tells_its_history_however_it_is_asked() {
 async fn dead_jobs_are_listed_in_pages_and_failed_ones_on_request() {
     let mut gateway = start().await;
     for id in ["a", "b", "c"] {
-        die(&mut gateway, id, "hello").await;
+        submit_dead(&mut gateway, id, "hello").await;
     }
-    fail(&mut gateway, "d").await;
+    submit_failed(&mut gateway, "d").await;
     assert_eq!(ids(&gateway, "").await, (vec!["c".to_owned(), "b".to_owned(), "a".to_owned()], None));
     let (first, next) = ids(&gateway, "?pool=text&limit=2").await;
     assert_eq!(first, ["c", "b"]);
@@ -100,7 +100,7 @@ async fn dead_jobs_are_listed_in_pages_and_failed_ones_on_request() {
 #[tokio::test]
 async fn a_requeued_job_runs_again_with_the_same_input() {
     let mut gateway = start().await;
-    die(&mut gateway, "a", "hello").await;
+    submit_dead(&mut gateway, "a", "hello").await;
     let response = gateway.post("/v1/jobs/a/requeue").send().await.unwrap();
     assert_eq!(response.status(), 202);
     assert_eq!(response.headers()["location"], "/v1/jobs/a");
@@ -114,10 +114,10 @@ async fn a_requeued_job_runs_again_with_the_same_input() {
 }
 
 #[tokio::test]
-async fn a_requeued_job_takes_another_input_that_its_model_takes() {
+async fn a_requeued_job_accepts_a_new_input_that_fits_its_model() {
     let mut gateway = start().await;
     let long: &str = "x".repeat(INLINE_BYTES + 1).leak();
-    die(&mut gateway, "a", long).await;
+    submit_dead(&mut gateway, "a", long).await;
     assert_eq!(gateway.blob_count(), 1);
     let requeue = |media_type: &'static str, query: &str, body: &'static str| {
         gateway.post(&format!("/v1/jobs/a/requeue{query}")).header("content-type", media_type).body(body)
@@ -137,7 +137,7 @@ async fn a_requeued_job_takes_another_input_that_its_model_takes() {
     assert_eq!(gateway.get("/v1/jobs/a/input").send().await.unwrap().text().await.unwrap(), long);
 
     assert_eq!(requeue("text/plain", "", "edited").send().await.unwrap().status(), 202);
-    assert_eq!(gateway.blob_count(), 0, "the former input is deleted");
+    assert_eq!(gateway.blob_count(), 0, "the previous input is deleted");
     publish_due(&gateway).await;
     let job = gateway.work(Outcome::Succeeded(text("done"))).await;
     assert_eq!(job.input.body, Body::Inline("edited".into()));
@@ -147,9 +147,9 @@ async fn a_requeued_job_takes_another_input_that_its_model_takes() {
 }
 
 #[tokio::test]
-async fn only_a_dead_or_failed_job_is_requeued_and_nothing_is_left_of_the_attempt() {
+async fn only_a_dead_or_failed_job_is_requeued_and_a_refused_requeue_leaves_no_blob() {
     let mut gateway = start().await;
-    fail(&mut gateway, "failed").await;
+    submit_failed(&mut gateway, "failed").await;
     assert_eq!(gateway.post("/v1/jobs/failed/requeue").send().await.unwrap().status(), 202);
     gateway.submit("queued", "hello").await;
     let long = "x".repeat(INLINE_BYTES + 1);
@@ -162,9 +162,9 @@ async fn only_a_dead_or_failed_job_is_requeued_and_nothing_is_left_of_the_attemp
 }
 
 #[tokio::test]
-async fn an_ended_job_is_forgotten_on_request_and_an_open_one_is_not() {
+async fn an_ended_job_is_deleted_on_request_and_an_open_one_is_not() {
     let mut gateway = start().await;
-    die(&mut gateway, "a", "x".repeat(INLINE_BYTES + 1).leak()).await;
+    submit_dead(&mut gateway, "a", "x".repeat(INLINE_BYTES + 1).leak()).await;
     assert_eq!(delete(&gateway, "/v1/jobs/a").await.status(), 204);
     assert_eq!(gateway.blob_count(), 0);
     for path in ["/v1/jobs/a", "/v1/jobs/a/input"] {
@@ -175,17 +175,17 @@ async fn an_ended_job_is_forgotten_on_request_and_an_open_one_is_not() {
     let answer = problem(delete(&gateway, "/v1/jobs/b").await).await;
     assert_eq!((&answer["status"], &answer["state"]), (&json!(409), &json!("queued")));
     assert_eq!(answer["type"], "urn:millrace:problem:job-not-ended");
-    // Its message still waits.
+    // Its message still waits in the broker.
     gateway.post("/v1/jobs/b/cancel").send().await.unwrap().error_for_status().unwrap();
     assert_eq!(problem_name(delete(&gateway, "/v1/jobs/b").await).await, (409, "record-needed".to_owned()));
 }
 
 #[tokio::test]
-async fn the_dead_jobs_of_a_pool_are_purged_and_the_others_stay() {
+async fn the_dead_jobs_of_a_pool_are_purged_and_its_failed_jobs_stay() {
     let mut gateway = start().await;
-    die(&mut gateway, "a", "hello").await;
-    die(&mut gateway, "b", "hello").await;
-    fail(&mut gateway, "c").await;
+    submit_dead(&mut gateway, "a", "hello").await;
+    submit_dead(&mut gateway, "b", "hello").await;
+    submit_failed(&mut gateway, "c").await;
     for path in ["/v1/dead", "/v1/dead?state=dead", "/v1/dead?pool=text&limit=1", "/v1/dead?pool=text&state=queued"] {
         assert_eq!(problem_name(delete(&gateway, path).await).await, (400, "bad-query".to_owned()), "{path}");
     }
@@ -196,8 +196,8 @@ async fn the_dead_jobs_of_a_pool_are_purged_and_the_others_stay() {
     assert_eq!(ids(&gateway, "?state=failed").await.0, ["c"]);
 }
 
-/// One that the ledger alone knows, and whose input is a blob.
-async fn fail_unpublished(gateway: &Running, id: &str) {
+/// Adds a failed job that was never published and whose input is a blob.
+async fn add_failed(gateway: &TestGateway, id: &str) {
     let id: JobId = id.parse().unwrap();
     let body = gateway.blobs.body(&id, Role::Input, vec![b'x'; INLINE_BYTES + 1].into()).await.unwrap();
     let job = Job {
@@ -212,15 +212,15 @@ async fn fail_unpublished(gateway: &Running, id: &str) {
         trace_parent: None,
         origin: None,
     };
-    let Claim::Granted { lease, .. } = gateway.claim(&job).await else { panic!("it is new") };
+    let Claim::Granted { lease, .. } = gateway.claim(&job).await else { panic!("the job is new") };
     gateway.ledger.finish(vec![Finish { lease, outcome: Outcome::Failed(error()) }]).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_purge_of_many_is_told_in_rounds_and_leaves_no_blob() {
+async fn a_large_purge_is_done_in_rounds_and_leaves_no_blob() {
     let gateway = start().await;
     for number in 0..101 {
-        fail_unpublished(&gateway, &format!("job-{number}")).await;
+        add_failed(&gateway, &format!("job-{number}")).await;
     }
     let path = "/v1/dead?pool=text&state=failed";
     assert_eq!(json(delete(&gateway, path).await).await, json!({"purged": 100, "more": true}));
@@ -230,31 +230,31 @@ async fn a_purge_of_many_is_told_in_rounds_and_leaves_no_blob() {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_leaves_no_blob_though_the_client_has_gone() {
+async fn a_deleted_job_leaves_no_blob_even_if_the_client_disconnects() {
     let gateway = start().await;
-    fail_unpublished(&gateway, "a").await;
-    let ((arrived, has_arrived), (mut let_go, waiting)) = (oneshot::channel(), oneshot::channel());
-    *gateway.held_back.lock().unwrap() = Some((arrived, waiting));
+    add_failed(&gateway, "a").await;
+    let ((reached, has_reached), (mut release, released)) = (oneshot::channel(), oneshot::channel());
+    *gateway.forget_pause.lock().unwrap() = Some(Pause { reached, released });
     let mut client = TcpStream::connect(gateway.address).await.unwrap();
     client.write_all(b"DELETE /v1/jobs/a HTTP/1.1\r\nhost: millrace\r\n\r\n").await.unwrap();
-    has_arrived.await.unwrap();
+    has_reached.await.unwrap();
     drop(client);
-    // A request of a client that has gone is dropped at once; nothing tells that its work is not.
-    assert!(timeout(Duration::from_millis(300), let_go.closed()).await.is_err());
-    let_go.send(()).unwrap();
-    let mut looks = tokio::time::interval(Duration::from_millis(1));
+    // If the disconnect dropped the work, the receiver of the pause would be dropped at once.
+    assert!(timeout(Duration::from_millis(300), release.closed()).await.is_err());
+    release.send(()).unwrap();
+    let mut polls = tokio::time::interval(Duration::from_millis(1));
     let deleted = async {
         while gateway.blob_count() > 0 {
-            looks.tick().await;
+            polls.tick().await;
         }
     };
     timeout(Duration::from_secs(60), deleted).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_ledger_that_is_away_is_told_in_the_same_shape() {
+async fn an_unavailable_ledger_is_reported_as_a_problem() {
     let gateway = start().await;
-    *gateway.trouble.lock().unwrap() = Some(queue::ErrorKind::Unavailable);
+    *gateway.ledger_error.lock().unwrap() = Some(queue::ErrorKind::Unavailable);
     let requests = [
         gateway.get("/v1/dead"),
         gateway.get("/v1/jobs/a/input"),

@@ -1,12 +1,12 @@
-//! What stands in for the rest of the system.
+//! Test doubles of the rest of the system.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use gateway::{Admission, Refusal, RefusalKind, TENSORS_MEDIA_TYPE};
+use model::{InputFault, InputFaultKind, TENSORS_MEDIA_TYPE};
 use queue::{
     BlobRef, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Error, ErrorKind, Finish, Finished,
     Forgotten, Input, Job, JobCounts, JobId, JobRecord, Lease, Ledger, PoolName, Producer, Publication, Purged,
@@ -15,78 +15,79 @@ use queue::{
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-/// A model that takes text, and tensors of shape `[1]`.
-pub(crate) struct TextModel;
-
-impl Admission for TextModel {
-    fn check(&self, media_type: &str, body: &[u8]) -> Result<(), Refusal> {
-        let refuse = |kind, field: &str, reason: String| Err(Refusal { kind, field: field.to_owned(), reason });
-        match media_type {
-            "text/plain" => Ok(()),
-            "text/panic" => panic!("as the test asked for"),
-            TENSORS_MEDIA_TYPE => {
-                let tensors: serde_json::Value = serde_json::from_slice(body).unwrap();
-                let shape = &tensors["inputs"][0]["shape"];
-                if *shape == serde_json::json!([1]) {
-                    return Ok(());
-                }
-                refuse(RefusalKind::InvalidInput, "inputs[0].shape", format!("{shape} is not [1]"))
+/// The check of a model that takes text, and tensors of shape `[1]`.
+pub(crate) fn text_model(media_type: &str, body: &[u8]) -> std::result::Result<(), InputFault> {
+    match media_type {
+        "text/plain" => Ok(()),
+        "text/panic" => panic!("the test asked for a panic"),
+        TENSORS_MEDIA_TYPE => {
+            let tensors: serde_json::Value = serde_json::from_slice(body).unwrap();
+            let shape = &tensors["inputs"][0]["shape"];
+            if *shape == serde_json::json!([1]) {
+                return Ok(());
             }
-            other => {
-                let reason = format!("{other:?} is not text/plain");
-                refuse(RefusalKind::UnsupportedMediaType, "content-type", reason)
-            }
+            Err(InputFault::new(InputFaultKind::Tensor, "inputs[0].shape", format!("{shape} is not [1]")))
+        }
+        other => {
+            let message = format!("{other:?} is not text/plain");
+            Err(InputFault::new(InputFaultKind::MediaType, "content-type", message))
         }
     }
 }
 
-/// A producer whose broker can be away.
-pub(crate) struct Unsteady {
+/// A producer whose broker can be made unavailable.
+pub(crate) struct FlakyProducer {
     pub(crate) producer: Arc<dyn Producer>,
-    pub(crate) away: Arc<AtomicBool>,
+    pub(crate) unavailable: Arc<AtomicBool>,
 }
 
 #[async_trait]
-impl Producer for Unsteady {
+impl Producer for FlakyProducer {
     async fn publish(&self, jobs: &[Job]) -> Result<()> {
-        if self.away.load(Ordering::SeqCst) {
+        if self.unavailable.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Unavailable, "broker at 10.0.0.7: away"));
         }
         self.producer.publish(jobs).await
     }
 }
 
-/// What a test is told of the gateway's calls.
+/// A call of the gateway that a test waits for.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Call {
     Published(Vec<Publication>),
     Watched,
 }
 
-/// A ledger that tells of calls, and that can be in trouble.
-pub(crate) struct Told {
+/// A ledger that reports calls to the test, and that can be made to return errors.
+pub(crate) struct ObservedLedger {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) calls: UnboundedSender<Call>,
-    pub(crate) trouble: Arc<std::sync::Mutex<Option<ErrorKind>>>,
-    pub(crate) held_back: HeldBack,
+    pub(crate) ledger_error: Arc<Mutex<Option<ErrorKind>>>,
+    pub(crate) forget_pause: ForgetPause,
 }
 
-/// Where the answer to the next call of `forget` waits: it says that it is there, and then waits to be let go.
-pub(crate) type HeldBack = Arc<std::sync::Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>>;
+/// Pauses the next call of `forget` before it returns.
+pub(crate) type ForgetPause = Arc<Mutex<Option<Pause>>>;
 
-impl Told {
-    fn trouble(&self) -> Result<()> {
-        match *self.trouble.lock().unwrap() {
-            Some(kind) => Err(Error::new(kind, "file /var/lib/secret: as the test asked for")),
+/// A pause of one call: it reports that it has begun, and waits to be released.
+pub(crate) struct Pause {
+    pub(crate) reached: oneshot::Sender<()>,
+    pub(crate) released: oneshot::Receiver<()>,
+}
+
+impl ObservedLedger {
+    fn check_error(&self) -> Result<()> {
+        match *self.ledger_error.lock().unwrap() {
+            Some(kind) => Err(Error::new(kind, "file /var/lib/secret: the test asked for an error")),
             None => Ok(()),
         }
     }
 }
 
 #[async_trait]
-impl Ledger for Told {
+impl Ledger for ObservedLedger {
     async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>> {
-        self.trouble()?;
+        self.check_error()?;
         self.ledger.submit(jobs).await
     }
 
@@ -113,17 +114,17 @@ impl Ledger for Told {
     }
 
     async fn cancel(&self, id: &JobId) -> Result<Option<JobRecord>> {
-        self.trouble()?;
+        self.check_error()?;
         self.ledger.cancel(id).await
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<JobRecord>> {
-        self.trouble()?;
+        self.check_error()?;
         self.ledger.get(id).await
     }
 
     async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>> {
-        self.trouble()?;
+        self.check_error()?;
         let records = self.ledger.watch(id).await;
         self.calls.send(Call::Watched).ok();
         records
@@ -146,33 +147,33 @@ impl Ledger for Told {
     }
 
     async fn input(&self, id: &JobId) -> Result<Option<Input>> {
-        self.trouble()?;
+        self.check_error()?;
         self.ledger.input(id).await
     }
 
     async fn dead(&self, filter: &DeadFilter, after: Option<&DeadPosition>, limit: usize) -> Result<DeadPage> {
-        self.trouble()?;
+        self.check_error()?;
         self.ledger.dead(filter, after, limit).await
     }
 
     async fn requeue(&self, id: &JobId, input: Option<Input>) -> Result<Requeued> {
-        self.trouble()?;
+        self.check_error()?;
         self.ledger.requeue(id, input).await
     }
 
     async fn forget(&self, id: &JobId) -> Result<Forgotten> {
-        self.trouble()?;
+        self.check_error()?;
         let forgotten = self.ledger.forget(id).await;
-        let held_back = self.held_back.lock().unwrap().take();
-        if let Some((arrived, let_go)) = held_back {
-            arrived.send(()).unwrap();
-            let_go.await.unwrap();
+        let pause = self.forget_pause.lock().unwrap().take();
+        if let Some(Pause { reached, released }) = pause {
+            reached.send(()).unwrap();
+            released.await.unwrap();
         }
         forgotten
     }
 
     async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged> {
-        self.trouble()?;
+        self.check_error()?;
         self.ledger.purge_dead(filter, limit).await
     }
 

@@ -4,13 +4,13 @@ use queue::{JobError, JobState, Outcome};
 use serde_json::{Value, json};
 
 use crate::doubles::Call;
-use crate::harness::{Running, problem, problem_name, start, start_impatient, text};
+use crate::harness::{TestGateway, problem, problem_name, start, start_with_short_polls, text};
 
 fn error() -> JobError {
     JobError { kind: "model_error".to_owned(), message: "out of luck".to_owned() }
 }
 
-async fn state(gateway: &Running, path: &str) -> String {
+async fn state(gateway: &TestGateway, path: &str) -> String {
     let status: Value = gateway.get(path).send().await.unwrap().json().await.unwrap();
     status["state"].as_str().unwrap().to_owned()
 }
@@ -32,8 +32,8 @@ async fn a_long_poll_is_answered_when_the_job_ends() {
 }
 
 #[tokio::test]
-async fn a_long_poll_that_comes_to_nothing_tells_what_stands() {
-    let gateway = start_impatient().await;
+async fn a_long_poll_that_times_out_returns_the_current_state() {
+    let gateway = start_with_short_polls().await;
     gateway.submit("a", "hello").await;
     assert_eq!(state(&gateway, "/v1/jobs/a?wait=30s").await, "queued");
     let response = gateway.get("/v1/jobs/a/result?wait=30s").send().await.unwrap();
@@ -41,7 +41,7 @@ async fn a_long_poll_that_comes_to_nothing_tells_what_stands() {
 }
 
 #[tokio::test]
-async fn a_result_is_what_the_model_gave() {
+async fn a_result_is_the_output_of_the_model() {
     let gateway = start().await;
     gateway.submit("a", "hello").await;
     let early = gateway.get("/v1/jobs/a/result").send().await.unwrap();
@@ -57,7 +57,7 @@ async fn a_result_is_what_the_model_gave() {
 }
 
 #[tokio::test]
-async fn a_job_without_a_result_says_why() {
+async fn the_result_of_a_job_without_output_is_a_problem_with_the_reason() {
     let gateway = start().await;
     let result = async |id: &str| problem(gateway.get(&format!("/v1/jobs/{id}/result")).send().await.unwrap()).await;
 
@@ -115,7 +115,7 @@ async fn a_job_that_has_ended_cannot_be_cancelled() {
 }
 
 #[tokio::test]
-async fn nobody_knows_a_job_that_was_never_submitted() {
+async fn a_job_that_was_never_submitted_is_unknown() {
     let gateway = start().await;
     for path in ["/v1/jobs/ghost", "/v1/jobs/ghost?wait=30s", "/v1/jobs/ghost/result", "/v1/jobs/ghost/result?wait=30s"]
     {
@@ -127,7 +127,7 @@ async fn nobody_knows_a_job_that_was_never_submitted() {
 }
 
 #[tokio::test]
-async fn a_job_is_found_by_the_event_that_asked_for_it() {
+async fn a_job_is_found_by_the_pool_source_and_id_of_its_event() {
     let gateway = start().await;
     let id = queue::JobId::of_event(&"text".parse().unwrap(), "/cameras/7", "4711").unwrap();
     gateway.submit(id.as_str(), "hello").await;

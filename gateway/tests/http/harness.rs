@@ -1,4 +1,4 @@
-//! A gateway that runs, and a hand that plays the worker.
+//! A running gateway, and a worker by hand.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use gateway::{Gateway, GatewaySettings, Pool};
+use model::InputCheck;
 use queue::{
     Blobs, Body, Broker, Claim, ClaimRequest, Clock, Consumer, ErrorKind, Finish, Job, Ledger, Outcome, Output,
     PoolName, Settlement, WorkerId,
@@ -21,13 +22,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::doubles::{Call, HeldBack, TextModel, Told, Unsteady};
+use crate::doubles::{Call, FlakyProducer, ForgetPause, ObservedLedger, text_model};
 
-/// The largest body and the largest input that travels along, small enough to be passed by a short text.
+/// The limits of a body and of an inline input. They are small, so that a short text is above them.
 pub(crate) const MAX_BODY_BYTES: usize = 4096;
 pub(crate) const INLINE_BYTES: usize = 64;
 
-pub(crate) struct Running {
+pub(crate) struct TestGateway {
     pub(crate) address: SocketAddr,
     pub(crate) client: Client,
     pub(crate) ledger: Arc<dyn Ledger>,
@@ -36,9 +37,9 @@ pub(crate) struct Running {
     pub(crate) blobs: Blobs,
     pub(crate) clock: Clock,
     pub(crate) health: Health,
-    pub(crate) broker_away: Arc<AtomicBool>,
-    pub(crate) trouble: Arc<std::sync::Mutex<Option<ErrorKind>>>,
-    pub(crate) held_back: HeldBack,
+    pub(crate) broker_unavailable: Arc<AtomicBool>,
+    pub(crate) ledger_error: Arc<std::sync::Mutex<Option<ErrorKind>>>,
+    pub(crate) forget_pause: ForgetPause,
     pub(crate) calls: UnboundedReceiver<Call>,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<std::io::Result<()>>,
@@ -46,16 +47,16 @@ pub(crate) struct Running {
 }
 
 /// A gateway with the pool `text`, whose jobs have two attempts.
-pub(crate) async fn start() -> Running {
+pub(crate) async fn start() -> TestGateway {
     start_with(GatewaySettings::default()).await
 }
 
-/// Long polls end soon here.
-pub(crate) async fn start_impatient() -> Running {
+/// A gateway whose long polls end soon.
+pub(crate) async fn start_with_short_polls() -> TestGateway {
     start_with(GatewaySettings { max_wait: Period::millis(50), ..GatewaySettings::default() }).await
 }
 
-pub(crate) async fn start_with(settings: GatewaySettings) -> Running {
+pub(crate) async fn start_with(settings: GatewaySettings) -> TestGateway {
     let settings = GatewaySettings { max_body: service::ByteSize::bytes(MAX_BODY_BYTES as u64), ..settings };
     let folder = tempfile::tempdir().unwrap();
     let options = StoreOptions::new(folder.path().join("data"));
@@ -64,18 +65,22 @@ pub(crate) async fn start_with(settings: GatewaySettings) -> Running {
     let blobs = Blobs::directory(&folder.path().join("blobs"), INLINE_BYTES).unwrap();
 
     let (sender, calls) = unbounded_channel();
-    let (trouble, held_back) = (Arc::default(), HeldBack::default());
-    let ledger = Told {
+    let (ledger_error, forget_pause) = (Arc::default(), ForgetPause::default());
+    let ledger = ObservedLedger {
         ledger: Arc::clone(&backend.ledger),
         calls: sender,
-        trouble: Arc::clone(&trouble),
-        held_back: Arc::clone(&held_back),
+        ledger_error: Arc::clone(&ledger_error),
+        forget_pause: Arc::clone(&forget_pause),
     };
-    let broker_away = Arc::new(AtomicBool::new(false));
+    let broker_unavailable = Arc::new(AtomicBool::new(false));
     let producer = backend.broker.producer().await.unwrap();
-    let producer = Unsteady { producer, away: Arc::clone(&broker_away) };
-    let pool =
-        Pool { admission: Arc::new(TextModel), max_attempts: 2, retention: Duration::from_secs(3600), deadline: None };
+    let producer = FlakyProducer { producer, unavailable: Arc::clone(&broker_unavailable) };
+    let pool = Pool {
+        input_check: InputCheck::new(text_model),
+        max_attempts: 2,
+        retention: Duration::from_secs(3600),
+        deadline: None,
+    };
     let health = Health::new();
     let gateway = Gateway {
         pools: [(pool_name(), pool)].into(),
@@ -88,7 +93,7 @@ pub(crate) async fn start_with(settings: GatewaySettings) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    Running {
+    TestGateway {
         address,
         client: Client::new(),
         ledger: backend.ledger,
@@ -97,9 +102,9 @@ pub(crate) async fn start_with(settings: GatewaySettings) -> Running {
         blobs,
         clock,
         health,
-        broker_away,
-        trouble,
-        held_back,
+        broker_unavailable,
+        ledger_error,
+        forget_pause,
         calls,
         serving: tokio::spawn(gateway::run(listener, gateway, stop.clone())),
         stop,
@@ -115,7 +120,7 @@ pub(crate) fn text(body: &'static str) -> Output {
     Output { media_type: "text/plain".to_owned(), body: Body::Inline(body.into()) }
 }
 
-impl Running {
+impl TestGateway {
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("http://{}{path}", self.address))
     }
@@ -134,7 +139,7 @@ impl Running {
         self.submission(&format!("?id={id}"), body).send().await.unwrap()
     }
 
-    /// Takes one job, as a worker does, and ends it.
+    /// Receives one job, as a worker does, and ends it with `outcome`.
     pub(crate) async fn work(&self, outcome: Outcome) -> Job {
         let delivery = self.consumer.receive(1).await.unwrap().pop().unwrap();
         let job = delivery.job.clone();
@@ -152,12 +157,12 @@ impl Running {
         self.ledger.claim(&worker, vec![request], Duration::from_secs(30)).await.unwrap().pop().unwrap()
     }
 
-    /// How many jobs wait for a worker.
+    /// The number of jobs that wait in the broker.
     pub(crate) async fn waiting(&self) -> u64 {
         self.broker.gauge().await.unwrap().depths(&[pool_name()]).await.remove(0).unwrap().waiting()
     }
 
-    /// The inputs in the blob store.
+    /// The number of blobs in the store.
     pub(crate) fn blob_count(&self) -> usize {
         fn files(folder: &std::path::Path) -> usize {
             let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
@@ -166,7 +171,7 @@ impl Running {
         files(&self.folder.path().join("blobs"))
     }
 
-    /// Sends bytes as they are, and reads until the gateway closes the connection.
+    /// Sends raw bytes, and reads until the gateway closes the connection.
     pub(crate) async fn raw(&self, bytes: &[u8]) -> String {
         let mut connection = TcpStream::connect(self.address).await.unwrap();
         connection.write_all(bytes).await.unwrap();
@@ -176,7 +181,7 @@ impl Running {
     }
 }
 
-/// A problem document, after a look at its form.
+/// A problem document. Its form is checked.
 pub(crate) async fn problem(response: Response) -> Value {
     let status = response.status().as_u16();
     assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -186,7 +191,7 @@ pub(crate) async fn problem(response: Response) -> Value {
     document
 }
 
-/// Status and the last part of the type of a problem.
+/// The status of a problem, and the last part of its type.
 pub(crate) async fn problem_name(response: Response) -> (u16, String) {
     let status = response.status().as_u16();
     let document = problem(response).await;

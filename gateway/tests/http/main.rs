@@ -1,5 +1,5 @@
-//! The gateway over real sockets, on the embedded backend.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where something is not as it says")]
+//! The gateway over real sockets, with the embedded backend.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first thing that is not as expected")]
 
 extern crate millrace_gateway as gateway;
 

@@ -1,13 +1,13 @@
-//! Bad input: each has its problem, and leaves nothing behind.
+//! Bad requests: each has its problem and stores nothing.
 
 use gateway::GatewaySettings;
 use queue::JobCounts;
 use reqwest::Method;
 use service::Period;
 
-use crate::harness::{MAX_BODY_BYTES, Running, pool_name, problem, problem_name, start, start_with};
+use crate::harness::{MAX_BODY_BYTES, TestGateway, pool_name, problem, problem_name, start, start_with};
 
-async fn assert_nothing_was_stored(gateway: &Running) {
+async fn assert_nothing_was_stored(gateway: &TestGateway) {
     assert_eq!(gateway.waiting().await, 0);
     assert_eq!(gateway.ledger.counts(&[pool_name()]).await.unwrap(), [JobCounts::default()]);
     assert_eq!(gateway.blob_count(), 0);
@@ -49,7 +49,7 @@ async fn each_bad_submission_has_its_problem_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn each_bad_question_has_its_problem() {
+async fn each_bad_request_about_a_job_has_its_problem() {
     let gateway = start().await;
     for (method, path, status, name) in [
         (Method::GET, "/v1/jobs/a%20b", 400, "bad-id"),
@@ -71,13 +71,13 @@ async fn each_bad_question_has_its_problem() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_however_it_comes() {
+async fn a_body_over_the_limit_is_refused_with_and_without_a_length() {
     let gateway = start().await;
     let fits = gateway.submission("?id=fits", "").body("x".repeat(MAX_BODY_BYTES)).send().await.unwrap();
     assert_eq!(fits.status(), 202);
     gateway.work(queue::Outcome::Released).await;
 
-    // Larger than what the sockets hold: the client must get to read the answer while it is still sending.
+    // Larger than the socket buffers: the client must be able to read the answer while it still sends.
     for bytes in [MAX_BODY_BYTES + 1, 16 * 1024 * 1024] {
         let response = gateway.submission("", "").body("x".repeat(bytes)).send().await.unwrap();
         assert_eq!(response.status(), 413);
@@ -93,14 +93,14 @@ async fn a_body_over_the_limit_is_refused_however_it_comes() {
     assert!(answer.contains("urn:millrace:problem:body-too-large"), "{answer}");
     assert!(answer.contains(r#""field":"body""#), "{answer}");
 
-    // Who asks before sending is not made to send.
+    // A client that waits for `100 Continue` is answered before it has sent the body.
     let asking = format!("{head}content-length: 1000000\r\nexpect: 100-continue\r\n\r\n");
     let answer = gateway.raw(asking.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_not_waited_for() {
+async fn a_body_that_does_not_arrive_in_time_is_refused() {
     let settings = GatewaySettings { body_timeout: Period::millis(50), ..GatewaySettings::default() };
     let gateway = start_with(settings).await;
     let half =
@@ -113,7 +113,7 @@ async fn a_body_that_does_not_arrive_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_answers_in_the_same_shape_and_the_gateway_goes_on() {
+async fn a_panicking_handler_returns_a_problem_and_the_gateway_keeps_serving() {
     let gateway = start().await;
     let request = gateway.post("/v1/pools/text/jobs").header("content-type", "text/panic").body("a");
     let response = request.send().await.unwrap();

@@ -1,4 +1,4 @@
-//! The gateway stops.
+//! The stop of a gateway.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use crate::doubles::Call;
 use crate::harness::{start, start_with};
 
-/// How long a stop may take that must come at all: far more than it needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The limit of a stop that has no limit of its own: far more time than it needs.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_long_poll_is_answered_at_once_when_the_gateway_stops() {
@@ -31,17 +31,17 @@ async fn a_long_poll_is_answered_at_once_when_the_gateway_stops() {
 }
 
 #[tokio::test]
-async fn what_the_broker_confirmed_is_told_before_the_gateway_leaves() {
+async fn confirmed_publications_reach_the_ledger_before_the_gateway_stops() {
     let mut gateway = start().await;
     gateway.submit("a", "hello").await;
     gateway.stop.cancel();
     gateway.serving.await.unwrap().unwrap();
-    let told = gateway.calls.try_recv().unwrap();
-    assert_eq!(told, Call::Published(vec![Publication::first("a".parse().unwrap())]));
+    let call = gateway.calls.try_recv().unwrap();
+    assert_eq!(call, Call::Published(vec![Publication::first("a".parse().unwrap())]));
 }
 
 #[tokio::test]
-async fn a_request_that_never_ends_is_cut_off() {
+async fn a_request_that_never_ends_is_cut_off_when_the_drain_times_out() {
     let settings = GatewaySettings { drain_timeout: Period::millis(50), ..GatewaySettings::default() };
     let gateway = start_with(settings).await;
     let mut connection = TcpStream::connect(gateway.address).await.unwrap();
@@ -53,13 +53,13 @@ async fn a_request_that_never_ends_is_cut_off() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_up_the_stop() {
-    // Longer than anybody waits: it must not be the limit that ends them.
+async fn idle_connections_do_not_delay_the_stop() {
+    // Longer than the test: the connections must not be ended by this limit.
     let settings = GatewaySettings { drain_timeout: Period::seconds(3600), ..GatewaySettings::default() };
     let gateway = start_with(settings).await;
     let _silent = TcpStream::connect(gateway.address).await.unwrap();
-    // Answered, and kept alive by the client.
+    // The client keeps this connection open after the answer.
     assert_eq!(gateway.get("/livez").send().await.unwrap().status(), 200);
     gateway.stop.cancel();
-    timeout(PATIENCE, gateway.serving).await.expect("idle connections hold up the stop").unwrap().unwrap();
+    timeout(STOP_LIMIT, gateway.serving).await.expect("idle connections delay the stop").unwrap().unwrap();
 }

@@ -1,14 +1,14 @@
-//! Jobs go in.
+//! The submission of jobs.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use gateway::TENSORS_MEDIA_TYPE;
+use model::TENSORS_MEDIA_TYPE;
 use queue::{Body, Class, ErrorKind, JobError, JobState, Outcome, Publication};
 use serde_json::{Value, json};
 
 use crate::doubles::Call;
-use crate::harness::{pool_name, problem, problem_name, start, start_impatient, text};
+use crate::harness::{pool_name, problem, problem_name, start, start_with_short_polls, text};
 
 #[tokio::test]
 async fn an_accepted_job_is_in_the_ledger_and_in_the_broker_and_can_be_followed() {
@@ -45,7 +45,7 @@ async fn an_accepted_job_is_in_the_ledger_and_in_the_broker_and_can_be_followed(
 }
 
 #[tokio::test]
-async fn who_prefers_to_wait_gets_the_result_itself() {
+async fn a_submission_that_prefers_to_wait_returns_the_result() {
     let gateway = start().await;
     let submitting = gateway.submission("?id=a", "hello").header("prefer", "wait=10").send();
     let (response, _) = tokio::join!(submitting, gateway.work(Outcome::Succeeded(text("done"))));
@@ -58,8 +58,8 @@ async fn who_prefers_to_wait_gets_the_result_itself() {
 }
 
 #[tokio::test]
-async fn who_waits_in_vain_is_told_where_to_look() {
-    let gateway = start_impatient().await;
+async fn a_submission_whose_wait_times_out_returns_where_to_follow_the_job() {
+    let gateway = start_with_short_polls().await;
     let response = gateway.submission("", "hello").header("prefer", "wait=10").send().await.unwrap();
     assert_eq!(response.status(), 202);
     assert!(response.headers().contains_key("location"));
@@ -67,7 +67,7 @@ async fn who_waits_in_vain_is_told_where_to_look() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_job_that_fails_is_told_why() {
+async fn a_submission_that_waits_for_a_failing_job_returns_the_reason() {
     let gateway = start().await;
     let error = JobError { kind: "bad_input".to_owned(), message: "not a JPEG".to_owned() };
     let submitting = gateway.submission("?id=a", "hello").header("prefer", "wait=10").send();
@@ -99,7 +99,7 @@ async fn an_envelope_and_a_raw_body_make_the_same_job() {
 }
 
 #[tokio::test]
-async fn tensors_reach_the_worker_as_they_were_written() {
+async fn tensors_reach_the_worker_unchanged() {
     let gateway = start().await;
     let body = r#"{"id":"t","inputs":[{"name":"x","datatype":"FP64","shape":[1],"data":[0.1000]}]}"#;
     let request = gateway.post("/v1/pools/text/jobs").header("content-type", "application/json").body(body);
@@ -117,9 +117,9 @@ async fn a_repeated_submission_is_one_job() {
         assert_eq!(gateway.submit("a", "hello").await.status(), 202);
     }
     gateway.work(Outcome::Succeeded(text("done"))).await;
-    let again = gateway.submit("a", "hello").await;
-    assert_eq!(again.status(), 200);
-    assert_eq!(again.json::<Value>().await.unwrap()["state"], "succeeded");
+    let repeated = gateway.submit("a", "hello").await;
+    assert_eq!(repeated.status(), 200);
+    assert_eq!(repeated.json::<Value>().await.unwrap()["state"], "succeeded");
     let waited = gateway.submission("?id=a", "hello").header("prefer", "wait=5").send().await.unwrap();
     assert_eq!((waited.status().as_u16(), waited.text().await.unwrap()), (200, "done".to_owned()));
     let record = gateway.ledger.get(&"a".parse().unwrap()).await.unwrap().unwrap();
@@ -137,11 +137,11 @@ async fn an_id_stays_with_its_first_input() {
 }
 
 #[tokio::test]
-async fn a_big_input_travels_as_a_reference_and_a_repetition_leaves_nothing_behind() {
+async fn a_big_input_travels_as_a_reference_and_a_repetition_leaves_no_second_blob() {
     let mut gateway = start().await;
     const BIG: &str = concat!(
         "this text is longer than the sixty-four bytes that travel with a job, ",
-        "so it lies in the blob store and the job says where",
+        "so it lies in the blob store and the job refers to it",
     );
     assert_eq!(gateway.submit("a", BIG).await.status(), 202);
     assert_eq!(gateway.calls.recv().await, Some(Call::Published(vec![Publication::first("a".parse().unwrap())])));
@@ -157,9 +157,9 @@ async fn a_big_input_travels_as_a_reference_and_a_repetition_leaves_nothing_behi
 }
 
 #[tokio::test]
-async fn a_job_that_the_broker_did_not_confirm_is_kept_and_can_be_sent_again() {
+async fn an_unconfirmed_job_stays_in_the_ledger_and_can_be_submitted_again() {
     let gateway = start().await;
-    gateway.broker_away.store(true, Ordering::SeqCst);
+    gateway.broker_unavailable.store(true, Ordering::SeqCst);
     let response = gateway.submit("a", "hello").await;
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "1");
@@ -170,34 +170,34 @@ async fn a_job_that_the_broker_did_not_confirm_is_kept_and_can_be_sent_again() {
     assert!(!problem.to_string().contains("10.0.0.7"), "{problem}");
     assert_eq!(gateway.ledger.get(&"a".parse().unwrap()).await.unwrap().unwrap().state, JobState::Queued);
 
-    gateway.broker_away.store(false, Ordering::SeqCst);
+    gateway.broker_unavailable.store(false, Ordering::SeqCst);
     assert_eq!(gateway.submit("a", "hello").await.status(), 202);
     assert_eq!(gateway.waiting().await, 1);
 }
 
 #[tokio::test]
-async fn the_ledger_is_told_of_what_the_broker_confirmed() {
+async fn the_ledger_records_the_confirmed_publications() {
     let mut gateway = start().await;
     gateway.submit("a", "hello").await;
     assert_eq!(gateway.calls.recv().await, Some(Call::Published(vec![Publication::first("a".parse().unwrap())])));
 }
 
 #[tokio::test]
-async fn a_ledger_in_trouble_has_its_problem_and_keeps_its_secrets() {
+async fn each_ledger_error_has_its_problem_and_its_message_stays_private() {
     let gateway = start().await;
     for (kind, status, name) in [
         (ErrorKind::Unavailable, 503, "unavailable"),
         (ErrorKind::Full, 507, "storage-full"),
         (ErrorKind::Corrupt, 500, "internal"),
     ] {
-        *gateway.trouble.lock().unwrap() = Some(kind);
+        *gateway.ledger_error.lock().unwrap() = Some(kind);
         let response = gateway.submit("a", "hello").await;
         assert_eq!(response.status(), status);
         let problem = problem(response).await;
         assert_eq!(problem["type"], format!("urn:millrace:problem:{name}"));
         assert_eq!(problem["job_id"], "a");
         assert!(!problem.to_string().contains("secret"), "{problem}");
-        let asked = gateway.get("/v1/jobs/a").send().await.unwrap();
-        assert_eq!(problem_name(asked).await, (status, name.to_owned()));
+        let followed = gateway.get("/v1/jobs/a").send().await.unwrap();
+        assert_eq!(problem_name(followed).await, (status, name.to_owned()));
     }
 }

@@ -7,9 +7,9 @@ mod world;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
-pub use action::Action;
 use self::run::Run;
 use super::Fixture;
+pub use action::Action;
 
 /// The number of cases, and how far a counterexample is shrunk.
 pub fn config(cases: u32) -> Config {

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use millrace_queue_embedded::StoreOptions;
 use queue::{Backend, Body, Class, Clock, Input, Job, JobId, JobState, PoolName, Publication, Settlement, Submitted};
-use queue_embedded::StoreOptions;
 
 /// The variable with the data folder of a child process. A child runs the test named `CHILD`.
 const FOLDER: &str = "MILLRACE_CRASH_TEST_FOLDER";
@@ -22,7 +22,7 @@ fn pool() -> PoolName {
 
 async fn open(folder: &Path) -> Backend {
     let options = StoreOptions::new(folder);
-    queue_embedded::open(&options, Clock::default()).unwrap()
+    millrace_queue_embedded::open(&options, Clock::default()).unwrap()
 }
 
 fn job() -> Job {

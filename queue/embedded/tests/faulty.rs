@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures::poll;
 
+use millrace_queue_embedded::EmbeddedFixture;
 use queue::{
     Backend, Blobs, Body, Claim, ClaimRequest, Depth, ErrorKind, Finish, Finished, Job, JobCounts, JobState, Lease,
     Outcome, Output, Publication, Settlement, Submitted, Upkeep, WorkerId,
 };
 use queue_contract::faulty::{Call, Fault, Faulty};
 use queue_contract::{Fixture, LEASE, job, pool, soon};
-use queue_embedded::EmbeddedFixture;
 
 async fn start() -> (EmbeddedFixture, Faulty, Backend) {
     let (fixture, faulty) = (EmbeddedFixture::start(), Faulty::default());

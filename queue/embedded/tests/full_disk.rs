@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use millrace_queue_embedded::StoreOptions;
 use queue::{Body, Class, Clock, ErrorKind, Input, Job, Submitted};
-use queue_embedded::StoreOptions;
 
 fn job(id: &str, bytes: usize) -> Job {
     Job {
@@ -34,7 +34,7 @@ async fn a_full_disk_rejects_whole_batches_and_accepts_them_when_there_is_space(
     let folder = tempfile::tempdir().unwrap();
     let options = StoreOptions { folder: folder.path().to_owned(), max_size_bytes: Some(1_048_576) };
     let clock = Clock::manual(Timestamp::UNIX_EPOCH);
-    let backend = queue_embedded::open(&options, clock.clone()).unwrap();
+    let backend = millrace_queue_embedded::open(&options, clock.clone()).unwrap();
     let (ledger, producer) = (&backend.ledger, backend.broker.producer().await.unwrap());
 
     let ended: Vec<_> = (0..20).map(|number| job(&format!("ended-{number}"), 10_000)).collect();

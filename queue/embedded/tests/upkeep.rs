@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use millrace_queue_embedded::EmbeddedFixture;
 use queue::{Blobs, Error, ErrorKind, Job, JobId, JobState, Producer, Result, Upkeep};
 use queue_contract::Fixture;
-use queue_embedded::EmbeddedFixture;
 
 /// A producer that rejects a job with the id `big`, and stores the ids of all others.
 #[derive(Default)]

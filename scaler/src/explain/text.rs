@@ -1,56 +1,52 @@
-//! An answer in words and numbers, for a terminal.
+//! An answer as text for a terminal.
 
 use std::fmt;
 
-use super::{Entry, Rule, Seen};
-use crate::policy::backlog::Counted;
-use crate::policy::latency::Needs;
-use crate::policy::rate::Arrivals;
-use crate::policy::{Clamp, Decision, Reckoning};
+use policy::backlog::BacklogTerms;
+use policy::latency::LatencyTerms;
+use policy::rate::RateTerms;
+use policy::{Clamp, Decision, Terms};
+
+use super::{Entry, PoolSnapshot, Rule};
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { object, since, until, times, seen, rule, decision } = self;
-        let Decision { value, target, active, active_because, reckoning, clamps } = decision;
-        let workers = number(value / target);
-        let is = if *active { "active" } else { "not active" };
-        writeln!(f, "{until:.0}  {object}: {workers} workers, {is}: {active_because}")?;
-        writeln!(f, "  answered {times} times since {since:.0}: value {}, target {}", number(*value), number(*target))?;
-        writeln!(f, "  seen:   {seen}")?;
-        writeln!(f, "  rule:   {rule}")?;
-        match reckoning {
-            Reckoning::Backlog(counted) => write!(f, "{counted}")?,
-            Reckoning::Latency(needs) => write!(f, "{needs}")?,
-            Reckoning::Rate(arrivals) => write!(f, "{arrivals}")?,
+        let Self { object, since, until, times, pool, rule, decision } = self;
+        let Decision { value, target, active, active_because, terms, clamps } = decision;
+        let state = if *active { "active" } else { "not active" };
+        writeln!(f, "{until:.0}  {object}: {}, {state}: {active_because}", workers(value / target))?;
+        let (value, target, times) = (number(*value), number(*target), counted(*times, "time"));
+        writeln!(f, "  answer:    value {value}, target {target}; given {times} since {since:.0}")?;
+        writeln!(f, "  pool:      {pool}")?;
+        writeln!(f, "  rule:      {rule}")?;
+        match terms {
+            Terms::Backlog(terms) => write_backlog(f, terms)?,
+            Terms::Latency(terms) => write_latency(f, terms)?,
+            Terms::Rate(terms) => write_rate(f, terms)?,
         }
         for Clamp { rule, from, to } in clamps {
-            writeln!(f, "  clamp:  {rule}: {} → {}", number(*from), number(*to))?;
+            writeln!(f, "  clamp:     {rule}: {} → {}", number(*from), workers(*to))?;
         }
         Ok(())
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for PoolSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let waiting: Vec<String> = self.waiting.iter().map(|(class, waiting)| format!("{waiting} {class}")).collect();
-        write!(f, "backlog {}: waiting {}", self.backlog, waiting.join(", "))?;
-        write!(f, "; in flight {}, leased {}, retry {}", self.in_flight, self.leased, self.retry)?;
+        write!(f, "backlog {}: {} waiting", counted(self.backlog, "job"), waiting.join(", "))?;
+        write!(f, ", {} in flight, {} leased, {} due for retry", self.in_flight, self.leased, self.retry)?;
         if let Some(oldest) = self.oldest_seconds {
-            write!(f, "; oldest {} s", number(oldest))?;
+            write!(f, "; the oldest job has waited {} s", number(oldest))?;
         }
-        write!(f, "; workers {} ready, {} loading, {} draining", self.ready, self.loading, self.draining)?;
+        write!(f, "; workers: {} ready, {} loading, {} draining", self.ready, self.loading, self.draining)?;
         if let Some(most) = self.max_consumers {
-            write!(f, "; room for {most} consumers")?;
+            write!(f, "; at most {most} workers can receive jobs")?;
         }
         match self.batch {
             Some([base, item, limit]) => {
-                write!(
-                    f,
-                    "; a batch takes {} + {} ms an item, up to {}",
-                    number(base * 1e3),
-                    number(item * 1e3),
-                    number(limit)
-                )?;
+                let (base, item, limit) = (number(base * 1e3), number(item * 1e3), number(limit));
+                write!(f, "; batch time {base} ms + {item} ms per item, at most {limit} items")?;
                 if self.batch_is_recalled {
                     f.write_str(" (measured before this scaler started)")?;
                 }
@@ -60,80 +56,66 @@ impl fmt::Display for Seen {
         if let Some(cold_start) = self.cold_start_seconds {
             write!(f, "; cold start {} s", number(cold_start))?;
         }
-        write!(f, "; seen for {} s", number(self.history_seconds))
+        write!(f, "; history {} s", number(self.history_seconds))
     }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mode {}, activation {}, at least {}", self.mode, number(self.activation), self.min_workers)?;
-        match self.max_workers {
-            Some(most) => write!(f, " and at most {most} workers")?,
-            None => f.write_str(" workers")?,
+        write!(f, "mode {}, activation {} jobs, min_workers {}", self.mode, number(self.activation), self.min_workers)?;
+        if let Some(most) = self.max_workers {
+            write!(f, ", max_workers {most}")?;
         }
         self.seconds.iter().try_for_each(|(name, seconds)| write!(f, ", {name} {} s", number(*seconds)))
     }
 }
 
-impl fmt::Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waiting, held, retry } = self;
-        writeln!(f, "  value:  {} = waiting {waiting} + held {held} + retry {retry}", self.total())
-    }
+fn write_backlog(f: &mut fmt::Formatter<'_>, terms: &BacklogTerms) -> fmt::Result {
+    let BacklogTerms { waiting, held, retry } = terms;
+    let total = counted(terms.total(), "job");
+    writeln!(f, "  value:     {total} = {waiting} waiting + {held} held by workers + {retry} due for retry")
 }
 
-impl fmt::Display for Arrivals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { arrivals, backlog, value } = self;
-        writeln!(
-            f,
-            "  value:  {} = {} arrivals/s + {}/s to work off the backlog",
-            number(*value),
-            number(*arrivals),
-            number(*backlog)
-        )
-    }
+fn write_rate(f: &mut fmt::Formatter<'_>, terms: &RateTerms) -> fmt::Result {
+    let [arrivals, backlog, value] = [terms.arrivals, terms.backlog, terms.value].map(number);
+    writeln!(f, "  value:     {value} jobs/s = {arrivals} jobs/s arriving + {backlog} jobs/s to finish the backlog")
 }
 
-impl fmt::Display for Needs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "  load:   {} arrivals/s, held {}/s", number(self.arrivals), number(self.held_arrivals))?;
-        if let Some(forecast) = self.forecast {
-            let (foreseen, error) = (number(forecast.arrivals), number(forecast.mean_absolute_error));
-            write!(
-                f,
-                "; foreseen in {} s: {foreseen}/s, off by {error}/s on average",
-                number(forecast.horizon_seconds)
-            )?;
-        }
-        writeln!(f)?;
-        writeln!(
-            f,
-            "  limits: {} jobs/s per worker, slack {} s, cold start {} s",
-            number(self.throughput),
-            number(self.slack_seconds),
-            number(self.cold_start_seconds)
-        )?;
-        writeln!(f, "  rate:   {} = held arrivals ÷ throughput", number(self.rate))?;
-        writeln!(
-            f,
-            "  replay: {} would have kept what arrived in the last {} s within the slack; {} % of the last hour's were late",
-            number(self.replay),
-            number(self.look_back_seconds),
-            number(self.late_share * 100.0)
-        )?;
-        writeln!(
-            f,
-            "  growth: {} to work off {} jobs too much after the cold start",
-            number(self.growth),
-            number(self.excess)
-        )?;
-        writeln!(f, "  keep:   {} so that nobody leaves a backlog behind", number(self.keep))?;
-        writeln!(f, "  wanted: {}, the largest, and at least 1 while there is work", number(self.wanted))
+fn write_latency(f: &mut fmt::Formatter<'_>, terms: &LatencyTerms) -> fmt::Result {
+    let [arrivals, highest] = [terms.arrivals, terms.highest_arrivals].map(number);
+    write!(f, "  arrivals:  {arrivals} jobs/s, highest {highest} jobs/s within scale_down_delay")?;
+    if let Some(forecast) = terms.forecast {
+        let expected = [forecast.arrivals, forecast.horizon_seconds, forecast.mean_absolute_error];
+        let [arrivals, ahead, error] = expected.map(number);
+        write!(f, "; forecast for {ahead} s ahead: {arrivals} jobs/s, mean error {error} jobs/s")?;
     }
+    writeln!(f)?;
+    let [throughput, slack, cold_start] = [terms.throughput, terms.slack_seconds, terms.cold_start_seconds].map(number);
+    writeln!(f, "  capacity:  {throughput} jobs/s per worker; a job may wait {slack} s; cold start {cold_start} s")?;
+    writeln!(f, "  rate:      {} (highest arrivals ÷ capacity)", workers(terms.rate))?;
+    let [look_back, late] = [terms.look_back_seconds, terms.late_share * 100.0].map(number);
+    writeln!(
+        f,
+        "  replay:    {} (would have kept the jobs of the last {look_back} s in time; {late} % of the jobs of the last \
+         hour were late)",
+        workers(terms.replay)
+    )?;
+    let excess = number(terms.excess);
+    writeln!(f, "  catch up:  {} ({excess} jobs over capacity when the cold start ends)", workers(terms.catch_up))?;
+    writeln!(f, "  retain:    {} (present workers that the backlog still needs)", workers(terms.retain))?;
+    writeln!(f, "  wanted:    {} (the largest of these, at least 1 while there is work)", workers(terms.wanted))
 }
 
-/// A number with as many decimals as say something.
+/// A number with its noun: `1 worker`, `2.80 workers`.
+fn workers(count: f64) -> String {
+    format!("{} worker{}", number(count), if count == 1.0 { "" } else { "s" })
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A whole number without decimals, any other number with two.
 fn number(number: f64) -> String {
     if number.fract() == 0.0 { format!("{number}") } else { format!("{number:.2}") }
 }

@@ -1,4 +1,5 @@
-//! The contract over real gRPC; the numbers are those of the scenarios of the whole system (`tests/tests/scenarios/keda.rs`).
+//! The contract over real gRPC. The scenarios of the whole system (`tests/tests/scenarios/keda.rs`) number its rules
+//! alike.
 
 mod harness;
 
@@ -16,7 +17,7 @@ use harness::*;
 
 /// C1.
 #[tokio::test]
-async fn all_five_calls_are_served_and_integers_are_filled_for_clients_that_know_nothing_else() {
+async fn all_five_calls_are_served_and_integers_are_filled_for_clients_that_read_only_those() {
     let mut scaler = running(quick(), five()).await;
     let spec = scaler.spec(digits()).await;
     assert_eq!((spec.target_size, spec.target_size_float), (3, 2.5));
@@ -32,11 +33,11 @@ async fn all_five_calls_are_served_and_integers_are_filled_for_clients_that_know
 
 /// C2.
 #[tokio::test]
-async fn the_metrics_name_is_constant_and_a_plain_word() {
+async fn the_name_of_the_metric_is_constant_and_without_special_characters() {
     let mut scaler = running(quick(), five()).await;
     let name = scaler.spec(digits()).await.metric_name;
     assert_eq!(scaler.value().await.unwrap().metric_name, name);
-    scaler.fake.set("digits", Numbers { mood: Mood::Fail, ..Numbers::default() });
+    scaler.fake.set("digits", Numbers { reaction: Reaction::Fail, ..Numbers::default() });
     assert_eq!(scaler.spec(digits()).await.metric_name, name);
     assert_eq!(scaler.value().await.unwrap().metric_name, name);
 
@@ -49,15 +50,15 @@ async fn the_metrics_name_is_constant_and_a_plain_word() {
 
 /// C3.
 #[tokio::test]
-async fn only_the_metric_that_was_asked_for_is_answered() {
+async fn only_the_requested_metric_is_answered() {
     let mut scaler = running(quick(), five()).await;
     for name in ["", "s0-millrace-digits", "millrace-letters"] {
         let status = scaler.client.get_metrics(metrics_of(digits(), name)).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound);
         assert_eq!(status.message(), format!("metricName: {name:?} is not \"millrace-digits\""));
     }
-    let nobody = GetMetricsRequest { scaled_object_ref: None, metric_name: "millrace-digits".to_owned() };
-    assert_eq!(scaler.client.get_metrics(nobody).await.unwrap_err().code(), Code::InvalidArgument);
+    let no_object = GetMetricsRequest { scaled_object_ref: None, metric_name: "millrace-digits".to_owned() };
+    assert_eq!(scaler.client.get_metrics(no_object).await.unwrap_err().code(), Code::InvalidArgument);
     scaler.finish().await;
 }
 
@@ -92,11 +93,11 @@ async fn a_value_is_finite_and_zero_only_when_there_is_no_work() {
 
 /// C6.
 #[tokio::test]
-async fn when_the_broker_goes_away_the_last_value_holds_until_it_is_too_old_and_then_it_is_an_error() {
+async fn when_the_broker_fails_the_last_value_is_used_until_it_is_too_old_and_then_the_answer_is_an_error() {
     let settings = ScalerSettings { max_reading_age: Period::millis(100), ..quick() };
     let mut scaler = running(settings, five()).await;
     scaler.until(Result::is_ok).await.unwrap();
-    scaler.fake.set("digits", Numbers { mood: Mood::Fail, ..Numbers::default() });
+    scaler.fake.set("digits", Numbers { reaction: Reaction::Fail, ..Numbers::default() });
     let status = scaler
         .until(|answer| {
             assert!(answer.as_ref().map_or(true, |value| value.metric_value == 5), "{answer:?}");
@@ -115,8 +116,8 @@ async fn when_the_broker_goes_away_the_last_value_holds_until_it_is_too_old_and_
 
 /// C6, C17.
 #[tokio::test]
-async fn a_broker_that_was_never_there_is_an_error_without_its_password() {
-    let mut scaler = running(quick(), Numbers { mood: Mood::Fail, ..Numbers::default() }).await;
+async fn a_broker_that_never_answered_is_an_error_without_its_password() {
+    let mut scaler = running(quick(), Numbers { reaction: Reaction::Fail, ..Numbers::default() }).await;
     let status = scaler.value().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.message(), "pool digits: there is no reading yet: the ledger is unavailable");
@@ -141,7 +142,7 @@ async fn an_unknown_pool_is_an_error() {
 #[tokio::test]
 async fn a_pool_whose_broker_hangs_is_an_error_in_time() {
     let settings = ScalerSettings { answer_timeout: Period::millis(50), ..quick() };
-    let mut scaler = running(settings, Numbers { mood: Mood::Hang, ..Numbers::default() }).await;
+    let mut scaler = running(settings, Numbers { reaction: Reaction::Hang, ..Numbers::default() }).await;
     let status = scaler.value().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.message(), "pool digits: there is no reading yet");
@@ -150,9 +151,9 @@ async fn a_pool_whose_broker_hangs_is_an_error_in_time() {
 
 /// C8.
 #[tokio::test]
-async fn a_read_that_hangs_is_given_up_and_tried_again() {
+async fn a_read_that_hangs_is_cancelled_and_repeated() {
     let settings = ScalerSettings { read_timeout: Period::millis(20), ..quick() };
-    let mut scaler = running(settings, Numbers { mood: Mood::Hang, ..Numbers::default() }).await;
+    let mut scaler = running(settings, Numbers { reaction: Reaction::Hang, ..Numbers::default() }).await;
     let status = scaler.value().await.unwrap_err();
     assert_eq!(status.message(), "pool digits: there is no reading yet: the ledger did not answer within 20ms");
     scaler.fake.set("digits", five());
@@ -160,38 +161,38 @@ async fn a_read_that_hangs_is_given_up_and_tried_again() {
     scaler.finish().await;
 }
 
-/// A scaler that is asked without a connection.
+/// A scaler that is called without a connection.
 fn without_a_port(fake: &Arc<Fake>) -> Scaler {
     let sampler = Sampler::start(pools().into_keys(), &sources(fake), &quick());
     Scaler { settings: quick(), pools: pools(), sampler, journal: Journal::default(), stop: CancellationToken::new() }
 }
 
-/// C7. Ready at the first poll: it waited for nothing.
+/// C7. The answer is ready at the first poll, so the call waited for nothing.
 #[tokio::test]
 async fn the_spec_is_answered_with_every_broker_down_and_without_waiting() {
     let fake = Arc::new(Fake::default());
-    fake.set("digits", Numbers { mood: Mood::Hang, ..Numbers::default() });
+    fake.set("digits", Numbers { reaction: Reaction::Hang, ..Numbers::default() });
     let scaler = without_a_port(&fake);
     let answer = scaler.get_metric_spec(Request::new(digits())).now_or_never();
-    let specs = answer.expect("it waited").unwrap().into_inner().metric_specs;
+    let specs = answer.expect("the call waits").unwrap().into_inner().metric_specs;
     assert_eq!(specs[0].target_size_float, 2.5);
 }
 
 /// C7, C20.
 #[tokio::test]
-async fn a_scaler_is_ready_and_has_its_spec_while_its_broker_is_away() {
-    let mut scaler = running(quick(), Numbers { mood: Mood::Hang, ..Numbers::default() }).await;
+async fn a_scaler_is_ready_and_answers_its_spec_while_its_broker_is_down() {
+    let mut scaler = running(quick(), Numbers { reaction: Reaction::Hang, ..Numbers::default() }).await;
     assert_eq!(scaler.spec(digits()).await.metric_name, "millrace-digits");
     assert!(scaler.health.is_ready());
     scaler.finish().await;
 }
 
-/// C10. The broker empties after the reading and then hangs: both calls still speak from the reading.
+/// C10. The broker becomes empty after the reading and then hangs. Both calls still use the reading.
 #[tokio::test]
 async fn the_value_and_the_activity_come_from_one_reading() {
     let mut scaler = running(quick(), five()).await;
     scaler.until(Result::is_ok).await.unwrap();
-    scaler.fake.set("digits", Numbers { mood: Mood::Hang, ..Numbers::default() });
+    scaler.fake.set("digits", Numbers { reaction: Reaction::Hang, ..Numbers::default() });
     assert_eq!(scaler.value().await.unwrap().metric_value, 5);
     assert!(scaler.active().await.unwrap());
     scaler.fake.set("digits", Numbers::default());
@@ -200,7 +201,7 @@ async fn the_value_and_the_activity_come_from_one_reading() {
 
 /// C10, C11.
 #[tokio::test]
-async fn a_pool_is_active_with_work_or_a_lease_or_a_worker_that_loads() {
+async fn a_pool_is_active_with_work_or_a_lease_or_a_loading_worker() {
     let none = Numbers::default();
     let cases = [
         (none.clone(), false),
@@ -218,13 +219,13 @@ async fn a_pool_is_active_with_work_or_a_lease_or_a_worker_that_loads() {
     let mut scaler = running(quick(), five()).await;
     let reluctant = object(&[("pool", "digits"), ("activationValue", "5")]);
     let active = scaler.client.is_active(reluctant).await.unwrap().into_inner().result;
-    assert!(active, "a lease is held, whatever the activation");
+    assert!(active, "a lease makes the pool active whatever the activation is");
     scaler.finish().await;
 }
 
 /// C12, C13.
 #[tokio::test]
-async fn a_push_stream_tells_the_state_then_edges_and_ends_well_when_the_scaler_stops() {
+async fn a_push_stream_sends_the_state_then_changes_and_ends_with_ok_when_the_scaler_stops() {
     let busy = || Numbers { workers: vec![WorkerState::Busy], ..five() };
     let mut scaler = running(quick(), Numbers::default()).await;
     let mut one = scaler.client.stream_is_active(digits()).await.unwrap().into_inner();
@@ -239,8 +240,8 @@ async fn a_push_stream_tells_the_state_then_edges_and_ends_well_when_the_scaler_
     scaler.finish().await;
 }
 
-/// A backlog that 10 workers work off in time: each does 90 jobs a second, and should within the 30 s after its cold start.
-fn left_behind() -> Numbers {
+/// A backlog that 10 workers end in time: each does 90 jobs per second, within 30 s after its cold start.
+fn backlog_without_workers() -> Numbers {
     let batch_limit_items = 90;
     let measured = queue::Measured {
         batch_base_seconds: 0.1,
@@ -251,69 +252,69 @@ fn left_behind() -> Numbers {
     Numbers { waiting: 27_000, measured: Some(measured), ..Numbers::default() }
 }
 
-fn in_five_seconds() -> ScaledObjectRef {
+fn latency_of_five_seconds() -> ScaledObjectRef {
     object(&[("pool", "digits"), ("mode", "latency"), ("latency", "5s")])
 }
 
 #[tokio::test]
-async fn a_scaler_that_starts_with_no_workers_asks_at_once_for_as_many_as_what_earlier_ones_measured_calls_for() {
-    let mut scaler = running(quick(), left_behind()).await;
-    assert_eq!(scaler.value_of(in_five_seconds()).await.unwrap().metric_value, 10);
+async fn a_scaler_that_starts_without_workers_uses_the_measurements_of_earlier_workers_at_once() {
+    let mut scaler = running(quick(), backlog_without_workers()).await;
+    assert_eq!(scaler.value_of(latency_of_five_seconds()).await.unwrap().metric_value, 10);
     scaler.finish().await;
-    let mut scaler = running(quick(), Numbers { measured: None, ..left_behind() }).await;
-    assert_eq!(scaler.value_of(in_five_seconds()).await.unwrap().metric_value, 1);
+    let mut scaler = running(quick(), Numbers { measured: None, ..backlog_without_workers() }).await;
+    assert_eq!(scaler.value_of(latency_of_five_seconds()).await.unwrap().metric_value, 1);
     scaler.finish().await;
 }
 
 #[tokio::test]
-async fn a_roster_that_cannot_say_what_was_measured_holds_up_no_reading_and_is_asked_until_it_has_said_so() {
+async fn a_roster_without_an_answer_about_earlier_measurements_delays_no_reading_and_is_asked_again() {
     let settings = ScalerSettings { read_timeout: Period::millis(20), ..quick() };
-    for recall in [Mood::Fail, Mood::Hang] {
-        let mut scaler = running(settings.clone(), Numbers { recall, ..left_behind() }).await;
-        assert_eq!(scaler.value_of(in_five_seconds()).await.unwrap().metric_value, 1);
-        scaler.fake.set("digits", left_behind());
+    for recall in [Reaction::Fail, Reaction::Hang] {
+        let mut scaler = running(settings.clone(), Numbers { recall, ..backlog_without_workers() }).await;
+        assert_eq!(scaler.value_of(latency_of_five_seconds()).await.unwrap().metric_value, 1);
+        scaler.fake.set("digits", backlog_without_workers());
         let ten = |answer: &Result<MetricValue, Status>| answer.as_ref().unwrap().metric_value == 10;
-        scaler.until_of(in_five_seconds(), ten).await.unwrap();
+        scaler.until_of(latency_of_five_seconds(), ten).await.unwrap();
         let recalls = scaler.fake.recalls.load(Ordering::Relaxed);
         assert!(recalls > 1, "{recalls}");
-        scaler.fake.set("digits", Numbers { waiting: 24_300, ..left_behind() });
+        scaler.fake.set("digits", Numbers { waiting: 24_300, ..backlog_without_workers() });
         let nine = |answer: &Result<MetricValue, Status>| answer.as_ref().unwrap().metric_value == 9;
-        scaler.until_of(in_five_seconds(), nine).await.unwrap();
-        assert_eq!(scaler.fake.recalls.load(Ordering::Relaxed), recalls, "what is known is asked for again");
+        scaler.until_of(latency_of_five_seconds(), nine).await.unwrap();
+        assert_eq!(scaler.fake.recalls.load(Ordering::Relaxed), recalls, "known measurements are requested again");
         scaler.finish().await;
     }
 }
 
-/// C12. Nothing happens in the pool meanwhile: only the calendar wakes the stream.
+/// C12. The pool does not change meanwhile, so only the schedule wakes the stream.
 #[tokio::test]
-async fn a_floor_that_begins_is_pushed_at_once_and_again_when_it_has_ended_and_begins_anew() {
+async fn a_floor_is_pushed_when_it_begins_and_again_when_it_begins_after_its_end() {
     let fake = Arc::new(Fake::default());
     let scaler = without_a_port(&fake);
-    // The calendar runs as time does, an hour ahead once the test says so, and tells whenever it is asked.
+    // The clock of the schedule follows real time, one hour ahead when the test sets it. It reports every call.
     let (began, start) = (Instant::now(), "2026-01-05T00:29:57Z".parse::<Timestamp>().unwrap());
     let hours_ahead = Arc::new(AtomicU32::new(0));
-    let (asked, mut told) = mpsc::unbounded_channel();
+    let (report, mut reported) = mpsc::unbounded_channel();
     let ahead = Arc::clone(&hours_ahead);
     let clock = move || {
         let now = start + began.elapsed() + Duration::from_secs(3600) * ahead.load(Ordering::SeqCst);
-        let _ = asked.send(now);
+        let _ = report.send(now);
         now
     };
     let object = object(&[("pool", "digits"), ("schedule", "30 0 * * * UTC for 5s = 2; 0 1 * * * UTC for 1h = 2")]);
     let mut pushed = scaler.push(&object, clock).unwrap();
     let mut next = async || {
-        let said = timeout(Duration::from_secs(30), tokio_stream::StreamExt::next(&mut pushed)).await;
-        said.expect("nothing is pushed").unwrap().unwrap().result
+        let message = timeout(Duration::from_secs(30), tokio_stream::StreamExt::next(&mut pushed)).await;
+        message.expect("nothing is pushed").unwrap().unwrap().result
     };
     assert!(!next().await);
     assert!(next().await);
     assert!(began.elapsed() >= Duration::from_secs(3));
 
-    // The end wakes it too: it looks at the calendar, takes note, and looks again for when to look next.
+    // The end of the floor wakes the stream too. It reads the clock for the state and again for the next change.
     let end: Timestamp = "2026-01-05T00:30:05Z".parse().unwrap();
     for _ in 0..2 {
-        let looks = async { while told.recv().await.unwrap() < end {} };
-        timeout(Duration::from_secs(30), looks).await.expect("the end is slept through");
+        let reads = async { while reported.recv().await.unwrap() < end {} };
+        timeout(Duration::from_secs(30), reads).await.expect("the end does not wake the stream");
     }
     hours_ahead.store(1, Ordering::SeqCst);
     fake.set("digits", Numbers { workers: vec![WorkerState::Idle], ..Numbers::default() });
@@ -322,7 +323,7 @@ async fn a_floor_that_begins_is_pushed_at_once_and_again_when_it_has_ended_and_b
 
 /// C16.
 #[tokio::test]
-async fn a_trigger_without_a_pool_is_told_so() {
+async fn a_trigger_without_a_pool_is_an_error() {
     let mut scaler = running(quick(), five()).await;
     let status = scaler.client.is_active(object(&[("scalerAddress", "a:1")])).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
@@ -331,7 +332,7 @@ async fn a_trigger_without_a_pool_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_scaler_that_stops_is_not_ready_any_more() {
+async fn a_stopped_scaler_is_not_ready() {
     let scaler = running(quick(), five()).await;
     let health = scaler.health.clone();
     scaler.finish().await;

@@ -1,4 +1,4 @@
-//! What is wrong with the files is said by key and file.
+//! Faults of the files are reported with key and file.
 
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
@@ -28,7 +28,7 @@ fn write(settings: &TlsSettings) {
 }
 
 async fn faults_of(settings: &TlsSettings) -> String {
-    Tls::open(settings.clone()).await.err().expect("it was opened").to_string()
+    Tls::open(settings.clone()).await.err().expect("the files are accepted").to_string()
 }
 
 #[tokio::test]
@@ -49,27 +49,27 @@ async fn a_file_that_is_missing_or_not_pem_is_named_with_its_key() {
     }
     let expected = [
         format!("scaler.tls.certificate: {certificate:?} holds no certificate in PEM"),
-        format!("scaler.tls.key: {key:?} holds no private key in PEM that can be used"),
+        format!("scaler.tls.key: {key:?} holds no usable private key in PEM"),
         format!("scaler.tls.client_ca: {client_ca:?} holds no certificate in PEM"),
     ];
     assert_eq!(faults_of(&settings).await, expected.join("\n"));
 }
 
 #[tokio::test]
-async fn a_key_that_does_not_fit_its_certificate_is_named() {
+async fn a_key_that_does_not_match_its_certificate_is_named() {
     let (_folder, settings) = files();
     std::fs::write(&settings.key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let (key, certificate) = (&settings.key, &settings.certificate);
-    let expected = format!("scaler.tls.key: {key:?} does not fit the certificate in {certificate:?}");
+    let expected = format!("scaler.tls.key: {key:?} does not match the certificate in {certificate:?}");
     assert_eq!(faults_of(&settings).await, expected);
 }
 
 #[tokio::test]
-async fn renewed_files_are_taken_and_broken_ones_are_not() {
+async fn renewed_files_are_loaded_and_invalid_ones_are_not() {
     let (_folder, settings) = files();
     let mut tls = Tls::open(settings.clone()).await.unwrap();
     let first = Arc::clone(&tls.current.borrow_and_update());
-    // Broken from here to the next write: whatever was seen between, nothing is taken.
+    // The files are invalid from here to the next write, so a check in between must not load them.
     std::fs::write(&settings.key, "cut off").unwrap();
     write(&settings);
     tls.current.changed().await.unwrap();

@@ -1,22 +1,22 @@
-//! What is wrong with a configuration.
+//! The faults of a configuration.
 
 use std::fmt;
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The key, as `pools.resnet50.batch.max_items`.
     pub key: String,
-    /// What is wrong with it, its value included: `0 is not at least 1`.
+    /// The broken rule, with the value: `0 is not at least 1`.
     pub message: String,
 }
 
-/// Everything that is wrong, one per line when displayed.
+/// All faults; `Display` prints one per line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Adds `key: message`. The same fault is kept once.
+    /// Adds `key: message`. A fault that is there already is not added again.
     pub fn add(&mut self, key: impl fmt::Display, message: impl fmt::Display) {
         let fault = Fault { key: key.to_string(), message: message.to_string() };
         if !self.0.contains(&fault) {
@@ -29,17 +29,17 @@ impl Faults {
         self.add(key, format_args!("{value} {rule}"));
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there is no fault.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What is wrong, in the order it was found.
+    /// The faults, in the order in which they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.0.iter()
     }
 
-    /// `value` where nothing is wrong.
+    /// `value` if there is no fault.
     pub fn none_or<T>(self, value: T) -> Result<T, Self> {
         if self.is_empty() { Ok(value) } else { Err(self) }
     }

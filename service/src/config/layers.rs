@@ -1,4 +1,4 @@
-//! Lays the sources of a configuration over each other.
+//! Merges the sources of a configuration.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 use super::schema::{Text, text_at};
 use super::{Faults, Sources};
 
-/// What an environment variable that is a setting starts with.
+/// The prefix of environment variables that are settings.
 pub const ENVIRONMENT_PREFIX: &str = "MILLRACE__";
 
-/// One document out of all sources; a variable or a flag that cannot be read is a fault and left out. `None`: the file
-/// cannot be read, and without it every other fault would be a guess.
+/// Merges all sources into one document. A variable or flag that cannot be parsed is a fault and is left out. `None`: the
+/// file cannot be read, so other faults would be misleading.
 pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> Option<Value> {
     let mut document = match &sources.file {
         Some(path) => match read(path) {
@@ -28,7 +28,7 @@ pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> O
         .iter()
         .filter_map(|(name, value)| Some((name, name.strip_prefix(ENVIRONMENT_PREFIX)?, value)))
         .collect();
-    // A process's environment has no order; the result must not depend on it.
+    // The environment has no order, and the result must not depend on one.
     environment.sort();
     for (name, key, value) in environment {
         let keys: Vec<String> = key.split("__").map(str::to_lowercase).collect();
@@ -39,7 +39,7 @@ pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> O
         }
     }
     for flag in &sources.flags {
-        // Only the key is ever shown: the rest may be a password.
+        // Faults show only the key, because the value may be a password.
         let (key, value) = flag.split_once('=').unwrap_or((flag, ""));
         let keys: Vec<String> = key.split('.').map(str::to_owned).collect();
         if keys.iter().any(String::is_empty) || !flag.contains('=') {
@@ -51,7 +51,7 @@ pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> O
     Some(document)
 }
 
-/// What the file says, or what is wrong with it.
+/// The document in the file, or its fault.
 fn read(path: &Path) -> Result<Value, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
     match yaml(&text) {
@@ -62,24 +62,24 @@ fn read(path: &Path) -> Result<Value, String> {
     }
 }
 
-/// In our words where the library's would be advice for its callers.
+/// The message of a YAML error. Where the library's message is advice for programmers, this function has its own.
 fn fault(error: &serde_saphyr::Error) -> String {
     match error {
         serde_saphyr::Error::DuplicateMappingKey { key, location } => {
             let key = key.as_ref().map_or_else(|| "a key".to_owned(), |key| format!("the key {key:?}"));
-            format!("line {}, column {}: {key} stands twice", location.line(), location.column())
+            format!("line {}, column {}: {key} is repeated", location.line(), location.column())
         }
         error => format!("is not YAML: {error}"),
     }
 }
 
-/// Without the excerpt that usually comes with an error: the lines around it may hold a password. `yes`, `no`, `on` and
-/// `off` are words, as in YAML 1.2.
+/// Parses YAML. Errors have no excerpt of the text, because it may hold a password. `yes`, `no`, `on` and `off` are texts,
+/// as in YAML 1.2.
 fn yaml(text: &str) -> Result<Value, serde_saphyr::Error> {
     serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true, with_snippet: false })
 }
 
-/// A value from the environment or a flag. Where the setting is a text, `0123` and `true` are texts, without quotes.
+/// The value of a variable or a flag. If the setting is a text, `0123` and `true` are texts and need no quotes.
 fn scalar(value: &str, text: Text) -> Value {
     match (text, value) {
         (Text::Optional, "null" | "~") => Value::Null,
@@ -109,20 +109,20 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_stands_twice_is_named_with_its_line() {
+    fn a_repeated_key_is_named_with_its_line() {
         let fault = fault_of("gateway:\n  listen: a\n  port: 1\n  listen: b\n");
         assert!(fault.starts_with("line 4, column "), "{fault}");
-        assert!(fault.ends_with(": the key \"listen\" stands twice"), "{fault}");
+        assert!(fault.ends_with(": the key \"listen\" is repeated"), "{fault}");
     }
 
     #[test]
-    fn other_faults_of_a_file_keep_the_place_that_the_library_names() {
+    fn other_faults_of_a_file_have_the_position_that_the_library_reports() {
         let fault = fault_of("gateway: {listen: a\n");
         assert!(fault.starts_with("is not YAML: ") && fault.contains("line"), "{fault}");
     }
 
     #[test]
-    fn without_its_file_no_document_is_made() {
+    fn without_the_file_there_is_no_document() {
         let sources = Sources {
             file: Some("/nowhere/millrace.yaml".into()),
             flags: vec!["gateway".to_owned()],

@@ -1,15 +1,16 @@
-//! The JSON Schema of a settings type, made strict, and what it says of one setting.
+//! The strict JSON Schema of a settings type, and lookups in it.
 
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
-/// Whether a setting is a text whatever it looks like.
+/// Whether the value of a setting is a text even if it looks like a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Text {
-    /// Or it is not known to be one.
+    /// No, or unknown.
     No,
+    /// A text.
     Always,
     /// A text or nothing.
     Optional,
@@ -20,8 +21,8 @@ pub(super) fn schema<T: JsonSchema>() -> Value {
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
-/// Closes every mapping whose keys are listed, so that a forgotten `deny_unknown_fields` drops no key in silence, and
-/// bounds integers by their type.
+/// Closes every mapping whose keys are listed; otherwise a forgotten `deny_unknown_fields` would ignore unknown keys in
+/// silence. Also limits integers to the range of their type.
 fn tighten(schema: &mut Schema) {
     let composed = ["allOf", "anyOf", "oneOf", "$ref"].iter().any(|keyword| schema.get(*keyword).is_some());
     let open = schema.get("additionalProperties").is_none() && schema.get("unevaluatedProperties").is_none();
@@ -40,7 +41,7 @@ fn tighten(schema: &mut Schema) {
     }
 }
 
-/// What the schema says of the setting under `keys`.
+/// Whether the setting under `keys` is a text.
 pub(super) fn text_at(schema: &Value, keys: &[String]) -> Text {
     let mut place = schema;
     for key in keys {
@@ -58,8 +59,8 @@ pub(super) fn text_at(schema: &Value, keys: &[String]) -> Text {
     }
 }
 
-/// Follows references and the two forms of an optional setting; whether it was optional.
-fn resolve<'a>(schema: &'a Value, mut node: &'a Value) -> Option<(&'a Value, bool)> {
+/// Follows references and the two forms of an optional setting; whether it was optional. `None`: there are several forms.
+pub(super) fn resolve<'a>(schema: &'a Value, mut node: &'a Value) -> Option<(&'a Value, bool)> {
     let mut optional = false;
     loop {
         if let Some(reference) = node.get("$ref").and_then(Value::as_str) {

@@ -1,4 +1,4 @@
-//! A value that is never printed.
+//! Values that are never printed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,18 +6,18 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A password, a token, a key. Shown as `***` by `Debug` and when serialised, and in no fault.
+/// A password, a token or a key. `Debug` and serialisation show `***`, and no fault shows the value.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides `text`.
+    /// A secret that holds `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for who must present it.
+    /// The text itself, to be used as a credential.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -41,7 +41,7 @@ impl JsonSchema for Secret {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // `writeOnly` is JSON Schema's word for it, and what tells a fault not to print the value.
+        // `writeOnly` is the keyword of JSON Schema for secrets. The validation hides values that have it.
         json_schema!({ "type": "string", "writeOnly": true })
     }
 }

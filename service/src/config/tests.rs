@@ -1,24 +1,29 @@
+//! Settings from all sources, their faults, their schema and their reference.
+
 use std::collections::BTreeMap;
 use std::io::Write;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::{ByteSize, Period};
 
-/// Settings of every kind that the program's own have.
-#[derive(Debug, Default, PartialEq, Deserialize, JsonSchema)]
+/// Settings of every type that occurs in the program.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Root {
+    /// The address
+    /// and its limits.
     gateway: Gateway,
     pools: BTreeMap<String, Pool>,
     store: Option<Store>,
 }
 
-#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Gateway {
+    /// HOST:PORT | a name.
     listen: String,
     token: Option<Secret>,
     body_limit: ByteSize,
@@ -42,24 +47,24 @@ impl Default for Gateway {
     }
 }
 
-#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Mood {
-    /// Documented variants make another schema than plain ones.
+    /// A variant with a comment has another schema than one without.
     Calm,
-    /// The other.
+    /// The other variant.
     Wild,
 }
 
-/// Without `deny_unknown_fields`, as one day somebody will forget it.
-#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+/// A type that lacks `deny_unknown_fields`, as a new type might.
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 struct Pool {
     model: String,
     #[serde(default)]
     batch: Batch,
 }
 
-#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Batch {
     #[schemars(range(min = 1))]
@@ -75,7 +80,7 @@ impl Default for Batch {
     }
 }
 
-#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum Store {
     /// Files.
@@ -96,23 +101,24 @@ impl Config for Root {
     }
 }
 
-struct Given {
+/// Sources of a test, and the file that they name.
+struct TestSources {
     file: Option<tempfile::NamedTempFile>,
     sources: Sources,
 }
 
-fn file(text: &str) -> Given {
+fn file(text: &str) -> TestSources {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
-    Given { file: Some(file), sources }
+    TestSources { file: Some(file), sources }
 }
 
-fn no_file() -> Given {
-    Given { file: None, sources: Sources::default() }
+fn no_file() -> TestSources {
+    TestSources { file: None, sources: Sources::default() }
 }
 
-impl Given {
+impl TestSources {
     fn environment(mut self, name: &str, value: &str) -> Self {
         self.sources.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -138,7 +144,7 @@ impl Given {
 fn without_any_source_every_setting_has_its_default() {
     assert_eq!(no_file().load(), Root::default());
     assert_eq!(file("").load(), Root::default());
-    assert_eq!(file("# nothing but a comment\n").load(), Root::default());
+    assert_eq!(file("# only a comment\n").load(), Root::default());
 }
 
 #[test]
@@ -159,13 +165,14 @@ fn a_file_is_read_with_its_units() {
 }
 
 #[test]
-fn the_environment_outranks_the_file_and_a_flag_outranks_both() {
-    let given = || file("gateway: {listen: file, idle_timeout: 1s, port: 1}\n");
-    assert_eq!(given().load().gateway.listen, "file");
-    let given =
-        || given().environment("MILLRACE__GATEWAY__LISTEN", "environment").environment("MILLRACE__GATEWAY__PORT", "2");
-    assert_eq!(given().load().gateway.listen, "environment");
-    let root = given().set("gateway.listen=flag").load();
+fn the_environment_overrides_the_file_and_a_flag_overrides_both() {
+    let sources = || file("gateway: {listen: file, idle_timeout: 1s, port: 1}\n");
+    assert_eq!(sources().load().gateway.listen, "file");
+    let sources = || {
+        sources().environment("MILLRACE__GATEWAY__LISTEN", "environment").environment("MILLRACE__GATEWAY__PORT", "2")
+    };
+    assert_eq!(sources().load().gateway.listen, "environment");
+    let root = sources().set("gateway.listen=flag").load();
     assert_eq!((root.gateway.listen.as_str(), root.gateway.port), ("flag", 2));
     assert_eq!(root.gateway.idle_timeout, Period::seconds(1));
 }
@@ -176,7 +183,7 @@ fn the_last_flag_wins() {
 }
 
 #[test]
-fn a_flag_may_make_a_pool_and_give_a_list() {
+fn a_flag_can_add_a_pool_and_set_a_list() {
     let root = no_file().set("pools.digits.model=m").set("pools.digits.batch.sizes=[1, 2]").load();
     assert_eq!(root.pools["digits"].batch.sizes, [1, 2]);
 }
@@ -194,15 +201,15 @@ fn a_text_from_the_environment_needs_no_quotes() {
 }
 
 #[test]
-fn an_optional_text_can_be_taken_away() {
+fn an_optional_text_can_be_removed() {
     assert_eq!(file("gateway: {token: t}").set("gateway.token=null").load().gateway.token, None);
 }
 
 #[test]
-fn other_variables_of_the_environment_are_not_ours() {
-    let given =
+fn other_environment_variables_are_ignored() {
+    let sources =
         no_file().environment("PATH", "/bin").environment("MILLRACE_HOME", "/").environment("MILLRACER__A", "1");
-    assert_eq!(given.load(), Root::default());
+    assert_eq!(sources.load(), Root::default());
 }
 
 #[test]
@@ -236,13 +243,13 @@ fn all_faults_are_reported_at_once() {
 }
 
 #[test]
-fn a_rule_over_two_keys_is_heard_beside_an_unknown_key() {
+fn a_rule_over_two_keys_is_reported_beside_an_unknown_key() {
     let faults = file("pools: {a: {model: m, batch: {max_items: 2, at_most: 3}}}\ncolour: red\n").faults();
     assert_eq!(faults, ["colour: unknown key", "pools.a.batch.at_most: 3 is more than max_items"]);
 }
 
 #[test]
-fn a_value_of_the_wrong_type_is_named_with_the_right_one() {
+fn a_value_of_the_wrong_type_is_reported_with_the_right_type() {
     let faults = |text| file(text).faults();
     assert_eq!(faults("gateway: 5"), ["gateway: 5 is not a mapping"]);
     assert_eq!(faults("gateway: {port: http}"), ["gateway.port: \"http\" is not a whole number"]);
@@ -263,7 +270,7 @@ fn a_value_of_the_wrong_type_is_named_with_the_right_one() {
 }
 
 #[test]
-fn of_several_forms_the_one_that_was_meant_is_spoken_of() {
+fn of_several_forms_the_intended_one_is_reported() {
     let faults = |text| file(text).faults();
     assert_eq!(faults("store: {kind: directory}"), ["store.path: is missing"]);
     assert_eq!(faults("store: {kind: tape}"), ["store.kind: \"tape\" is not one of directory, bucket"]);
@@ -297,15 +304,15 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_file_that_is_not_yaml_is_named_with_the_place() {
-    let given = file("gateway: {listen: a\n");
-    let path = given.sources.file.clone().unwrap();
-    let faults = given.faults().join("\n");
+fn a_file_that_is_not_yaml_is_named_with_the_position() {
+    let sources = file("gateway: {listen: a\n");
+    let path = sources.sources.file.clone().unwrap();
+    let faults = sources.faults().join("\n");
     assert!(faults.starts_with(&format!("{}: is not YAML: ", path.display())), "{faults}");
     assert!(faults.contains("line"), "{faults}");
-    let given = file("- a\n");
-    let path = given.sources.file.clone().unwrap();
-    assert_eq!(given.faults(), [format!("{}: is not a mapping of keys to values", path.display())]);
+    let sources = file("- a\n");
+    let path = sources.sources.file.clone().unwrap();
+    assert_eq!(sources.faults(), [format!("{}: is not a mapping of keys to values", path.display())]);
 }
 
 #[test]
@@ -331,4 +338,27 @@ fn the_published_schema_is_a_schema_and_refuses_unknown_keys_everywhere() {
     for definition in ["Gateway", "Pool", "Batch"] {
         assert_eq!(schema["$defs"][definition]["additionalProperties"], false, "{definition}");
     }
+}
+
+#[test]
+fn the_reference_has_a_row_for_every_key_with_its_type_default_and_meaning() {
+    let text = reference::<Root>();
+    for row in [
+        "| `gateway` | [section](#gateway) |  | The address and its limits. |",
+        "| `listen` | text | `127.0.0.1:8080` | HOST:PORT \\| a name. |",
+        "| `token` | secret text | none |  |",
+        "| `body_limit` | size | `1MiB` | A number of bytes: a plain number, or one with a unit (KiB = 1024 bytes, kB = 1000 \
+         bytes). |",
+        "| `idle_timeout` | duration | `5s` | A length of time: numbers with the units ns, us, ms, s, m, h, d. |",
+        "| `mood` | `calm`, `wild` | `calm` |  |",
+        "| `port` | whole number | `1` |  |",
+        "| `model` | text | required |  |",
+        "| `max_items` | whole number, at least 1 | `32` |  |",
+        "| `sizes` | list of: whole number | `[1]` |  |",
+        "| `at_most` | whole number | none |  |",
+    ] {
+        assert!(text.contains(row), "{row}\nis not in\n{text}");
+    }
+    let headings: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert_eq!(headings, ["gateway", "pools.NAME", "pools.NAME.batch"]);
 }

@@ -1,4 +1,4 @@
-//! A broker that is out of reach when the services start: they say so, live on, and serve once it is there.
+//! A broker that is unreachable when the services start. They log that, keep running, and serve once it is reachable.
 
 use millrace_tests::{BrokerKind, PrivateServer, System, until};
 use reqwest::Method;
@@ -17,8 +17,8 @@ async fn services_wait_for_their_broker(kind: BrokerKind) {
     assert_eq!(refused.status(), 503, "{kind}");
     let problem: Value = refused.json().await.unwrap();
     let kinds = ["urn:millrace:problem:unavailable", "urn:millrace:problem:not-confirmed"];
-    assert!(kinds.iter().any(|known| problem["type"] == *known), "{kind}: {problem}");
-    worker.says("trying again").await.unwrap();
+    assert!(kinds.iter().any(|kind| problem["type"] == *kind), "{kind}: {problem}");
+    worker.prints("trying again").await.unwrap();
 
     server.start_again().await.unwrap();
     let accepted = until("a job is accepted", async || {

@@ -1,4 +1,4 @@
-//! What must be refused, and how: a clear error that names the field, and nothing lost or half-written.
+//! Input that must be refused with an error that names the field, without a lost or half-written job.
 
 use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
@@ -28,7 +28,7 @@ async fn refused(gateway: &Gateway, pool: &str, media_type: &str, body: &[u8]) -
     problem(gateway.submit(pool, media_type, body.to_vec()).await.unwrap()).await
 }
 
-/// How many files lie below `folder`.
+/// The number of files below `folder`.
 fn files_below(folder: &Path) -> usize {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return 0,
@@ -88,7 +88,7 @@ async fn a_full_disk_refuses_new_jobs_and_loses_none() {
     let mut attempts = 0;
     let refusal = loop {
         attempts += 1;
-        assert!(attempts <= 1_000, "the limit does not hold");
+        assert!(attempts <= 1_000, "the limit has no effect");
         let response = gateway.submit("echo", "text/plain", vec![b'x'; 20_000]).await.unwrap();
         if response.status() == 202 {
             let job: Value = response.json().await.unwrap();
@@ -96,14 +96,14 @@ async fn a_full_disk_refuses_new_jobs_and_loses_none() {
             continue;
         }
         let refusal = problem(response).await;
-        // There was room for the record and none for the message: not accepted, and said so.
+        // There was room for the record but not for the message. The gateway reports that the job is not accepted.
         if refusal.1 != "not-confirmed" {
             break refusal;
         }
     };
     assert_eq!((refusal.0, refusal.1.as_str()), (507, "storage-full"), "{}", refusal.2);
     assert!(!accepted.is_empty());
-    // Every job that was accepted is whole, in the ledger and in the broker.
+    // Every accepted job is complete in the ledger and in the broker.
     let backend = system.backend().await.unwrap();
     let depth = backend.broker.gauge().await.unwrap().depths(&["echo".parse().unwrap()]).await.remove(0).unwrap();
     assert_eq!(depth.waiting(), accepted.len() as u64);
@@ -113,7 +113,7 @@ async fn a_full_disk_refuses_new_jobs_and_loses_none() {
     }
 }
 
-/// Runs `millrace` until it refuses; what it says.
+/// Runs `millrace`, which must end with an error; its output.
 async fn refuses(system: &System, arguments: &[&str]) -> String {
     let (status, output) = Process::start(system.folder(), arguments).unwrap().ended().await.unwrap();
     assert!(!status.success(), "{arguments:?} was not refused: {output}");
@@ -158,8 +158,8 @@ async fn a_model_file_that_is_missing_or_broken_is_refused_with_its_path() {
     let output = refuses(&system, &worker).await;
     assert!(output.contains("models/digits/1/model.pt: is not there"), "{output}");
 
-    // Without libtorch it is not even opened, and named all the same.
-    std::fs::write(folder.join("model.pt"), "this is no TorchScript").unwrap();
+    // A worker without libtorch does not open the file, but names it too.
+    std::fs::write(folder.join("model.pt"), "this is not TorchScript").unwrap();
     let output = refuses(&system, &worker).await;
     assert!(output.contains("models/digits/1/model.pt: "), "{output}");
 }
@@ -182,7 +182,8 @@ async fn a_data_file_from_a_newer_version_is_refused_and_left_as_it_is() {
     let gateway = system.gateway().await.unwrap();
     gateway.process.terminate().unwrap();
     gateway.process.ended().await.unwrap();
-    // SQLite keeps `user_version`, our schema's number, big-endian at byte 60 of its header; the log would outrank it.
+    // SQLite stores `user_version`, the number of our schema, big-endian at byte 60 of the header. The log would override
+    // it, so it is removed.
     let path = system.folder().join("data/millrace.db");
     let log = system.folder().join("data/millrace.db-wal");
     if log.exists() {

@@ -1,9 +1,9 @@
-//! Inputs and outputs too big to travel with their job.
+//! Inputs and outputs that are too large to travel with their job.
 
 use millrace_tests::{System, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_big_input_travels_by_reference_and_its_blobs_go_with_its_record() {
+async fn a_large_input_travels_by_reference_and_its_blobs_are_deleted_with_its_record() {
     let system = System::new("pools: {echo: {model: echo, jobs: {retention: 1s}}}").unwrap();
     let gateway = system.gateway().await.unwrap();
     let _worker = system.worker("echo").await.unwrap();
@@ -17,7 +17,7 @@ async fn a_big_input_travels_by_reference_and_its_blobs_go_with_its_record() {
     assert_eq!(result.bytes().await.unwrap(), input);
 
     let blobs = system.folder().join("data/blobs");
-    until("the job is forgotten and its blobs are deleted", async || {
+    until("the job's record and its blobs are deleted", async || {
         let response = gateway.request(reqwest::Method::GET, &format!("/v1/jobs/{id}")).send().await?;
         Ok((response.status() == 404 && files_below(&blobs)? == 0).then_some(()))
     })

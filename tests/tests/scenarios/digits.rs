@@ -1,4 +1,4 @@
-//! A trained model, on images it has never seen, through the whole system.
+//! A trained model in the whole system, on images that are not in its training data.
 
 use std::path::PathBuf;
 
@@ -40,7 +40,7 @@ async fn held_out_digits_are_recognised() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_image_fails_alone_and_says_why() {
+async fn a_broken_image_fails_alone_with_the_reason() {
     let system = system();
     let up = system.up().await.unwrap();
     let good = models().join("digits/held-out");
@@ -48,7 +48,7 @@ async fn a_broken_image_fails_alone_and_says_why() {
     let good = std::fs::read(good).unwrap();
     let mut ids = Vec::new();
     for (media_type, body) in
-        [("image/png", good.clone()), ("image/jpeg", b"\xff\xd8\xff\xe0 no more".to_vec()), ("image/png", good)]
+        [("image/png", good.clone()), ("image/jpeg", b"\xff\xd8\xff\xe0 broken".to_vec()), ("image/png", good)]
     {
         ids.push(up.accepted("digits", media_type, body).await.unwrap());
     }

@@ -1,28 +1,28 @@
-//! KEDA's external scaler contract, kept by the running program over real gRPC. What a scaler must do, by number:
+//! KEDA's external scaler contract, tested with the running program over real gRPC. The rules, by number:
 //!
 //! | | a scaler |
 //! |---|---|
-//! | C1 | serves all five calls, also to clients that know only the integer fields |
-//! | C2 | names its metric the same for ever, in characters that Kubernetes takes |
-//! | C3 | answers for the metric that was asked for alone, and once |
-//! | C4 | says a target of at least 0.001, as an integer of at least 1 |
-//! | C5 | says values that are finite and at least 0; the integer is rounded up |
-//! | C6 | answers with an error, never 0, while it cannot know |
-//! | C7 | says its target with every broker down |
+//! | C1 | serves all five calls, also to clients that read only the integer fields |
+//! | C2 | always gives its metric the same name, in characters that Kubernetes accepts |
+//! | C3 | answers only for the requested metric, with one value |
+//! | C4 | returns a target of at least 0.001, and as an integer of at least 1 |
+//! | C5 | returns values that are finite and at least 0; the integer is rounded up |
+//! | C6 | returns an error, never 0, while the backlog is unknown |
+//! | C7 | returns its target even if every broker is down |
 //! | C8 | never hangs |
-//! | C9 | is not changed by being asked |
-//! | C10 | speaks of one moment in all calls; a lease and a loading worker make a pool active |
-//! | C11 | compares with the activation as greater |
-//! | C12 | pushes the state at once, then edges to active, and repeats only until a worker registers |
-//! | C13 | leaves nothing of a cancelled stream, and ends streams well when it stops |
-//! | C14 | asks silent connections, and serves thousands of streams on one |
-//! | C15 | answers the same from every replica |
-//! | C16 | bears unknown keys, and names the key of a bad value |
-//! | C17 | answers a namespace for its pools alone, and never says a secret |
-//! | C18 | speaks TLS and mutual TLS with certificates that are renewed, and plain text by choice |
-//! | C19 | serves a ScaledJob alike |
-//! | C20 | never sends an empty list of specs, and is ready while its broker is away |
-//! | C21 | keeps the target and moves the value |
+//! | C9 | is not changed by a call |
+//! | C10 | answers all calls from one reading; a lease or a loading worker makes a pool active |
+//! | C11 | is active if the backlog is greater than the activation |
+//! | C12 | pushes the state at once, then changes to active, and repeats only until a worker registers |
+//! | C13 | frees the resources of a cancelled stream, and ends streams without an error when it stops |
+//! | C14 | pings idle connections, and serves thousands of streams on one connection |
+//! | C15 | gives the same answers from every replica |
+//! | C16 | ignores unknown keys, and names the key of a bad value |
+//! | C17 | answers a namespace only about its own pools, and never reveals a secret |
+//! | C18 | serves TLS and mutual TLS with certificates that are renewed, or plain text by choice |
+//! | C19 | answers a ScaledJob as it answers a ScaledObject |
+//! | C20 | never sends an empty list of specs, and is ready while its broker is unreachable |
+//! | C21 | keeps the target constant and changes the value |
 
 mod answers;
 mod away;
@@ -45,14 +45,14 @@ use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-/// The trigger's key for jobs of backlog per worker.
+/// The trigger's key for the backlog per worker.
 const TARGET_KEY: &str = "value";
 /// The trigger's key for the backlog above which the first worker starts.
 const ACTIVATION_KEY: &str = "activationValue";
-/// How a pool is refused that is none.
+/// The status for an unknown pool.
 const UNKNOWN_POOL: Code = Code::InvalidArgument;
 
-/// Two pools, read often.
+/// Two pools with frequent readings.
 const YAML: &str = "
 scaler: {sample_interval: 20ms}
 pools:
@@ -60,12 +60,12 @@ pools:
   other: {model: echo}
 ";
 
-/// A trigger as KEDA sends it: the whole metadata.
+/// A ScaledObject as KEDA sends it, with the whole metadata of the trigger.
 fn object(pool: &str) -> ScaledObjectRef {
     with(pool, &[])
 }
 
-/// As [`object`], with more metadata.
+/// As [`object`], with additional metadata.
 fn with(pool: &str, more: &[(&str, &str)]) -> ScaledObjectRef {
     let kedas = [("scalerAddress", "millrace-scaler.millrace:9090"), ("pool", pool)];
     let pairs = kedas.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
@@ -76,7 +76,7 @@ fn with(pool: &str, more: &[(&str, &str)]) -> ScaledObjectRef {
     }
 }
 
-/// A client as KEDA has it: one connection for all it asks.
+/// A client as in KEDA: one connection for all calls.
 #[derive(Clone)]
 struct Keda {
     client: ExternalScalerClient<Channel>,
@@ -93,7 +93,7 @@ impl Keda {
         Ok(specs.into_iter().next().unwrap())
     }
 
-    /// The value of the metric that is called so.
+    /// The value of the metric with this name.
     async fn named(&mut self, object: &ScaledObjectRef, metric_name: &str) -> Result<MetricValue, Status> {
         let request =
             GetMetricsRequest { scaled_object_ref: Some(object.clone()), metric_name: metric_name.to_owned() };
@@ -115,7 +115,7 @@ impl Keda {
         Ok(self.client.stream_is_active(object.clone()).await?.into_inner())
     }
 
-    /// How each of the five calls is answered, streams by their first message.
+    /// The error of each of the five calls, if there is one. For a stream, the first message counts.
     async fn all_five(&mut self, object: &ScaledObjectRef, metric_name: &str) -> HashMap<&'static str, Option<Status>> {
         let mut specs = self.client.stream_metric_spec(object.clone()).await;
         let specs = match &mut specs {
@@ -135,7 +135,7 @@ impl Keda {
         ])
     }
 
-    /// Asks until the value is `wanted`.
+    /// Repeats the call until the value is `wanted`.
     async fn until_value(&self, object: &ScaledObjectRef, wanted: f64) -> MetricValue {
         until(format_args!("the value is {wanted}"), async || {
             let value = self.clone().value(object).await?;
@@ -146,13 +146,13 @@ impl Keda {
     }
 }
 
-/// A stream's next message, which must come.
+/// The next message of a stream. It must arrive.
 async fn next(pushes: &mut Streaming<IsActiveResponse>) -> bool {
     let message = tokio::time::timeout(Duration::from_secs(60), pushes.message());
-    message.await.expect("nothing is pushed").unwrap().expect("the stream has ended").result
+    message.await.expect("nothing was pushed").unwrap().expect("the stream has ended").result
 }
 
-/// Whether a stream is open and has said nothing since it was last listened to.
+/// Whether a stream is open and has no new message.
 fn is_silent(pushes: &mut Streaming<IsActiveResponse>) -> bool {
     pushes.message().now_or_never().is_none()
 }
@@ -176,13 +176,13 @@ fn job(pool_name: &str) -> Job {
     }
 }
 
-/// Publishes so many jobs of a producer that does not write to the ledger.
+/// Publishes this number of jobs, as a producer that does not write to the ledger.
 async fn publish(backend: &Backend, pool: &str, jobs: usize) {
     let jobs: Vec<Job> = (0..jobs).map(|_| job(pool)).collect();
     backend.broker.producer().await.unwrap().publish(&jobs).await.unwrap();
 }
 
-/// Takes so many jobs off the broker.
+/// Takes this number of jobs from the broker.
 async fn consume(backend: &Backend, name: &str, jobs: usize) {
     let consumer = backend.broker.consumer(&pool(name)).await.unwrap();
     let mut taken = 0;
@@ -193,13 +193,13 @@ async fn consume(backend: &Backend, name: &str, jobs: usize) {
     }
 }
 
-/// A worker that has run nothing yet.
+/// A worker that has not run a batch.
 fn worker(name: &str, state: WorkerState) -> WorkerRecord {
     let id = WorkerId::new(format!("{name}-{}", JobId::generate()));
     WorkerRecord { state, ..WorkerRecord::new(id, pool(name), Timestamp::now()) }
 }
 
-/// Enters a worker, for longer than any test takes.
+/// Registers a worker with a heartbeat that does not expire during a test.
 async fn register(backend: &Backend, name: &str, state: WorkerState) -> WorkerId {
     let worker = worker(name, state);
     backend.roster.heartbeat(&worker, Duration::from_secs(600)).await.unwrap();

@@ -1,11 +1,12 @@
-//! The whole system, as its users and its enemies see it.
+//! The whole system: correct use, wrong use and failures. Also the rules of the source code.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a scenario that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a scenario that cannot continue has failed")]
 
 mod arrows;
 mod away;
 mod bad_input;
 mod big_input;
+mod circles;
 #[cfg(feature = "torch")]
 mod digits;
 mod drain;
@@ -15,3 +16,4 @@ mod ledger;
 #[cfg(feature = "torch")]
 mod outside;
 mod scale;
+mod sizes;

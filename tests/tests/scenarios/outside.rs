@@ -1,5 +1,5 @@
-//! Programs that know Kafka and CloudEvents and nothing of ours: they put jobs into a topic of their own, and read there
-//! how the jobs ended.
+//! Programs that use Kafka and CloudEvents but no code of this project. They publish jobs to a topic of their own, and read
+//! the results from another topic.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::process::Command;
 
-/// A seven in gray, 64 × 64, as a camera would send it.
+/// An image like one from a camera: a seven in gray, 64 × 64 pixels.
 fn shot() -> PathBuf {
     repository().join("tests/outside/seven.jpg")
 }
@@ -23,7 +23,7 @@ struct Outside {
     results: String,
 }
 
-/// A system whose pool `digits` takes jobs from a topic of its own name and tells in another how they ended.
+/// A system whose pool `digits` takes jobs from one topic and publishes their results to another.
 fn outside() -> Outside {
     let urls: BrokerUrls = BrokerKind::Kafka.urls().unwrap().unwrap();
     let servers = urls.broker.trim_start_matches("kafka://").split('?').next().unwrap().to_owned();
@@ -47,14 +47,14 @@ async fn run(command: &mut Command) -> String {
 async fn kcat_pushes_a_jpeg_and_reads_its_result() {
     let Outside { system, servers, jobs, results } = outside();
     let gateway = system.gateway().await.unwrap();
-    // It makes the topics that are not there.
+    // The worker creates missing topics.
     let _worker = system.worker("digits").await.unwrap();
     let push = async |headers: &[&str]| {
         let mut kcat = Command::new("kcat");
         kcat.args(["-b", &servers, "-t", &jobs, "-P", "-e"]);
         run(kcat.args(headers.iter().flat_map(|header| ["-H", header])).arg(shot())).await
     };
-    // What is no event blocks nothing.
+    // A message that is not an event blocks nothing.
     push(&["content-type=image/jpeg"]).await;
     let event = ["ce_specversion=1.0", "ce_type=shot", "ce_source=/cameras/7", "ce_id=4711", "content-type=image/jpeg"];
     push(&event).await;
@@ -64,15 +64,15 @@ async fn kcat_pushes_a_jpeg_and_reads_its_result() {
         async move {
             let mut kcat = Command::new("kcat");
             kcat.args(["-b", servers, "-t", results, "-C", "-q", "-e", "-o", "beginning", "-f", "%h %s\n"]);
-            let heard = run(&mut kcat).await;
-            Ok(heard.lines().find(|line| line.contains(&format!("ce_type=millrace.job.{kind},"))).map(str::to_owned))
+            let events = run(&mut kcat).await;
+            Ok(events.lines().find(|line| line.contains(&format!("ce_type=millrace.job.{kind},"))).map(str::to_owned))
         }
     };
     let succeeded = until("the result is in its topic", || one_of("succeeded")).await.unwrap();
     assert!(succeeded.contains("ce_causationid=4711,"), "{succeeded}");
     assert!(succeeded.contains("ce_causationsource=/cameras/7"), "{succeeded}");
     assert!(succeeded.contains(r#"{"label":"7""#), "{succeeded}");
-    let dead = until("the message that is no event is told as dead", || one_of("dead")).await.unwrap();
+    let dead = until("the message that is not an event is reported as a dead job", || one_of("dead")).await.unwrap();
     assert!(dead.contains("unreadable_message"), "{dead}");
 
     let found = gateway.request(Method::GET, "/v1/jobs?pool=digits&source=/cameras/7&id=4711").send().await.unwrap();
@@ -84,19 +84,20 @@ async fn kcat_pushes_a_jpeg_and_reads_its_result() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_producer_wakes_the_pool_and_reads_its_results() {
     let packages = std::env::var("MILLRACE_TEST_PYTHONPATH");
-    let packages = packages.expect("set MILLRACE_TEST_PYTHONPATH to what scripts/python.sh prints, or run make test");
+    let packages =
+        packages.expect("set MILLRACE_TEST_PYTHONPATH to the output of scripts/python.sh, or run `make test`");
     let Outside { system, servers, jobs, results } = outside();
     let up = system.up().await.unwrap();
     let mut python = Command::new("python3");
     python.arg(repository().join("tests/outside/producer.py")).args([&servers, &jobs, &results, "image/jpeg"]);
-    let heard = run(python.arg(shot()).env("PYTHONPATH", packages)).await;
+    let printed = run(python.arg(shot()).env("PYTHONPATH", packages)).await;
 
-    let heard: Vec<Value> = heard.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for id in ["binary", "structured"] {
-        let of_it = heard.iter().filter(|event| event["attributes"]["causationid"] == id);
+        let of_it = events.iter().filter(|event| event["attributes"]["causationid"] == id);
         let mut names: Vec<_> = of_it.clone().map(|event| event["attributes"]["id"].as_str().unwrap()).collect();
         names.dedup();
-        assert_eq!(names.len(), 1, "{heard:?}");
+        assert_eq!(names.len(), 1, "{events:?}");
         for event in of_it {
             assert_eq!(event["attributes"]["type"], "millrace.job.succeeded", "{event}");
             assert_eq!(event["data"]["predictions"][0]["label"], "7", "{event}");

@@ -1,4 +1,4 @@
-//! From zero, to many, and back.
+//! A pool that scales from zero to many workers and back.
 
 use std::time::{Duration, Instant};
 
@@ -28,26 +28,26 @@ async fn a_job_for_an_empty_pool_starts_a_worker_and_the_pool_returns_to_zero() 
     .await
     .unwrap();
     assert!(accepted.elapsed() < Duration::from_secs(2), "{:?}", accepted.elapsed());
-    up.process.says("pool echo: 0 → 1 workers").await.unwrap();
+    up.process.prints("pool echo: 0 → 1 workers").await.unwrap();
     assert_eq!(up.ended(&id).await.unwrap()["state"], "succeeded");
 
-    let (line, _) = up.process.says_after(0, "→ 0 workers").await.unwrap();
+    let (line, _) = up.process.prints_after(0, "→ 0 workers").await.unwrap();
     until("no worker process is left", async || {
         Ok(backend.roster.workers(&pools).await?.concat().is_empty().then_some(()))
     })
     .await
     .unwrap();
 
-    // A burst: as many workers as the backlog asks for, the limit at most.
+    // A burst: the backlog needs more workers than the limit of 3.
     let mut ids = Vec::new();
     for number in 0..200 {
         ids.push(up.accepted("echo", "text/plain", format!("job {number}").into_bytes()).await.unwrap());
     }
-    up.process.says_after(line + 1, "→ 3 workers").await.unwrap();
+    up.process.prints_after(line + 1, "→ 3 workers").await.unwrap();
     for id in &ids {
         assert_eq!(up.ended(id).await.unwrap()["state"], "succeeded");
     }
-    up.process.says_after(line + 1, "→ 0 workers").await.unwrap();
+    up.process.prints_after(line + 1, "→ 0 workers").await.unwrap();
 
     up.process.terminate().unwrap();
     let (status, output) = up.process.ended().await.unwrap();
@@ -62,7 +62,7 @@ async fn workers_end_when_the_process_that_started_them_is_killed() {
     let backend = system.backend().await.unwrap();
     let pools = ["echo".parse().unwrap()];
     up.accepted("echo", "text/plain", b"wake up".to_vec()).await.unwrap();
-    up.process.says(" ready ").await.unwrap();
+    up.process.prints(" ready ").await.unwrap();
     up.process.kill().await.unwrap();
     until("the worker has left the roster", async || {
         Ok(backend.roster.workers(&pools).await?.concat().is_empty().then_some(()))

@@ -90,19 +90,12 @@ impl Run {
             }
             Action::Begin(index) => {
                 if let Some(index) = pick(index, self.leases.len()) {
-                    let Granted { job, lease, .. } = &self.leases[index];
-                    let expected = self.world.begin(*job, lease.fence);
-                    assert_eq!(self.backend.ledger.begin(lease).await.unwrap(), expected);
+                    self.begin(index).await;
                 }
             }
             Action::Renew(index) => {
                 if let Some(index) = pick(index, self.leases.len()) {
-                    let Granted { job, lease, .. } = &self.leases[index];
-                    let expected = self.world.renew(*job, lease.fence, self.fixture.now());
-                    assert_eq!(
-                        self.backend.ledger.renew(std::slice::from_ref(lease), LEASE).await.unwrap(),
-                        [expected]
-                    );
+                    self.renew(index).await;
                 }
             }
             Action::Finish(index, ending) => {
@@ -129,19 +122,12 @@ impl Run {
             }
             Action::Cancel(index) => {
                 if let Some(job) = pick(index, self.world.jobs.len()) {
-                    self.world.cancel(job);
-                    let record = self.backend.ledger.cancel(&self.world.jobs[job].job.id).await.unwrap();
-                    assert_eq!(record.map(|record| record.state), self.world.jobs[job].entry.as_ref().map(|e| e.state));
+                    self.cancel(job).await;
                 }
             }
             Action::Requeue(index) => {
                 if let Some(job) = pick(index, self.world.jobs.len()) {
-                    let expected = self.world.requeue(job, self.fixture.now()).unwrap_or(Requeued::Unknown);
-                    let id = &self.world.jobs[job].job.id;
-                    assert_eq!(self.backend.ledger.requeue(id, None).await.unwrap(), expected);
-                    if matches!(expected, Requeued::Queued { .. }) {
-                        self.ended.remove(&job);
-                    }
+                    self.requeue(job).await;
                 }
             }
             Action::Due(progress) => self.due(progress).await,
@@ -153,6 +139,33 @@ impl Run {
             }
             Action::Crash => self.reopen(true).await,
             Action::Reopen => self.reopen(false).await,
+        }
+    }
+
+    async fn begin(&mut self, index: usize) {
+        let Granted { job, lease, .. } = &self.leases[index];
+        let expected = self.world.begin(*job, lease.fence);
+        assert_eq!(self.backend.ledger.begin(lease).await.unwrap(), expected);
+    }
+
+    async fn renew(&mut self, index: usize) {
+        let Granted { job, lease, .. } = &self.leases[index];
+        let expected = self.world.renew(*job, lease.fence, self.fixture.now());
+        assert_eq!(self.backend.ledger.renew(std::slice::from_ref(lease), LEASE).await.unwrap(), [expected]);
+    }
+
+    async fn cancel(&mut self, job: usize) {
+        self.world.cancel(job);
+        let record = self.backend.ledger.cancel(&self.world.jobs[job].job.id).await.unwrap();
+        assert_eq!(record.map(|record| record.state), self.world.jobs[job].entry.as_ref().map(|entry| entry.state));
+    }
+
+    async fn requeue(&mut self, job: usize) {
+        let expected = self.world.requeue(job, self.fixture.now()).unwrap_or(Requeued::Unknown);
+        let id = &self.world.jobs[job].job.id;
+        assert_eq!(self.backend.ledger.requeue(id, None).await.unwrap(), expected);
+        if matches!(expected, Requeued::Queued { .. }) {
+            self.ended.remove(&job);
         }
     }
 

@@ -1,11 +1,12 @@
-//! A scaler on a free port, its broker, ledger and roster told what to say, and a client as KEDA has it.
+//! A scaler on a free port with fake sources, and a client like that of KEDA.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use queue::ledger::{DueJob, Publication};
 use queue::{
@@ -20,9 +21,9 @@ use tonic::transport::Channel;
 
 use super::super::*;
 
-/// What the broker, the ledger and the roster say, until told otherwise.
+/// How the fake sources react to a call.
 #[derive(Debug, Clone, Default)]
-pub(super) enum Mood {
+pub(super) enum Reaction {
     #[default]
     Answer,
     Fail,
@@ -37,46 +38,47 @@ pub(super) struct Numbers {
     pub(super) leased: u64,
     pub(super) retry: u64,
     pub(super) workers: Vec<WorkerState>,
-    pub(super) mood: Mood,
-    /// What the roster remembers, and whether it says so.
+    pub(super) reaction: Reaction,
+    /// The earlier measurements in the roster, and its reaction to a request for them.
     pub(super) measured: Option<Measured>,
-    pub(super) recall: Mood,
+    pub(super) recall: Reaction,
 }
 
-/// A broker, a ledger and a roster, each pool with its own numbers and mood.
+/// A broker, a ledger and a roster. Each pool has its own numbers and its own reaction.
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) numbers: Mutex<HashMap<String, Numbers>>,
-    pub(super) asked: Notify,
-    /// How often the roster was asked what it remembers.
+    /// Notified at every call.
+    pub(super) called: Notify,
+    /// The number of requests for earlier measurements.
     pub(super) recalls: AtomicUsize,
 }
 
 impl Fake {
     pub(super) fn set(&self, pool: &str, numbers: Numbers) {
-        self.numbers.lock().unwrap().insert(pool.to_owned(), numbers);
+        self.numbers.lock().insert(pool.to_owned(), numbers);
     }
 
     pub(super) async fn answer(&self, pool: &PoolName) -> Result<Numbers> {
-        let numbers = self.numbers.lock().unwrap().get(pool.as_str()).cloned().unwrap_or_default();
-        self.asked.notify_one();
-        numbers.mood.so().await?;
+        let numbers = self.numbers.lock().get(pool.as_str()).cloned().unwrap_or_default();
+        self.called.notify_one();
+        numbers.reaction.apply().await?;
         Ok(numbers)
     }
 }
 
-impl Mood {
-    async fn so(&self) -> Result<()> {
+impl Reaction {
+    async fn apply(&self) -> Result<()> {
         match self {
             Self::Answer => Ok(()),
-            Self::Fail => Err(away()),
+            Self::Fail => Err(unavailable()),
             Self::Hang => std::future::pending().await,
         }
     }
 }
 
-pub(super) fn away() -> Error {
-    Error::new(ErrorKind::Unavailable, "amqp://user:hunter2@broker is away")
+pub(super) fn unavailable() -> Error {
+    Error::new(ErrorKind::Unavailable, "amqp://user:hunter2@broker is down")
 }
 
 #[async_trait]
@@ -98,11 +100,11 @@ impl Gauge for Fake {
 #[async_trait]
 impl Roster for Fake {
     async fn heartbeat(&self, _: &WorkerRecord, _: Duration) -> Result<()> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn leave(&self, _: &WorkerId) -> Result<()> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn workers(&self, pools: &[PoolName]) -> Result<Vec<Vec<WorkerRecord>>> {
@@ -123,14 +125,14 @@ impl Roster for Fake {
         let mut measured = Vec::with_capacity(pools.len());
         for pool in pools {
             let numbers = self.answer(pool).await?;
-            numbers.recall.so().await?;
+            numbers.recall.apply().await?;
             measured.push(numbers.measured);
         }
         Ok(measured)
     }
 }
 
-/// Of the ledger the scaler reads `counts` alone; a call of anything else fails its test.
+/// The scaler uses only `counts` and `arrivals` of the ledger. Every other call is an error.
 #[async_trait]
 impl Ledger for Fake {
     async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>> {
@@ -143,79 +145,79 @@ impl Ledger for Fake {
     }
 
     async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn submit(&self, _: &[Job]) -> Result<Vec<Submitted>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn published(&self, _: &[Publication]) -> Result<()> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn claim(&self, _: &WorkerId, _: Vec<ClaimRequest>, _: Duration) -> Result<Vec<Claim>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn begin(&self, _: &Lease) -> Result<bool> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn renew(&self, _: &[Lease], _: Duration) -> Result<Vec<bool>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn finish(&self, _: Vec<Finish>) -> Result<Vec<Finished>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn input(&self, _: &JobId) -> Result<Option<Input>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn dead(&self, _: &DeadFilter, _: Option<&DeadPosition>, _: usize) -> Result<DeadPage> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn requeue(&self, _: &JobId, _: Option<Input>) -> Result<Requeued> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn forget(&self, _: &JobId) -> Result<Forgotten> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn purge_dead(&self, _: &DeadFilter, _: usize) -> Result<Purged> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn risks(&self) -> Result<Vec<Risk>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn cancel(&self, _: &JobId) -> Result<Option<JobRecord>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn get(&self, _: &JobId) -> Result<Option<JobRecord>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn watch(&self, _: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn due(&self, _: usize) -> Result<Vec<DueJob>> {
-        Err(away())
+        Err(unavailable())
     }
 
     async fn purge(&self, _: usize) -> Result<Option<Vec<BlobRef>>> {
-        Err(away())
+        Err(unavailable())
     }
 }
 
-/// A scaler on a free port with two pools, and a client as KEDA has it.
+/// A scaler on a free port with two pools, and a client like that of KEDA.
 pub(super) struct Running {
     pub(super) fake: Arc<Fake>,
     pub(super) client: ExternalScalerClient<Channel>,
@@ -292,7 +294,7 @@ impl Running {
         Ok(self.client.is_active(digits()).await?.into_inner().result)
     }
 
-    /// Asks after every reading until the answer is so.
+    /// Calls GetMetrics after every reading until `good` accepts the answer.
     pub(super) async fn until(
         &mut self,
         good: impl Fn(&Result<MetricValue, Status>) -> bool,
@@ -305,16 +307,16 @@ impl Running {
         object: ScaledObjectRef,
         good: impl Fn(&Result<MetricValue, Status>) -> bool,
     ) -> Result<MetricValue, Status> {
-        let asking = async {
+        let calls = async {
             loop {
                 let answer = self.value_of(object.clone()).await;
                 if good(&answer) {
                     return answer;
                 }
-                self.fake.asked.notified().await;
+                self.fake.called.notified().await;
             }
         };
-        timeout(Duration::from_secs(30), asking).await.expect("the answer never came")
+        timeout(Duration::from_secs(30), calls).await.expect("no answer was accepted")
     }
 
     pub(super) async fn finish(self) {

@@ -1,4 +1,4 @@
-//! What is answered, while the broker is there.
+//! The answers of a scaler while its broker is reachable.
 
 use queue::{ClaimRequest, WorkerId};
 
@@ -6,11 +6,11 @@ use super::*;
 
 /// C2.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_metrics_name_is_a_plain_word_and_the_same_after_a_restart() {
+async fn a_metric_name_is_a_plain_word_and_is_the_same_after_a_restart() {
     let longest = "x".repeat(63);
     let system = System::new(&format!("pools: {{echo: {{model: echo}}, {longest}: {{model: echo}}}}")).unwrap();
     let objects = [object("echo"), with("echo", &[(TARGET_KEY, "3")]), object(&longest)];
-    let mut known: Option<Vec<String>> = None;
+    let mut first_names: Option<Vec<String>> = None;
     for _ in 0..2 {
         let scaler = system.scaler().await.unwrap();
         let mut keda = Keda::of(&scaler).await;
@@ -21,7 +21,7 @@ async fn a_metrics_name_is_a_plain_word_and_the_same_after_a_restart() {
             assert_eq!(keda.named(object, &name).await.unwrap().metric_name, name);
             names.push(name);
         }
-        assert_eq!(known.get_or_insert_with(|| names.clone()), &names);
+        assert_eq!(first_names.get_or_insert_with(|| names.clone()), &names);
         scaler.process.kill().await.unwrap();
     }
 }
@@ -42,7 +42,7 @@ async fn a_metric_of_another_name_is_an_error() {
 
 /// C4.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_is_said_as_a_float_and_as_an_integer_of_at_least_one() {
+async fn a_target_is_returned_as_a_float_and_as_an_integer_of_at_least_one() {
     let (_system, _scaler, mut keda) = running().await;
     for (text, float, integer) in [("0.001", 0.001, 1), ("1", 1.0, 1), ("1.5", 1.5, 2), ("1e6", 1e6, 1_000_000)] {
         let spec = keda.spec(&with("echo", &[(TARGET_KEY, text)])).await.unwrap();
@@ -78,7 +78,7 @@ async fn a_thousand_calls_change_nothing_but_the_count_of_calls() {
     publish(&backend, "echo", 7).await;
     let value = keda.until_value(&object("echo"), 7.0).await;
     let spec = keda.spec(&object("echo")).await.unwrap();
-    // The rhythm of the readings is not the caller's, and what waits grows old.
+    // Readings continue without calls, and waiting jobs grow older.
     let calls_or_readings =
         ["millrace_scaler_calls_total", "millrace_scaler_sample_seconds", "millrace_scaler_oldest_seconds"];
     let metrics = async || {
@@ -113,13 +113,13 @@ async fn a_thousand_calls_change_nothing_but_the_count_of_calls() {
 async fn a_pool_is_active_with_a_backlog_or_a_lease_or_a_worker_that_loads() {
     let (system, _scaler, mut keda) = running().await;
     let backend = system.backend().await.unwrap();
-    let eager = object("echo");
-    let reluctant = with("echo", &[(ACTIVATION_KEY, "1000")]);
-    assert_eq!(keda.value(&eager).await.unwrap().metric_value, 0);
-    assert!(!keda.active(&eager).await.unwrap());
+    let low_activation = object("echo");
+    let high_activation = with("echo", &[(ACTIVATION_KEY, "1000")]);
+    assert_eq!(keda.value(&low_activation).await.unwrap().metric_value, 0);
+    assert!(!keda.active(&low_activation).await.unwrap());
     let becomes = async |wanted: bool| {
         until(format_args!("the pool's activity is {wanted}"), async || {
-            Ok((keda.clone().active(&reluctant).await? == wanted).then_some(()))
+            Ok((keda.clone().active(&high_activation).await? == wanted).then_some(()))
         })
         .await
         .unwrap();
@@ -130,12 +130,12 @@ async fn a_pool_is_active_with_a_backlog_or_a_lease_or_a_worker_that_loads() {
     backend.roster.leave(&loading).await.unwrap();
     becomes(false).await;
 
-    // A lease: below the activation, and active all the same.
-    let holder = WorkerId::new("holder");
+    // A leased job makes the pool active, even below the activation.
+    let leasing = WorkerId::new("leasing-worker");
     let claim = vec![ClaimRequest::new(job("echo"), false)];
-    backend.ledger.claim(&holder, claim, Duration::from_secs(600)).await.unwrap();
+    backend.ledger.claim(&leasing, claim, Duration::from_secs(600)).await.unwrap();
     becomes(true).await;
-    assert_eq!(keda.value(&reluctant).await.unwrap().metric_value, 1);
+    assert_eq!(keda.value(&high_activation).await.unwrap().metric_value, 1);
 }
 
 /// C11.
@@ -176,7 +176,7 @@ async fn two_scalers_of_one_broker_give_the_same_answers() {
 
 /// C16.
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_keys_are_borne_and_a_bad_value_is_named_with_its_key() {
+async fn unknown_keys_are_ignored_and_a_bad_value_is_named_with_its_key() {
     let (_system, _scaler, mut keda) = running().await;
     let more = [
         ("enableTLS", "false"),
@@ -221,12 +221,12 @@ async fn a_scaled_job_is_answered_as_a_scaled_object_is() {
     }
 }
 
-/// C20. The first call is made as soon as the socket is bound.
+/// C20. The first call is made when the socket is bound.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_spec_is_there_from_the_first_call_on() {
+async fn the_spec_is_available_from_the_first_call() {
     let system = System::new(YAML).unwrap();
     let process = system.start("scaler", &[]).unwrap();
-    let line = process.says("scaler grpc://").await.unwrap();
+    let line = process.prints("scaler grpc://").await.unwrap();
     let address = line.replace("scaler grpc", "http");
     let mut keda = Keda { client: ExternalScalerClient::connect(address).await.unwrap() };
     let spec = keda.spec(&object("echo")).await.unwrap();
@@ -247,6 +247,6 @@ async fn the_target_stays_while_the_value_moves() {
         keda.until_value(&object("echo"), backlog as f64).await;
         assert_eq!(keda.spec(&object("echo")).await.unwrap(), first.metric_specs[0]);
     }
-    // Still open, and nothing else was said.
+    // The stream is open and has no further message.
     assert!(stream.message().now_or_never().is_none());
 }

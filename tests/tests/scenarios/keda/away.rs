@@ -1,4 +1,4 @@
-//! What is answered while the broker is away, or hangs.
+//! The answers of a scaler while its broker is unreachable or hangs.
 
 use std::time::Instant;
 
@@ -9,12 +9,12 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// A call has a deadline of 2 s; one without any would take for ever.
+/// A call has a time limit of 2 s in the scaler. This limit only separates it from a call that hangs.
 const IN_TIME: Duration = Duration::from_secs(10);
 
 const PASSWORD: &str = "hunter2";
 
-/// A scaler whose broker is at this address of this machine, its user's password being [`PASSWORD`].
+/// A scaler whose broker is at `address`. The URL of the broker contains [`PASSWORD`].
 async fn scaler_of(address: std::net::SocketAddr, yaml: &str) -> (System, Scaler, Keda) {
     let urls = BrokerUrls { broker: format!("redis://millrace:{PASSWORD}@{address}"), ledger: None };
     let system = System::at(urls, yaml).unwrap();
@@ -23,22 +23,22 @@ async fn scaler_of(address: std::net::SocketAddr, yaml: &str) -> (System, Scaler
     (system, scaler, keda)
 }
 
-/// An address where nobody listens.
-async fn nobody() -> std::net::SocketAddr {
+/// An address on which no server listens.
+async fn unused_address() -> std::net::SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-/// All that must hold where nothing can be read: errors in time that tell no secret, never 0, and a spec all the same.
-async fn is_silent_and_says_so(scaler: &Scaler, mut keda: Keda) {
-    let asked = object("echo");
+/// Checks a scaler that can read nothing: it returns errors in time, without a secret and never 0, and still a spec.
+async fn returns_errors_and_a_spec(scaler: &Scaler, mut keda: Keda) {
+    let requested = object("echo");
     let began = Instant::now();
-    let mut pushes = keda.pushes(&asked).await.unwrap();
-    let name = keda.spec(&asked).await.unwrap().metric_name;
+    let mut pushes = keda.pushes(&requested).await.unwrap();
+    let name = keda.spec(&requested).await.unwrap().metric_name;
     for _ in 0..2 {
         let began = Instant::now();
         let refused = [
-            keda.named(&asked, &name).await.map(|value| value.metric_value_float).unwrap_err(),
-            keda.active(&asked).await.unwrap_err(),
+            keda.named(&requested, &name).await.map(|value| value.metric_value_float).unwrap_err(),
+            keda.active(&requested).await.unwrap_err(),
         ];
         assert!(began.elapsed() < IN_TIME, "{:?}", began.elapsed());
         for status in refused {
@@ -47,19 +47,19 @@ async fn is_silent_and_says_so(scaler: &Scaler, mut keda: Keda) {
             assert!(!format!("{status:?}").contains(PASSWORD), "{status:?}");
         }
     }
-    assert!(is_silent(&mut pushes), "the stream has ended, or says what nobody knows");
+    assert!(is_silent(&mut pushes), "the stream has ended, or has pushed an unknown state");
     let (status, text) = scaler.admin("/readyz").await.unwrap();
     assert_eq!(status, StatusCode::OK, "{text}");
-    let said = scaler.process.output().join("\n");
-    assert!(!said.contains(PASSWORD), "{said}");
+    let output = scaler.process.output().join("\n");
+    assert!(!output.contains(PASSWORD), "{output}");
     assert!(began.elapsed() < IN_TIME * 3, "{:?}", began.elapsed());
 }
 
 /// C6, C8, C17.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_down_is_an_error_and_never_zero() {
-    let (_system, scaler, keda) = scaler_of(nobody().await, YAML).await;
-    is_silent_and_says_so(&scaler, keda).await;
+    let (_system, scaler, keda) = scaler_of(unused_address().await, YAML).await;
+    returns_errors_and_a_spec(&scaler, keda).await;
 }
 
 /// C6, C8, C17.
@@ -68,19 +68,19 @@ async fn a_broker_that_hangs_is_an_error_in_time_and_never_zero() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let hanging = tokio::spawn(async move {
-        let mut held = Vec::new();
+        let mut accepted = Vec::new();
         while let Ok((socket, _)) = listener.accept().await {
-            held.push(socket);
+            accepted.push(socket);
         }
     });
     let (_system, scaler, keda) = scaler_of(address, YAML).await;
-    is_silent_and_says_so(&scaler, keda).await;
+    returns_errors_and_a_spec(&scaler, keda).await;
     hanging.abort();
 }
 
-/// C6, C10. When its server ends, only what was read before is known, and not for long.
+/// C6, C10. After the server is killed, the last reading is valid for a short time only.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_value_holds_while_it_is_fresh_and_then_it_is_an_error() {
+async fn the_last_value_is_returned_while_it_is_fresh_and_then_an_error() {
     let mut server = PrivateServer::start(BrokerKind::Redis).await.unwrap();
     let yaml = YAML.replace("20ms", "20ms, read_timeout: 500ms, max_reading_age: 5s");
     let system = System::at(BrokerKind::Redis.urls_at(server.url()).unwrap(), &yaml).unwrap();
@@ -114,7 +114,7 @@ async fn the_last_value_holds_while_it_is_fresh_and_then_it_is_an_error() {
 
 /// C6.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pool_that_is_none_is_an_error() {
+async fn an_unknown_pool_is_an_error() {
     let (_system, _scaler, mut keda) = running().await;
     for (call, status) in keda.all_five(&object("nosuch"), "millrace-nosuch").await {
         let status = status.expect(call);
@@ -123,7 +123,7 @@ async fn a_pool_that_is_none_is_an_error() {
     }
 }
 
-/// C7. What waits for a reading waits for 60 s here.
+/// C7. In this test a call waits up to 60 s for a reading.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_spec_is_answered_at_once_to_many_callers_while_the_broker_is_down() {
     let yaml = YAML.replace("20ms", "20ms, answer_timeout: 60s, read_timeout: 60s, max_reading_age: 5m");
@@ -142,15 +142,15 @@ async fn the_spec_is_answered_at_once_to_many_callers_while_the_broker_is_down()
         assert_eq!((spec.target_size_float, spec.target_size), (2.5, 3));
     }
     assert!(began.elapsed() < IN_TIME, "{:?}", began.elapsed());
-    assert!(!waiting.is_finished(), "the broker was not asked");
+    assert!(!waiting.is_finished(), "the broker was not called");
     waiting.abort();
 }
 
 /// C20.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_orchestrator_is_told_that_the_scaler_is_ready_while_its_broker_is_away() {
-    let (_system, scaler, mut keda) = scaler_of(nobody().await, YAML).await;
-    scaler.process.says("the scaler is ready").await.unwrap();
+async fn the_scaler_is_ready_while_its_broker_is_unreachable() {
+    let (_system, scaler, mut keda) = scaler_of(unused_address().await, YAML).await;
+    scaler.process.prints("the scaler is ready").await.unwrap();
     assert_eq!(scaler.admin("/livez").await.unwrap().0, StatusCode::OK);
     let (status, text) = scaler.admin("/readyz").await.unwrap();
     assert_eq!((status, text.as_str()), (StatusCode::OK, "{\"ready\":true,\"reasons\":{}}"));

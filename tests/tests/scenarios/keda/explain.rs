@@ -1,12 +1,12 @@
-//! Why an answer was given.
+//! Explanations of answers.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_answers_are_explained_with_what_was_seen_and_the_rule() {
+async fn the_last_answers_are_explained_with_the_reading_and_the_rule() {
     let (system, scaler, mut keda) = running().await;
-    let (status, nobody) = scaler.admin("/explain/echo").await.unwrap();
-    assert_eq!((status.as_u16(), nobody.as_str()), (200, r#"{"pool":"echo","decisions":[]}"#));
+    let (status, empty) = scaler.admin("/explain/echo").await.unwrap();
+    assert_eq!((status.as_u16(), empty.as_str()), (200, r#"{"pool":"echo","decisions":[]}"#));
     let (status, unknown) = scaler.admin("/explain/nosuch").await.unwrap();
     assert_eq!((status.as_u16(), unknown.trim()), (404, "pool: \"nosuch\" is not a pool of this scaler"));
 
@@ -17,14 +17,14 @@ async fn the_last_answers_are_explained_with_what_was_seen_and_the_rule() {
     assert_eq!(keda.value(&fast).await.unwrap().metric_value, 1);
 
     let (_, text) = scaler.admin("/explain/echo").await.unwrap();
-    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let of_backlog = told["decisions"].as_array().unwrap().iter().rev().nth(1).unwrap();
+    let explained: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let of_backlog = explained["decisions"].as_array().unwrap().iter().rev().nth(1).unwrap();
     assert_eq!(of_backlog["object"], "default/echo-workers");
     assert_eq!(of_backlog["seen"]["waiting"]["standard"], 7);
     assert_eq!(of_backlog["decision"]["value"], 7.0);
     assert_eq!(of_backlog["decision"]["target"], 2.5);
     assert_eq!(of_backlog["decision"]["active_because"], "there is work");
-    let of_latency = told["decisions"].as_array().unwrap().last().unwrap();
+    let of_latency = explained["decisions"].as_array().unwrap().last().unwrap();
     assert_eq!(of_latency["rule"]["mode"], "latency");
     assert_eq!(of_latency["rule"]["max_workers"], 3);
     assert_eq!(of_latency["rule"]["seconds"]["objective"], 2.0);
@@ -35,7 +35,7 @@ async fn the_last_answers_are_explained_with_what_was_seen_and_the_rule() {
     assert!(status.success(), "{output}");
     for part in [
         "default/echo-workers: 2.80 workers, active: there is work",
-        "value:  7 = waiting 7 + held 0 + retry 0",
+        "value:     7 jobs = 7 waiting + 0 held by workers + 0 due for retry",
         "no batch measured yet",
     ] {
         assert!(output.contains(part), "{part:?} is not in:\n{output}");
@@ -43,10 +43,11 @@ async fn the_last_answers_are_explained_with_what_was_seen_and_the_rule() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scaler_that_starts_when_the_workers_have_gone_asks_for_as_many_as_what_they_measured_calls_for() {
+async fn a_scaler_that_starts_without_workers_uses_the_measurements_of_the_last_ones() {
     let system = System::new(YAML).unwrap();
     let backend = system.backend().await.unwrap();
-    // Half a job a second; so ten of them work off 150 in the 30 s after their cold start that there are for it.
+    // A worker runs half a job per second. A backlog must be worked off within 30 s after the cold start, so 150 jobs need
+    // ten workers.
     let gone = WorkerRecord {
         batch_base_seconds: 1.0,
         batch_item_seconds: 1.0,
@@ -62,6 +63,6 @@ async fn a_scaler_that_starts_when_the_workers_have_gone_asks_for_as_many_as_wha
     let fast = with("echo", &[("mode", "latency"), ("latency", "5s")]);
     assert_eq!(keda.value(&fast).await.unwrap().metric_value, 10);
     let (_, text) = scaler.admin("/explain/echo").await.unwrap();
-    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(told["decisions"][0]["seen"]["batch_is_recalled"], true, "{text}");
+    let explained: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(explained["decisions"][0]["seen"]["batch_is_recalled"], true, "{text}");
 }

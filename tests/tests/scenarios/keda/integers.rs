@@ -1,4 +1,4 @@
-//! A client up to KEDA 2.16: its messages have integers alone.
+//! A client like KEDA up to 2.16, whose messages have only integers.
 
 use prost::Message;
 use proto::externalscaler::ScaledObjectRef;
@@ -80,7 +80,7 @@ impl OldKeda {
 
 /// C1.
 #[tokio::test(flavor = "multi_thread")]
-async fn all_five_calls_serve_a_client_that_knows_only_integers() {
+async fn all_five_calls_serve_a_client_that_reads_only_integers() {
     let (system, scaler, keda) = running().await;
     let backend = system.backend().await.unwrap();
     publish(&backend, "echo", 7).await;

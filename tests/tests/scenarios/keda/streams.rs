@@ -1,4 +1,4 @@
-//! Push streams: what they say, when, and what they leave behind.
+//! Push streams: their messages, and the release of their resources.
 
 use futures::{StreamExt, stream};
 
@@ -6,7 +6,7 @@ use super::*;
 
 const STREAMS: &str = "millrace_scaler_streams{call=\"StreamIsActive\"}";
 
-/// So many objects has a cluster that means it.
+/// The number of ScaledObjects in a large cluster.
 const MANY: usize = 2_000;
 
 async fn until_open(scaler: &Scaler, streams: usize) {
@@ -17,36 +17,38 @@ async fn until_open(scaler: &Scaler, streams: usize) {
     .unwrap();
 }
 
-/// C12. A repeated `true` blocks the way to zero. The pool without a worker, whose `true` is repeated after 2 s, is the
-/// clock.
+/// C12. A repeated `true` keeps a pool from scaling to zero. The pool without a worker is the clock of this test: its
+/// `true` is repeated after 2 s.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_tells_the_state_at_once_and_then_edges_and_repeats_only_until_a_worker_registers() {
+async fn a_stream_pushes_the_state_at_once_then_changes_to_active_and_repeats_only_until_a_worker_registers() {
     let (system, _scaler, mut keda) = running().await;
     let backend = system.backend().await.unwrap();
-    let (staffed, bare) = (object("echo"), object("other"));
+    let (with_worker, without_worker) = (object("echo"), object("other"));
     register(&backend, "echo", WorkerState::Idle).await;
-    let (mut to_staffed, mut to_bare) = (keda.pushes(&staffed).await.unwrap(), keda.pushes(&bare).await.unwrap());
-    assert!(!next(&mut to_staffed).await);
-    assert!(!next(&mut to_bare).await);
+    let (mut pushes_with, mut pushes_without) =
+        (keda.pushes(&with_worker).await.unwrap(), keda.pushes(&without_worker).await.unwrap());
+    assert!(!next(&mut pushes_with).await);
+    assert!(!next(&mut pushes_without).await);
 
     publish(&backend, "echo", 1).await;
     publish(&backend, "other", 1).await;
-    assert!(next(&mut to_staffed).await);
-    assert!(next(&mut to_bare).await);
-    assert!(next(&mut to_bare).await, "nothing else can come: the pool stays active");
-    assert!(is_silent(&mut to_staffed), "active is repeated, and a worker is there");
+    assert!(next(&mut pushes_with).await);
+    assert!(next(&mut pushes_without).await);
+    assert!(next(&mut pushes_without).await, "the pool stays active, so only `true` can follow");
+    assert!(is_silent(&mut pushes_with), "`true` is repeated although there is a worker");
 
     consume(&backend, "echo", 1).await;
-    keda.until_value(&staffed, 0.0).await;
-    assert!(!next(&mut keda.pushes(&staffed).await.unwrap()).await);
-    assert!(is_silent(&mut to_staffed), "an edge to inactive is told");
+    keda.until_value(&with_worker, 0.0).await;
+    assert!(!next(&mut keda.pushes(&with_worker).await.unwrap()).await);
+    assert!(is_silent(&mut pushes_with), "a change to inactive is pushed");
     publish(&backend, "echo", 1).await;
-    assert!(next(&mut to_staffed).await);
+    assert!(next(&mut pushes_with).await);
 }
 
-/// Told by the ledger, whatever the broker: nobody looks for an hour. The first jobs may come before it is listened to.
+/// The ledger notifies the scaler, on every broker: here a reading takes place once an hour. The first jobs may arrive
+/// before the scaler listens to the ledger.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_accepted_for_an_empty_pool_is_pushed_without_waiting_for_the_next_look() {
+async fn a_job_accepted_for_an_empty_pool_is_pushed_before_the_next_reading() {
     for kind in BrokerKind::ALL {
         let yaml = YAML.replace("sample_interval: 20ms", "sample_interval: 1h, max_reading_age: 2h");
         let system = System::on(kind, &yaml).unwrap();
@@ -71,9 +73,9 @@ async fn a_job_accepted_for_an_empty_pool_is_pushed_without_waiting_for_the_next
 
 /// C13.
 #[tokio::test(flavor = "multi_thread")]
-async fn cancelled_streams_leave_nothing_behind_and_open_ones_end_well_with_the_scaler() {
+async fn cancelled_streams_free_their_resources_and_open_ones_end_without_an_error() {
     let (_system, scaler, keda) = running().await;
-    // All of one object: duplicates are borne.
+    // All streams are for one object, because duplicates are allowed.
     let opened = stream::iter(0..MANY).map(|_| {
         let mut keda = keda.clone();
         async move {
@@ -84,7 +86,7 @@ async fn cancelled_streams_leave_nothing_behind_and_open_ones_end_well_with_the_
     });
     let mut opened: Vec<_> = opened.buffer_unordered(100).collect().await;
     until_open(&scaler, MANY).await;
-    let mut kept = opened.pop().unwrap();
+    let mut open = opened.pop().unwrap();
     drop(opened);
     until_open(&scaler, 1).await;
     let mut specs = keda.clone().client.stream_metric_spec(object("echo")).await.unwrap().into_inner();
@@ -92,8 +94,8 @@ async fn cancelled_streams_leave_nothing_behind_and_open_ones_end_well_with_the_
     assert_eq!(scaler.metric("millrace_scaler_streams{call=\"StreamMetricSpec\"}").await.unwrap(), 1.0);
 
     scaler.process.terminate().unwrap();
-    // The end of a stream is an error unless its status is OK.
-    assert!(kept.message().await.unwrap().is_none());
+    // A stream that ends with a status other than OK returns an error here.
+    assert!(open.message().await.unwrap().is_none());
     assert!(specs.message().await.unwrap().is_none());
     drop(keda);
     let (status, output) = scaler.process.ended().await.unwrap();
@@ -107,7 +109,7 @@ async fn two_thousand_objects_are_served_on_one_connection() {
     let (system, scaler, keda) = running().await;
     let backend = system.backend().await.unwrap();
     publish(&backend, "echo", 3).await;
-    // With a worker, nothing is repeated.
+    // With a worker, the state is not repeated.
     register(&backend, "echo", WorkerState::Busy).await;
     let name = keda.until_value(&object("echo"), 3.0).await.metric_name;
     let objects = stream::iter(0..MANY).map(|number| {
@@ -122,7 +124,7 @@ async fn two_thousand_objects_are_served_on_one_connection() {
     });
     let mut opened: Vec<_> = objects.buffer_unordered(100).collect().await;
     until_open(&scaler, MANY).await;
-    // All of them open, everybody is answered all the same.
+    // Calls are answered while all streams are open.
     assert!(keda.clone().active(&object("echo")).await.unwrap());
     assert!(opened.iter_mut().all(is_silent));
     drop(opened);

@@ -1,4 +1,4 @@
-//! Whose namespace may ask for which pool.
+//! The pools that a namespace may use.
 
 use super::*;
 
@@ -17,18 +17,18 @@ fn from(namespace: &str, pool: &str) -> ScaledObjectRef {
 
 /// C17.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_is_answered_about_its_pools_and_learns_nothing_of_others() {
+async fn a_namespace_gets_answers_about_its_own_pools_and_no_information_about_others() {
     let system = System::new(LISTS).unwrap();
     let scaler = system.scaler().await.unwrap();
     let mut keda = Keda::of(&scaler).await;
     for (namespace, pool) in [("team-a", "echo"), ("ops", "echo"), ("ops", "other")] {
-        let asked = from(namespace, pool);
-        let name = keda.spec(&asked).await.unwrap().metric_name;
-        for (call, status) in keda.all_five(&asked, &name).await {
+        let object = from(namespace, pool);
+        let name = keda.spec(&object).await.unwrap().metric_name;
+        for (call, status) in keda.all_five(&object, &name).await {
             assert!(status.is_none(), "{namespace} {pool} {call}: {status:?}");
         }
     }
-    // A pool that is none is refused in the same words as one that is.
+    // An unknown pool is refused with the same message as a forbidden one.
     for (namespace, pool) in [
         ("team-a", "other"),
         ("team-a", "nosuch"),
@@ -38,7 +38,7 @@ async fn a_namespace_is_answered_about_its_pools_and_learns_nothing_of_others() 
         ("team-b", "nosuch"),
         ("", "echo"),
     ] {
-        let expected = format!("namespace {namespace:?} may not ask for pool {pool:?}");
+        let expected = format!("namespace {namespace:?} may not use pool {pool:?}");
         for (call, status) in keda.all_five(&from(namespace, pool), "millrace-echo").await {
             let status = status.expect(call);
             assert_eq!((status.code(), status.message()), (Code::PermissionDenied, expected.as_str()), "{call}");
@@ -49,7 +49,7 @@ async fn a_namespace_is_answered_about_its_pools_and_learns_nothing_of_others() 
 
 /// C17.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_names_no_pool_of_ours_is_a_fault_of_the_configuration() {
+async fn an_unknown_pool_in_the_configuration_is_a_fault() {
     let system = System::new(&LISTS.replace("[echo]", "[echo, ecko]")).unwrap();
     let (status, output) = system.start("scaler", &[]).unwrap().ended().await.unwrap();
     assert!(!status.success());

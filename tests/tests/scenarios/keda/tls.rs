@@ -1,4 +1,4 @@
-//! Who can speak to a scaler with TLS, and how its certificate is renewed.
+//! Clients of a scaler with TLS, and the renewal of certificates.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::*;
 
-/// Who cannot be spoken to finds out at once; far more than that takes.
-const FAILS_WITHIN: Duration = Duration::from_secs(20);
+/// The time limit for a connection to fail. It is far longer than needed.
+const FAILURE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An authority that signs certificates.
+/// A certificate authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
-struct Certified {
+struct KeyAndCertificate {
     certificate: String,
     key: String,
 }
@@ -34,15 +34,15 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn sign(&self, name: &str) -> Certified {
+    fn sign(&self, name: &str) -> KeyAndCertificate {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap().pem();
-        Certified { certificate, key: key.serialize_pem() }
+        KeyAndCertificate { certificate, key: key.serialize_pem() }
     }
 
-    /// A client that believes this authority's servers, and shows a certificate if it has one.
-    fn client(&self, own: Option<&Certified>) -> ClientTlsConfig {
+    /// A client that trusts this authority, and presents a certificate if `own` is given.
+    fn client(&self, own: Option<&KeyAndCertificate>) -> ClientTlsConfig {
         let config =
             ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.0.pem())).domain_name("localhost");
         match own {
@@ -52,14 +52,14 @@ impl Authority {
     }
 }
 
-/// A secret as Kubernetes mounts it: names that lead through `..data` to the folder of one version.
+/// A mounted secret as in Kubernetes: the files are links through `..data` to the folder of one version.
 struct Mount {
     folder: TempDir,
     versions: usize,
 }
 
 impl Mount {
-    fn new(certified: &Certified, client_ca: &str) -> Self {
+    fn new(certified: &KeyAndCertificate, client_ca: &str) -> Self {
         let mut mount = Self { folder: tempfile::tempdir().unwrap(), versions: 0 };
         mount.renew(certified, client_ca);
         for name in ["tls.crt", "tls.key", "ca.crt"] {
@@ -72,8 +72,8 @@ impl Mount {
         self.folder.path().join(name)
     }
 
-    /// Puts all files of a new version in place in one step.
-    fn renew(&mut self, certified: &Certified, client_ca: &str) {
+    /// Replaces all files by a new version in one step.
+    fn renew(&mut self, certified: &KeyAndCertificate, client_ca: &str) {
         self.versions += 1;
         let version = format!("..version-{}", self.versions);
         std::fs::create_dir(self.path(&version)).unwrap();
@@ -84,7 +84,7 @@ impl Mount {
         std::fs::rename(self.path("..data_new"), self.path("..data")).unwrap();
     }
 
-    /// A configuration with these files; with `mutual`, clients must show a certificate.
+    /// A configuration with these files; with `mutual`, clients must present a certificate.
     fn yaml(&self, mutual: bool) -> String {
         let path = |name| self.path(name).display().to_string();
         let client_ca = if mutual { format!(", client_ca: '{}'", path("ca.crt")) } else { String::new() };
@@ -103,13 +103,13 @@ async fn client(scaler: &Scaler, tls: Option<ClientTlsConfig>) -> anyhow::Result
     Ok(Keda { client: ExternalScalerClient::new(endpoint.connect().await?) })
 }
 
-/// Whether a client that connects in this way is answered.
+/// Whether the scaler answers a client that connects in this way.
 async fn is_answered(scaler: &Scaler, tls: Option<ClientTlsConfig>) -> bool {
-    let asking = async { anyhow::Ok(client(scaler, tls).await?.spec(&object("echo")).await?) };
-    timeout(FAILS_WITHIN, asking).await.expect("it hangs").is_ok()
+    let call = async { anyhow::Ok(client(scaler, tls).await?.spec(&object("echo")).await?) };
+    timeout(FAILURE_TIMEOUT, call).await.expect("the call hangs").is_ok()
 }
 
-/// The certificate that a new connection is shown.
+/// The certificate that the scaler presents on a new connection.
 async fn shown(scaler: &Scaler, authority: &Authority) -> anyhow::Result<CertificateDer<'static>> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.0.der().clone())?;
@@ -122,17 +122,17 @@ async fn shown(scaler: &Scaler, authority: &Authority) -> anyhow::Result<Certifi
     Ok(certificates[0].clone())
 }
 
-/// Waits until new connections are shown this certificate.
-async fn until_shown(scaler: &Scaler, authority: &Authority, certified: &Certified) {
+/// Waits until the scaler presents this certificate on new connections.
+async fn until_shown(scaler: &Scaler, authority: &Authority, certified: &KeyAndCertificate) {
     let wanted = CertificateDer::from_pem_slice(certified.certificate.as_bytes()).unwrap();
-    until("the certificate is shown", async || Ok((shown(scaler, authority).await? == wanted).then_some(())))
+    until("the certificate is presented", async || Ok((shown(scaler, authority).await? == wanted).then_some(())))
         .await
         .unwrap();
 }
 
 /// C18.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_scaler_answers_plain_clients_alone() {
+async fn a_plain_text_scaler_answers_only_plain_text_clients() {
     let (_system, scaler, _) = running().await;
     assert!(is_answered(&scaler, None).await);
     assert!(!is_answered(&scaler, Some(Authority::new().client(None))).await);
@@ -141,18 +141,18 @@ async fn a_plain_scaler_answers_plain_clients_alone() {
 
 /// C18.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scaler_with_tls_answers_who_believes_its_authority_and_is_held_up_by_nobody() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+async fn a_scaler_with_tls_answers_clients_that_trust_its_authority_and_ignores_idle_connections() {
+    let (authority, other) = (Authority::new(), Authority::new());
     let mount = Mount::new(&authority.sign("localhost"), "");
     let system = System::new(&mount.yaml(false)).unwrap();
     let scaler = system.scaler().await.unwrap();
-    // Connections that never say a word.
+    // Connections on which the client sends nothing.
     let mut silent = Vec::new();
     for _ in 0..50 {
         silent.push(TcpStream::connect(&scaler.address).await.unwrap());
     }
     assert!(is_answered(&scaler, Some(authority.client(None))).await);
-    assert!(!is_answered(&scaler, Some(stranger.client(None))).await);
+    assert!(!is_answered(&scaler, Some(other.client(None))).await);
     assert!(!is_answered(&scaler, Some(authority.client(None).domain_name("elsewhere"))).await);
     assert!(!is_answered(&scaler, None).await);
     assert!(is_answered(&scaler, Some(authority.client(None))).await);
@@ -160,28 +160,28 @@ async fn a_scaler_with_tls_answers_who_believes_its_authority_and_is_held_up_by_
 
 /// C18.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scaler_with_mutual_tls_answers_who_shows_a_certificate_of_its_clients_authority() {
-    let (authority, clients, stranger) = (Authority::new(), Authority::new(), Authority::new());
+async fn a_scaler_with_mutual_tls_answers_clients_with_a_certificate_of_the_client_authority() {
+    let (authority, clients, other) = (Authority::new(), Authority::new(), Authority::new());
     let mut mount = Mount::new(&authority.sign("localhost"), &clients.0.pem());
     let system = System::new(&mount.yaml(true)).unwrap();
     let scaler = system.scaler().await.unwrap();
-    let known = clients.sign("keda-operator");
-    assert!(is_answered(&scaler, Some(authority.client(Some(&known)))).await);
+    let trusted = clients.sign("keda-operator");
+    assert!(is_answered(&scaler, Some(authority.client(Some(&trusted)))).await);
     assert!(!is_answered(&scaler, Some(authority.client(None))).await);
-    assert!(!is_answered(&scaler, Some(authority.client(Some(&stranger.sign("keda-operator"))))).await);
+    assert!(!is_answered(&scaler, Some(authority.client(Some(&other.sign("keda-operator"))))).await);
     assert!(!is_answered(&scaler, Some(authority.client(Some(&authority.sign("keda-operator"))))).await);
     assert!(!is_answered(&scaler, None).await);
 
-    // The authority of clients is renewed as well: the former one's are believed no more.
-    mount.renew(&authority.sign("localhost"), &stranger.0.pem());
-    scaler.process.says("the certificate is renewed").await.unwrap();
-    assert!(!is_answered(&scaler, Some(authority.client(Some(&known)))).await);
-    assert!(is_answered(&scaler, Some(authority.client(Some(&stranger.sign("keda-operator"))))).await);
+    // The client authority is replaced too. Certificates of the old one are no longer accepted.
+    mount.renew(&authority.sign("localhost"), &other.0.pem());
+    scaler.process.prints("the certificate is renewed").await.unwrap();
+    assert!(!is_answered(&scaler, Some(authority.client(Some(&trusted)))).await);
+    assert!(is_answered(&scaler, Some(authority.client(Some(&other.sign("keda-operator"))))).await);
 }
 
 /// C18.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewed_certificate_is_shown_to_new_connections_and_a_broken_one_is_not() {
+async fn a_renewed_certificate_is_presented_to_new_connections_and_a_broken_one_is_not() {
     let authority = Authority::new();
     let (first, second, third) =
         (authority.sign("localhost"), authority.sign("localhost"), authority.sign("localhost"));
@@ -197,12 +197,12 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_a_broken_one_is_n
     mount.renew(&second, "");
     until_shown(&scaler, &authority, &second).await;
 
-    // A key that is another's: said once, and the former pair stays.
-    mount.renew(&Certified { certificate: third.certificate.clone(), key: first.key.clone() }, "");
-    let said = scaler.process.says("the former one stays").await.unwrap();
+    // A key of another certificate: the scaler logs an error once and continues with the old pair.
+    mount.renew(&KeyAndCertificate { certificate: third.certificate.clone(), key: first.key.clone() }, "");
+    let line = scaler.process.prints("the former one stays").await.unwrap();
     let key = mount.path("tls.key");
-    assert!(said.contains("ERROR") && said.contains(&format!("scaler.tls.key: {key:?} does not fit")), "{said}");
-    // What is repeated to a pool without workers comes after 2 s, which is 40 looks at the files.
+    assert!(line.contains("ERROR") && line.contains(&format!("scaler.tls.key: {key:?} does not fit")), "{line}");
+    // A pool without workers gets a repeated push after 2 s. In that time the files are checked 40 times.
     publish(&backend, "other", 1).await;
     let mut clock = keda.pushes(&object("other")).await.unwrap();
     while !next(&mut clock).await {}
@@ -211,10 +211,10 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_a_broken_one_is_n
 
     mount.renew(&third, "");
     until_shown(&scaler, &authority, &third).await;
-    let said = scaler.process.output();
-    assert_eq!(said.iter().filter(|line| line.contains("the former one stays")).count(), 1, "{said:?}");
+    let lines = scaler.process.output();
+    assert_eq!(lines.iter().filter(|line| line.contains("the former one stays")).count(), 1, "{lines:?}");
 
-    // The stream of the first certificate is as it was.
+    // The stream that was opened with the first certificate still works.
     assert!(is_silent(&mut pushes));
     publish(&backend, "echo", 1).await;
     assert!(next(&mut pushes).await);
@@ -222,7 +222,7 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_a_broken_one_is_n
 
 /// C18.
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_are_of_no_use_are_named_at_the_start() {
+async fn unusable_tls_files_are_named_at_the_start() {
     let authority = Authority::new();
     let mut mount = Mount::new(&authority.sign("localhost"), "not a certificate");
     let ended = async |mount: &Mount| {
@@ -236,14 +236,14 @@ async fn files_that_are_of_no_use_are_named_at_the_start() {
     assert!(output.contains(&format!("scaler.tls.client_ca: {path:?} holds no certificate in PEM")), "{output}");
 
     let (one, other) = (authority.sign("localhost"), authority.sign("localhost"));
-    mount.renew(&Certified { certificate: one.certificate, key: other.key.clone() }, &authority.0.pem());
+    mount.renew(&KeyAndCertificate { certificate: one.certificate, key: other.key.clone() }, &authority.0.pem());
     let output = ended(&mount).await;
     let path = mount.path("tls.key");
-    assert!(output.contains(&format!("scaler.tls.key: {path:?} does not fit the certificate")), "{output}");
+    assert!(output.contains(&format!("scaler.tls.key: {path:?} does not match the certificate")), "{output}");
     let secret = other.key.lines().nth(1).unwrap();
     assert!(!output.contains(secret), "{output}");
 
-    // `up` asks its own scaler in plain text.
+    // `up` calls its own scaler in plain text.
     let system = System::new(&mount.yaml(true)).unwrap();
     let (status, output) = system.start("up", &[]).unwrap().ended().await.unwrap();
     assert!(!status.success() && output.contains("scaler.tls: is for `millrace scaler`"), "{output}");

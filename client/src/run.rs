@@ -1,0 +1,160 @@
+//! A job from its submission to its result, through a gateway that may be restarted meanwhile.
+
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+
+use crate::error::{Error, Refusal};
+use crate::gateway::{ANSWER_TIMEOUT, Gateway, NewJob, Payload, period};
+
+/// The longest time that one request makes the gateway wait for the end of a job.
+const LONG_POLL: Duration = Duration::from_secs(20);
+/// An answer may take this much longer than the time of the job: one that is on its way is worth having.
+const GRACE: Duration = Duration::from_secs(2);
+/// The pauses between attempts grow from the first to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why a job gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NoResult {
+    /// The job's state. If the state is unknown: `refused`, `timeout` or `unreadable`.
+    pub state: String,
+    /// The reason.
+    pub reason: String,
+}
+
+impl NoResult {
+    fn new(state: &str, reason: impl Into<String>) -> Self {
+        Self { state: state.to_owned(), reason: reason.into() }
+    }
+
+    /// `state` is for answers that name none.
+    fn of(refusal: Refusal, state: &str) -> Self {
+        let Refusal { reason, state: named, .. } = refusal;
+        Self { state: named.unwrap_or_else(|| state.to_owned()), reason }
+    }
+}
+
+impl Gateway {
+    /// Waits until the gateway answers at all, for at most `timeout`.
+    pub async fn reach(&self, timeout: Duration) -> Result<(), Error> {
+        let mut limit = TimeLimit::new(timeout);
+        loop {
+            let request = self.server.request(Method::GET, self.server.path(&["livez"])).timeout(limit.left());
+            match self.server.answer(request).await {
+                Ok(_any_status) => return Ok(()),
+                Err(error) => {
+                    if !limit.pause().await {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Submits a job and waits for its result, for at most `timeout`. Requests that fail on the way are repeated under
+    /// the same `id`, so the job runs once.
+    pub async fn run(&self, id: &str, job: &NewJob, timeout: Duration) -> Result<Payload, NoResult> {
+        let mut limit = TimeLimit::new(timeout);
+        let submitted = self.repeat(&mut limit, || self.submission(Some(id), job)).await?;
+        if !submitted.status().is_success() {
+            return Err(NoResult::of(*self.server.refused(submitted).await, "refused"));
+        }
+        self.result(id, &mut limit).await
+    }
+
+    async fn result(&self, id: &str, limit: &mut TimeLimit) -> Result<Payload, NoResult> {
+        loop {
+            let wait = Duration::from_millis(limit.left().min(LONG_POLL).as_millis() as u64);
+            let sent = Instant::now();
+            let request = || {
+                let request = self.server.request(Method::GET, self.job_url(id, Some("result")));
+                request.query(&[("wait", period(wait))])
+            };
+            let response = self.repeat(limit, request).await?;
+            if response.status() == StatusCode::OK {
+                let payload = self.payload(response).await;
+                return payload.map_err(|error| NoResult::new("unreadable", error.innermost()));
+            }
+            let has_ended = response.status() != StatusCode::CONFLICT;
+            let refused = NoResult::of(*self.server.refused(response).await, "failed");
+            if has_ended {
+                return Err(refused);
+            }
+            // A gateway that is stopping answers at once. Without a pause the next request would only be load.
+            let answered_early = sent.elapsed() < wait / 2;
+            if limit.left().is_zero() || answered_early && !limit.pause().await {
+                let (state, timeout) = (refused.state, limit.timeout);
+                let reason = format!("the job is {state} after {timeout:?}; its result may still come");
+                return Err(NoResult::new("timeout", reason));
+            }
+        }
+    }
+
+    /// Sends a request until the answer is neither an error of the connection nor a temporary refusal.
+    async fn repeat(&self, limit: &mut TimeLimit, request: impl Fn() -> RequestBuilder) -> Result<Response, NoResult> {
+        loop {
+            let timeout = (limit.left() + GRACE).min(ANSWER_TIMEOUT);
+            let reason = match self.server.answer(request().timeout(timeout)).await {
+                Ok(response) if is_temporary(response.status()) => self.server.refused(response).await.reason,
+                Ok(response) => {
+                    limit.reset_pause();
+                    return Ok(response);
+                }
+                Err(error @ Error::Request(_)) => return Err(NoResult::new("refused", error.innermost())),
+                Err(error) => error.innermost(),
+            };
+            if !limit.pause().await {
+                return Err(NoResult::new("timeout", reason));
+            }
+        }
+    }
+}
+
+/// Whether the same request may be answered otherwise a little later.
+fn is_temporary(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+            | StatusCode::INSUFFICIENT_STORAGE
+    )
+}
+
+/// A time that runs out, and pauses that grow.
+#[derive(Debug)]
+struct TimeLimit {
+    until: Instant,
+    timeout: Duration,
+    pauses: ExponentialBackoff,
+}
+
+impl TimeLimit {
+    fn new(timeout: Duration) -> Self {
+        Self { until: Instant::now() + timeout, timeout, pauses: pauses() }
+    }
+
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    fn reset_pause(&mut self) {
+        self.pauses = pauses();
+    }
+
+    /// Waits for the next pause. `false`: the time is over.
+    async fn pause(&mut self) -> bool {
+        let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
+        tokio::time::sleep(pause.min(self.left())).await;
+        !self.left().is_zero()
+    }
+}
+
+fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE).without_max_times().build()
+}

@@ -1,0 +1,47 @@
+//! The layer around every handler: a span, a count, a duration, and an answer even if the handler panics.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use tracing::{Instrument, debug_span, field};
+
+use crate::http::problem::{Problem, ProblemKind};
+use crate::{metrics, paths};
+
+pub(crate) async fn observe(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = route(&request);
+    let span = debug_span!("request", method = %request.method(), route, status = field::Empty);
+    let answering = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let response = answering.await.unwrap_or_else(|_panic| {
+        // The panic hook has logged the place and the message.
+        tracing::error!(route, "the handler of a request panicked");
+        Problem::internal().into_response()
+    });
+    let status = response.status().as_u16();
+    span.record("status", status);
+    metrics::answered(route, status, started.elapsed());
+    response
+}
+
+/// The pattern of the path, never the path itself: a client must not be able to create labels of metrics.
+fn route(request: &Request) -> &'static str {
+    let matched = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    paths::IN_METRICS.into_iter().find(|path| *path == matched).unwrap_or("none")
+}
+
+pub(crate) async fn unknown_route(request: Request) -> Problem {
+    let path: String = request.uri().path().chars().take(200).collect();
+    let detail = format!("path: {path:?} is not a route of this gateway; submit jobs to {}", paths::POOL_JOBS);
+    Problem::new(ProblemKind::UnknownRoute, detail).field("path")
+}
+
+pub(crate) async fn wrong_method(method: Method) -> Problem {
+    let detail = format!("method: {method} is not allowed here; see the Allow header");
+    Problem::new(ProblemKind::MethodNotAllowed, detail).field("method")
+}

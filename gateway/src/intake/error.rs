@@ -1,0 +1,43 @@
+//! Why the intake did not accept a job.
+
+use std::time::Duration;
+
+use model::InputFault;
+use queue::{JobId, PoolName};
+
+/// Why the intake did not accept a job. A door turns each kind into an answer of its protocol.
+///
+/// The message is for the client and names no host or file of ours. The sources may: they are for the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IntakeError {
+    #[error("pool: {:?} is not configured", .0.as_str())]
+    UnknownPool(PoolName),
+
+    /// The model of the pool does not take the input.
+    #[error(transparent)]
+    InvalidInput(#[from] InputFault),
+
+    #[error("deadline: {0:?} from now is later than the last time that can be stored")]
+    DeadlineTooFar(Duration),
+
+    #[error("id: {:?} belongs to a job with another pool or input", .0.as_str())]
+    IdConflict(JobId),
+
+    /// The input was not stored. No record was opened.
+    #[error("the blob store did not store the input")]
+    Blobs(#[source] queue::Error),
+
+    /// The ledger returned an error. The job may be stored, and may run; a repetition with the same id is safe.
+    #[error("the queue did not confirm job {id}, which may still run; repeating the request with this id is safe")]
+    Ledger { id: JobId, source: queue::Error },
+
+    /// The job is stored, but the broker did not confirm it.
+    #[error(
+        "job {0} is stored but the broker did not confirm it; it may still run, and repeating the request with this \
+         id is safe"
+    )]
+    NotConfirmed(JobId),
+
+    #[error("the ledger returned no answer")]
+    NoAnswer(JobId),
+}

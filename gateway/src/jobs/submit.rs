@@ -1,0 +1,60 @@
+//! `POST /v1/pools/{pool}/jobs`: submits a job.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use queue::JobRecord;
+
+use crate::http::extract::PoolPath;
+use crate::http::job_request::JobRequest;
+use crate::http::problem::Problem;
+use crate::http::{body, prefer, trace};
+use crate::intake::{Accepted, Submission};
+use crate::jobs::status::JobStatus;
+use crate::jobs::{result, wait};
+use crate::state::{GatewayState, SharedState};
+
+pub(crate) async fn submit(
+    State(gateway): State<SharedState>,
+    PoolPath(pool): PoolPath,
+    request: Request,
+) -> Result<Response, Problem> {
+    // An unknown pool is refused before its body is read.
+    gateway.intake.pool(&pool)?;
+    let (parts, body) = request.into_parts();
+    let bytes = body::read(&parts.headers, body, &gateway.settings).await?;
+    let JobRequest { options, media_type, bytes } = JobRequest::read(&parts.uri, &parts.headers, bytes)?;
+    let trace_parent = trace::parent(&parts.headers);
+    let accepted = gateway.intake.accept(Submission { pool, options, media_type, bytes, trace_parent }).await?;
+    Ok(answer(&gateway, &parts.headers, &accepted).await)
+}
+
+/// The result if the client waits for it and it arrives in time, else the status and where to follow the job.
+async fn answer(gateway: &GatewayState, headers: &HeaderMap, accepted: &Accepted) -> Response {
+    let queued = || JobStatus::from(&accepted.job).response_with_location(StatusCode::ACCEPTED);
+    let Some(wait) = prefer::wait(headers) else {
+        return accepted.existing.as_ref().map_or_else(queued, current);
+    };
+    let wait = wait.min(gateway.settings.max_wait.get());
+    let waited = wait::until_ended(&*gateway.ledger, &accepted.job.id, wait, &gateway.stop).await;
+    let mut response = match waited {
+        Ok(Some(record)) if record.state.has_ended() => {
+            result::response(&gateway.blobs, &record).await.unwrap_or_else(Problem::into_response)
+        }
+        Ok(Some(record)) => current(&record),
+        // The job stays accepted if the wait fails.
+        Ok(None) => queued(),
+        Err(error) => {
+            tracing::warn!(%error, job = %accepted.job.id, "waiting for a job failed");
+            queued()
+        }
+    };
+    prefer::applied(response.headers_mut(), wait);
+    response
+}
+
+/// The status of a job with a record: 200 if the job has ended.
+fn current(record: &JobRecord) -> Response {
+    let status = if record.state.has_ended() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    JobStatus::from(record).response_with_location(status)
+}

@@ -1,0 +1,114 @@
+//! Tensors as JSON. The form of an input is `{"inputs": [{"name", "datatype", "shape", "data"}]}`; the form of an
+//! output is the same with `outputs`.
+//!
+//! Shapes are those of one item, without the batch dimension. Data is flat, in row-major order. The media type is
+//! [`TENSORS_MEDIA_TYPE`](crate::TENSORS_MEDIA_TYPE).
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::datatype::Datatype;
+use crate::input_fault::{InputFault, InputFaultKind};
+use crate::tensor::{HostTensor, TensorSpec};
+
+mod element;
+
+use element::Element;
+
+/// The body of an input.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InputBody {
+    inputs: Vec<InputTensor>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InputTensor {
+    name: String,
+    datatype: String,
+    shape: Vec<i64>,
+    data: Vec<Element>,
+}
+
+/// The body of an output.
+#[derive(Serialize)]
+struct OutputBody<'a> {
+    outputs: Vec<OutputTensor<'a>>,
+}
+
+#[derive(Serialize)]
+struct OutputTensor<'a> {
+    name: &'a str,
+    datatype: Datatype,
+    shape: &'a [i64],
+    data: element::Elements<'a>,
+}
+
+/// Reads the tensors of an input body. The result has the order of `wanted`, the inputs of the model.
+pub fn read(wanted: &[TensorSpec], body: &[u8]) -> Result<Vec<HostTensor>, InputFault> {
+    let given: InputBody = serde_json::from_slice(body).map_err(|error| match error.is_data() {
+        true => InputFault::new(InputFaultKind::Tensor, "body", error.to_string()),
+        false => InputFault::new(InputFaultKind::Malformed, "body", format!("not JSON: {error}")),
+    })?;
+    for (index, tensor) in given.inputs.iter().enumerate() {
+        let field = format!("inputs[{index}].name");
+        if !wanted.iter().any(|spec| spec.name == tensor.name) {
+            let names: Vec<&str> = wanted.iter().map(|spec| spec.name.as_str()).collect();
+            let message = format!("{:?} is not an input of the model, which takes {}", tensor.name, names.join(", "));
+            return Err(InputFault::new(InputFaultKind::Tensor, field, message));
+        }
+        if given.inputs[..index].iter().any(|earlier| earlier.name == tensor.name) {
+            let message = format!("{:?} is given twice", tensor.name);
+            return Err(InputFault::new(InputFaultKind::Tensor, field, message));
+        }
+    }
+    wanted.iter().map(|spec| read_one(spec, &given.inputs)).collect()
+}
+
+fn read_one(spec: &TensorSpec, given: &[InputTensor]) -> Result<HostTensor, InputFault> {
+    let Some((index, tensor)) = given.iter().enumerate().find(|(_, tensor)| tensor.name == spec.name) else {
+        let message = format!("the tensor {:?} is missing", spec.name);
+        return Err(InputFault::new(InputFaultKind::Tensor, "inputs", message));
+    };
+    let fault = |field: &str, message| {
+        Err(InputFault::new(InputFaultKind::Tensor, format!("inputs[{index}].{field}"), message))
+    };
+    if tensor.datatype != spec.datatype.as_str() {
+        let message = format!("{:?} is not {}, the datatype of {:?}", tensor.datatype, spec.datatype, spec.name);
+        return fault("datatype", message);
+    }
+    if !spec.takes_shape(&tensor.shape) {
+        let message = format!("{:?} does not fit {:?}, the shape of {:?}", tensor.shape, spec.shape, spec.name);
+        return fault("shape", message);
+    }
+    let count = tensor.shape.iter().try_fold(1_i64, |count, size| count.checked_mul(*size));
+    if count != i64::try_from(tensor.data.len()).ok() {
+        let message = format!("{} elements do not fill the shape {:?}", tensor.data.len(), tensor.shape);
+        return fault("data", message);
+    }
+    let mut data = Vec::with_capacity(tensor.data.len() * spec.datatype.size_bytes().unwrap_or(1));
+    for (position, element) in tensor.data.iter().enumerate() {
+        if !element.write(spec.datatype, &mut data) {
+            let message = format!("{element} is not a value of {}", spec.datatype);
+            return fault(&format!("data[{position}]"), message);
+        }
+    }
+    Ok(HostTensor { name: spec.name.clone(), datatype: spec.datatype, shape: tensor.shape.clone(), data: data.into() })
+}
+
+/// Writes tensors as the body of an output. A number that is not finite becomes `null`: JSON cannot express it.
+pub fn write(tensors: &[HostTensor]) -> Result<Bytes, serde_json::Error> {
+    let outputs = (tensors.iter())
+        .map(|tensor| OutputTensor {
+            name: &tensor.name,
+            datatype: tensor.datatype,
+            shape: &tensor.shape,
+            data: element::Elements { datatype: tensor.datatype, data: &tensor.data },
+        })
+        .collect();
+    serde_json::to_vec(&OutputBody { outputs }).map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests;

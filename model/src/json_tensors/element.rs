@@ -1,0 +1,130 @@
+//! One element of a tensor: its conversion from JSON to bytes and back.
+
+use std::fmt;
+
+use serde::de::Visitor;
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::datatype::Datatype;
+
+/// An element as read from JSON.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Element {
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+}
+
+impl Element {
+    /// Appends the element as `datatype`, little-endian. Returns false if the element is not a value of that type.
+    pub(super) fn write(self, datatype: Datatype, to: &mut Vec<u8>) -> bool {
+        let bytes = |bytes: &[u8], to: &mut Vec<u8>| to.extend_from_slice(bytes);
+        match (datatype, self) {
+            (Datatype::Bool, Self::Bool(value)) => to.push(u8::from(value)),
+            (Datatype::Uint8, Self::Integer(value)) => match u8::try_from(value) {
+                Ok(value) => to.push(value),
+                Err(_) => return false,
+            },
+            (Datatype::Int8, Self::Integer(value)) => match i8::try_from(value) {
+                Ok(value) => bytes(&value.to_le_bytes(), to),
+                Err(_) => return false,
+            },
+            (Datatype::Int16, Self::Integer(value)) => match i16::try_from(value) {
+                Ok(value) => bytes(&value.to_le_bytes(), to),
+                Err(_) => return false,
+            },
+            (Datatype::Int32, Self::Integer(value)) => match i32::try_from(value) {
+                Ok(value) => bytes(&value.to_le_bytes(), to),
+                Err(_) => return false,
+            },
+            (Datatype::Int64, Self::Integer(value)) => bytes(&value.to_le_bytes(), to),
+            (Datatype::Fp32, Self::Integer(value)) => bytes(&(value as f32).to_le_bytes(), to),
+            (Datatype::Fp64, Self::Integer(value)) => bytes(&(value as f64).to_le_bytes(), to),
+            // A number outside the range of 32 bits would silently become infinite.
+            (Datatype::Fp32, Self::Float(value)) if (value as f32).is_finite() => {
+                bytes(&(value as f32).to_le_bytes(), to);
+            }
+            (Datatype::Fp64, Self::Float(value)) => bytes(&value.to_le_bytes(), to),
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value:?}"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneElement;
+
+        impl Visitor<'_> for OneElement {
+            type Value = Element;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, true or false (data is flat, in row-major order)")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Element, E> {
+                Ok(Element::Bool(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Element, E> {
+                Ok(Element::Integer(value))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Element, E> {
+                Ok(i64::try_from(value).map_or(Element::Float(value as f64), Element::Integer))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Element, E> {
+                Ok(Element::Float(value))
+            }
+        }
+
+        deserializer.deserialize_any(OneElement)
+    }
+}
+
+/// The elements of a tensor, to be written as JSON.
+pub(super) struct Elements<'a> {
+    pub(super) datatype: Datatype,
+    pub(super) data: &'a [u8],
+}
+
+impl Serialize for Elements<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let data = self.data;
+        match self.datatype {
+            Datatype::Bool => each(data, serializer, |[byte]: [u8; 1]| byte != 0),
+            Datatype::Uint8 | Datatype::Bytes => each(data, serializer, u8::from_le_bytes),
+            Datatype::Int8 => each(data, serializer, i8::from_le_bytes),
+            Datatype::Int16 => each(data, serializer, i16::from_le_bytes),
+            Datatype::Int32 => each(data, serializer, i32::from_le_bytes),
+            Datatype::Int64 => each(data, serializer, i64::from_le_bytes),
+            Datatype::Fp32 => each(data, serializer, f32::from_le_bytes),
+            Datatype::Fp64 => each(data, serializer, f64::from_le_bytes),
+        }
+    }
+}
+
+fn each<const SIZE: usize, T: Serialize, S: Serializer>(
+    data: &[u8],
+    serializer: S,
+    element: impl Fn([u8; SIZE]) -> T,
+) -> Result<S::Ok, S::Error> {
+    let (elements, _) = data.as_chunks::<SIZE>();
+    let mut list = serializer.serialize_seq(Some(elements.len()))?;
+    for bytes in elements {
+        list.serialize_element(&element(*bytes))?;
+    }
+    list.end()
+}

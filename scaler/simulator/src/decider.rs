@@ -1,0 +1,169 @@
+//! The decision on the number of workers, by a policy behind KEDA and the HPA.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use policy::history::History;
+use policy::replicas::{CallFailure, Observation, Replicas, Rules};
+use policy::{Decision, Scaling, TriggerError};
+
+use super::view::View;
+
+/// Decides how many workers a pool has.
+pub trait Decider {
+    /// The time of the next decision.
+    fn due(&self) -> Duration;
+
+    /// The wanted number of workers, including loading ones.
+    fn decide(&mut self, view: &View) -> u32;
+
+    /// The same when a job arrives in a pool without jobs or without workers, outside of [`Decider::due`].
+    fn on_arrival(&mut self, view: &View) -> u32 {
+        view.ready + view.loading
+    }
+}
+
+/// The interval at which the scaler reads the pool.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A scaler behind KEDA and the HPA.
+pub struct ScaledByKeda<F> {
+    replicas: Replicas,
+    history: History,
+    next_sample: Duration,
+    answer: F,
+}
+
+impl<F: FnMut(&History) -> Result<Observation, CallFailure>> ScaledByKeda<F> {
+    /// A pool that begins without workers. `answer` is the scaler.
+    pub fn new(rules: Rules, answer: F) -> Self {
+        let replicas = Replicas::new(rules, 0, Duration::ZERO);
+        Self { replicas, history: History::default(), next_sample: Duration::ZERO, answer }
+    }
+}
+
+impl<F: FnMut(&History) -> Result<Observation, CallFailure>> Decider for ScaledByKeda<F> {
+    fn due(&self) -> Duration {
+        self.next_sample.min(self.replicas.due())
+    }
+
+    fn decide(&mut self, view: &View) -> u32 {
+        self.history.add(view.reading());
+        self.next_sample = view.now + SAMPLE_INTERVAL;
+        if view.now < self.replicas.due() {
+            return self.replicas.count();
+        }
+        let answer = (self.answer)(&self.history);
+        self.replicas.observe(view.now, answer)
+    }
+
+    fn on_arrival(&mut self, view: &View) -> u32 {
+        // The push stream sends only changes: an active pool with a worker gets no message.
+        if self.replicas.count() > 0 && self.history.latest().is_some_and(|reading| reading.backlog() > 0) {
+            return self.replicas.count();
+        }
+        self.history.add(view.reading());
+        let is_active = (self.answer)(&self.history).is_ok_and(|answer| answer.active);
+        self.replicas.pushed(view.now, is_active)
+    }
+}
+
+/// The scaler with the metadata of a trigger, behind KEDA and an HPA with these rules.
+///
+/// Unknown keys are ignored, because KEDA sends the whole map. For schedules a trace begins on a Monday at midnight,
+/// UTC.
+pub fn decider(metadata: &BTreeMap<String, String>, rules: Rules) -> Result<Box<dyn Decider>, TriggerError> {
+    let scaling = Scaling::of_metadata(metadata)?;
+    let answer = move |history: &History| {
+        let now = history.latest().map_or(Duration::ZERO, |reading| reading.taken_at);
+        let decision = policy::decide(history, &scaling, clock(now));
+        let observation = |decision: Decision| Observation {
+            active: decision.active,
+            value: decision.value,
+            target: decision.target,
+        };
+        decision.map(observation).ok_or(CallFailure::Metrics { target: scaling.mode.target() })
+    };
+    Ok(Box::new(ScaledByKeda::new(rules, answer)))
+}
+
+/// The date and time of a moment of the trace.
+fn clock(at: Duration) -> Timestamp {
+    // 1970-01-05, the first Monday after the epoch.
+    const MONDAY_SECONDS: u64 = 4 * 24 * 3600;
+    let seconds = i64::try_from(MONDAY_SECONDS.saturating_add(at.as_secs())).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn backlog(now: Duration, waiting: u64, ready: u32) -> View {
+        View { now, waiting, arrived: waiting, ready, ..View::default() }
+    }
+
+    #[test]
+    fn a_backlog_gets_the_workers_that_the_value_asks_for_under_each_of_its_names() {
+        for name in ["value", "lagThreshold", "queueLength"] {
+            let pairs = [("pool", "digits"), ("scalerAddress", "a:1"), (name, "20")];
+            let mut decider = decider(&metadata(&pairs), Rules::default()).unwrap();
+            let mut workers = 0;
+            while decider.due() <= Duration::from_secs(60) {
+                workers = decider.decide(&backlog(decider.due(), 100, workers));
+            }
+            assert_eq!(workers, 5, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_backlog_up_to_the_activation_starts_no_worker() {
+        for name in ["activationValue", "activationLagThreshold"] {
+            let mut decider = decider(&metadata(&[(name, "100")]), Rules::default()).unwrap();
+            assert_eq!(decider.decide(&backlog(Duration::ZERO, 100, 0)), 0);
+            assert_eq!(decider.decide(&backlog(decider.due(), 100, 0)), 0);
+            assert_eq!(decider.on_arrival(&backlog(decider.due(), 101, 0)), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_mode_can_be_simulated_and_errors_name_their_key() {
+        for pairs in [
+            &[("mode", "latency"), ("latency", "5s")][..],
+            &[("mode", "rate"), ("jobsPerSecond", "5")],
+            &[("schedule", "0 0 * * 1 UTC for 1h = 2")],
+        ] {
+            let mut decider = decider(&metadata(pairs), Rules::default()).unwrap();
+            let workers = decider.decide(&backlog(Duration::ZERO, 10, 0));
+            assert!(workers >= 1, "{pairs:?}");
+        }
+        let error = decider(&metadata(&[("lagThreshold", "0")]), Rules::default()).err().unwrap();
+        assert_eq!(error.to_string(), "lagThreshold: \"0\" is not a number of at least 0.001");
+    }
+
+    #[test]
+    fn under_a_constant_load_the_number_of_workers_becomes_stable() {
+        use crate::pool::run;
+        use crate::trace::Pattern;
+        use crate::worker::Worker;
+
+        const MINUTE: Duration = Duration::from_secs(60);
+        let (batch_base, batch_item) = (Duration::from_millis(20), Duration::from_millis(10));
+        let worker = Worker { cold_start: MINUTE, batch_base, batch_item, batch_limit: 8 };
+        for (rate, seed) in [(20.0, 1), (60.0, 2), (130.0, 3), (300.0, 4)] {
+            let trace = Pattern::Poisson { rate }.trace(MINUTE * 60, seed);
+            let pairs = [("mode", "latency"), ("latency", "5s")];
+            let mut decider = decider(&metadata(&pairs), Rules { max: 50, ..Rules::default() }).unwrap();
+            let outcome = run(&trace, worker, Duration::from_secs(5), &mut *decider);
+            let settled = outcome.series.iter().filter(|view| (MINUTE * 20..MINUTE * 60).contains(&view.now));
+            let counts: Vec<u32> = settled.map(|view| view.ready + view.loading).collect();
+            let changes = counts.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert!(changes <= 2, "{changes} changes in 40 minutes at {rate}/s: {counts:?}");
+        }
+    }
+}

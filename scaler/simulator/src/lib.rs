@@ -1,0 +1,25 @@
+//! Runs scaling policies over a load in virtual time: the scaler's own policies and [`policy::replicas`], with workers
+//! whose loading and batch times are given.
+//!
+//! ```text
+//! scenario → trace (from a seed, or a reader) ┐
+//!          → decider (a policy, KEDA, the HPA) ├→ pool → comparison → report, plot
+//!          → worker, objective                 ┘
+//! ```
+
+pub mod comparison;
+pub mod decider;
+pub mod figures;
+pub mod oracle;
+pub mod outcome;
+pub mod plot;
+pub mod pool;
+pub mod reader;
+pub mod report;
+pub mod scenario;
+pub mod trace;
+pub mod view;
+pub mod worker;
+
+#[cfg(test)]
+mod tests;

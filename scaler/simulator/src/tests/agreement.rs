@@ -1,0 +1,218 @@
+//! Replicas of the scaler that read a pool at different times give nearly the same answers, also after a restart.
+//!
+//! KEDA calls any replica. So the answers of two replicas may differ only by the jobs between their readings. The bound
+//! here is in jobs: it follows from the effect of a later reading, and of points at other times, on each term. It uses
+//! the largest number of jobs between two successive points of a history.
+//!
+//! After a restart a replica does not reduce the number of workers before its history is long enough. In mode latency
+//! that is two minutes. Workers that it found at its start stay for twenty minutes. In between, the answers of the
+//! replicas are not compared. They are not compared either if only one replica looks back further: then the share of
+//! late jobs is at its limit.
+
+use std::time::Duration;
+
+use policy::history::{History, LONGEST_WINDOW};
+use policy::latency::LatencyTerms;
+use policy::{Decision, Mode, Scaling, Terms};
+use proptest::prelude::*;
+
+use super::loads::{any_load, any_worker, defaults, metadata};
+use super::{Probe, SECOND, cases};
+use crate::decider::Decider;
+use crate::pool::run;
+use crate::trace::{Arrival, Trace};
+use crate::view::View;
+
+/// The maximum distance between two points of a window, plus one second between readings and one between replicas.
+const DISTANCE: Duration = Duration::from_secs(7);
+
+/// The same for the oldest points.
+const LONG_DISTANCE: Duration = Duration::from_secs(32);
+
+/// A scaler that scales the pool, and a replica of it that reads the pool at other times.
+struct Pair {
+    leader: Probe,
+    replica: Probe,
+    /// When the replica restarts.
+    restart: Option<Duration>,
+    restarted: Option<Duration>,
+    end: Duration,
+    moments: Vec<Moment>,
+}
+
+/// The decisions of both at a turn of KEDA or the HPA.
+struct Moment {
+    now: Duration,
+    decisions: [Decision; 2],
+    histories: [History; 2],
+    restarted_at: Option<Duration>,
+}
+
+impl Decider for Pair {
+    fn due(&self) -> Duration {
+        self.leader.due().min(self.replica.next_sample)
+    }
+
+    fn decide(&mut self, view: &View) -> u32 {
+        if view.now >= self.replica.next_sample {
+            if self.restart.is_some_and(|restart| view.now >= restart) {
+                self.restarted = self.restart.take();
+                self.replica.history = History::default();
+            }
+            self.replica.read(view);
+            self.replica.next_sample = view.now + SECOND;
+        }
+        let is_turn = view.now >= self.leader.replicas.due();
+        if view.now >= self.leader.due() {
+            self.leader.decide(view);
+        }
+        if is_turn {
+            let decide = |probe: &Probe| policy::decide(&probe.history, &probe.scaling, jiff::Timestamp::UNIX_EPOCH);
+            if let (Some(one), Some(other)) = (decide(&self.leader), decide(&self.replica)) {
+                self.moments.push(Moment {
+                    now: view.now,
+                    decisions: [one, other],
+                    histories: [self.leader.history.clone(), self.replica.history.clone()],
+                    restarted_at: self.restarted,
+                });
+            }
+        }
+        if view.now >= self.end { 0 } else { self.leader.replicas.count() }
+    }
+
+    fn on_arrival(&mut self, view: &View) -> u32 {
+        self.replica.read(view);
+        self.leader.on_arrival(view)
+    }
+}
+
+/// The maximum number of jobs within `distance`, among the arrivals from `since` until `until`.
+fn max_jobs(trace: &Trace, distance: Duration, since: Duration, until: Duration) -> f64 {
+    let first = trace.jobs.partition_point(|job| job.at < since);
+    let jobs = &trace.jobs[first..trace.jobs.partition_point(|job| job.at <= until)];
+    let together =
+        |(place, job): (usize, &Arrival)| jobs[place..].partition_point(|later| later.at <= job.at + distance);
+    jobs.iter().enumerate().map(together).max().unwrap_or(0) as f64
+}
+
+impl Moment {
+    /// How far both replays look back. `None`: they differ in that.
+    fn look_back(&self) -> Option<f64> {
+        let [one, other] = [0, 1].map(|place| match &self.decisions[place].terms {
+            Terms::Latency(terms) => terms.look_back_seconds,
+            Terms::Backlog(_) | Terms::Rate(_) => 0.0,
+        });
+        (one == other).then_some(one)
+    }
+
+    /// The maximum difference between the two decisions, in units of the value.
+    fn bound(&self, trace: &Trace, mode: &Mode) -> f64 {
+        let [one, other] = [0, 1].map(|place| self.histories[place].latest().unwrap());
+        let backlog = one.backlog().abs_diff(other.backlog()) as f64;
+        let most = |distance, past: Duration| {
+            let since = self.now.saturating_sub(past + distance);
+            max_jobs(trace, distance, since, self.now)
+        };
+        match mode {
+            Mode::Backlog(_) => backlog,
+            // At both ends of the window.
+            Mode::Rate(rate) => (backlog + 2.0 * most(DISTANCE, rate.window)) / rate.window.as_secs_f64(),
+            Mode::Latency(latency) => {
+                let terms: [&LatencyTerms; 2] = [0, 1].map(|place| match &self.decisions[place].terms {
+                    Terms::Latency(terms) => terms,
+                    _ => unreachable!("another mode"),
+                });
+                let (throughput, slack) = (terms[0].throughput, terms[0].slack_seconds);
+                let window = latency.stable_window.as_secs_f64();
+                let rate = 2.0 * most(DISTANCE, latency.stable_window + latency.scale_down_delay) / window;
+                let replay = 1.0 + most(LONG_DISTANCE, LONGEST_WINDOW) / (throughput * slack);
+                // The shortest of the panic windows.
+                let sudden = 2.0 * most(SECOND * 2, latency.panic_window) / (latency.panic_window.as_secs_f64() / 4.0);
+                let arrivals = rate.max(sudden);
+                let (ahead, recovery) = (terms[0].cold_start_seconds, (terms[0].cold_start_seconds / 2.0).max(slack));
+                // Workers that started or stopped between the two readings.
+                let present = one.fleet.ready_or_loading().abs_diff(other.fleet.ready_or_loading());
+                let fleet = present + one.fleet.ready.abs_diff(other.fleet.ready);
+                let done = fleet as f64 * throughput * (ahead + slack)
+                    + throughput * (one.fleet.loading + other.fleet.loading) as f64;
+                let catch_up = arrivals / throughput + (backlog + arrivals * ahead + done) / (throughput * recovery);
+                let retain = backlog / (throughput * slack) + fleet as f64;
+                [rate / throughput, replay, catch_up, retain].into_iter().fold(1.0, f64::max)
+            }
+        }
+    }
+}
+
+fn any_mode() -> impl Strategy<Value = Scaling> {
+    let of = |pairs: &[(&str, &str)]| Scaling::of_metadata(&metadata(pairs)).unwrap();
+    prop_oneof![
+        Just(of(&[("value", "1")])),
+        Just(of(&[("mode", "rate"), ("jobsPerSecond", "1")])),
+        // Without a tolerance, which would make a small difference as large as itself.
+        (1..30_u32).prop_map(move |latency| {
+            of(&[("mode", "latency"), ("latency", &format!("{latency}s")), ("tolerance", "0")])
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(cases(30))]
+
+    #[test]
+    fn replicas_differ_only_by_the_jobs_between_their_readings_and_not_at_all_after_a_quiet_time(
+        mut trace in any_load(),
+        worker in any_worker(),
+        scaling in any_mode(),
+        phase in 0_u64..1000,
+        restart in prop::option::of(0_u64..600),
+    ) {
+        // One more job, after a time in which all points are dropped.
+        let last = trace.length + LONGEST_WINDOW + SECOND * 60 * 15;
+        trace.jobs.push(Arrival { at: last, work: 1.0 });
+        trace.length = last;
+        let rules = policy::replicas::Rules { min: 1, ..defaults() };
+        let mut replica = Probe::new(scaling.clone(), rules.clone());
+        replica.next_sample = Duration::from_millis(phase);
+        let restart = restart.map(|restart| SECOND * restart as u32);
+        let leader = Probe::new(scaling.clone(), rules);
+        let mut pair = Pair { leader, replica, restart, restarted: None, end: last, moments: Vec::new() };
+        run(&trace, worker, SECOND * 5, &mut pair);
+
+        let required_history = scaling.mode.required_history();
+        let look_back = match scaling.mode {
+            Mode::Latency(_) => LONGEST_WINDOW + SECOND * 60,
+            _ => required_history,
+        };
+        let mut quiet_moments = 0;
+        for moment in &pair.moments {
+            let [one, other] = &moment.decisions;
+            let (now, age) = (moment.now, moment.restarted_at.map(|at| moment.now.saturating_sub(at)));
+            let mut is_short = false;
+            for (history, decision) in moment.histories.iter().zip(&moment.decisions) {
+                if history.span() < required_history {
+                    is_short = true;
+                    let present = history.latest().unwrap().fleet.ready_or_loading() as f64;
+                    prop_assert!(decision.value / decision.target >= present, "{now:?}: {decision:?}");
+                }
+            }
+            if is_short || age.is_some_and(|age| age < look_back + SECOND) {
+                continue;
+            }
+            if moment.look_back().is_none() {
+                continue;
+            }
+            let bound = moment.bound(&trace, &scaling.mode) + 1e-6;
+            prop_assert!((one.value - other.value).abs() <= bound, "{now:?}: {one:?} {other:?}: more than {bound}");
+            let last_change = trace.jobs[..trace.jobs.len() - 1].last().map_or(Duration::ZERO, |job| job.at);
+            let is_quiet = moment.histories.iter().all(|history| {
+                history.points().next().is_some_and(|first| first.at > last_change)
+                    && history.points().all(|point| point.backlog == 0)
+            });
+            if is_quiet && now < last {
+                quiet_moments += 1;
+                prop_assert_eq!((one.value, one.active), (other.value, other.active));
+            }
+        }
+        prop_assert!(quiet_moments > 0);
+    }
+}

@@ -1,0 +1,202 @@
+//! Writes the results of jobs to the ledger, and only then settles their deliveries.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue::{
+    Blobs, Body, Consumer, Delivery, Ending, Error, Finish, Finished, Job, JobError, JobErrorKind, JobState, Lease,
+    Ledger, Outcome, Output, Role, Settlement,
+};
+use tokio::sync::mpsc;
+
+use crate::job::leases::RenewedLease;
+use crate::job::{ClaimedJob, Disposition, FinishedJob};
+use crate::report::metrics;
+use crate::settings::WorkerSettings;
+
+pub(crate) mod announcements;
+
+use announcements::{Announcements, EndedJob};
+
+/// The most batches in one round trip to the ledger.
+const ROUND_LIMIT: usize = 64;
+
+/// The waits between attempts to write results. The work is done, so the attempts never stop.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The results that wait to be written to the ledger, and their writer.
+pub(crate) struct Outbox {
+    pub(crate) pool: Arc<str>,
+    pub(crate) consumer: Arc<dyn Consumer>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) announcements: Announcements,
+    pub(crate) blobs: Blobs,
+    pub(crate) settings: WorkerSettings,
+}
+
+/// A job whose result is written, and whose delivery is not settled yet.
+struct WrittenJob {
+    delivery: Delivery,
+    settlement: Settlement,
+    finished: Finished,
+    /// The ending of the job, if this worker recorded it.
+    ending: Option<Ending>,
+    /// Renewed until the delivery is settled.
+    _lease: RenewedLease,
+}
+
+impl Outbox {
+    /// Writes and settles jobs until all senders are dropped.
+    pub(crate) async fn run(self, mut finished: mpsc::UnboundedReceiver<Vec<FinishedJob>>) {
+        let mut batches = Vec::with_capacity(ROUND_LIMIT);
+        while finished.recv_many(&mut batches, ROUND_LIMIT).await > 0 {
+            let mut written = self.write(batches.drain(..).flatten().collect()).await;
+            self.count(&written);
+            self.announce(&mut written).await;
+            self.settle(written).await;
+        }
+    }
+
+    /// Writes the results of jobs. Their places in the window are free afterwards.
+    async fn write(&self, jobs: Vec<FinishedJob>) -> Vec<WrittenJob> {
+        let (mut finishes, mut places) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+        let mut unwritten = Vec::with_capacity(jobs.len());
+        for FinishedJob { job, disposition } in jobs {
+            let ClaimedJob { delivery, lease, place, .. } = job;
+            let settlement =
+                if matches!(disposition, Disposition::Released) { Settlement::Requeue } else { Settlement::Ack };
+            let outcome = self.outcome(lease.lease(), disposition).await;
+            let has_outcome = outcome.is_some();
+            finishes.extend(outcome.map(|outcome| Finish { lease: lease.lease().clone(), outcome }));
+            unwritten.push((delivery, lease, settlement, has_outcome));
+            places.push(place);
+        }
+        let finished = self.finish(&finishes).await;
+        drop(places);
+        let mut finished = finishes.into_iter().zip(finished);
+        let written = unwritten.into_iter().map(|(delivery, lease, settlement, has_outcome)| {
+            let (finished, ending) = match if has_outcome { finished.next() } else { None } {
+                Some((finish, finished)) if self.announcements.are_published() => {
+                    (finished, ending(&delivery.job, finish.outcome, &finished))
+                }
+                Some((_, finished)) => (finished, None),
+                None => (Finished::LeaseLost, None),
+            };
+            WrittenJob { delivery, settlement, finished, ending, _lease: lease }
+        });
+        written.collect()
+    }
+
+    /// The outcome to write to the ledger. `None`: the lease is lost, so there is nothing to write.
+    async fn outcome(&self, lease: &Lease, disposition: Disposition) -> Option<Outcome> {
+        Some(match disposition {
+            Disposition::Succeeded(output) => match self.store(lease, output).await {
+                Ok(output) => Outcome::Succeeded(output),
+                Err(error) => self.retry(lease, JobErrorKind::OutputUnwritable.error(error.to_string())),
+            },
+            Disposition::Failed(error) => Outcome::Failed(error),
+            Disposition::Retry(error) => self.retry(lease, error),
+            Disposition::Released => Outcome::Released,
+            Disposition::LeaseLost => return None,
+        })
+    }
+
+    fn retry(&self, lease: &Lease, error: JobError) -> Outcome {
+        Outcome::Retry { error, after: self.settings.retry_after(lease.attempt, &lease.id) }
+    }
+
+    /// Writes a big output to the blob store.
+    async fn store(&self, lease: &Lease, output: Output) -> Result<Output, Error> {
+        let Body::Inline(bytes) = output.body else { return Ok(output) };
+        let body = self.blobs.body(&lease.id, Role::Output, bytes).await?;
+        Ok(Output { media_type: output.media_type, body })
+    }
+
+    async fn finish(&self, finishes: &[Finish]) -> Vec<Finished> {
+        if finishes.is_empty() {
+            return Vec::new();
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // A repetition is safe: the fence rejects a result that was already recorded.
+            match self.ledger.finish(finishes.to_vec()).await {
+                Ok(finished) => return finished,
+                Err(error) => tracing::warn!(%error, jobs = finishes.len(), "cannot write results; trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn count(&self, written: &[WrittenJob]) {
+        let mut outcomes: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for job in written {
+            *outcomes.entry(outcome_name(job.finished)).or_default() += 1;
+        }
+        for (outcome, jobs) in outcomes {
+            metrics::jobs_ended(&self.pool, outcome, jobs);
+        }
+    }
+
+    /// Publishes how jobs ended. If that fails, the delivery is requeued, so that the next worker publishes the ending.
+    /// Only jobs that have ended are requeued: another job would become a suspect.
+    async fn announce(&self, written: &mut [WrittenJob]) {
+        if !self.announcements.are_published() {
+            return;
+        }
+        let may_have_ended = |job: &&mut WrittenJob| match job.finished {
+            Finished::Recorded { state, .. } => state.has_ended(),
+            // The job was cancelled, or another worker has it.
+            Finished::LeaseLost => true,
+        };
+        let mut ended: Vec<_> = written.iter_mut().filter(may_have_ended).collect();
+        let jobs = ended.iter_mut().map(|written| match written.ending.take() {
+            Some(ending) => EndedJob::Recorded(ending),
+            None => EndedJob::in_ledger(&written.delivery.job),
+        });
+        let published = self.announcements.publish(jobs.collect()).await;
+        for (job, is_published) in ended.iter_mut().zip(published) {
+            if !is_published && matches!(job.finished, Finished::Recorded { .. }) {
+                job.settlement = Settlement::Requeue;
+            }
+        }
+    }
+
+    /// Settles deliveries. This includes those of lost leases: the broker ignores a delivery that another worker has.
+    async fn settle(&self, written: Vec<WrittenJob>) {
+        let settlements = written.into_iter().map(|job| (job.delivery, job.settlement)).collect();
+        if let Err(error) = self.consumer.settle(settlements).await {
+            tracing::warn!(%error, "cannot settle deliveries; the ledger will not run their jobs again");
+        }
+    }
+}
+
+/// The ending of a job after this outcome was recorded. `None`: the job is open, or the lease is lost.
+fn ending(job: &Job, outcome: Outcome, finished: &Finished) -> Option<Ending> {
+    let Finished::Recorded { state, finished_at } = *finished else { return None };
+    let (output, error) = match outcome {
+        Outcome::Succeeded(output) => (Some(output), None),
+        Outcome::Failed(error) | Outcome::Retry { error, .. } => (None, Some(error)),
+        Outcome::Released => (None, None),
+    };
+    Some(Ending {
+        id: job.id.clone(),
+        pool: job.pool.clone(),
+        state,
+        finished_at: finished_at?,
+        output,
+        error,
+        origin: job.origin.clone(),
+        trace_parent: job.trace_parent.clone(),
+    })
+}
+
+fn outcome_name(finished: Finished) -> &'static str {
+    match finished {
+        Finished::Recorded { state: JobState::Queued, .. } => "released",
+        Finished::Recorded { state, .. } => state.as_str(),
+        Finished::LeaseLost => "lease_lost",
+    }
+}

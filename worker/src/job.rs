@@ -1,0 +1,98 @@
+//! A job in this worker, from its claim to its result.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use bytes::Bytes;
+use model::HostTensor;
+use queue::{Delivery, JobError, JobErrorKind, Output};
+
+use crate::runtime::{Item, Model, ModelError};
+
+pub(crate) mod leases;
+pub(crate) mod window;
+
+use leases::RenewedLease;
+use window::Place;
+
+/// A job that was received and claimed.
+pub(crate) struct ClaimedJob {
+    pub(crate) delivery: Delivery,
+    pub(crate) lease: RenewedLease,
+    pub(crate) place: Place,
+    /// The time at which the job was received. If its claim was repeated, the time of the last claim: waiting for an
+    /// unreachable ledger is no work.
+    pub(crate) received: Instant,
+    /// Whether the job is a suspect: a worker disappeared while it held the job, so the job must not share a batch.
+    pub(crate) is_suspect: bool,
+}
+
+impl ClaimedJob {
+    /// Decodes and preprocesses the input. A panic of a decoder is the fault of this input, so only this job fails.
+    pub(crate) fn prepare(&self, model: &dyn Model, body: Bytes) -> Result<Item, JobError> {
+        let media_type = &self.delivery.job.input.media_type;
+        catch_unwind(AssertUnwindSafe(|| model.prepare(media_type, body)))
+            .unwrap_or_else(|_| Err(JobErrorKind::BadInput.error("preparing the input panicked")))
+    }
+}
+
+/// A job that waits for a device.
+pub(crate) struct ReadyJob {
+    pub(crate) job: ClaimedJob,
+    pub(crate) input: ReadyInput,
+}
+
+/// The input of a job that waits for a device.
+pub(crate) enum ReadyInput {
+    /// The item can run in a batch.
+    Prepared(Item),
+    /// The bytes of a suspect. Preparing them may already crash the worker, so that also happens without other jobs.
+    Raw(Bytes),
+}
+
+/// The result of one item of a batch.
+pub(crate) type ItemResult = Result<Vec<HostTensor>, ModelError>;
+
+/// A job whose batch ran, and whose output is not presented yet.
+pub(crate) struct RunJob {
+    pub(crate) job: ClaimedJob,
+    pub(crate) result: ItemResult,
+}
+
+impl RunJob {
+    /// Pairs the jobs of a batch with their results. From here on the jobs wait for the ledger.
+    pub(crate) fn all(mut jobs: Vec<ClaimedJob>, results: Vec<ItemResult>) -> Vec<Self> {
+        Place::wait_for_ledger(jobs.iter_mut().map(|job| &mut job.place));
+        jobs.into_iter().zip(results).map(|(job, result)| Self { job, result }).collect()
+    }
+}
+
+/// A job that this worker is done with. Its result is not written yet.
+pub(crate) struct FinishedJob {
+    pub(crate) job: ClaimedJob,
+    pub(crate) disposition: Disposition,
+}
+
+impl FinishedJob {
+    /// Jobs that did not run. From here on they wait for the ledger.
+    pub(crate) fn not_run(jobs: impl IntoIterator<Item = (ClaimedJob, Disposition)>) -> Vec<Self> {
+        let mut jobs: Vec<_> = jobs.into_iter().map(|(job, disposition)| Self { job, disposition }).collect();
+        Place::wait_for_ledger(jobs.iter_mut().map(|finished| &mut finished.job.place));
+        jobs
+    }
+}
+
+/// The end of a job in this worker.
+#[derive(Debug)]
+pub(crate) enum Disposition {
+    /// The job has a result.
+    Succeeded(Output),
+    /// The job itself is at fault; a retry would not help.
+    Failed(JobError),
+    /// The attempt failed; another may succeed.
+    Retry(JobError),
+    /// The job was never started and must be requeued.
+    Released,
+    /// The job was never started and its lease is lost: another worker has claimed it, or it was cancelled.
+    LeaseLost,
+}

@@ -1,0 +1,198 @@
+//! Receives jobs from the broker, claims them in the ledger, and prepares their inputs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant};
+
+use bytes::Bytes;
+use queue::{
+    Blobs, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobErrorKind, Ledger, Settlement, WorkerId,
+};
+use rayon::ThreadPool;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::batch::Batcher;
+use crate::finish::announcements::{Announcements, EndedJob};
+use crate::job::leases::Leases;
+use crate::job::window::{Place, Window};
+use crate::job::{ClaimedJob, Disposition, FinishedJob, ReadyInput, ReadyJob};
+use crate::runtime::Model;
+
+/// The wait after an error of the broker or the ledger. Calls without a wait would only add load.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The part of a worker that takes jobs in.
+pub(crate) struct Intake {
+    pub(crate) worker: WorkerId,
+    pub(crate) consumer: Arc<dyn Consumer>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) announcements: Announcements,
+    pub(crate) blobs: Blobs,
+    pub(crate) model: Arc<dyn Model>,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) window: Arc<Window>,
+    pub(crate) batcher: Arc<Batcher>,
+    pub(crate) cpu: Arc<ThreadPool>,
+    pub(crate) finished: mpsc::UnboundedSender<Vec<FinishedJob>>,
+}
+
+impl Intake {
+    /// Takes jobs in until `stop`, then waits until all received jobs are claimed.
+    pub(crate) async fn run(self, stop: &CancellationToken) {
+        let intake = Arc::new(self);
+        let claiming = TaskTracker::new();
+        while let Some(room) = stop.run_until_cancelled(intake.window.room()).await {
+            match stop.run_until_cancelled(intake.consumer.receive(room.places())).await {
+                None => {}
+                Some(Ok(deliveries)) => {
+                    let received = deliveries.into_iter().zip(room).collect();
+                    claiming.spawn(Arc::clone(&intake).claim(received, stop.clone()));
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "cannot receive jobs; trying again");
+                    stop.run_until_cancelled(sleep(PAUSE)).await;
+                }
+            }
+        }
+        claiming.close();
+        claiming.wait().await;
+    }
+
+    async fn claim(self: Arc<Self>, received: Vec<(Delivery, Place)>, stop: CancellationToken) {
+        let (claims, claimed_at) = match self.claims(&received, &stop).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                tracing::warn!(%error, jobs = received.len(), "cannot claim jobs; requeueing them");
+                stop.run_until_cancelled(sleep(PAUSE)).await;
+                return;
+            }
+        };
+        let (mut acknowledged, mut ended) = (Vec::new(), Vec::new());
+        for ((delivery, place), claim) in received.into_iter().zip(claims) {
+            match claim {
+                Claim::Granted { lease, alone } => {
+                    let lease = self.leases.add(lease);
+                    self.start(ClaimedJob { delivery, lease, place, received: claimed_at, is_suspect: alone }).await;
+                }
+                Claim::Ended(_) => ended.push((delivery, place)),
+                Claim::HeldElsewhere => acknowledged.push(delivery),
+            }
+        }
+        acknowledged.extend(self.announce(ended, &stop).await);
+        if !acknowledged.is_empty() {
+            let settlements = acknowledged.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect();
+            if let Err(error) = self.consumer.settle(settlements).await {
+                tracing::warn!(%error, "cannot acknowledge deliveries that need no work; they will be delivered again");
+            }
+        }
+    }
+
+    /// The ledger's answers, in order, and the time of the call that they answer.
+    ///
+    /// A lost answer may have granted leases. Requeued jobs would then look like jobs of a worker that disappeared. So
+    /// the same requests are repeated until such leases would have expired.
+    async fn claims(
+        &self,
+        received: &[(Delivery, Place)],
+        stop: &CancellationToken,
+    ) -> Result<(Vec<Claim>, StdInstant), Error> {
+        let mut claimed_at = StdInstant::now();
+        let mut requests = Vec::with_capacity(received.len());
+        for (delivery, _) in received {
+            let mut job = delivery.job.clone();
+            // An event from outside may be too big to be published again, so its body becomes a blob.
+            job.input.body = self.blobs.delivered(&job.id, &job.input.body).await?;
+            requests.push(ClaimRequest::new(job, delivery.redelivered));
+        }
+        let (start, mut is_repeated) = (Instant::now(), false);
+        loop {
+            let error = match self.ledger.claim(&self.worker, requests.clone(), self.leases.duration()).await {
+                Ok(claims) => return Ok((claims, claimed_at)),
+                Err(error) => error,
+            };
+            let may_be_claimed = error.kind() == ErrorKind::Unavailable && start.elapsed() < self.leases.duration();
+            if !may_be_claimed || is_repeated && stop.is_cancelled() {
+                return Err(error);
+            }
+            tracing::warn!(%error, jobs = requests.len(), "cannot claim jobs; trying again");
+            // The first retry is immediate: most often only the connection was lost.
+            if is_repeated {
+                stop.run_until_cancelled(sleep(PAUSE)).await;
+            }
+            is_repeated = true;
+            claimed_at = StdInstant::now();
+        }
+    }
+
+    /// Publishes how jobs ended, because the worker that ended them may have disappeared before it did so. Returns the
+    /// deliveries to acknowledge. The others are requeued.
+    async fn announce(&self, ended: Vec<(Delivery, Place)>, stop: &CancellationToken) -> Vec<Delivery> {
+        let jobs = ended.iter().map(|(delivery, _)| EndedJob::in_ledger(&delivery.job));
+        let published = self.announcements.publish(jobs.collect()).await;
+        let (mut acknowledged, mut requeued) = (Vec::new(), Vec::new());
+        for ((delivery, place), is_published) in ended.into_iter().zip(published) {
+            match is_published {
+                true => acknowledged.push(delivery),
+                false => requeued.push((delivery, place)),
+            }
+        }
+        if !requeued.is_empty() {
+            stop.run_until_cancelled(sleep(PAUSE)).await;
+        }
+        acknowledged
+    }
+
+    /// Reads the input of a job and prepares it on the CPU threads.
+    async fn start(self: &Arc<Self>, mut job: ClaimedJob) {
+        if let Some(reason) = job.delivery.unreadable.take() {
+            // Its only attempt fails, so the job ends as dead and its bytes stay with the dead jobs.
+            tracing::warn!(job = %job.lease.lease().id, reason, "cannot read a message; its job ends as dead");
+            return self.finish(job, Disposition::Retry(JobErrorKind::UnreadableMessage.error(reason)));
+        }
+        let body = match self.body(&mut job.delivery).await {
+            Ok(body) => body,
+            Err(error) => {
+                let failure = JobErrorKind::InputUnreadable.error(error.to_string());
+                let is_final = error.kind() == ErrorKind::Corrupt;
+                let disposition = if is_final { Disposition::Failed(failure) } else { Disposition::Retry(failure) };
+                return self.finish(job, disposition);
+            }
+        };
+        if job.is_suspect {
+            return self.push(ReadyJob { job, input: ReadyInput::Raw(body) });
+        }
+        let intake = Arc::clone(self);
+        self.cpu.spawn(move || match job.prepare(intake.model.as_ref(), body) {
+            Ok(item) => intake.push(ReadyJob { job, input: ReadyInput::Prepared(item) }),
+            Err(error) => intake.finish(job, Disposition::Failed(error)),
+        });
+    }
+
+    /// The bytes of a job's input. The message may be older than the input: editing the input deletes the former blob.
+    /// So if the blob is missing, the ledger is asked for the present input.
+    async fn body(&self, delivery: &mut Delivery) -> Result<Bytes, Error> {
+        let missing = match self.blobs.bytes(&delivery.job.input.body).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => error,
+            read => return read,
+        };
+        match self.ledger.input(&delivery.job.id).await? {
+            Some(input) if input != delivery.job.input => delivery.job.input = input,
+            _ => return Err(missing),
+        }
+        self.blobs.bytes(&delivery.job.input.body).await
+    }
+
+    fn push(&self, ready: ReadyJob) {
+        if let Err(ready) = self.batcher.push(ready) {
+            self.finish(ready.job, Disposition::Released);
+        }
+    }
+
+    /// Ends a job that did not run.
+    fn finish(&self, job: ClaimedJob, disposition: Disposition) {
+        // The outbox ends only after all its senders.
+        drop(self.finished.send(FinishedJob::not_run([(job, disposition)])));
+    }
+}
