@@ -13,7 +13,7 @@ FLAGS = --release --locked --workspace --features torch
 NEED_SERVERS = millrace-queue-kafka millrace-queue-rabbitmq millrace-queue-redis millrace-backends millrace-tests
 FAST_FLAGS = --release --locked
 
-.PHONY: help run build test test-fast test-broker check features msrv check-aarch64 docs bench audit fmt reference
+.PHONY: help run openssl build test test-fast test-broker check features msrv check-aarch64 docs bench audit fmt reference
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -21,24 +21,27 @@ help: ## Show this list
 run: build ## Build, start everything, submit images, and show the fleet scale from 0 to N and back
 	@scripts/run.sh "$(CARGO_TARGET_DIR)/release/millrace"
 
-build: ## Build the program with libtorch
-	$(with_libtorch) && cargo build $(FLAGS) --bins
+openssl:
+	@scripts/openssl.sh
 
-test: ## Run all tests, with real brokers on this machine
+build: openssl ## Build the program with libtorch
+	$(with_libtorch) && cargo build $(FLAGS) --bin millrace
+
+test: openssl ## Run all tests, with real brokers on this machine
 	$(with_libtorch) && cargo test $(FLAGS) --no-run
 	$(with_libtorch) && MILLRACE_TEST_PYTHONPATH="$$(scripts/python.sh)" && export MILLRACE_TEST_PYTHONPATH && \
 		scripts/servers.sh run cargo test $(FLAGS)
 
 # Left out: tests of RabbitMQ, Kafka and Redis, the scenarios of the whole system, TorchScript models. `make test` has them.
-test-fast: ## Run the tests that need no server and no libtorch
+test-fast: openssl ## Run the tests that need no server and no libtorch
 	cargo test $(FAST_FLAGS) --workspace $(NEED_SERVERS:%=--exclude %)
 	cargo test $(FAST_FLAGS) --package millrace-tests --test scenarios -- arrows:: circles:: sizes::
 
-test-broker: ## Test one broker: make test-broker BROKER=kafka (or embedded, rabbitmq, redis); without libtorch
+test-broker: openssl ## Test one broker: make test-broker BROKER=kafka (or embedded, rabbitmq, redis); without libtorch
 	scripts/servers.sh run cargo test --release --locked -p millrace-queue-$(BROKER)
 	scripts/servers.sh run cargo test --release --locked -p millrace-tests --test scenarios -- $(BROKER)
 
-check: docs ## Check format, lints, plain English, the book, documentation and dependencies
+check: openssl docs ## Check format, lints, plain English, the book, documentation and dependencies
 	cargo fmt --check
 	scripts/plain-english.sh
 	$(with_libtorch) && cargo clippy $(FLAGS) --all-targets -- -D warnings
@@ -46,13 +49,13 @@ check: docs ## Check format, lints, plain English, the book, documentation and d
 	$(with_libtorch) && RUSTDOCFLAGS="-D warnings" cargo doc $(FLAGS) --no-deps --document-private-items
 	"$$(scripts/cargo-deny.sh)" --all-features --log-level warn check --hide-inclusion-graph bans licenses sources
 
-features: ## Check that each crate compiles with each of its features alone
+features: openssl ## Check that each crate compiles with each of its features alone
 	scripts/features.sh
 
 # The oldest compiler that builds the project.
 MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
-msrv: ## Check with the oldest supported compiler, which rustup fetches
+msrv: openssl ## Check with the oldest supported compiler, which rustup fetches
 	rustup toolchain install $(MSRV) --profile minimal --no-self-update
 	cargo +$(MSRV) check --release --locked --workspace --all-targets
 
@@ -68,6 +71,7 @@ audit: ## Check dependencies against the RustSec advisories (fetches their datab
 	"$$(scripts/cargo-deny.sh)" --all-features --log-level warn check --hide-inclusion-graph advisories
 
 bench: build ## Measure submissions, drained jobs, and the digits model beside a raw loop
+	$(with_libtorch) && cargo build $(FLAGS) --bin millrace-bench
 	scripts/servers.sh run "$(CARGO_TARGET_DIR)/release/millrace-bench"
 
 fmt: ## Format the code
