@@ -7,7 +7,8 @@ use millrace_tests::repository;
 
 /// tests → cli → { gateway, worker, scaler, simulator, client, backends };
 /// gateway, worker → { model, queue, service }; scaler → { policy, queue, service, proto };
-/// simulator → policy → queue; backends → drivers → queue; client → none of them (proto is allowed).
+/// simulator → policy → queue, both also → service, for the durations and faults of a configuration;
+/// backends → drivers → queue; client → none of them (proto is allowed).
 const ARROWS: [(&str, &[&str]); 18] = [
     ("millrace-proto", &[]),
     ("millrace-model", &[]),
