@@ -115,7 +115,7 @@ impl FromStr for KafkaUrl {
                 "has credentials before its host: write sasl.username=...&sasl.password=...".to_owned(),
             ));
         }
-        if let Some(wrong) = servers.split(',').find(|server| !is_server(server)) {
+        if let Some(wrong) = servers.split(',').find(|server| !is_server(server.trim())) {
             return Err(refused(format!("names the server {wrong:?}, which is not HOST:PORT")));
         }
         let mut url = Self {
