@@ -39,6 +39,7 @@ test-fast: openssl ## Run the tests that need no server and no libtorch
 
 test-broker: openssl ## Test one broker: make test-broker BROKER=kafka (or embedded, rabbitmq, redis); without libtorch
 	scripts/servers.sh run cargo test --release --locked -p millrace-queue-$(BROKER)
+	cargo build --release --locked --bin millrace
 	scripts/servers.sh run cargo test --release --locked -p millrace-tests --test scenarios -- $(BROKER)
 
 check: openssl docs ## Check format, lints, plain English, the book, documentation and dependencies

@@ -39,14 +39,14 @@ impl Upkeep {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
             if let Err(error) = self.publish_due().await {
-                tracing::warn!(%error, "cannot publish due jobs; will retry");
+                tracing::warn!(%error, "cannot publish due jobs; trying again");
             }
             while !stop.is_cancelled() {
                 match self.purge().await {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(error) => {
-                        tracing::warn!(%error, "cannot purge jobs; will retry");
+                        tracing::warn!(%error, "cannot purge jobs; trying again");
                         break;
                     }
                 }

@@ -1,8 +1,7 @@
 //! Ready jobs wait here for a device. The threads that prepare jobs fill it, and the device threads empty it.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-
 use model::Datatype;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::job::{ReadyInput, ReadyJob};
 
@@ -53,7 +52,7 @@ impl Batcher {
     pub(crate) fn next(&self, max_items: usize) -> Option<Vec<ReadyJob>> {
         let mut waiting = self.lock();
         while waiting.buckets.is_empty() && !waiting.is_closed {
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut waiting);
         }
         (!waiting.is_closed).then(|| waiting.buckets.take(max_items))
     }
@@ -68,6 +67,6 @@ impl Batcher {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // No code that can panic runs under the lock.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }

@@ -1,11 +1,12 @@
 //! The thread that owns a model instance.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use queue::{JobErrorKind, Ledger};
 use rayon::ThreadPool;
 use tokio::runtime::Handle;
@@ -118,7 +119,7 @@ impl Device {
                 _ if job.lease.is_lost() => Err(Disposition::LeaseLost),
                 ReadyInput::Prepared(item) => Ok(item),
                 ReadyInput::Raw(body) => {
-                    *suspect = Some(self.suspects.lock().unwrap_or_else(PoisonError::into_inner));
+                    *suspect = Some(self.suspects.lock());
                     self.begin(&job, body)
                 }
             };

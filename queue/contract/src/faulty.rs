@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use queue::{Backend, Error, ErrorKind, Result};
 
 mod broker;
@@ -94,6 +95,6 @@ impl Faulty {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Call, VecDeque<Fault>>> {
-        self.ordered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ordered.lock()
     }
 }

@@ -156,7 +156,7 @@ async fn a_model_file_that_is_missing_or_broken_is_refused_with_its_path() {
     std::fs::copy(manifest, folder.join("model.yaml")).unwrap();
     let worker = ["worker", "--pool", "digits", "--config", "millrace.yaml"];
     let output = refuses(&system, &worker).await;
-    assert!(output.contains("models/digits/1/model.pt: is not there"), "{output}");
+    assert!(output.contains("models/digits/1/model.pt: does not exist"), "{output}");
 
     // A worker without libtorch does not open the file, but names it too.
     std::fs::write(folder.join("model.pt"), "this is not TorchScript").unwrap();

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use queue::{JobId, Lease, Ledger};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -93,7 +94,7 @@ impl Leases {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(JobId, u64), Renewal>> {
         // Each change of the map is a single call, so a panic cannot leave it half-changed.
-        self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.renewed.lock()
     }
 }
 

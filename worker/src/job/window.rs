@@ -6,8 +6,9 @@
 //!
 //! Results that wait for the ledger take memory. With too many of them, the worker receives no further jobs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// The places for jobs in this worker.
@@ -118,7 +119,7 @@ impl Window {
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         // Only sums change under the lock, so a panic cannot leave them half-changed.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! The heartbeat of this worker: its state and measurements, sent to the roster.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use queue::{Roster, WorkerId, WorkerRecord, WorkerState};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -113,6 +114,6 @@ impl Heartbeat {
     }
 
     fn lock(&self) -> MutexGuard<'_, Measured> {
-        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+        self.measured.lock()
     }
 }

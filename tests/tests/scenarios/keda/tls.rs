@@ -174,7 +174,7 @@ async fn a_scaler_with_mutual_tls_answers_clients_with_a_certificate_of_the_clie
 
     // The client authority is replaced too. Certificates of the old one are no longer accepted.
     mount.renew(&authority.sign("localhost"), &other.0.pem());
-    scaler.process.prints("the certificate is renewed").await.unwrap();
+    scaler.process.prints("the renewed certificate is loaded").await.unwrap();
     assert!(!is_answered(&scaler, Some(authority.client(Some(&trusted)))).await);
     assert!(is_answered(&scaler, Some(authority.client(Some(&other.sign("keda-operator"))))).await);
 }
@@ -199,9 +199,9 @@ async fn a_renewed_certificate_is_presented_to_new_connections_and_a_broken_one_
 
     // A key of another certificate: the scaler logs an error once and continues with the old pair.
     mount.renew(&KeyAndCertificate { certificate: third.certificate.clone(), key: first.key.clone() }, "");
-    let line = scaler.process.prints("the former one stays").await.unwrap();
+    let line = scaler.process.prints("the previous one stays").await.unwrap();
     let key = mount.path("tls.key");
-    assert!(line.contains("ERROR") && line.contains(&format!("scaler.tls.key: {key:?} does not fit")), "{line}");
+    assert!(line.contains("ERROR") && line.contains(&format!("scaler.tls.key: {key:?} does not match")), "{line}");
     // A pool without workers gets a repeated push after 2 s. In that time the files are checked 40 times.
     publish(&backend, "other", 1).await;
     let mut clock = keda.pushes(&object("other")).await.unwrap();
@@ -212,7 +212,7 @@ async fn a_renewed_certificate_is_presented_to_new_connections_and_a_broken_one_
     mount.renew(&third, "");
     until_shown(&scaler, &authority, &third).await;
     let lines = scaler.process.output();
-    assert_eq!(lines.iter().filter(|line| line.contains("the former one stays")).count(), 1, "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("the previous one stays")).count(), 1, "{lines:?}");
 
     // The stream that was opened with the first certificate still works.
     assert!(is_silent(&mut pushes));
