@@ -5,8 +5,9 @@ use std::io::Cursor;
 
 use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use bytes::Bytes;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use model::{Datatype, HostTensor, ImageStep, InputFault, InputFaultKind};
 
 /// A file of some kilobytes can claim to be an image of gigabytes. The pictures of all cameras are within these bounds.
@@ -91,16 +92,11 @@ impl ImagePreprocessor {
             let message = format!("an image of {width} × {height} is too long and thin to be resized");
             return Err(InputFault::new(InputFaultKind::Malformed, "body", message));
         }
-        let unreadable = |error: &dyn std::fmt::Display| {
+        let resize = if self.step.channels == 1 { resize::<U8> } else { resize::<U8x3> };
+        let pixels = resize(&pixels, (width, height), (to_width, to_height)).map_err(|error| {
             InputFault::new(InputFaultKind::Malformed, "body", format!("the image cannot be resized: {error}"))
-        };
-        let kind = if self.step.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-        let from = ImageRef::new(width, height, &pixels, kind).map_err(|error| unreadable(&error))?;
-        let mut to = Image::new(to_width, to_height, kind);
-        // Convolution with a filter as wide as the reduction is antialiasing.
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-        Resizer::new().resize(&from, &mut to, &options).map_err(|error| unreadable(&error))?;
-        Ok((to.into_vec(), to_width, to_height))
+        })?;
+        Ok((pixels, to_width, to_height))
     }
 
     /// Takes the centre, separates the channels and looks up the normalized value of each pixel.
@@ -121,6 +117,18 @@ impl ImagePreprocessor {
         }
         data.into()
     }
+}
+
+/// Resizes pixels of one type. `Resizer::resize` takes any of 13 types; compiling its code for all of them takes minutes.
+fn resize<P: PixelTrait>(pixels: &[u8], from: (u32, u32), to: (u32, u32)) -> Result<Vec<u8>, String> {
+    let source = TypedImageRef::<P>::from_buffer(from.0, from.1, pixels).map_err(|error| error.to_string())?;
+    let mut resized = vec![0; to.0 as usize * to.1 as usize * size_of::<P>()];
+    let mut target = TypedImage::<P>::from_buffer(to.0, to.1, &mut resized).map_err(|error| error.to_string())?;
+    // Convolution with a filter as wide as the reduction is antialiasing.
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    Resizer::new().resize_typed(&source, &mut target, &options).map_err(|error| error.to_string())?;
+    drop(target);
+    Ok(resized)
 }
 
 /// The offset of a crop. A half is rounded to the even number, as in Python.
