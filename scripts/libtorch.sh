@@ -4,9 +4,9 @@
 #   export LIBTORCH="$(scripts/libtorch.sh)"
 #
 # If LIBTORCH is set, that folder is used. Otherwise libtorch comes from PyPI's torch wheel, into the folder libtorch of
-# MILLRACE_CACHE (default: .cache in this repository). Only two dependencies of the wheel are fetched: the CPU part of
-# libtorch is linked with CUDA's runtime and profiler, even on a machine without a GPU. This makes 580 MB instead of several
-# GB. On a machine with a GPU, set LIBTORCH to the torch folder of a complete `pip install torch==2.11.0`.
+# MILLRACE_CACHE (default: .cache in this repository). Only two dependencies of the wheel are fetched: CUDA's runtime
+# and profiler. The CPU part of libtorch is linked with them, even on a machine without a GPU. This makes 580 MB instead
+# of several GB. On a machine with a GPU, set LIBTORCH to the torch folder of a complete `pip install torch==2.11.0`.
 set -eu
 
 TORCH=2.11.0

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks that comments, documents and messages use plain English: processes instead of persons as the subject, and the
-# field's verb (log, report, return, publish, notify) instead of "say", "tell" or "hear". docs/glossary.md has the words.
+# Checks that comments, documents and messages use plain English. The subject is a process, not a person. The verb is
+# the field's verb (log, report, return, publish, notify), not "say", "tell" or "hear". docs/glossary.md has the words.
 #
 #   scripts/plain-english.sh [--list] [FOLDER...]
 #

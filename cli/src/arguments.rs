@@ -145,7 +145,7 @@ pub(crate) enum ModelCommand {
 }
 
 impl Configuration {
-    /// The sources: these arguments and the environment of this process.
+    /// The sources of the configuration: these arguments and the environment of this process.
     pub(crate) fn sources(&self) -> Sources {
         Sources::of_process(self.config.clone(), self.set.clone())
     }

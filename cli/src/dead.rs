@@ -126,7 +126,7 @@ pub(crate) async fn dead(args: DeadArgs) -> anyhow::Result<ExitCode> {
     Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// `false`: the gateway refused some of the jobs. The reasons are in the output.
+/// Returns `false` if the gateway refused some of the jobs. The reasons are in the output.
 async fn run(args: DeadArgs, out: &mut (dyn Write + Send)) -> anyhow::Result<bool> {
     let gateway = Gateway::new(&args.gateway).map_err(|error| anyhow!("--gateway: {error}"))?;
     match args.command {

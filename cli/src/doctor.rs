@@ -19,10 +19,10 @@ use crate::table::{shortened, table};
 /// The time limit for one call to a server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The subject of an error that occurs before either is called.
+/// The subject of an error that occurs before the broker or the ledger is called.
 const BOTH: &str = "broker and ledger";
 
-/// The number of batch times between the receipt of a job and its settlement: a worker holds two batches per instance,
+/// The number of batch times between the receipt of a job and its settlement. A worker holds two batches per instance,
 /// and then writes the result.
 const HOLDING_BATCHES: f64 = 3.0;
 
@@ -119,7 +119,7 @@ fn slowest_batch(workers: &[WorkerRecord]) -> Option<Duration> {
     seconds.reduce(f64::max).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
 
-/// The result of a call. An error, or no answer in time, is a risk in itself.
+/// The result of a call. An error is also a risk, and so is an answer that does not come in time.
 async fn call<T>(setting: &str, subject: &str, call: impl Future<Output = Result<T>>) -> Result<T, Box<Risk>> {
     let found = match timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(answer)) => return Ok(answer),
@@ -133,7 +133,7 @@ async fn call<T>(setting: &str, subject: &str, call: impl Future<Output = Result
         found,
         why: "without it no job can be accepted, run or followed".to_owned(),
         advice: match setting {
-            // No server was called yet, so a folder or a file that a URL names is at fault.
+            // No server was called yet, so the cause is a folder or a file that a URL names.
             BOTH => "correct the folder or file named here, or change `broker` and `ledger`".to_owned(),
             "broker" => "start the server, or set `broker` to its URL".to_owned(),
             _ => "start the server, or set `ledger` to its URL".to_owned(),

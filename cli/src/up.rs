@@ -89,7 +89,7 @@ pub(crate) async fn up(
 #[cfg(target_os = "linux")]
 pub(crate) fn follow_parent(parent: u32, stop: &CancellationToken) -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).context("cannot follow the parent process")?;
-    // If the parent ended before the call above, there is no signal, and this process has another parent.
+    // If the parent ended before the call above, the system sends no signal. This process then has another parent.
     if u32::try_from(nix::unistd::getppid().as_raw()) != Ok(parent) {
         stop.cancel();
     }

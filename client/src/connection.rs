@@ -1,4 +1,5 @@
-//! A connection for load generators: it costs as little as possible. One request at a time, the same one each time.
+//! A connection for load generators, with the lowest possible cost. It sends one request at a time, always the same
+//! one.
 
 use std::io;
 
@@ -44,7 +45,7 @@ impl Connection {
         Ok(Self { stream, request, answer: Vec::with_capacity(4096) })
     }
 
-    /// Sends the request once; the status of the answer, whose body is read and dropped.
+    /// Sends the request once. Returns the status of the answer; its body is read and dropped.
     pub async fn post(&mut self) -> Result<u16, ConnectionError> {
         self.stream.write_all(&self.request).await?;
         self.answer.clear();

@@ -21,12 +21,12 @@ pub enum BadEnding {
     Failed,
 }
 
-/// Which jobs are meant.
+/// Selects jobs by their state and their pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadJobs {
     /// How they ended.
     pub ending: BadEnding,
-    /// Their pool; every pool where it is `None`.
+    /// Their pool; every pool if it is `None`.
     pub pool: Option<String>,
 }
 
@@ -87,7 +87,7 @@ impl Gateway {
         self.server.send(self.server.request(Method::DELETE, self.job_url(id, None))).await.map(drop)
     }
 
-    /// Deletes the records of all jobs of `pool` that ended in this way; their number.
+    /// Deletes the records of all jobs of `pool` that ended in this way. Returns their number.
     pub async fn purge(&self, pool: &str, ending: BadEnding) -> Result<u64, Error> {
         let query = [("pool", pool), ("state", ending.as_str())];
         let mut deleted = 0;

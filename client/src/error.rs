@@ -22,10 +22,10 @@ pub enum Error {
         /// The text.
         text: String,
     },
-    /// No HTTP client can be made.
+    /// The HTTP client cannot be created.
     #[error("cannot make an HTTP client: {}", innermost(.0))]
     Client(#[source] reqwest::Error),
-    /// The request cannot be built, for example because a media type holds a line break. Repeating it is no use.
+    /// The request cannot be built, for example because a media type holds a line break. A repetition would fail too.
     #[error("the request cannot be built: {}", innermost(.0))]
     Request(#[source] reqwest::Error),
     /// There was no answer, or the connection broke within it. The server may have acted on the request.
@@ -41,7 +41,7 @@ pub enum Error {
     /// The server answered with an error status.
     #[error(transparent)]
     Refused(#[from] Box<Refusal>),
-    /// The answer has not the expected form.
+    /// The answer does not have the expected form.
     #[error("the {server}'s answer cannot be read: {reason}")]
     Unreadable {
         /// The name of the server: `gateway` or `scaler`.

@@ -30,9 +30,9 @@ pub struct NewJob {
     pub media_type: String,
     /// Its input.
     pub body: Bytes,
-    /// `premium`, `standard` or `batch`; the gateway's default where it is `None`.
+    /// `premium`, `standard` or `batch`; the gateway's default if it is `None`.
     pub class: Option<String>,
-    /// How long it may wait to be started; the pool's own deadline where it is `None`.
+    /// How long it may wait to be started; the pool's own deadline if it is `None`.
     pub deadline: Option<Duration>,
 }
 
@@ -41,7 +41,7 @@ pub struct NewJob {
 pub struct Accepted {
     /// Its id.
     pub id: String,
-    /// Whether this request made it. `false`: the gateway knew a job of the same id already.
+    /// Whether this request created the job. `false`: the gateway already had a job with the same id.
     pub is_new: bool,
 }
 
@@ -75,12 +75,12 @@ impl Gateway {
         self.server.url()
     }
 
-    /// A request of the caller's own to `path_and_query`, which must be encoded already.
+    /// A request that the caller completes, to `path_and_query`, which must be encoded already.
     pub fn request(&self, method: Method, path_and_query: &str) -> RequestBuilder {
         self.server.request_to(method, path_and_query)
     }
 
-    /// Submits a job once. With an `id` of the caller's own, a repeated request is the same job.
+    /// Submits a job once. If the caller chooses the `id`, a repeated request submits the same job.
     pub async fn submit(&self, id: Option<&str>, job: &NewJob) -> Result<Accepted, Error> {
         let response = self.server.send(self.submission(id, job)).await?;
         let is_new = response.status() == StatusCode::ACCEPTED;
@@ -105,7 +105,7 @@ impl Gateway {
         self.server.json(self.server.request(Method::GET, self.job_url(id, None))).await
     }
 
-    /// The status document of a job once it has ended, or as it is after `wait`. The gateway limits how long it waits.
+    /// The status document of a job when the job has ended, or after the time `wait`. The gateway limits this time.
     pub async fn wait(&self, id: &str, wait: Duration) -> Result<Value, Error> {
         let request = self.server.request(Method::GET, self.job_url(id, None));
         self.server.json(request.query(&[("wait", period(wait))])).await

@@ -19,7 +19,7 @@ pub(crate) struct Server {
     address: Address,
 }
 
-/// The parts of a problem document that matter here. A proxy may answer as well, with a document of another form.
+/// The parts of a problem document that matter here. A proxy may answer too, with a document of another form.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Problem {
@@ -29,7 +29,7 @@ struct Problem {
 }
 
 impl Server {
-    /// A server that counts as unreachable when it does not answer within `timeout`. Sends nothing yet.
+    /// A server that counts as unreachable if it does not answer within `timeout`. This call sends nothing.
     pub(crate) fn new(name: &'static str, url: &str, timeout: Duration) -> Result<Self, Error> {
         let address = Address::parse(url)?;
         let http = reqwest::Client::builder().tcp_nodelay(true).timeout(timeout).build().map_err(Error::Client)?;

@@ -10,9 +10,9 @@ use crate::gateway::{ANSWER_TIMEOUT, Gateway, NewJob, Payload, period};
 
 /// The longest time that one request makes the gateway wait for the end of a job.
 const LONG_POLL: Duration = Duration::from_secs(20);
-/// An answer may take this much longer than the time of the job: one that is on its way is worth having.
+/// The additional time for an answer, after the time of the job is over: an answer that is on its way is still useful.
 const GRACE: Duration = Duration::from_secs(2);
-/// The pauses between attempts grow from the first to the second.
+/// The shortest and the longest pause between attempts. Each pause is longer than the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -31,7 +31,7 @@ impl NoResult {
         Self { state: state.to_owned(), reason: reason.into() }
     }
 
-    /// `state` is for answers that name none.
+    /// `state` is used for answers that contain no state.
     fn of(refusal: Refusal, state: &str) -> Self {
         let Refusal { reason, state: named, .. } = refusal;
         Self { state: named.unwrap_or_else(|| state.to_owned()), reason }
@@ -114,7 +114,7 @@ impl Gateway {
     }
 }
 
-/// Whether the same request may be answered otherwise a little later.
+/// Whether the same request may have another answer a little later.
 fn is_temporary(status: StatusCode) -> bool {
     matches!(
         status,
@@ -126,7 +126,7 @@ fn is_temporary(status: StatusCode) -> bool {
     )
 }
 
-/// A time that runs out, and pauses that grow.
+/// A deadline, and pauses that become longer.
 #[derive(Debug)]
 struct TimeLimit {
     until: Instant,
@@ -147,7 +147,7 @@ impl TimeLimit {
         self.pauses = pauses();
     }
 
-    /// Waits for the next pause. `false`: the time is over.
+    /// Waits for the next pause. Returns `false` if the deadline has passed.
     async fn pause(&mut self) -> bool {
         let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
         tokio::time::sleep(pause.min(self.left())).await;

@@ -20,9 +20,9 @@ pub struct Scaler {
 /// The form of an explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Explanation {
-    /// For a person.
+    /// As text, for a reader.
     Text,
-    /// For a program.
+    /// As JSON, for a program.
     Json,
 }
 

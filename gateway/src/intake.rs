@@ -1,11 +1,12 @@
-//! Accepts jobs, whichever door they arrive through.
+//! Accepts jobs from every door.
 //!
-//! A door (an API by which jobs arrive) reads a [`Submission`] from its protocol, calls [`Intake::accept`], and turns
-//! [`Accepted`] or [`IntakeError`] into an answer of its protocol. This module knows no protocol: it must not import
-//! axum, directly or through another module (`gateway/tests/modules.rs` checks this).
+//! A door is an API by which jobs arrive. It reads a [`Submission`] from its protocol and calls [`Intake::accept`].
+//! Then it turns [`Accepted`] or [`IntakeError`] into an answer of its protocol. This module does not depend on a
+//! protocol: it must not import axum, directly or through another module. The test `gateway/tests/modules.rs` checks
+//! this.
 //!
-//! The ledger is written first, then the broker; only then is a job accepted. So an accepted job is never lost: upkeep
-//! publishes a job that is in the ledger and not in the broker.
+//! The intake writes to the ledger first, and then publishes to the broker. A job is accepted after both. So an
+//! accepted job is never lost: upkeep publishes a job that is in the ledger and not in the broker.
 
 use std::collections::BTreeMap;
 use std::slice;
@@ -67,8 +68,8 @@ impl Intake {
 
     /// Accepts a job.
     ///
-    /// The same id, pool and input may be submitted again: it stays one job. After an error with an id, a repetition
-    /// with that id is safe.
+    /// A client may submit the same id, pool and input again: this is still one job. After an error, a repetition with
+    /// the same id is safe.
     pub(crate) async fn accept(&self, submission: Submission) -> Result<Accepted, IntakeError> {
         let job = self.job(submission).await?;
         let submitting = self.ledger.submit(slice::from_ref(&job)).await;

@@ -12,7 +12,7 @@ const INPUT_BYTES: &str = "millrace_gateway_input_bytes_total";
 const WAITING: &str = "millrace_gateway_waiting_requests";
 const UNCONFIRMED: &str = "millrace_gateway_unconfirmed_total";
 
-/// Gives the recorder the description of each metric.
+/// Registers the description of each metric.
 pub(crate) fn describe() {
     describe_counter!(REQUESTS, "requests answered, by route and status");
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "time to answer, waiting included, by route");

@@ -32,15 +32,15 @@ pub struct Gateway {
     pub blobs: Blobs,
     /// Its limits.
     pub settings: GatewaySettings,
-    /// The readiness of the process. The gateway serves it, and turns its own condition off when it stops.
+    /// The readiness of the process. The gateway serves it, and sets its own condition to not ready when it stops.
     pub health: Health,
 }
 
 /// Serves on `listener` until `stop`.
 ///
-/// After `stop` readiness is off and no connection is accepted. Long polls are answered at once with the current state.
-/// The other requests in flight have [`GatewaySettings::drain_timeout`] to finish. Accepted jobs are safe at any moment,
-/// also during the stop. An error means that the socket cannot be served.
+/// After `stop` the gateway is not ready and accepts no connection. It answers long polls at once with the current
+/// state. The other requests in flight have [`GatewaySettings::drain_timeout`] to finish. Accepted jobs are safe at any
+/// moment, also during the stop. An error means that the socket cannot be served.
 pub async fn run(listener: TcpListener, gateway: Gateway, stop: CancellationToken) -> io::Result<()> {
     let Gateway { pools, ledger, producer, blobs, settings, health } = gateway;
     metrics::describe();
@@ -54,7 +54,7 @@ pub async fn run(listener: TcpListener, gateway: Gateway, stop: CancellationToke
     health.ready(CONDITION);
     let shutdown = stopping(stop.clone(), health);
     let listener = listener.tap_io(|connection| {
-        // Answers are small and complete when they are written: Nagle's algorithm would only delay them.
+        // The gateway writes small answers, each in one piece, so Nagle's algorithm would only delay them.
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
@@ -74,7 +74,7 @@ pub async fn run(listener: TcpListener, gateway: Gateway, stop: CancellationToke
     served
 }
 
-/// Waits for `stop`, then turns readiness off.
+/// Waits for `stop`, then reports that the gateway is not ready.
 async fn stopping(stop: CancellationToken, health: Health) {
     stop.cancelled().await;
     health.not_ready(CONDITION, "stopping");

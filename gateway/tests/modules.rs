@@ -25,7 +25,7 @@ fn modules() -> BTreeMap<String, String> {
     modules
 }
 
-/// The paths that start with `crate::` in `code`, without it: `crate::jobs::{result, wait}` is two paths.
+/// The paths in `code` that start with `crate::`, without this prefix. `crate::jobs::{result, wait}` is two paths.
 fn paths(code: &str) -> Vec<String> {
     fn expand(prefix: &str, rest: &str, paths: &mut Vec<String>) {
         let name_end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
@@ -58,7 +58,7 @@ fn paths(code: &str) -> Vec<String> {
     paths
 }
 
-/// The module that a path names, or that has the item which it names.
+/// The module that a path names. If the path names an item, the module of the item.
 fn module_of<'a>(path: &'a str, modules: &BTreeMap<String, String>) -> Option<&'a str> {
     let mut path = path.trim_end_matches(':');
     while !modules.contains_key(path) {

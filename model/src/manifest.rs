@@ -113,7 +113,7 @@ impl Manifest {
 
     fn parse(folder: VersionFolder, text: &str) -> Result<Self, ManifestError> {
         let mut faults = Faults::new(folder.path.join("model.yaml"));
-        // Only true and false are booleans: `y` can be the name of a tensor, and `no` a label.
+        // Only `true` and `false` are booleans: `y` can be the name of a tensor, and `no` can be a label.
         let options = serde_saphyr::options! { strict_booleans: true };
         let value: Value = match serde_saphyr::from_str_with_options(text, options) {
             Ok(value) => value,
@@ -164,7 +164,7 @@ impl Manifest {
                 warm_up,
             }),
             (Err(error), ..) => Err(error),
-            // A section is missing only if its fault was recorded, so this arm is never reached.
+            // A missing section always has a recorded fault, so this arm is never reached.
             (Ok(()), ..) => Err(ManifestError::new(folder.path.join("model.yaml"), "cannot be read")),
         }
     }

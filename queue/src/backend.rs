@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::{Broker, Ledger, Roster};
 
-/// Where jobs wait and are accounted for: broker, ledger and roster.
+/// The three roles of one installation: broker, ledger and roster.
 #[derive(Clone)]
 pub struct Backend {
     /// Where jobs wait.
     pub broker: Arc<dyn Broker>,
-    /// The records of what became of every job.
+    /// The records of all jobs.
     pub ledger: Arc<dyn Ledger>,
     /// The live workers.
     pub roster: Arc<dyn Roster>,

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{BlobRef, Body, Error, ErrorKind, JobId, Result};
 
-/// Whether bytes are the input or the output of a job. It decides the folder of the blob.
+/// Whether bytes are the input or the output of a job. The folder of the blob depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The input of the model.
@@ -36,10 +36,10 @@ pub struct Blobs {
 }
 
 impl Blobs {
-    /// The size up to which bytes travel with the job unless configured otherwise.
+    /// The default of the largest size of bytes that travel with the job.
     pub const INLINE_LIMIT_BYTES: usize = 256 * 1024;
 
-    /// Blobs as files below `folder`, which is made if it is missing.
+    /// Blobs as files below `folder`, which is created if it is missing.
     pub fn directory(folder: &Path, inline_limit_bytes: usize) -> Result<Self> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
             Error::caused(ErrorKind::Unavailable, format_args!("blob store {}", folder.display()), error)
@@ -49,14 +49,14 @@ impl Blobs {
         Ok(Self { store: Arc::new(store.with_fsync(true)), inline_limit_bytes })
     }
 
-    /// Makes a body of `bytes`: inline when they are small, else an object that is durable when this returns. Each call
-    /// uses a new name, so that deleting one record never deletes an object of another record.
+    /// Makes a body of `bytes`. Small bytes are inline. Otherwise the body is an object that is durable when this
+    /// returns. Each call uses a new name, so that deleting one record never deletes an object of another record.
     pub async fn body(&self, id: &JobId, role: Role, bytes: Bytes) -> Result<Body> {
         self.put_under(id, role, &uuid::Uuid::now_v7().to_string(), bytes).await
     }
 
-    /// Moves the input of a delivered job to the store if it is big. The same job and bytes give the same object, so the
-    /// call may be repeated.
+    /// Moves the input of a delivered job to the store if the input is big. The same job and bytes give the same
+    /// object, so the call may be repeated.
     pub async fn delivered(&self, id: &JobId, body: &Body) -> Result<Body> {
         match body {
             Body::Inline(bytes) if bytes.len() > self.inline_limit_bytes => {

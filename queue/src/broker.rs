@@ -18,7 +18,7 @@
 //! | the oldest waiting delivery is known | yes | no | no | yes, but among requeued deliveries the one that was requeued first |
 //! | waiting deliveries are always counted | yes | yes | a quorum queue without a leader counts as empty; where more than 128 queues do not exist, a new one counts some readings later | yes |
 //! | any consumer can receive any waiting delivery | yes | only the consumer of its partition: `max_consumers` is the number that can work | yes | yes |
-//! | while a consumer joins, leaves or is killed, the others | go on | go on with the partitions they have; a new one may have none until the session of a killed one has expired, except with `group.protocol=consumer` | go on | go on |
+//! | while a consumer joins, leaves or is killed, the others | continue | continue with their partitions; a new one may have none until the session of a killed one has expired, except with `group.protocol=consumer` | continue | continue |
 //! | requirements | none | Kafka | RabbitMQ 3.10 or later | Redis or Valkey 7.0 or later, `maxmemory-policy noeviction` |
 //! | several processes at once | yes, on one machine (a local file system) | yes | yes | yes |
 
@@ -42,8 +42,8 @@ pub trait Broker: Send + Sync {
     /// For a scaler.
     async fn gauge(&self) -> Result<Arc<dyn Gauge>>;
 
-    /// For a worker of `pool`, to publish how its jobs ended. `None`: the pool's [`crate::Route`] names no topic or queue
-    /// for results.
+    /// For a worker of `pool`: publishes how its jobs ended. `None`: the pool's [`crate::Route`] names no topic or
+    /// queue for results.
     async fn announcer(&self, pool: &PoolName) -> Result<Option<Arc<dyn Announcer>>>;
 
     /// The settings of this broker that may lose or delay jobs of these pools. Changes nothing, and makes no queue or
@@ -66,14 +66,14 @@ pub trait Producer: Send + Sync {
 pub trait Consumer: Send + Sync {
     /// Waits until a delivery is there, then returns 1 to `max` deliveries, the most urgent class first.
     ///
-    /// `max` is at least 1. It may be called again while deliveries are unsettled. Its future may be dropped: deliveries
-    /// that it had fetched are delivered again.
+    /// `max` is at least 1. It may be called again while deliveries are unsettled. The caller may drop its future:
+    /// deliveries that it had fetched are delivered again.
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>>;
 
     /// Settles deliveries of this consumer in one round trip.
     ///
-    /// A delivery that the broker has given to another consumer meanwhile is skipped, and the other consumer's is not
-    /// touched. After an error any of them may be delivered again.
+    /// If the broker has given a delivery to another consumer meanwhile, this skips it. The delivery of the other
+    /// consumer does not change. After an error any of them may be delivered again.
     async fn settle(&self, deliveries: Vec<(Delivery, Settlement)>) -> Result<()>;
 }
 
@@ -91,10 +91,11 @@ pub trait Announcer: Send + Sync {
 #[async_trait]
 pub trait Gauge: Send + Sync {
     /// The number of deliveries of each pool in the broker; one answer per pool, in order. A pool without any published
-    /// job is empty, which is not an error. A pool that cannot be read does not affect the others, except on Kafka: there
-    /// a partition without a leader fails the reading of all pools.
+    /// job is empty, which is not an error. A pool that cannot be read does not affect the others. Kafka is an
+    /// exception: a partition without a leader makes the reading of all pools fail.
     ///
-    /// Costs few round trips for any number of pools: one reading of all is far cheaper than one of each.
+    /// Costs few round trips for any number of pools. So one reading of all pools is far cheaper than one reading per
+    /// pool.
     async fn depths(&self, pools: &[PoolName]) -> Vec<Result<Depth>>;
 }
 
@@ -108,7 +109,7 @@ pub fn same_for_all(pools: &[PoolName], read: Result<Vec<Result<Depth>>>) -> Vec
 pub enum Settlement {
     /// Acknowledge it: the broker deletes it.
     Ack,
-    /// Requeue it: the broker delivers it again, to any consumer, before later ones.
+    /// Requeue it: the broker delivers it again, to any consumer, before deliveries that were published later.
     Requeue,
 }
 
@@ -117,11 +118,13 @@ pub enum Settlement {
 pub struct Depth {
     /// Deliveries that no consumer holds, by class (in the order of [`Class::ALL`]).
     pub waiting_by_class: [u64; 3],
-    /// Deliveries that a consumer holds and has not settled. `None` where the broker does not count them.
+    /// Deliveries that a consumer holds and has not settled. `None` if the broker does not count them.
     pub in_flight: Option<u64>,
-    /// When the oldest waiting delivery was published. `None` where none waits or the broker does not know.
+    /// When the oldest waiting delivery was published. `None` if no delivery waits, or if the broker does not know the
+    /// time.
     pub oldest_waiting_at: Option<Timestamp>,
-    /// The number of consumers that can receive deliveries at a time; more would be idle. `None`: no limit.
+    /// The number of consumers that can receive deliveries at the same time. Further consumers would be idle. `None`:
+    /// no limit.
     pub max_consumers: Option<u64>,
 }
 
@@ -142,10 +145,10 @@ impl Depth {
 pub struct Delivery {
     /// The job.
     pub job: Job,
-    /// The job may have been delivered before: a consumer requeued it, or the broker took that consumer for dead.
+    /// The job may have been delivered before: a consumer requeued it, or the broker considered that consumer dead.
     pub redelivered: bool,
-    /// Why the message is not a job. Then `job` stands in for the message: it holds the bytes as they came and has a
-    /// single attempt. The worker records it as dead with this reason.
+    /// Why the message is not a job. Then `job` represents the message: it holds the unchanged bytes and has a single
+    /// attempt. The worker records it as dead with this reason.
     pub unreadable: Option<String>,
     tag: DeliveryTag,
     consumer: Option<Arc<dyn RequeueOnDrop>>,
@@ -157,7 +160,7 @@ pub trait RequeueOnDrop: Send + Sync + std::fmt::Debug {
     fn requeue(self: Arc<Self>, tag: DeliveryTag);
 }
 
-/// The driver's own name for a delivery: a message, and the number of its delivery.
+/// The driver's identifier of a delivery: the message, and the number of the delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryTag {
     /// Names the message.
@@ -172,7 +175,7 @@ impl Delivery {
         Self { job, redelivered, unreadable: None, tag, consumer: Some(consumer) }
     }
 
-    /// A message that is not a job; see the field [`Delivery::unreadable`].
+    /// A delivery of a message that is not a job, and the reason; see the field [`Delivery::unreadable`].
     pub fn unreadable(
         job: Job,
         reason: &Unreadable,
@@ -185,7 +188,7 @@ impl Delivery {
         delivery
     }
 
-    /// Its tag, to settle it with. The delivery is not requeued any more.
+    /// Its tag, with which the driver settles it. After this call, a drop does not requeue the delivery.
     pub fn into_tag(mut self) -> DeliveryTag {
         self.consumer = None;
         self.tag

@@ -16,9 +16,9 @@ pub struct Clock(Kind);
 enum Kind {
     #[default]
     System,
-    /// Stands still; holds its time, in milliseconds.
+    /// A clock that does not run by itself. The value is its time, in milliseconds.
     Manual(Arc<AtomicI64>),
-    /// Runs by itself; holds its lead over the system's clock, in milliseconds.
+    /// A clock that runs by itself. The value is the difference to the system's clock, in milliseconds.
     Shifted(Arc<AtomicI64>),
 }
 
@@ -56,7 +56,7 @@ impl Clock {
         }
     }
 
-    /// Moves a clock of a test ahead; the system's clock moves by itself.
+    /// Moves the clock of a test ahead. The system's clock is not changed.
     pub fn advance(&self, by: Duration) {
         if let Kind::Manual(milliseconds) | Kind::Shifted(milliseconds) = &self.0 {
             milliseconds.fetch_add(milliseconds_of(by), Ordering::SeqCst);

@@ -5,7 +5,7 @@ use std::fmt;
 /// The result of every call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failed call: a kind to decide on, a sentence to read, and the driver's own error behind it.
+/// A failed call: a kind on which the caller decides, a message, and the error of the driver as its source.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
@@ -18,13 +18,13 @@ pub struct Error {
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The backend did not answer, or not in time. The call may or may not have had its effect; retry it later.
+    /// The backend did not answer in time. The call may or may not have had its effect. Retry it later.
     Unavailable,
     /// The backend has no room left. Nothing was written; retry when there is room.
     Full,
     /// The id already belongs to another job.
     Conflict,
-    /// The value is wrong and will stay wrong.
+    /// The value is wrong, so a retry would fail too.
     Refused,
     /// The stored data was written by a newer version of this program.
     Incompatible,

@@ -1,5 +1,5 @@
 //! A job on the wire: a CloudEvent 1.0 whose attributes travel in the broker's own headers and whose data is the
-//! untouched body. So a JPEG is a JPEG on the wire, and an outside producer needs no library of ours.
+//! untouched body. So a JPEG stays a JPEG on the wire, and an outside producer needs no library of this project.
 //!
 //! | attribute | field of the job | if it is missing |
 //! |---|---|---|
@@ -47,7 +47,7 @@ pub const STRUCTURED: &str = "application/cloudevents+json";
 /// The `type` of the ending of a job with a result.
 const SUCCEEDED: &str = "millrace.job.succeeded";
 
-/// The longest media type that fits every broker's own field for it, in bytes.
+/// The longest media type that every broker can store in its own field, in bytes.
 const LONGEST_MEDIA_TYPE: usize = 255;
 
 const SPEC_VERSION: &str = "1.0";
@@ -179,7 +179,7 @@ impl Event {
             other => return Err(Unreadable(format!("specversion: {other:?} is not {SPEC_VERSION}"))),
         }
         let (source, event_id) = (required("source")?, required("id")?);
-        // An ending of ours without a result: there is nothing to run.
+        // An ending without a result, published by this project. It contains no input to run.
         if let Some(kind) = of("type").filter(|kind| kind.starts_with("millrace.job.") && *kind != SUCCEEDED) {
             return Err(Unreadable(format!("type: {kind:?} is the ending of a job without a result")));
         }
@@ -194,7 +194,7 @@ impl Event {
             Some(path) => {
                 let size = of("datarefsize").map(|text| read("datarefsize", text, "a number of bytes"));
                 let sha256 = of("datarefsha256").map(str::to_ascii_lowercase);
-                // The program that put the object there owns it, unless a job of ours is published again.
+                // The program that stored the object owns it, unless Millrace publishes one of its own jobs again.
                 let is_borrowed = source != SOURCE || of("datarefborrowed").is_some();
                 Body::Reference(BlobRef { key: path.to_owned(), size_bytes: size.transpose()?, sha256, is_borrowed })
             }
@@ -224,13 +224,13 @@ impl Event {
 }
 
 impl Unreadable {
-    /// With this reason.
+    /// The message is unreadable for this reason.
     pub fn new(reason: impl std::fmt::Display) -> Self {
         Self(reason.to_string())
     }
 }
 
-/// The job that stands in for a message that cannot be read. It has a record like any job and ends as dead with the bytes
+/// The job that represents a message that cannot be read. It has a record like any job, and ends as dead with the bytes
 /// of the message. `position` is the broker's own name for the message: every delivery of the message is the same job.
 pub fn unreadable(
     pool: &PoolName,
@@ -289,7 +289,8 @@ fn data_of(body: &Body, attributes: &mut Vec<(Cow<'static, str>, String)>) -> By
 
 fn derived(kind: &str, of: &[&str]) -> JobId {
     let text = format!("{kind}-{}", hex::encode(&Sha256::digest(of.join("\n"))[..16]));
-    // Lower-case letters, digits and a hyphen are always an id; a new one would only lose the detection of duplicates.
+    // Lower-case letters, digits and a hyphen always form a valid id. A new random id would prevent the detection of
+    // duplicates.
     text.parse().unwrap_or_else(|_| JobId::generate())
 }
 

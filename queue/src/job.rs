@@ -76,12 +76,12 @@ pub enum Body {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
-    /// Before everything else.
+    /// Workers take it before all other classes.
     Premium,
     /// The default.
     #[default]
     Standard,
-    /// After everything else.
+    /// Workers take it after all other classes.
     Batch,
 }
 
@@ -135,8 +135,8 @@ impl JobId {
     }
 }
 
-/// Names a pool: 1 to 63 characters out of `a–z 0–9 -`, first and last a letter or digit (a DNS label, so that it can
-/// name a queue, a topic and a Kubernetes object).
+/// Names a pool: 1 to 63 characters out of `a–z 0–9 -`. The first and the last are a letter or a digit. So the name is
+/// a DNS label, which can also name a queue, a topic and a Kubernetes object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PoolName(String);
@@ -175,7 +175,7 @@ impl FromStr for PoolName {
     }
 }
 
-/// An error message must stay readable whatever was sent.
+/// An error message must stay readable for every input.
 fn shortened(text: &str) -> String {
     if text.chars().count() <= 80 { text.to_owned() } else { text.chars().take(77).chain("...".chars()).collect() }
 }

@@ -8,7 +8,7 @@ pub struct JobError {
     /// The name of a [`JobErrorKind`]. A record that a newer version wrote may hold a name that is not in the list.
     #[serde(rename = "type")]
     pub kind: String,
-    /// A sentence for a person.
+    /// The cause, for a reader.
     pub message: String,
 }
 
@@ -19,13 +19,13 @@ pub enum JobErrorKind {
     BadInput,
     /// The deadline passed before the job was started.
     Expired,
-    /// The input in the blob store is missing, damaged or out of reach.
+    /// The input in the blob store is missing, damaged or unreachable.
     InputUnreadable,
     /// The model failed, or its output could not be presented.
     ModelError,
     /// The output could not be written to the blob store.
     OutputUnwritable,
-    /// The broker rejects the job for good, so no worker could ever take it.
+    /// The broker rejects the job permanently, so no worker could ever take it.
     Unpublishable,
     /// The message is not a job. It is recorded as dead with its bytes.
     UnreadableMessage,
@@ -40,7 +40,7 @@ pub enum Retried {
     Yes,
     /// It ends: another attempt would fail in the same way.
     No,
-    /// It is retried where the cause may pass, as the kind's documentation explains.
+    /// It is retried if the cause may be temporary; docs/states-and-errors.md lists the cases.
     Depends,
 }
 
@@ -75,8 +75,8 @@ impl JobErrorKind {
     pub const fn retried(self) -> Retried {
         match self {
             Self::OutputUnwritable | Self::WorkerVanished => Retried::Yes,
-            // An input that is damaged stays so; a store that is out of reach comes back. A forward pass that fails is
-            // repeated; an output that cannot be presented is not.
+            // A damaged input stays damaged, but an unreachable store becomes reachable again. A failed forward pass is
+            // repeated, but the presentation of an output is not.
             Self::InputUnreadable | Self::ModelError => Retried::Depends,
             Self::BadInput | Self::Expired | Self::Unpublishable | Self::UnreadableMessage => Retried::No,
         }

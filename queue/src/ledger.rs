@@ -15,7 +15,7 @@
 //! ```
 //!
 //! A record's fence grows with every claim and with every publication of a due job. A result with an older fence is
-//! rejected, so a worker that was away for too long cannot overwrite a newer result.
+//! rejected, so a worker that lost its lease cannot overwrite a newer result.
 
 use std::time::Duration;
 
@@ -35,12 +35,12 @@ pub use dead::{Attempt, DeadFilter, DeadPage, DeadPosition, Forgotten, Purged, R
 pub trait Ledger: Send + Sync {
     /// Opens a record for each job, in state `queued`; one answer per job, in order.
     ///
-    /// For an id that has a record already, nothing changes and the answer is that record; so a client may repeat a
+    /// If an id already has a record, the record does not change and the answer contains it. So a client may repeat a
     /// submission. The job of a new record counts as unpublished until [`Ledger::published`] names it.
     async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>>;
 
-    /// Records that the broker has confirmed these publications. [`Ledger::due`] returns a job whose publication is never
-    /// confirmed. The call may come late or twice; for a job whose state has changed since it has no effect.
+    /// Records that the broker has confirmed these publications. [`Ledger::due`] returns a job whose publication is
+    /// never confirmed. The call may be late or repeated. It has no effect on a job whose state has changed since.
     async fn published(&self, publications: &[Publication]) -> Result<()>;
 
     /// Claims jobs for `worker` until `lease` from now; one answer per request, in order.
@@ -51,11 +51,12 @@ pub trait Ledger: Send + Sync {
     /// granted before gets the same lease again, extended.
     async fn claim(&self, worker: &WorkerId, requests: Vec<ClaimRequest>, lease: Duration) -> Result<Vec<Claim>>;
 
-    /// Begins the attempt at a suspect (`Claim::Granted { alone: true }`): from here on the attempt counts even if its
-    /// worker disappears. `false`: the lease is lost. If the worker disappears before this call, the attempt is not charged.
+    /// Begins the attempt at a suspect (`Claim::Granted { alone: true }`). After this call the attempt counts, even if
+    /// its worker disappears. `false`: the lease is lost. If the worker disappears before this call, the attempt is not
+    /// charged.
     ///
-    /// The call must come before the first step that could kill the worker; otherwise a job that kills its worker would
-    /// never run out of attempts. It may be repeated, and has no effect on a job that is not a suspect.
+    /// The worker must call this before the first step that could kill it. Otherwise a job that kills its workers would
+    /// never use up its attempts. The call may be repeated. It has no effect on a job that is not a suspect.
     async fn begin(&self, lease: &Lease) -> Result<bool>;
 
     /// Extends leases to `lease` from now; one answer per lease, in order: `false` where it is lost.
@@ -77,7 +78,7 @@ pub trait Ledger: Send + Sync {
     /// return records of changes in between. Empty: no such job.
     async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>>;
 
-    /// Takes up to `limit` jobs that must be published (again): their publication was never confirmed, their retry is
+    /// Takes up to `limit` jobs that must be published (again). Their publication was never confirmed, their retry is
     /// due, their lease has expired, or they were requeued. Each job goes to one caller. It is due again later unless
     /// [`Ledger::published`] confirms it.
     async fn due(&self, limit: usize) -> Result<Vec<DueJob>>;
@@ -86,27 +87,29 @@ pub trait Ledger: Send + Sync {
     /// number of pools and jobs. A pool without a record has none.
     async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>>;
 
-    /// Names pools that may have new work, from the moment this returns: any process submitted or requeued a job, or took
-    /// a due one. A notice arrives within milliseconds. One notice may stand for many jobs, and some have no cause.
+    /// Reports pools that may have new work, from the moment this returns. The cause is a process that submitted or
+    /// requeued a job, or took a due one. A notice arrives within milliseconds. One notice may stand for many jobs, and
+    /// a notice may have no cause.
     ///
-    /// An error means that notices are interrupted. The stream resumes by itself and does not end, but the notices of the
-    /// gap are lost: the caller must also read the counts, after an error and at intervals.
+    /// An error means that notices are interrupted. The stream resumes by itself and does not end, but the notices of
+    /// the gap are lost. So the caller must also read the counts, after an error and at intervals.
     async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>>;
 
     /// Deletes up to `limit` records of ended jobs whose retention is over. The caller deletes the returned blobs.
     /// `None` instead of a list: there were no such jobs.
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>>;
 
-    /// Up to `limit` jobs that ended as dead or failed (the filter has the state), the latest ending first, from `after`
-    /// on; `None` starts at the first. Paging neither skips nor repeats a job that exists throughout, even if others are
-    /// added or purged meanwhile. The records come without output and history.
+    /// Up to `limit` jobs that ended as dead or failed; the filter selects the state. The latest ending comes first.
+    /// The page starts after `after`, or at the first job if that is `None`. Paging neither skips nor repeats a job
+    /// that stays in the list, even if other jobs are added or purged meanwhile. The records come without output and
+    /// history.
     async fn dead(&self, filter: &DeadFilter, after: Option<&DeadPosition>, limit: usize) -> Result<DeadPage>;
 
     /// Puts a dead or failed job back into state `queued`, with all its attempts and, if one is given, a new input. It is
     /// due at once, so [`crate::Upkeep`] publishes it.
     ///
-    /// Its fence grows, its retention begins anew at its next end, and its deadline is dropped, since a requeued job is
-    /// meant to run. Its history, its last error and its mark as a suspect stay.
+    /// Its fence grows, and its retention begins again at its next end. Its deadline is removed, because a requeued job
+    /// should run. Its history, its last error and its mark as a suspect stay.
     ///
     /// A message of the job that is still in the broker carries the former input, and may run instead of the new one.
     async fn requeue(&self, id: &JobId, input: Option<Input>) -> Result<Requeued>;
@@ -191,8 +194,8 @@ pub struct JobRecord {
     pub class: Class,
     /// Its state.
     pub state: JobState,
-    /// The number of claims, without those that were released unstarted, and without claims of a suspect whose worker
-    /// disappeared before [`Ledger::begin`].
+    /// The number of claims. It does not include claims that were released before the start. It does not include claims
+    /// of a suspect whose worker disappeared before [`Ledger::begin`].
     pub attempts: u32,
     /// The most attempts.
     pub max_attempts: u32,
@@ -229,7 +232,8 @@ pub enum Submitted {
     Existing {
         /// That record.
         record: Box<JobRecord>,
-        /// The job may be missing in the broker: the caller must publish it. `None`: it is there, or has ended.
+        /// The job may be missing in the broker, so the caller must publish it. `None`: the job is in the broker, or
+        /// has ended.
         publish: Option<Publication>,
     },
     /// The id had a record already, with another pool or input.
@@ -266,7 +270,7 @@ pub struct DueJob {
 pub struct ClaimRequest {
     /// The job as delivered.
     pub job: Job,
-    /// As in the delivery. The broker took the former consumer for dead, so a live lease may be taken over.
+    /// As in the delivery. The broker considered the former consumer dead, so a live lease may be taken over.
     pub redelivered: bool,
     token: Uuid,
 }
@@ -348,7 +352,8 @@ pub enum Finished {
         /// When the job ended, as in [`JobRecord::finished_at`]. `None` while it is open.
         finished_at: Option<Timestamp>,
     },
-    /// The worker has lost the lease (to another worker, or the job was cancelled): nothing was written.
+    /// The worker has lost the lease, because another worker has claimed the job or a client has cancelled it. Nothing
+    /// was written.
     LeaseLost,
 }
 
@@ -362,8 +367,8 @@ impl Finished {
     }
 }
 
-/// The number of open jobs of a pool, by state, and of ended ones. The sum of the open ones is the backlog, without the
-/// messages of outside producers: the ledger has no record of those until a worker claims them.
+/// The number of open jobs of a pool, by state, and of ended ones. The sum of the open ones is the backlog without the
+/// messages of outside producers. The ledger has no record of those until a worker claims them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JobCounts {
     /// Jobs that should be in the broker, waiting or delivered.

@@ -1,11 +1,12 @@
-//! Jobs and what is promised of them.
+//! Jobs, and the contracts of broker, ledger, roster and blob store.
 //!
-//! A broker has three roles, one per service: the gateway holds a [`Producer`], a worker a [`Consumer`] and the scaler a
-//! [`Gauge`]. All three services use the [`Ledger`], which records what became of every job, and the [`Roster`], which
-//! lists the live workers and what they measured. A [`Backend`] is a broker, a ledger and a roster; the crate
+//! A broker has three roles, one per service: the gateway holds a [`Producer`], a worker a [`Consumer`] and the scaler
+//! a [`Gauge`]. All three services use the [`Ledger`], which records the state of every job, and the [`Roster`], which
+//! lists the live workers and their measurements. A [`Backend`] is a broker, a ledger and a roster; the crate
 //! `millrace-backends` opens it from a URL.
 //!
-//! This crate has no driver. A call fails with an [`Error`]: an [`ErrorKind`] for the caller to decide on, and its source.
+//! This crate has no driver. A call fails with an [`Error`]. It has an [`ErrorKind`], on which the caller decides, and
+//! a source.
 
 mod backend;
 mod blob;

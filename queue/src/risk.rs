@@ -43,11 +43,11 @@ pub struct Risk {
     pub found: String,
     /// The possible consequence.
     pub why: String,
-    /// The way out.
+    /// The remedy.
     pub advice: String,
 }
 
-/// What a pool needs from its broker, by its configuration and measurements.
+/// The demands of a pool on its broker, from its configuration and measurements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolExpectation {
     /// The pool.
@@ -56,7 +56,7 @@ pub struct PoolExpectation {
     pub max_workers: u32,
     /// The longest time that a job may wait for its start. `None`: the configuration has no limit.
     pub deadline: Option<Duration>,
-    /// The longest time for which a worker is expected to leave a delivery unsettled, by the measured batch times.
+    /// The longest time for which a worker should hold an unsettled delivery, according to the measured batch times.
     /// `None`: there are no measurements yet.
     pub holding: Option<Duration>,
 }

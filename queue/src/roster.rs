@@ -12,8 +12,8 @@ use crate::{PoolName, Result};
 /// The live workers, each with its last heartbeat, and the last measurements of each pool, which outlive its workers.
 #[async_trait]
 pub trait Roster: Send + Sync {
-    /// Adds a worker or renews its entry: it counts as live until `alive` from now. Its measurements, if it has any,
-    /// become the last measurements of its pool.
+    /// Adds a worker or renews its entry. The worker counts as live for the time `alive` from now. If it has
+    /// measurements, they become the last measurements of its pool.
     async fn heartbeat(&self, worker: &WorkerRecord, alive: Duration) -> Result<()>;
 
     /// Removes a worker. An unknown worker is not an error.
@@ -29,12 +29,12 @@ pub trait Roster: Send + Sync {
     async fn measured(&self, pools: &[PoolName]) -> Result<Vec<Option<Measured>>>;
 }
 
-/// Names a worker process: unique over all starts.
+/// Names a worker process. The name is unique over all starts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(String);
 
 impl WorkerId {
-    /// A worker whose process chose this id.
+    /// The worker with this id, which its process has chosen.
     pub fn new(id: impl Into<String>) -> Self {
         Self(id.into())
     }
@@ -54,15 +54,15 @@ impl fmt::Display for WorkerId {
 /// What a worker reports in a heartbeat.
 ///
 /// The seconds of a batch are the time for which the worker was busy with it. They end when the batch has run. They
-/// begin at the later of two moments: the previous batch had run on the same model instance, or the first item of this
-/// batch was received. So they include decoding as far as the device waits for it, but not waiting for jobs or writing
-/// results.
+/// begin when the previous batch on the same model instance has ended, or when the first item of this batch was
+/// received. The later moment counts. So they include decoding as far as the device waits for it, but not waiting for
+/// jobs or writing results.
 ///
 /// The averages describe the batches that ran, which are small while there are few jobs. The batch time model
-/// (`batch_base_seconds`, `batch_item_seconds`, `batch_limit_items`) describes what the worker could do with full
-/// batches: at most `limit / (base + limit × item)` items per second. It describes the worker as a whole: k model
-/// instances that take t seconds for up to m items each count as one instance that takes t for k × m items. Instances
-/// that slow each other down take longer when all of them run; the model then follows.
+/// (`batch_base_seconds`, `batch_item_seconds`, `batch_limit_items`) describes the throughput of the worker in full
+/// batches: at most `limit / (base + limit × item)` items per second. It describes the worker as a whole. For example,
+/// k model instances each take t seconds for up to m items. They count as one instance that takes t seconds for k × m
+/// items. If instances slow each other down, their batches take longer, and the model changes accordingly.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerRecord {
     /// Its id.
@@ -77,10 +77,11 @@ pub struct WorkerRecord {
     pub batch_items: f64,
     /// Seconds per batch of one instance, measured likewise; 0 before the first.
     pub batch_seconds: f64,
-    /// The part of a batch's time that does not depend on its size, in seconds, measured: a batch of n items takes this
-    /// plus n times `batch_item_seconds`. Both are 0 before the first batch, and never both after it.
+    /// The measured part of a batch's time that does not depend on its size, in seconds. A batch of n items takes this
+    /// time plus n times `batch_item_seconds`. Before the first batch both values are 0. After it at least one is above
+    /// 0.
     pub batch_base_seconds: f64,
-    /// The seconds that each item adds, measured.
+    /// The measured additional time of each item, in seconds.
     pub batch_item_seconds: f64,
     /// The most items that run at once: the items of a full batch times the number of instances. 0: unknown.
     pub batch_limit_items: u32,
@@ -105,7 +106,7 @@ impl WorkerRecord {
         }
     }
 
-    /// Its measurements. `None` before its first batch, and where the reported times are impossible.
+    /// Its measurements. `None` before its first batch, or if the reported times are impossible.
     pub fn measured(&self) -> Option<Measured> {
         let measured = Measured {
             batch_base_seconds: self.batch_base_seconds,
@@ -131,7 +132,8 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Itself if the times are possible: values from a worker or a store are not trusted.
+    /// Returns itself if the times are possible. The check is necessary because values from a worker or a store may be
+    /// wrong.
     pub fn if_sound(self) -> Option<Self> {
         let (base, item) = (self.batch_base_seconds, self.batch_item_seconds);
         let is_sound = base >= 0.0 && item >= 0.0 && (base + item).is_normal() && self.batch_limit_items > 0;

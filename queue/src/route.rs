@@ -1,4 +1,4 @@
-//! Topics and queues of a pool whose names are not made from the pool's name.
+//! Topics and queues of a pool whose names do not follow from the pool's name.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub struct Route {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routes(BTreeMap<PoolName, Route>);
 
-/// A name that is not possible.
+/// An invalid name in a route.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {name:?} {why}")]
 pub struct RouteError {
@@ -29,7 +29,7 @@ pub struct RouteError {
     pub why: String,
 }
 
-/// All names that are not possible.
+/// All invalid names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(RouteError::to_string).collect::<Vec<_>>().join("; "))]
 pub struct RouteErrors(pub Vec<RouteError>);
@@ -42,8 +42,8 @@ impl RouteErrors {
 }
 
 impl Routes {
-    /// Rejects a source that two pools share, since either pool could take its jobs. Rejects results that come back as jobs
-    /// of the same pool, since that has no end.
+    /// Rejects a source that two pools share, since either pool could take its jobs. Rejects routes on which the
+    /// results of a pool become jobs of the same pool, because such jobs would never end.
     pub fn new(routes: BTreeMap<PoolName, Route>) -> Result<Self, RouteErrors> {
         let routes = Self(routes);
         let mut errors = Vec::new();
@@ -64,7 +64,7 @@ impl Routes {
         }
         let next = |pool: &PoolName| takers.get(routes.results_to(pool)?).copied();
         for (pool, route) in &routes.0 {
-            // A path with more steps than there are pools passes through a pool twice.
+            // The search needs no more steps than there are pools: a longer path would visit a pool twice.
             let way = std::iter::successors(next(pool), |pool| next(pool)).take(routes.0.len());
             if let Some(name) = route.results_to.as_ref().filter(|_| way.into_iter().any(|other| other == pool)) {
                 let why = "leads back to the pool: its results would be its jobs".to_owned();

@@ -1,4 +1,5 @@
-//! The parts of a job that a store has no column type for, as text: a blob reference and an origin, both as JSON.
+//! The parts of a job for which a store has no column type: a blob reference and an origin. Both are stored as JSON
+//! text.
 
 use crate::{Body, Origin};
 

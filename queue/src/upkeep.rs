@@ -11,7 +11,7 @@ use crate::{
     Result, WorkerId,
 };
 
-/// How often upkeep looks for due jobs: it bounds the delay of a retry.
+/// The interval at which upkeep looks for due jobs. It limits the delay of a retry.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The most jobs that one round publishes or deletes, so that the work after a long outage is split into rounds.
@@ -66,7 +66,7 @@ impl Upkeep {
                 due.into_iter().map(|due| (due.job, due.publication)).unzip();
             match self.producer.publish(&jobs).await {
                 Ok(()) => self.ledger.published(&publications).await?,
-                // A job that the broker rejects for good must not block the others.
+                // A job that the broker rejects permanently must not block the others.
                 Err(error) if error.kind() == ErrorKind::Refused => {
                     for (job, publication) in jobs.iter().zip(publications) {
                         self.publish_alone(job, publication).await?;
@@ -102,7 +102,7 @@ impl Upkeep {
     pub async fn purge(&self) -> Result<bool> {
         let Some(blobs) = self.ledger.purge(LIMIT).await? else { return Ok(false) };
         for blob in blobs {
-            // The record is deleted already; a blob that stays only takes up room.
+            // The record is deleted already. A blob that stays only uses space.
             if let Err(error) = self.blobs.delete(&blob).await {
                 tracing::warn!(%error, blob = blob.key, "cannot delete a blob of a purged job");
             }

@@ -1,4 +1,4 @@
-//! Explains the number of workers of a pool: the recent answers, with everything they were computed from.
+//! Explains the number of workers of a pool: the recent answers, with all values from which they were computed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const MAX_OBJECT_NAME: usize = 253 + 1 + 63;
 #[derive(Debug, Clone, Default)]
 pub struct Journal(Arc<Mutex<BTreeMap<PoolName, VecDeque<Entry>>>>);
 
-/// An answer, and the time in which it was given without a change.
+/// An answer, and the period in which it did not change.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
     /// The ScaledObject, as `namespace/name`.

@@ -1,4 +1,4 @@
-//! Answers KEDA: how much work, how many workers.
+//! Answers KEDA: the amount of work and the number of workers of a pool.
 //!
 //! ```text
 //! gauge, ledger, roster → sampler → policy::history → policy::decide → server → KEDA → HPA

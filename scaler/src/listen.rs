@@ -70,7 +70,7 @@ where
     ReceiverStream::new(receiver)
 }
 
-/// The handshake of plain HTTP/2: waits for the first byte, because the client must send first.
+/// The handshake of plain HTTP/2. It waits for the first byte, because the client must send first.
 pub(crate) async fn first_byte(socket: TcpStream) -> io::Result<TcpStream> {
     match socket.peek(&mut [0]).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -48,7 +48,7 @@ impl Repeat {
 }
 
 impl Push {
-    /// When to compute the state again although no reading has changed. `None`: it is not necessary.
+    /// When to compute the state again even if no reading has changed. `None`: this is not necessary.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.repeat.as_ref().map(|repeat| repeat.due)
     }

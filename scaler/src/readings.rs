@@ -12,7 +12,7 @@ use crate::failure::{NoCurrentReading, ReadFailure};
 pub(crate) struct PoolReadings {
     /// The successful readings.
     pub(crate) history: History,
-    /// Whether the roster has returned the measurements from before the history began, or that there are none.
+    /// Whether the roster has answered the request for the measurements from before the history began.
     pub(crate) has_recalled: bool,
     /// The failure of the reading after the last successful one.
     pub(crate) failure: Option<ReadFailure>,
@@ -39,7 +39,7 @@ impl PoolReadings {
     pub(crate) fn add(&mut self, reading: Reading) -> bool {
         let latest = self.history.latest();
         if latest.is_some_and(|latest| latest.taken_at >= reading.taken_at) {
-            // A reading that began earlier has ended later.
+            // This reading began before the last one, but ended after it.
             return false;
         }
         let changed = self.failure.is_some() || !latest.is_some_and(|latest| latest.has_same_activity_as(&reading));

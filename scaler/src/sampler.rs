@@ -203,7 +203,7 @@ impl PoolReader {
                 Change::None => {}
             }
         }
-        // One line for all pools, because one cause often affects all of them.
+        // The log gets one line for all pools, because one cause often affects all of them.
         if let Some((pool, ReadFailure { source, reason })) = failed.first() {
             tracing::warn!(%pool, pools = failed.len(), source, reason, "pools cannot be read");
         }
@@ -237,7 +237,7 @@ impl PoolReader {
         }
     }
 
-    /// Reads the ledger, the broker, and the ledger again, for the reason at [`Reading::new`].
+    /// Reads the ledger, the broker, and the ledger again. [`Reading::new`] explains the reason.
     async fn read_counts(&self, pools: &[PoolName]) -> Result<Vec<Result<PoolCounts, ReadFailure>>, ReadFailure> {
         let Sources { gauge, ledger, roster } = &self.sources;
         let before = self.bounded("ledger", ledger.counts(pools)).await?;
@@ -295,7 +295,7 @@ fn read_failure(source: &'static str, error: &queue::Error) -> ReadFailure {
     )
 }
 
-/// A change between two results that is worth a line in the log.
+/// A change between two results that is logged.
 enum Change {
     /// The first failure after a successful reading.
     Failed(ReadFailure),

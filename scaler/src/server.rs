@@ -40,7 +40,7 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// The time limit for the handshake of a connection.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time limit for connections to end after the stop. The rest is closed then.
+/// The time limit for connections to end after the stop. Connections that are still open are then closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the scaler has ended with an error.
@@ -56,8 +56,8 @@ pub enum RunError {
 
 /// Serves KEDA on `listener` until `stop`. Then it ends the push streams, answers the open calls and returns.
 ///
-/// The scaler is ready from the start. Its answers report whether a broker can be read. A scaler that is not ready
-/// would be removed from its Service, and KEDA would not get these answers.
+/// The scaler is ready from the start. Its answers report whether the broker can be read. Kubernetes would remove a
+/// scaler that is not ready from its Service, and KEDA would not get these answers.
 pub async fn run(
     listener: TcpListener,
     settings: ScalerSettings,
@@ -126,7 +126,8 @@ impl Scaler {
         Trigger::read(&object.scaler_metadata, configured).map_err(|error| Status::invalid_argument(error.to_string()))
     }
 
-    /// The decision for the last reading, if that is recent enough. Waits only for the first reading of the pool.
+    /// The decision for the last reading, if this reading is recent enough. This waits only for the first reading of
+    /// the pool.
     async fn decide(&self, object: &ScaledObjectRef, trigger: &Trigger) -> Result<Decision, Status> {
         let pool = &trigger.pool;
         let mut readings = self.subscribe(pool)?;

@@ -136,7 +136,7 @@ impl Files {
         faults.none_or(Self { certificate, key, client_ca })
     }
 
-    /// The checked configuration. A new one for every renewal: otherwise a client of a removed authority could resume
+    /// The checked configuration. Every renewal makes a new one. Otherwise a client of a removed authority could resume
     /// its session.
     fn config(&self, settings: &TlsSettings) -> Result<Arc<ServerConfig>, Faults> {
         let provider = Arc::new(ring::default_provider());

@@ -3,8 +3,8 @@
 //! The JSON Schema of the settings type refuses unknown keys and values out of range. The same schema is published for
 //! editors. Rules that span several keys are in the type's own [`Config::check`].
 //!
-//! A schema can word its rule with `x-rule` (`is not a duration such as 5s`). Without it, the wording follows from the
-//! keyword that failed.
+//! A schema can contain the text of its rule as `x-rule` (`is not a duration such as 5s`). Without it, the text follows
+//! from the keyword that failed.
 
 mod fault;
 mod layers;
@@ -52,7 +52,7 @@ impl Sources {
     }
 }
 
-/// Reads the settings; all faults at once.
+/// Reads the settings. The error contains all faults.
 pub fn load<T: Config>(sources: &Sources) -> Result<T, Faults> {
     let schema = schema::<T>();
     let mut faults = Faults::default();

@@ -21,7 +21,8 @@ pub fn on_signal() -> io::Result<CancellationToken> {
         };
         tracing::info!(signal = name, "stopping");
         requested.cancel();
-        // A second signal means that a drain takes too long. Jobs in progress are requeued, as after `kill -9`.
+        // An operator sends a second signal when the drain takes too long. Jobs in progress are requeued, as after
+        // `kill -9`.
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

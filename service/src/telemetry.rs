@@ -102,7 +102,7 @@ pub(crate) fn metrics() -> PrometheusHandle {
 }
 
 fn install() -> PrometheusHandle {
-    // Both calls refuse only an empty list.
+    // Both calls fail only for an empty list.
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_items".to_owned()), &ITEMS))

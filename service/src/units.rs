@@ -88,7 +88,7 @@ impl From<Period> for String {
 }
 
 impl fmt::Display for Period {
-    /// In the form that is parsed, with the largest units: `90s` is `1m30s`.
+    /// The duration in the form that can be parsed, with the largest units: `90s` becomes `1m30s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NANOS: [(&str, u128); 7] = [
             ("d", 86_400_000_000_000),
@@ -192,7 +192,7 @@ impl FromStr for ByteSize {
 }
 
 impl fmt::Display for ByteSize {
-    /// In the largest unit that gives a whole number, so that the text parses to the same size.
+    /// The size in the largest unit that gives a whole number, so that parsing the text gives the same size.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (unit, bytes) in [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
             if self.0 >= bytes && self.0.is_multiple_of(bytes) {

@@ -59,7 +59,7 @@ pub(crate) fn job(pool: &PoolName, media_type: &str, body: bytes::Bytes) -> Job 
 }
 
 /// Jobs per second that leave the broker: they are acknowledged, so their results are in the ledger. The time until the
-/// first job leaves is not counted, because the worker starts in it.
+/// first job leaves is not counted, because it includes the start of the worker.
 pub(crate) async fn drained_per_second(backend: &Backend, pool: &PoolName) -> anyhow::Result<f64> {
     let gauge = backend.broker.gauge().await?;
     // A reading counts every waiting message. At this interval its cost is negligible.

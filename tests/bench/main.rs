@@ -1,8 +1,10 @@
-//! Measures the system on this machine. Each figure is beside a limit or a peer that is measured in the same run.
+//! Measures the system on this machine. Each figure is printed with a limit or a reference that is measured in the same
+//! run.
 //!
-//! Usage: `millrace-bench [submits|latency|drain|digits|curve|scaler|embedded|rabbitmq|kafka|redis]...`. The names select
-//! measurements and brokers; without names of one kind, all of that kind run. A broker that is not named is skipped, with
-//! a message, if no `MILLRACE_TEST_..._URL` names its server (`scripts/servers.sh run` starts the servers).
+//! Usage: `millrace-bench [submits|latency|drain|digits|curve|scaler|embedded|rabbitmq|kafka|redis]...`. The names
+//! select measurements and brokers. If no measurement is named, all of them run. If no broker is named, all brokers are
+//! used. A broker that is not named is skipped, with a message, if no `MILLRACE_TEST_..._URL` names its server
+//! (`scripts/servers.sh run` starts the servers).
 //!
 //! The load generator, and the servers if they run here, share the cores of the machine with the system under test.
 
@@ -32,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
     if let Some(unknown) = named.iter().find(|name| ![&MEASUREMENTS[..], &brokers].concat().contains(&name.as_str())) {
         bail!("{unknown:?} is neither a measurement ({MEASUREMENTS:?}) nor a broker ({brokers:?})");
     }
-    // Without names of one kind, all of that kind run.
+    // If no name of a kind is given, all names of that kind are used.
     let wanted = |name: &str, of: &[&str]| {
         named.iter().any(|named| named == name) || !named.iter().any(|named| of.contains(&named.as_str()))
     };

@@ -30,7 +30,8 @@ const PUSHES: usize = 100;
 /// Measures pushes, readings and calls.
 pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     pushes(kind).await?;
-    // RabbitMQ and Kafka have queues, topics and groups per pool. With thousands of them, the server would be measured.
+    // RabbitMQ and Kafka have queues, topics and groups per pool. With thousands of these, the figures would show the
+    // server, not the scaler.
     if matches!(kind, BrokerKind::Embedded | BrokerKind::Redis) {
         many_pools(kind).await?;
     }

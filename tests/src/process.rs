@@ -54,7 +54,7 @@ impl Process {
         self.prints_after(0, text).await.map(|(_, line)| line)
     }
 
-    /// As [`Process::prints`], for lines from number `first` on; also returns the number of the line.
+    /// Like [`Process::prints`], for lines from number `first` on. Also returns the number of the line.
     pub async fn prints_after(&self, first: usize, text: &str) -> anyhow::Result<(usize, String)> {
         let mut line_count = self.line_count.clone();
         let found = async {
@@ -101,7 +101,7 @@ impl Process {
         Ok(kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?)
     }
 
-    /// Waits for the end of the process; its status and its output.
+    /// Waits for the end of the process. Returns its status and its output.
     pub async fn ended(mut self) -> anyhow::Result<(ExitStatus, String)> {
         let status = timeout(TIMEOUT, self.child.wait())
             .await

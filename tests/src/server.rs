@@ -55,7 +55,7 @@ impl Drop for PrivateServer {
     }
 }
 
-/// Runs `scripts/servers.sh`; its standard output.
+/// Runs `scripts/servers.sh`. Returns its standard output.
 async fn servers(arguments: &[&str]) -> anyhow::Result<String> {
     let Output { status, stdout, stderr } = Command::new(script()).args(arguments).output().await?;
     if !status.success() {

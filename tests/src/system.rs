@@ -118,7 +118,7 @@ impl Gateway {
         self.client.request(method, path)
     }
 
-    /// Submits a job to the pool, with the query; the answer, whatever its status.
+    /// Submits a job to the pool, with the query. Returns the answer with any status.
     pub async fn submit(
         &self,
         pool_and_query: &str,
@@ -130,7 +130,7 @@ impl Gateway {
         Ok(request.header("content-type", media_type).body(body).send().await?)
     }
 
-    /// Submits a job that must be accepted; its id.
+    /// Submits a job that must be accepted. Returns its id.
     pub async fn accepted(&self, pool: &str, media_type: &str, body: Vec<u8>) -> anyhow::Result<String> {
         let (pool, media_type) = (pool.to_owned(), media_type.to_owned());
         let job = NewJob { pool, media_type, body: body.into(), class: None, deadline: None };
@@ -139,7 +139,7 @@ impl Gateway {
         Ok(accepted.id)
     }
 
-    /// The status of a job once it has ended.
+    /// Waits for the end of a job. Returns its status.
     pub async fn ended(&self, id: &str) -> anyhow::Result<serde_json::Value> {
         let waiting = async {
             loop {

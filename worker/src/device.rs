@@ -24,7 +24,7 @@ mod run_batch;
 
 use run_batch::run_batch;
 
-/// A device thread's view of the worker. All device threads have clones of one.
+/// The parts of the worker that a device thread uses. All device threads have clones of the same value.
 #[derive(Clone)]
 pub(crate) struct Device {
     pub(crate) pool: Arc<str>,
@@ -61,7 +61,7 @@ impl Device {
                         self.serve(instance);
                     }
                 }
-                // If the worker was stopped meanwhile, the receiver is gone and the error does not matter.
+                // If the worker was stopped meanwhile, the receiver was dropped and the error does not matter.
                 Err(error) => drop(report_loaded.send(Err(error))),
             }
         })?;
@@ -92,7 +92,8 @@ impl Device {
             run_batch(instance.as_mut(), &items, &mut results);
             let ended = Instant::now();
             metrics::batch_ran(&self.pool, items.len(), ended.duration_since(began).as_secs_f64());
-            // These batches are not typical: a suspect also waits for the ledger, and a failure may be fast.
+            // These batches are not typical, so they are not measured: a suspect also waits for the ledger, and a
+            // failure may be fast.
             if suspect.is_none() && results.iter().all(Result::is_ok) {
                 self.heartbeat.batch_ran(items.len(), busy_time(&jobs, free_since, ended));
             }
@@ -137,10 +138,10 @@ impl Device {
         (jobs, items)
     }
 
-    /// Begins a suspect: from here on its attempt counts, even if the job crashes this process.
+    /// Begins a suspect. After this call its attempt counts, even if the job crashes this process.
     ///
-    /// All results are written first, so that a crash loses none. Above all, a suspect that ran before must not be
-    /// charged for a crash that this one causes.
+    /// All results are written first, so that a crash loses no result. This is most important for a suspect that ran
+    /// before: it must not be charged for a crash that this suspect causes.
     fn begin(&self, job: &ClaimedJob, body: Bytes) -> Result<Item, Disposition> {
         self.runtime.block_on(self.window.wait_until_written());
         match self.runtime.block_on(self.ledger.begin(job.lease.lease())) {

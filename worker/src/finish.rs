@@ -22,7 +22,7 @@ use announcements::{Announcements, EndedJob};
 /// The most batches in one round trip to the ledger.
 const ROUND_LIMIT: usize = 64;
 
-/// The waits between attempts to write results. The work is done, so the attempts never stop.
+/// The waits between attempts to write results. The jobs have run, so the attempts never stop.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 

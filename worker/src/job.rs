@@ -20,15 +20,15 @@ pub(crate) struct ClaimedJob {
     pub(crate) delivery: Delivery,
     pub(crate) lease: RenewedLease,
     pub(crate) place: Place,
-    /// The time at which the job was received. If its claim was repeated, the time of the last claim: waiting for an
-    /// unreachable ledger is no work.
+    /// The time at which the job was received. If its claim was repeated, the time of the last claim, because the wait
+    /// for an unreachable ledger is not work.
     pub(crate) received: Instant,
     /// Whether the job is a suspect: a worker disappeared while it held the job, so the job must not share a batch.
     pub(crate) is_suspect: bool,
 }
 
 impl ClaimedJob {
-    /// Decodes and preprocesses the input. A panic of a decoder is the fault of this input, so only this job fails.
+    /// Decodes and preprocesses the input. If a decoder panics, the cause is this input, so only this job fails.
     pub(crate) fn prepare(&self, model: &dyn Model, body: Bytes) -> Result<Item, JobError> {
         let media_type = &self.delivery.job.input.media_type;
         catch_unwind(AssertUnwindSafe(|| model.prepare(media_type, body)))
@@ -60,21 +60,21 @@ pub(crate) struct RunJob {
 }
 
 impl RunJob {
-    /// Pairs the jobs of a batch with their results. From here on the jobs wait for the ledger.
+    /// Pairs the jobs of a batch with their results. After this call the jobs wait for the ledger.
     pub(crate) fn all(mut jobs: Vec<ClaimedJob>, results: Vec<ItemResult>) -> Vec<Self> {
         Place::wait_for_ledger(jobs.iter_mut().map(|job| &mut job.place));
         jobs.into_iter().zip(results).map(|(job, result)| Self { job, result }).collect()
     }
 }
 
-/// A job that this worker is done with. Its result is not written yet.
+/// A job that has ended in this worker, and whose result is not written yet.
 pub(crate) struct FinishedJob {
     pub(crate) job: ClaimedJob,
     pub(crate) disposition: Disposition,
 }
 
 impl FinishedJob {
-    /// Jobs that did not run. From here on they wait for the ledger.
+    /// Ends jobs that did not run. After this call they wait for the ledger.
     pub(crate) fn not_run(jobs: impl IntoIterator<Item = (ClaimedJob, Disposition)>) -> Vec<Self> {
         let mut jobs: Vec<_> = jobs.into_iter().map(|(job, disposition)| Self { job, disposition }).collect();
         Place::wait_for_ledger(jobs.iter_mut().map(|finished| &mut finished.job.place));

@@ -1,4 +1,4 @@
-//! A worker from its start to its end: build, load, serve, drain.
+//! The life of a worker: build, load, serve, drain.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,7 +135,7 @@ async fn work(
     }
 }
 
-/// Builds the parts that need no connection: the first device, which is the pattern for all, and the queue to the
+/// Builds the parts that need no connection: the first device, from which all others are cloned, and the queue to the
 /// outbox.
 fn build(
     worker: &Worker,
@@ -224,7 +224,7 @@ struct Serving {
 
 impl Serving {
     /// Takes jobs until `stop`, and returns when `drain` and the outbox have ended. The error names a part that ended
-    /// before its time.
+    /// too early.
     async fn run(self, drain: impl Future<Output = ()>, stop: &CancellationToken) -> Result<(), &'static str> {
         let Self { intake, mut outbox, any_device_ended } = self;
         // The outbox ends when all its senders are dropped: devices, preparations, intake and drain.
@@ -239,15 +239,15 @@ impl Serving {
     }
 }
 
-/// Waits for `stop`, then starts no further batch and requeues the jobs that have not run. Takes `device`, whose sender
-/// would keep the outbox open.
+/// Waits for `stop`, then starts no further batch and requeues the jobs that have not run. Takes ownership of `device`,
+/// because its sender would keep the outbox open.
 async fn drain(worker: &Worker, device: Device, stop: &CancellationToken) {
     stop.cancelled().await;
     worker.health.not_ready(CONDITION, "draining");
     let waiting = device.batcher.close();
     tracing::info!(pool = %worker.pool, released = waiting.len(), "draining");
     let released = FinishedJob::not_run(waiting.into_iter().map(|ready| (ready.job, Disposition::Released)));
-    // The outbox is gone only if it panicked, which ends the worker with an error.
+    // The outbox can only be missing after a panic, which ends the worker with an error.
     drop(device.finished.send(released));
     let heartbeat = Arc::clone(&device.heartbeat);
     drop(device);

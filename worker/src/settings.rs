@@ -23,7 +23,7 @@ pub struct WorkerSettings {
     pub retry_initial: Period,
     /// The longest wait between two attempts.
     pub retry_max: Period,
-    /// The longest time from the stop signal to the end of the running batch. A spot node grants 15 s.
+    /// The longest time from the stop signal to the end of the running batch. A spot node gives 15 s.
     pub drain_timeout: Period,
 }
 

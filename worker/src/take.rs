@@ -20,7 +20,7 @@ use crate::job::window::{Place, Window};
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ReadyInput, ReadyJob};
 use crate::runtime::Model;
 
-/// The wait after an error of the broker or the ledger. Calls without a wait would only add load.
+/// The wait after an error of the broker or the ledger. Without a wait, repeated calls would only add load.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The part of a worker that takes jobs in.
@@ -117,7 +117,7 @@ impl Intake {
                 return Err(error);
             }
             tracing::warn!(%error, jobs = requests.len(), "cannot claim jobs; trying again");
-            // The first retry is immediate: most often only the connection was lost.
+            // The first retry has no wait, because usually only the connection was lost.
             if is_repeated {
                 stop.run_until_cancelled(sleep(PAUSE)).await;
             }
@@ -126,8 +126,8 @@ impl Intake {
         }
     }
 
-    /// Publishes how jobs ended, because the worker that ended them may have disappeared before it did so. Returns the
-    /// deliveries to acknowledge. The others are requeued.
+    /// Publishes how jobs ended, because the worker that ended them may have disappeared before it published this.
+    /// Returns the deliveries to acknowledge. The others are requeued.
     async fn announce(&self, ended: Vec<(Delivery, Place)>, stop: &CancellationToken) -> Vec<Delivery> {
         let jobs = ended.iter().map(|(delivery, _)| EndedJob::in_ledger(&delivery.job));
         let published = self.announcements.publish(jobs.collect()).await;
@@ -171,7 +171,7 @@ impl Intake {
     }
 
     /// The bytes of a job's input. The message may be older than the input: editing the input deletes the former blob.
-    /// So if the blob is missing, the ledger is asked for the present input.
+    /// So if the blob is missing, the worker reads the present input from the ledger.
     async fn body(&self, delivery: &mut Delivery) -> Result<Bytes, Error> {
         let missing = match self.blobs.bytes(&delivery.job.input.body).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => error,
@@ -192,7 +192,7 @@ impl Intake {
 
     /// Ends a job that did not run.
     fn finish(&self, job: ClaimedJob, disposition: Disposition) {
-        // The outbox ends only after all its senders.
+        // The outbox ends only after all its senders were dropped.
         drop(self.finished.send(FinishedJob::not_run([(job, disposition)])));
     }
 }

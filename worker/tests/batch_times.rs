@@ -216,7 +216,7 @@ async fn a_worker_estimates_batch_times_from_batches_of_many_sizes() {
         let jobs = bench.submit(count).await;
         bench.succeeded(&jobs).await;
     }
-    // The echo model takes the delay for a batch of any size. Receiving and claiming also take some time.
+    // For the echo model, a batch of any size takes the delay. Receiving and claiming also take some time.
     let record = bench.record(|worker| worker.state == WorkerState::Idle && worker.batch_base_seconds > 0.0).await;
     let delay = delay.as_secs_f64();
     let full = record.batch_base_seconds + 8.0 * record.batch_item_seconds;

@@ -247,7 +247,7 @@ async fn a_finish_whose_answer_is_lost_has_one_effect() {
 async fn a_job_that_could_not_be_received_or_claimed_is_delivered_again() {
     let bench = Bench::new().await;
     bench.faulty.order(Call::Receive, Fault::Fail, 1);
-    // One failure more than the worker's calls before a lease would have expired.
+    // One more failure than the number of calls that the worker makes before a lease would have expired.
     bench.faulty.order(Call::Claim, Fault::Fail, 4);
     bench.submit(&["one"]).await;
     let lease = service::Period::millis(100);

@@ -93,7 +93,7 @@ impl TestGateway {
         self.backend.ledger.get(&id.parse().unwrap()).await.unwrap().map(|record| record.state)
     }
 
-    /// Runs the command line: whether it succeeded for all jobs, and its output.
+    /// Runs the command line. Returns whether it succeeded for all jobs, and its output.
     async fn run(&self, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
         let line = ["dead", "--gateway", &self.gateway].into_iter().chain(arguments.iter().copied());
         let mut out = Vec::new();

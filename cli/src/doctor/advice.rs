@@ -90,7 +90,7 @@ pub(super) fn of_batch_time(name: &str, pool: &PoolSettings, batch: Duration) ->
     })
 }
 
-/// Rounded down to the millisecond.
+/// The time is rounded down to the millisecond.
 fn rounded(duration: Duration) -> Duration {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }

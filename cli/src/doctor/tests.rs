@@ -109,7 +109,7 @@ async fn an_unreachable_server_is_severe_and_hides_no_other_risk() {
     let faulty = Faulty::default();
     faulty.order(Call::Risks, Fault::Fail, 1);
     let risks = check_backend(&settings, &urls, &faulty.wrap(backend).into()).await;
-    // The broker is checked first. The risks of the ledger are reported all the same.
+    // The broker is checked first. The risks of the ledger are reported too.
     assert_eq!((risks[0].setting.as_str(), risks[0].severity), ("broker", Severity::Severe));
     assert!(sound.iter().all(|risk| risks[1..].contains(risk)));
 }

@@ -73,7 +73,7 @@ impl RecordedArgs {
             None => pools(file)?,
         };
         let name = |pool: &Option<String>| match pool.as_deref() {
-            // Rows with an empty pool, in a file in which other rows have one.
+            // The name for rows with an empty pool, in a file in which other rows have a pool.
             Some("") => "-".to_owned(),
             Some(pool) => pool.to_owned(),
             None => "all".to_owned(),
@@ -180,7 +180,7 @@ pub(super) fn row_faults(faults: &Faults) -> anyhow::Error {
     anyhow!("{}", rows.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-/// The faults of the scenario under the names of the options and of the file: the user wrote no scenario.
+/// Renames the faults of the scenario to the options and the file, because the user wrote no scenario.
 fn in_options(faults: &Faults, file: &Path) -> String {
     let line = |fault: &dyn Display| {
         let text = fault.to_string();

@@ -93,7 +93,7 @@ fn rows(comparison: &Comparison<'_>) -> Table {
     rows
 }
 
-/// Two decimals, rounded down, so that 99.999 % does not look like all jobs.
+/// The share with two decimals, rounded down: 99.999 % must not be printed as 100 %.
 fn floored(percent: f64) -> f64 {
     (percent * 100.0).floor() / 100.0
 }

@@ -59,7 +59,7 @@ fn search(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         if kind.is_dir() {
             search(&path, found)?;
         } else if kind.is_file() || path.is_file() {
-            // A link to a file counts. A link to a folder does not, because it may lead to a folder above.
+            // A link to a file is used. A link to a folder is not, because it may lead to a parent folder.
             found.push(path);
         }
     }

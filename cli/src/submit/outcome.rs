@@ -36,7 +36,7 @@ struct Predictions {
 }
 
 impl Outcome {
-    /// The state of the job, or the reason for its absence in one word.
+    /// The state of the job. If the state is unknown, the reason in one word.
     pub(super) fn state(&self) -> &str {
         self.result.as_ref().map_or_else(|error| error.state.as_str(), |_| "succeeded")
     }
@@ -51,7 +51,7 @@ impl Outcome {
         Some(self.prediction()?.label == *self.truth.as_ref()?)
     }
 
-    /// The result in short.
+    /// The result as a short text.
     pub(super) fn summary(&self) -> String {
         match &self.result {
             Ok(output) => summary(output),
@@ -86,7 +86,7 @@ fn prediction(output: &Payload) -> Option<Prediction> {
     predictions.into_iter().max_by(|a, b| a.probability.total_cmp(&b.probability))
 }
 
-/// JSON as it is, text as a string, other bytes as their number.
+/// JSON unchanged, text as a string, and other bytes as the number of bytes.
 fn value(output: &Payload) -> Value {
     if let Ok(value) = serde_json::from_slice(&output.bytes) {
         return value;

@@ -33,7 +33,7 @@ impl Report {
         writeln!(out, "{}", self.summary())
     }
 
-    /// The outcomes that the table shows, in the order of the files. If there is no room for all, failures are shown
+    /// The outcomes that the table shows, in the order of the files. If the table has too few rows, failures are shown
     /// first, then wrong predictions.
     fn shown(&self, rows: usize) -> Vec<&Outcome> {
         let mut ranked: Vec<(usize, &Outcome)> = self.outcomes.iter().enumerate().collect();

@@ -138,7 +138,7 @@ async fn a_failed_submission_is_repeated_under_the_same_id() {
             let mut request = vec![0; 4096];
             let read = connection.read(&mut request).await.unwrap();
             lines.push(String::from_utf8_lossy(&request[..read]).lines().next().unwrap().to_owned());
-            // An empty answer is a connection that breaks.
+            // An empty answer stands for a connection that breaks.
             if !answer.is_empty() {
                 let answer = format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi");
                 connection.write_all(answer.as_bytes()).await.unwrap();

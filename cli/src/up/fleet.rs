@@ -12,10 +12,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// The time beyond its drain timeout that a worker has to stop.
+/// The time that a worker has to stop, in addition to its drain timeout.
 pub(super) const MARGIN: Duration = Duration::from_secs(3);
 
-/// The pauses before a worker that ended by itself is started again grow from the first to the second.
+/// The shortest and the longest pause before a worker that ended by itself is started again. Each pause is longer than
+/// the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 

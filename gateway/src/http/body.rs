@@ -11,10 +11,10 @@ use futures::StreamExt;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::settings::GatewaySettings;
 
-/// The most memory that is reserved because a client has announced a length.
+/// The most memory that is reserved before the body arrives, from the length that the client has announced.
 const RESERVED_BYTES: usize = 1024 * 1024;
 
-/// A refused body is read on for this many bytes and this long.
+/// After a body is refused, the gateway still reads at most this number of bytes, for at most this time.
 const DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 const DISCARDING: Duration = Duration::from_secs(2);
 
@@ -59,7 +59,8 @@ fn too_large(limit_bytes: usize) -> Problem {
     Problem::new(ProblemKind::BodyTooLarge, detail).field("body")
 }
 
-/// Reads on for a while, so that a client that still sends can read the answer. Otherwise its connection is reset.
+/// Continues to read for a short time, so that a client that still sends can read the answer. Otherwise its connection
+/// would be reset.
 async fn discard(mut stream: BodyDataStream) {
     let discarding = async {
         let mut left = DISCARDED_BYTES;
@@ -68,11 +69,12 @@ async fn discard(mut stream: BodyDataStream) {
             left = rest;
         }
     };
-    // When time or size runs out, the connection is closed with the answer on it; no more can be done.
+    // Beyond the limit of time or size, the gateway answers and closes the connection. A client that still sends may
+    // then lose the answer.
     let _ = tokio::time::timeout(DISCARDING, discarding).await;
 }
 
-/// The chunks of a body, joined as they arrive: a client cannot make the gateway store each small chunk apart.
+/// The chunks of a body, joined as they arrive. So a client cannot make the gateway store many small chunks separately.
 #[derive(Default)]
 enum Buffer {
     #[default]

@@ -28,7 +28,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PoolPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(unreadable)?;
-        // A client sees an impossible name as an unknown pool; the message has the rule for names.
+        // For a client, an invalid name is an unknown pool. The message contains the rule for names.
         let name = text
             .parse()
             .map_err(|error: queue::Error| Problem::new(ProblemKind::UnknownPool, error.to_string()).field("pool"))?;

@@ -1,4 +1,4 @@
-//! What a client sends to submit a job: an input and options, as a raw body or as a JSON envelope.
+//! The request that submits a job: an input and options, as a raw body or as a JSON envelope.
 
 use std::borrow::Cow;
 use std::fmt::Display;

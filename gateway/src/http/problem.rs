@@ -14,7 +14,7 @@ mod kind;
 
 pub(crate) use kind::ProblemKind;
 
-/// An error for a client. It is boxed, because an error is the rare half of a `Result`.
+/// An error for a client. It is boxed, so that a `Result` without an error stays small.
 #[derive(Debug)]
 pub(crate) struct Problem(Box<Content>);
 
@@ -47,23 +47,23 @@ struct Document<'a> {
 }
 
 impl Problem {
-    /// A problem. `detail` is a sentence with the fault and the way out.
+    /// A problem. `detail` is a sentence with the fault and the remedy.
     pub(crate) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self(Box::new(Content { kind, detail: detail.into(), field: None, job_id: None, state: None, error: None }))
     }
 
-    /// There is no such job.
+    /// The problem of a job that does not exist.
     pub(crate) fn unknown_job(id: &JobId) -> Self {
         let detail = format!("id: there is no job {:?}, or its record has been deleted", id.as_str());
         Self::new(ProblemKind::UnknownJob, detail).field("id").job(id)
     }
 
-    /// The gateway failed in a way that has been logged.
+    /// The problem of a failure of the gateway, which has been logged.
     pub(crate) fn internal() -> Self {
         Self::new(ProblemKind::Internal, "the gateway failed; its log has the details")
     }
 
-    /// Adds the part of the request at fault.
+    /// Adds the part of the request that is wrong.
     pub(crate) fn field(mut self, field: impl Into<String>) -> Self {
         self.0.field = Some(field.into());
         self

@@ -17,7 +17,8 @@ use crate::metrics;
 const QUEUE_CAPACITY: usize = 65_536;
 /// The most confirmations recorded in one round trip.
 const BATCH: usize = 4096;
-/// How long a batch gathers after its first confirmation. Well below the time after which upkeep publishes a job again.
+/// The time in which a batch collects confirmations, from its first one on. It is much shorter than the time after
+/// which upkeep publishes a job again.
 const GATHERING: Duration = Duration::from_millis(100);
 /// How long the last batches may take when the gateway stops.
 const FLUSHING: Duration = Duration::from_secs(2);
@@ -68,7 +69,7 @@ impl ConfirmationWriter {
         }
     }
 
-    /// Waits for a first publication, then gathers more for a while. `false`: closing.
+    /// Waits for a first publication, then collects more for a short time. Returns `false` when the gateway stops.
     async fn gather(&mut self, batch: &mut Vec<Publication>, closing: &CancellationToken) -> bool {
         tokio::select! {
             biased;

@@ -7,7 +7,8 @@ use queue::{JobId, PoolName};
 
 /// Why the intake did not accept a job. A door turns each kind into an answer of its protocol.
 ///
-/// The message is for the client and names no host or file of ours. The sources may: they are for the log.
+/// The message is for the client and contains no host or file of this installation. The sources are for the log and may
+/// contain them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IntakeError {
     #[error("pool: {:?} is not configured", .0.as_str())]

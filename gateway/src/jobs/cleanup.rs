@@ -12,8 +12,8 @@ const DELETED_AT_ONCE: usize = 16;
 
 /// Runs `work` to its end, even if the client disconnects.
 ///
-/// axum drops a handler when its client disconnects. Between the deletion of a record and that of its blobs this would
-/// leave blobs to which nothing refers.
+/// axum drops a handler when its client disconnects. If that happened between the deletion of a record and the deletion
+/// of its blobs, no record would refer to these blobs.
 pub(crate) async fn run_to_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -24,7 +24,7 @@ pub(crate) async fn run_to_end<T: Send + 'static>(
     })
 }
 
-/// Deletes blobs to which no record refers any more. A failure is only logged: the blob merely takes up room.
+/// Deletes blobs to which no record refers any more. A failure is only logged, because the blob only uses space.
 pub(crate) async fn delete_blobs(blobs: &Blobs, unused: impl IntoIterator<Item = BlobRef>) {
     let delete = async |blob: BlobRef| {
         if let Err(error) = blobs.delete(&blob).await {

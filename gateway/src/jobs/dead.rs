@@ -17,7 +17,8 @@ use crate::state::SharedState;
 const PAGE: usize = 50;
 const LONGEST_PAGE: usize = 500;
 
-/// The most jobs that one request deletes: their blobs are deleted with them while the client waits.
+/// The most jobs that one request deletes. The limit keeps the request short: the client waits until the blobs of these
+/// jobs are deleted too.
 const PURGED_AT_ONCE: usize = 100;
 
 /// The dead jobs of a request.

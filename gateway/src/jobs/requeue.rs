@@ -26,7 +26,7 @@ pub(crate) async fn requeue(
     let bytes = body::read(&parts.headers, body, &gateway.settings).await?;
     let input = match bytes.is_empty() {
         true if parts.uri.query().is_some() => return Err(options_refused()),
-        // A request with a content type was meant to have a body.
+        // A request with a content type should have a body, so an empty one is a mistake.
         true if parts.headers.contains_key(CONTENT_TYPE) => return Err(empty_body()),
         true => None,
         false => Some(new_input(&gateway, &id, &parts.uri, &parts.headers, bytes).await?),

@@ -12,8 +12,8 @@ use crate::jobs::status::JOB_ID_HEADER;
 
 /// The output of a job that succeeded, bytes and media type as the model returned them.
 ///
-/// Any other state is a problem: 409 while the job is open; 422 if it failed, because its own input is at fault; 410 if
-/// it was cancelled, expired or ran out of attempts, because it will never have a result.
+/// Any other state is a problem. The status is 409 while the job is open. It is 422 if the job failed, because its
+/// input is wrong. It is 410 if the job was cancelled, expired or is dead, because it will never have a result.
 pub(crate) async fn response(blobs: &Blobs, record: &JobRecord) -> Result<Response<Body>, Problem> {
     let id = &record.id;
     let (kind, detail) = match record.state {
@@ -48,7 +48,8 @@ pub(crate) fn untrusted_bytes(id: &JobId, media_type: &str, bytes: Bytes) -> Res
     let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, media_type);
-    // Any client may have sent these bytes, and this origin serves them: a browser must not guess their type or run them.
+    // Any client may have sent these bytes, and the gateway serves them. So a browser must not guess their type or
+    // execute them.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {

@@ -29,7 +29,8 @@ pub(crate) async fn submit(
     Ok(answer(&gateway, &parts.headers, &accepted).await)
 }
 
-/// The result if the client waits for it and it arrives in time, else the status and where to follow the job.
+/// Returns the result if the client waits and the job ends in time. Otherwise returns the status and the links to
+/// follow the job.
 async fn answer(gateway: &GatewayState, headers: &HeaderMap, accepted: &Accepted) -> Response {
     let queued = || JobStatus::from(&accepted.job).response_with_location(StatusCode::ACCEPTED);
     let Some(wait) = prefer::wait(headers) else {
@@ -42,7 +43,7 @@ async fn answer(gateway: &GatewayState, headers: &HeaderMap, accepted: &Accepted
             result::response(&gateway.blobs, &record).await.unwrap_or_else(Problem::into_response)
         }
         Ok(Some(record)) => current(&record),
-        // The job stays accepted if the wait fails.
+        // If the wait fails, the job is still accepted.
         Ok(None) => queued(),
         Err(error) => {
             tracing::warn!(%error, job = %accepted.job.id, "waiting for a job failed");

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
 
-/// The record when the job has ended, when `wait` is over, or when the gateway stops. `None`: no such job.
+/// Returns the record when the job has ended, when `wait` is over, or when the gateway stops. `None`: there is no such
+/// job.
 pub(crate) async fn until_ended(
     ledger: &dyn Ledger,
     id: &JobId,

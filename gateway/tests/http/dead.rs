@@ -239,7 +239,7 @@ async fn a_deleted_job_leaves_no_blob_even_if_the_client_disconnects() {
     client.write_all(b"DELETE /v1/jobs/a HTTP/1.1\r\nhost: millrace\r\n\r\n").await.unwrap();
     has_reached.await.unwrap();
     drop(client);
-    // If the disconnect dropped the work, the receiver of the pause would be dropped at once.
+    // If the disconnect had dropped the work, the receiver of the pause would be dropped at once.
     assert!(timeout(Duration::from_millis(300), release.closed()).await.is_err());
     release.send(()).unwrap();
     let mut polls = tokio::time::interval(Duration::from_millis(1));

@@ -1,4 +1,4 @@
-//! A running gateway, and a worker by hand.
+//! A running gateway, and a worker that the test controls.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::doubles::{Call, FlakyProducer, ForgetPause, ObservedLedger, text_model};
 
-/// The limits of a body and of an inline input. They are small, so that a short text is above them.
+/// The limits of a body and of an inline input. They are small, so that a short text exceeds them.
 pub(crate) const MAX_BODY_BYTES: usize = 4096;
 pub(crate) const INLINE_BYTES: usize = 64;
 

@@ -54,7 +54,7 @@ async fn a_request_that_never_ends_is_cut_off_when_the_drain_times_out() {
 
 #[tokio::test]
 async fn idle_connections_do_not_delay_the_stop() {
-    // Longer than the test: the connections must not be ended by this limit.
+    // This is longer than the test, so that this limit does not end the connections.
     let settings = GatewaySettings { drain_timeout: Period::seconds(3600), ..GatewaySettings::default() };
     let gateway = start_with(settings).await;
     let _silent = TcpStream::connect(gateway.address).await.unwrap();

@@ -40,7 +40,7 @@ impl Faults {
         Self { file, faults: Vec::new() }
     }
 
-    /// Unless `holds`, records the fault that the `value` of `key` is not `rule`.
+    /// Records a fault unless `holds`: the `value` of `key` breaks `rule`.
     pub(super) fn unless(&mut self, holds: bool, key: &str, value: impl Display, rule: &str) {
         if !holds {
             self.add(key, format_args!("{value} is not {rule}"));

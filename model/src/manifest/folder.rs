@@ -37,7 +37,7 @@ impl VersionFolder {
     }
 
     fn named(path: &Path) -> Result<Self, ManifestError> {
-        // `.` and `..` do not name the folder.
+        // The path may end in `.` or `..`, which are not the name of the folder.
         let whole = path.canonicalize().map_err(|error| ManifestError::new(path, error))?;
         let version = last_name(&whole).and_then(version);
         match (version, whole.parent().and_then(last_name)) {

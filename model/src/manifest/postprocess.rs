@@ -55,7 +55,7 @@ impl TopK {
             faults.unless(false, "outputs[0].shape", shape, "one dimension, the classes, as top_k needs");
             return self;
         };
-        // A negative number is a free dimension, which any number of labels fits.
+        // A negative number is a free dimension. Any number of labels fits it.
         if let Ok(classes) = usize::try_from(classes) {
             let rule = format!("at most the {classes} classes of outputs[0]");
             faults.unless(self.k <= classes, "postprocess.top_k.k", self.k, &rule);

@@ -17,8 +17,9 @@ pub enum Preprocess {
     Image(ImageStep),
 }
 
-/// From an image file to one FP32 tensor of shape `[channels, height, width]`, as torchvision does it: upright, gray or
-/// RGB, shorter side resized (bilinear with antialiasing), centre cropped, then `(value × scale − mean) / std`.
+/// Converts an image file to one FP32 tensor of shape `[channels, height, width]`, as torchvision does it. The image is
+/// turned upright and becomes gray or RGB. Its shorter side is resized (bilinear with antialiasing) and its centre is
+/// cropped. Each value is then `(value × scale − mean) / std`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageStep {
@@ -85,7 +86,7 @@ impl ImageStep {
     /// The tensor of an image must be the only input of the model.
     fn check_input(&self, inputs: &[TensorSpec], faults: &mut Faults) {
         let [input] = inputs else {
-            // The fault of having no readable input is recorded elsewhere.
+            // If there is no readable input, that fault is recorded elsewhere.
             faults.unless(
                 inputs.len() < 2,
                 "inputs",

@@ -8,16 +8,16 @@ use crate::open::{open_broker, open_ledger};
 use crate::url::BackendUrl;
 use crate::urls::BackendUrls;
 
-/// The parts of a [`Backend`] that exist already, for inspection: no data file is made or converted.
+/// The parts of a [`Backend`] that exist already, for inspection. No data file is created or converted.
 #[derive(Clone, Default)]
 pub struct Existing {
-    /// The broker. `None`: it is in a file that the first start makes or converts.
+    /// The broker. `None`: its file does not exist or has an old version, so the first start creates or converts it.
     pub broker: Option<Arc<dyn Broker>>,
-    /// The ledger; `None` likewise.
+    /// The ledger. `None`: as for the broker.
     pub ledger: Option<Arc<dyn Ledger>>,
-    /// The roster; `None` likewise.
+    /// The roster. `None`: as for the broker.
     pub roster: Option<Arc<dyn Roster>>,
-    /// What the first start makes or converts, and the risks of its folder.
+    /// The file that the first start creates or converts, and the risks of its folder.
     pub risks: Vec<Risk>,
 }
 

@@ -14,12 +14,12 @@ use crate::urls::BackendUrls;
 
 /// Opens broker, ledger and roster. Must be called within a tokio runtime, where their background tasks live.
 ///
-/// It does not wait for a server: a server that cannot be reached shows in the calls, as [`ErrorKind::Unavailable`].
+/// It does not wait for a server. If a server is unreachable, the calls fail with [`ErrorKind::Unavailable`].
 pub async fn open(urls: &BackendUrls) -> Result<Backend> {
     open_with_clock(urls, Clock::default()).await
 }
 
-/// As [`open`], with leases, deadlines and retries by `clock` where the backend has no time of its own.
+/// Like [`open`]. A backend without its own clock uses `clock` for leases, deadlines and retries.
 pub async fn open_with_clock(urls: &BackendUrls, clock: Clock) -> Result<Backend> {
     let backend = open_ledger(urls.ledger(), clock.clone())?;
     if urls.broker() == urls.ledger() {

@@ -19,7 +19,7 @@ pub enum BackendUrl {
     Embedded {
         /// The folder, relative to the working folder unless absolute.
         folder: PathBuf,
-        /// The most bytes the data file may have; then writes fail as [`ErrorKind::Full`].
+        /// The largest size of the data file, in bytes. Above it, writes fail with [`ErrorKind::Full`].
         max_size_bytes: Option<u64>,
     },
     /// Kafka: a broker.
@@ -45,7 +45,7 @@ const SCHEMES: [(&str, &str, bool); 7] = [
 ];
 
 impl BackendUrl {
-    /// Whether a route may have this name; otherwise why not.
+    /// Checks whether a route may have this name. The error is the reason why not.
     pub(crate) fn check_route(&self, name: &str) -> Result<(), String> {
         let prefix = self.prefix_of_pools()?;
         #[cfg(feature = "kafka")]
@@ -58,7 +58,7 @@ impl BackendUrl {
         Ok(())
     }
 
-    /// The prefix of the names that are made from the names of pools. Otherwise why this broker has no routes.
+    /// The prefix of the names that contain the name of a pool. The error is the reason why this broker has no routes.
     fn prefix_of_pools(&self) -> Result<&str, String> {
         match self {
             #[cfg(feature = "kafka")]

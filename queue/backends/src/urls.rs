@@ -29,7 +29,7 @@ impl BackendUrls {
         Ok(Self { broker, ledger, routes: Routes::default() })
     }
 
-    /// With routes. They are rejected if the broker has no topics or queues of any name.
+    /// Adds the routes. They are rejected if the broker does not support topics or queues with other names.
     pub fn with_routes(self, routes: Routes) -> Result<Self, RouteErrors> {
         let wrong = |(key, name): (String, &str)| {
             let why = self.broker.check_route(name).err()?;
@@ -49,7 +49,7 @@ impl BackendUrls {
         &self.ledger
     }
 
-    /// The topics and queues whose names are not made from the pools' names.
+    /// The topics and queues whose names do not follow from the names of pools.
     pub(crate) fn routes(&self) -> &Routes {
         &self.routes
     }

@@ -1,4 +1,4 @@
-//! Routes: jobs come from topics and queues of any name, and endings are published to them.
+//! Routes: jobs come from topics and queues with other names, and endings are published to such topics and queues.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -25,7 +25,7 @@ fn pool(name: &str) -> PoolName {
     name.parse().unwrap()
 }
 
-/// The results of the pool `first` are jobs of the pool `second`, through a topic or queue with a name of its own.
+/// The results of the pool `first` are jobs of the pool `second`, through a topic or queue that a route names.
 async fn chained(server: &str, ledger: &TempDir) -> Backend {
     let unique = JobId::generate();
     let separator = if server.contains('?') { '&' } else { '?' };
@@ -53,7 +53,7 @@ fn ending(id: &str) -> Ending {
     }
 }
 
-/// Retries: a server that has just started may not be complete.
+/// Retries, because a server that has just started may reject calls.
 async fn depth(gauge: &dyn Gauge, name: &str) -> Depth {
     let reading = async {
         loop {

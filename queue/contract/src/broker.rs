@@ -76,7 +76,7 @@ async fn receive_exactly(consumer: &dyn Consumer, count: usize) -> Vec<Delivery>
     deliveries
 }
 
-/// Exactly `count` deliveries to one of `consumers`, and its index: the first, unless the broker chooses.
+/// Exactly `count` deliveries, and the index of their consumer: the first, unless the broker chooses one.
 async fn receive_by_one(
     fixture: &dyn Fixture,
     consumers: &[Arc<dyn Consumer>],
@@ -305,7 +305,7 @@ pub async fn a_dropped_receive_loses_nothing(fixture: &dyn Fixture) {
     let mut arrived = HashSet::new();
     let mut patience = 0;
     while arrived.len() < JOBS {
-        // Each round drops the receive a little later, so that every moment of it is covered; some rounds complete it.
+        // The rounds drop the receive later and later, so they cover every moment of it. Some rounds complete it.
         patience = (patience + 7) % 2_000;
         let mut receiving = consumer.receive(3);
         let mut received = None;
@@ -380,7 +380,7 @@ pub async fn a_stale_settle_does_not_touch_a_later_delivery(fixture: &dyn Fixtur
     let (first, second) = (stale.next().unwrap(), stale.next().unwrap());
     former.settle(vec![(first, Settlement::Ack), (second, Settlement::Requeue)]).await.unwrap();
     drop(stale);
-    // This follows the drop in the queue of the same consumer.
+    // The consumer handles this after the drop, because both are in its queue.
     former.settle(Vec::new()).await.unwrap();
     assert_eq!(depth(&one).await.waiting(), 0);
 

@@ -58,7 +58,7 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    /// Wraps the broker and the ledger of `backend`. Without planned faults nothing goes wrong.
+    /// Wraps the broker and the ledger of `backend`. Without planned faults every call works normally.
     pub fn wrap(&self, backend: Backend) -> Backend {
         Backend {
             broker: Arc::new(broker::FaultyBroker { broker: backend.broker, faulty: self.clone() }),

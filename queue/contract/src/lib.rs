@@ -36,10 +36,10 @@ pub trait Fixture: Send + Sync {
     /// The backend, opened as a further process would open it.
     async fn open(&self) -> Backend;
 
-    /// Ends a process as `kill -9` does: it requeues nothing, and nothing that it does afterwards has an effect.
+    /// Ends a process as `kill -9` does. The process requeues nothing, and its later calls have no effect.
     async fn kill(&self, process: Backend);
 
-    /// Makes the broker take every live consumer for dead, so that it delivers their deliveries again.
+    /// Makes the broker consider every live consumer dead, so that it delivers their deliveries again.
     async fn give_up_on_consumers(&self);
 
     /// The time that the backend uses.
@@ -53,8 +53,8 @@ pub trait Fixture: Send + Sync {
         true
     }
 
-    /// Whether a delivery may go to any consumer of its pool. Otherwise it goes to the consumer of its partition, which a
-    /// test cannot predict.
+    /// Whether any consumer of a pool may receive a delivery. Otherwise the consumer of its partition receives it, and
+    /// a test cannot predict which consumer this is.
     fn any_consumer_gets_any_delivery(&self) -> bool {
         true
     }
@@ -66,13 +66,13 @@ pub const LEASE: Duration = Duration::from_secs(10);
 /// The time after a submission at which upkeep publishes the job if its publication is still unconfirmed.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The time after its last heartbeat at which every broker has taken a consumer for dead.
+/// The time after its last heartbeat at which every broker considers a consumer dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(10);
 
-/// A promise that does not hold by then is broken. No test waits until it is over.
+/// The time limit of a promise: after it, the promise is broken. A test that passes never waits for the whole limit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The pool of these tests, unless they need two.
+/// The pool of the tests that need only one pool.
 pub fn pool() -> PoolName {
     "resnet50".parse().unwrap()
 }
@@ -98,7 +98,7 @@ pub fn jobs(fixture: &dyn Fixture, count: usize) -> Vec<Job> {
     (0..count).map(|number| job(fixture, &format!("job-{number}"))).collect()
 }
 
-/// The output of `future`. It panics instead of a test that hangs.
+/// The output of `future`. If the future takes too long, this panics, so that no test hangs.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it should have happened long ago")
 }

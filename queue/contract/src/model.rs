@@ -11,7 +11,7 @@ use self::run::Run;
 use super::Fixture;
 pub use action::Action;
 
-/// The number of cases, and how far a counterexample is shrunk.
+/// The number of cases, and the most steps in which a counterexample is made smaller.
 pub fn config(cases: u32) -> Config {
     Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() }
 }

@@ -203,7 +203,7 @@ pub async fn the_last_measurements_of_a_pool_replace_earlier_ones(fixture: &dyn 
         assert!(last.measured().is_some());
         assert_eq!(measurements(&*one.roster, &pool()).await, last.measured());
     }
-    // Its measurements in another pool are not those of this pool.
+    // The measurements of the worker in another pool do not belong to this pool.
     let moved = WorkerRecord { pool: "bert".parse().unwrap(), batch_limit_items: 1, ..first.clone() };
     another.roster.heartbeat(&moved, ALIVE).await.unwrap();
     assert_eq!(measurements(&*one.roster, &pool()).await, first.measured());

@@ -1,7 +1,7 @@
 //! The broker in the data file.
 //!
 //! A consumer marks the messages that it takes as its own, and sends heartbeats. When its heartbeat expires, another
-//! consumer of the file requeues its messages, as long as that consumer's own heartbeats were on time.
+//! consumer of the file requeues its messages. Only a consumer whose own heartbeats were on time does this.
 
 mod consumer;
 mod gauge;

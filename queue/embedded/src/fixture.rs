@@ -52,7 +52,7 @@ impl Fixture for EmbeddedFixture {
             let found = processes.iter().position(|(opened, _)| Arc::ptr_eq(&opened.broker, &process.broker));
             processes.swap_remove(found.unwrap()).1
         };
-        // Waits for the writes that are queued. After a real kill each of them may have happened or not.
+        // Waits for the writes that are queued. After a real kill, each of these writes may or may not have happened.
         store.write(Durability::Process, |_| Ok(())).await.unwrap();
         store.simulate_kill();
     }

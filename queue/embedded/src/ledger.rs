@@ -185,7 +185,7 @@ async fn record(store: &Store, id: &JobId) -> Result<Option<JobRecord>> {
     store.read(move |file| rows::record(file, &id)).await
 }
 
-/// The record once the job has ended, or its current record if the ledger is dropped before that.
+/// The record when the job has ended. If the ledger is dropped before that, the current record.
 async fn ended(
     store: Store,
     notices: Weak<EndedNotices>,

@@ -21,7 +21,8 @@ use ledger::EmbeddedLedger;
 use roster::EmbeddedRoster;
 use store::Store;
 
-/// Opens the file in `options.folder`. Creates both if they are missing. Must be called within a tokio runtime.
+/// Opens the file in `options.folder`. Creates the file and the folder if they are missing. Must be called within a
+/// tokio runtime.
 pub fn open(options: &StoreOptions, clock: Clock) -> Result<Backend> {
     Ok(backend(&Store::open(options, clock)?))
 }

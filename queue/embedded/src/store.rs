@@ -1,7 +1,7 @@
 //! One SQLite file that several processes use at once, with group commit.
 //!
 //! One thread of a process runs all its writes. It takes the writes that have gathered, runs them in one transaction,
-//! commits once and then answers all of them. So the more callers there are, the more rows one fsync covers.
+//! commits once and then answers all of them. So with more callers, one fsync covers more rows.
 //!
 //! A file lock decides which process writes next. The kernel wakes the next process (SQLite's own busy handler would poll),
 //! and releases the lock when its process dies.
@@ -62,7 +62,7 @@ struct Shared {
     is_killed: std::sync::atomic::AtomicBool,
 }
 
-/// The place of a store, and its largest size.
+/// The folder of a store, and its largest size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
     /// The folder, relative to the working folder unless absolute.
@@ -79,7 +79,7 @@ impl StoreOptions {
 }
 
 impl Store {
-    /// Opens the file in `options.folder`. Creates both if they are missing.
+    /// Opens the file in `options.folder`. Creates the file and the folder if they are missing.
     pub(crate) fn open(options: &StoreOptions, clock: Clock) -> Result<Self> {
         let folder = &options.folder;
         std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
@@ -120,8 +120,8 @@ impl Store {
 
     /// Runs `work` in the next group, and returns when the group is committed.
     ///
-    /// If `work` fails, its own writes are undone and the rest of its group stays. A full disk is an exception: it may
-    /// undo the whole group. After that, groups hold a single write.
+    /// If `work` fails, only its own writes are undone; the other writes of the group stay. A full disk is an
+    /// exception: it may undo the whole group. The next groups then hold a single write each.
     pub(crate) async fn write<T, F>(&self, durability: Durability, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -159,7 +159,7 @@ impl Store {
         answer.await.map_err(|_| self.stopped())?
     }
 
-    /// Conditions of the file and its place that may lose or delay jobs.
+    /// The risks of the file, its folder and its disk: conditions that may lose or delay jobs.
     pub(crate) async fn risks(&self) -> Result<Vec<Risk>> {
         let (file, max_size_bytes) = (self.shared.file.clone(), self.shared.max_size_bytes);
         self.read(move |connection| risk::risks(connection, &file, max_size_bytes)).await

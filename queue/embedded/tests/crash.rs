@@ -57,7 +57,7 @@ async fn accept_until_killed(folder: &Path) {
     let accepting = (0..8).map(|_| async {
         loop {
             let id = accept(&backend).await;
-            // Not with `println`, whose output the test harness captures.
+            // This does not use `println`, because the test harness captures its output.
             let mut out = std::io::stdout().lock();
             writeln!(out, "\n{CONFIRMED}{id}").and_then(|()| out.flush()).unwrap();
         }
@@ -65,7 +65,7 @@ async fn accept_until_killed(folder: &Path) {
     futures::future::join_all(accepting).await;
 }
 
-/// Checks that every confirmed job is in the ledger and, exactly once, in the broker, and that no job is there in part.
+/// Checks that every confirmed job is in the ledger, and exactly once in the broker. No job may be there in part.
 async fn check(folder: &Path, confirmed: &HashSet<JobId>) {
     let file = rusqlite::Connection::open(folder.join("millrace.db")).unwrap();
     let number = |sql: &str| file.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();

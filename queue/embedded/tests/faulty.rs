@@ -148,7 +148,7 @@ async fn a_settle_that_failed_or_whose_answer_was_lost_runs_no_job_again() {
         faulty.order(Call::Settle, fault, 1);
         consumer.settle(vec![(delivery, Settlement::Ack)]).await.unwrap_err();
         drop(consumer);
-        // A write behind the requeued deliveries: when it returns, they are requeued.
+        // This write follows the requeued deliveries in the queue of writes. When it returns, they are requeued.
         backend.roster.leave(&WorkerId::new("unknown")).await.unwrap();
         assert_eq!(run_all(&backend).await, 0);
     }

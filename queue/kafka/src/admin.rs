@@ -18,13 +18,13 @@ use super::cluster::CALL_TIMEOUT;
 use super::context::Context;
 use super::error::is_unknown_topic;
 
-/// The client reports its own timeout a moment after the time of a call is over.
+/// The client reports its own timeout shortly after the time of a call is over.
 const CLIENT_DELAY: Duration = Duration::from_millis(500);
 
 /// The pause before a group whose coordinator is not ready is asked again.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// How many groups are asked at the same time.
+/// The number of groups whose coordinators are asked at the same time.
 const MAX_OPEN_REQUESTS: usize = 64;
 
 /// Asks for the offsets that a group has committed for these partitions.
@@ -42,7 +42,7 @@ pub(super) struct CommittedOffset {
     pub(super) offset: Option<(i64, String)>,
 }
 
-/// Returns one answer per query, in order. Blocks for at most `within`; a query without an answer has then failed.
+/// Returns one answer per query, in order. Blocks for at most `within`. A query without an answer by then has failed.
 pub(super) fn committed(
     client: &BaseConsumer<Context>,
     queries: &[OffsetsQuery],
@@ -95,7 +95,7 @@ pub(super) fn partition_counts(
     let queue = ResponseQueue::new(client);
     queue.request_topics(topics).map_err(KafkaError::MetadataFetch)?;
     let late = KafkaError::MetadataFetch(Code::OperationTimedOut);
-    // The client's own timeout comes with the reason, so it is waited for.
+    // The timeout of the client contains the reason, so this waits for it.
     let response = queue.next(CALL_TIMEOUT + CLIENT_DELAY).ok_or(late)?;
     response.partition_counts().map_err(KafkaError::MetadataFetch)
 }
@@ -120,8 +120,8 @@ impl<'a> ResponseQueue<'a> {
         let group = CString::new(query.group.as_str()).map_err(|_| Code::InvalidArgument)?;
         let operation = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
         let options = RequestOptions::new(self.client, operation, number)?;
-        // SAFETY: client, options, queue, text and list outlive the calls, which copy what they need of them. The
-        // request is made here, used once, and destroyed here.
+        // SAFETY: client, options, queue, text and list outlive the calls, which copy the needed parts. The request is
+        // made here, used once, and destroyed here.
         unsafe {
             let mut request = native::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), query.partitions.ptr());
             let client = self.client.client().native_ptr();

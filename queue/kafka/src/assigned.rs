@@ -17,9 +17,10 @@ const CLASS_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct AssignedPartitions {
     by_number: BTreeMap<u64, Partition>,
-    /// Each partition gets a number of its own, also one that is assigned a second time.
+    /// Each partition gets a new number, even if it was assigned before.
     last_number: u64,
-    /// Which partition of a class is read first. It changes with every batch, so that each has its turn.
+    /// The partition of a class that is read first. It changes with every batch, so that each partition is first at
+    /// some time.
     turn: usize,
 }
 

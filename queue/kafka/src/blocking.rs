@@ -1,4 +1,4 @@
-//! librdkafka's calls block, so those that an async caller waits for run on a thread of their own.
+//! librdkafka's calls block. So the calls that an async caller waits for run on a separate thread.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 
 use queue::{Error, ErrorKind, Result};
 
-/// How long the caller waits for the result.
+/// The longest time for which the caller waits for the result.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How many calls may wait for the thread.
+/// The number of calls that may wait for the thread.
 const MAX_WAITING: usize = 256;
 
 type Call = Box<dyn FnOnce() + Send>;
@@ -31,7 +31,7 @@ impl BlockingCalls {
     ) -> Result<T> {
         let (reply, result) = oneshot::channel();
         let call = Box::new(move || {
-            // Calls pile up while the servers are out of reach, and most of their callers have given up.
+            // Many calls wait while the servers are unreachable, and most of their callers have dropped their futures.
             if !reply.is_closed() {
                 drop(reply.send(call()));
             }

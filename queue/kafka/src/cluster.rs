@@ -21,7 +21,8 @@ use queue::{Class, Error, ErrorKind, PoolName, Result, Routes};
 /// A call without a reply has failed after this time.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the servers may take until all know a new topic, and how often they are asked. They send no event for it.
+/// The longest time until all servers know a new topic, and the interval of the checks. The servers send no event for
+/// it.
 const TOPIC_TIMEOUT: Duration = Duration::from_secs(5);
 const TOPIC_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -29,7 +30,7 @@ pub(super) const ALL_CLIENTS: [(&str, &str); 4] = [
     ("client.id", "millrace"),
     ("socket.timeout.ms", "10000"),
     ("reconnect.backoff.max.ms", "2000"),
-    // Notices added partitions soon.
+    // The client detects added partitions within this time.
     ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 
@@ -37,11 +38,11 @@ const PRODUCERS: [(&str, &str); 6] = [
     ("enable.idempotence", "true"),
     ("acks", "all"),
     ("message.timeout.ms", "10000"),
-    // Shorter than the message timeout, so that the error names a deleted topic as the reason. Then it is created
-    // again.
+    // This is shorter than the message timeout, so that the error names a deleted topic as the reason. The topic is
+    // then created again.
     ("topic.metadata.propagation.max.ms", "5000"),
     ("linger.ms", "1"),
-    // As Java's producers do it: a key goes to the same partition, whatever program publishes it.
+    // Like the producers in Java: a key goes to the same partition, independent of the program that publishes it.
     ("partitioner", "murmur2_random"),
 ];
 
@@ -52,19 +53,20 @@ const CONSUMERS: [(&str, &str); 10] = [
     ("auto.offset.reset", "earliest"),
     ("isolation.level", "read_committed"),
     ("fetch.wait.max.ms", "100"),
-    // How much is fetched ahead, per partition. It counts as waiting, and a more urgent class is still taken first.
+    // The limits of fetching ahead, per partition. Fetched jobs count as waiting, and a more urgent class is still
+    // taken first.
     ("queued.min.messages", "256"),
     ("queued.max.messages.kbytes", "2048"),
     ("fetch.queue.backoff.ms", "20"),
     ("fetch.max.bytes", "16777216"),
 ];
 
-/// How the members of a group share its partitions, unless the URL sets `group.protocol=consumer`. With that protocol
-/// the servers decide all this.
+/// The rules by which the members of a group share its partitions, unless the URL sets `group.protocol=consumer`. With
+/// that protocol the servers decide these rules.
 ///
-/// That protocol has an advantage: when a member is killed, no other member waits for its session to expire. It is not
-/// the default all the same, even where the servers support it (Kafka 4.0 and later). By default they set
-/// `group.consumer.session.timeout.ms` to 45 s and let no group choose less. So the jobs of a killed worker would be
+/// That protocol has an advantage: when a member is killed, no other member waits for its session to expire. But it is
+/// not the default, even if the servers support it (Kafka 4.0 and later). By default they set
+/// `group.consumer.session.timeout.ms` to 45 s and no group can choose less. So the jobs of a killed worker would be
 /// delivered again only after 45 s, rather than within 8 s.
 const CLASSIC_GROUP: [(&str, &str); 3] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
@@ -123,7 +125,7 @@ impl Cluster {
         C: FromClientConfigAndContext<Context>,
     {
         let mut config = self.url.config(&[&ALL_CLIENTS, defaults].concat());
-        // Warnings and errors reach the context, which decides how to log them.
+        // The context receives warnings and errors, and decides how to log them.
         config.set_log_level(RDKafkaLogLevel::Warning);
         config.create_with_context(context).map_err(|error| failed(action, error))
     }
@@ -152,7 +154,7 @@ impl Cluster {
         }
     }
 
-    /// Creates the missing ones of `topics`. Blocks.
+    /// Creates those of `topics` that do not exist. Blocks.
     pub(super) fn ensure_topics(&self, topics: Vec<String>) -> Result<()> {
         let mut missing = Vec::new();
         for topic in topics {
@@ -210,7 +212,7 @@ impl Cluster {
         self.existing_topics.lock().contains(topic)
     }
 
-    /// The topic is gone: its next use looks for it again.
+    /// The topic was deleted. Its next use looks for it again.
     pub(super) fn forget_topic(&self, topic: &str) {
         self.existing_topics.lock().remove(topic);
     }
@@ -236,7 +238,7 @@ pub(super) fn call_error(client: &BaseConsumer<Context>, action: &str, error: Ka
     client.context().reported_error(action).unwrap_or(error)
 }
 
-/// The error of a client that cannot go on, with the reason: `error` itself does not have it.
+/// The error of a client that cannot continue. It has the reason, which `error` itself does not contain.
 pub(super) fn fatal_error(client: &BaseConsumer<Context>, error: KafkaError) -> Error {
     match client.client().fatal_error() {
         Some((code, why)) => Error::caused(kind_of(code), format_args!("cannot go on: {why}"), error),

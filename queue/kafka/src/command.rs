@@ -34,7 +34,7 @@ pub(super) enum Command {
 pub(crate) enum InjectedEvent {
     /// The group removes it, as after its session has expired.
     RemovedFromGroup,
-    /// Its membership ends, as after an error from which only joining again recovers.
+    /// Its membership ends, as after an error that requires it to join again.
     MembershipEnded,
     /// Its logs are read from their start again, as if the topics had been created again.
     LogsRestarted,
@@ -77,8 +77,8 @@ impl Requeuer {
         Self { commands, last_number: AtomicI64::new(0) }
     }
 
-    /// A number for a delivery. Numbers are unique for the life of the consumer, also when it joins its group again: a
-    /// late settlement must not settle another delivery.
+    /// A number for a delivery. Numbers are unique for the life of the consumer, even after it joins its group again.
+    /// So a late settlement cannot settle another delivery.
     pub(super) fn next_number(&self) -> i64 {
         self.last_number.fetch_add(1, Ordering::Relaxed) + 1
     }

@@ -30,7 +30,7 @@ pub(super) struct Commits {
 pub(super) enum PendingReply {
     /// Settlements are committed.
     Settled(oneshot::Sender<Result<()>>),
-    /// These deliveries are announced: the next consumer of their partitions will know of them.
+    /// These deliveries are announced: the next consumer of their partitions can read that they were delivered.
     Received(Vec<Delivery>, oneshot::Sender<Result<Vec<Delivery>>>),
 }
 
@@ -84,7 +84,7 @@ impl Commits {
         self.in_flight.is_none() && self.retry_at.is_none_or(|at| at <= Instant::now())
     }
 
-    /// Whether a commit is due after some time, without any further event.
+    /// Whether a commit becomes due after some time without a further event.
     pub(super) fn is_retrying(&self) -> bool {
         self.retry_at.is_some()
     }
@@ -145,7 +145,8 @@ impl Commits {
 impl PendingReply {
     fn confirm(self) {
         match self {
-            // The caller may have given up. Deliveries that it does not take are dropped here, and so requeued.
+            // The caller may have dropped its future. Deliveries that it does not take are dropped here. This requeues
+            // them.
             Self::Settled(reply) => drop(reply.send(Ok(()))),
             Self::Received(deliveries, reply) => drop(reply.send(Ok(deliveries))),
         }

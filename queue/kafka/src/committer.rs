@@ -26,7 +26,7 @@ pub(super) struct OffsetCommit {
 
 /// Dropping it waits for the commits that have been started, and ends the thread.
 pub(super) struct Committer {
-    /// `None`: the thread is to end.
+    /// `None`: the thread must end.
     work: Option<Sender<Vec<OffsetCommit>>>,
     results: Receiver<KafkaResult<()>>,
     thread: Option<JoinHandle<()>>,
@@ -38,7 +38,7 @@ impl Committer {
         let (outbox, results) = crossbeam_channel::unbounded();
         let run = move || {
             for commits in inbox {
-                // A member that has ended needs no result.
+                // If the member has ended, it needs no result.
                 drop(outbox.send(commit(&consumer, &commits)));
                 waker.wake();
             }

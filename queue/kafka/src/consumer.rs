@@ -13,11 +13,12 @@ use super::member::Member;
 use queue::driver::{Consumer, Delivery, Settlement};
 use queue::{Error, ErrorKind, PoolName, Result};
 
-/// How long opening a consumer waits for its share of the partitions. After that the consumer waits in the background.
+/// The longest time for which opening a consumer waits for its share of the partitions. After that the consumer waits
+/// in the background.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long dropping a consumer waits until it has left the group. If the process ended before, no consumer would have
-/// its partitions until its session expires.
+/// The longest time for which dropping a consumer waits until it has left the group. If the process ended earlier, no
+/// consumer would have its partitions until its session expires.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) struct KafkaConsumer {
@@ -26,8 +27,8 @@ pub(super) struct KafkaConsumer {
 }
 
 impl KafkaConsumer {
-    /// Joins the group of `pool`. Returns when the consumer has its share of the partitions, or waiting for that is
-    /// pointless or took too long.
+    /// Joins the group of `pool`. Returns when the consumer has its share of the partitions. Also returns when it
+    /// cannot get a share, or when the wait took too long.
     ///
     /// Several consumers may start together. If the first one received jobs at once, those would be delivered again
     /// when the next one takes over its partitions.

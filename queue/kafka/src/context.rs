@@ -34,7 +34,7 @@ struct Events {
 pub(super) enum Rebalance {
     /// These are assigned to this consumer.
     Assign(TopicPartitionList),
-    /// These are to be given up.
+    /// The consumer must give these up.
     Revoke(TopicPartitionList),
     /// These are no longer assigned to this consumer.
     Lost(TopicPartitionList),
@@ -56,7 +56,7 @@ impl Context {
         self.0.rebalances.lock().pop_front()
     }
 
-    /// From now on rebalances are acknowledged at once.
+    /// From now on this client acknowledges rebalances at once.
     pub(super) fn start_leaving(&self) {
         self.0.is_leaving.store(true, Ordering::Relaxed);
     }
@@ -66,7 +66,7 @@ impl Context {
         *self.0.error.lock() = None;
     }
 
-    /// A server has replied. A refusal stays: another server, such as the group's coordinator, goes on refusing.
+    /// A server has replied. A refusal stays valid: another server, such as the group's coordinator, still refuses.
     pub(super) fn clear_connection_error(&self) {
         self.0.error.lock().take_if(|error| is_connection_error(error.code));
     }
@@ -116,7 +116,7 @@ impl ClientContext for Context {
     }
 }
 
-/// Whether the error keeps the client from reaching any server. Such an error is over as soon as a server replies.
+/// Whether the error means that the client cannot reach any server. Such an error ends when a server replies.
 fn is_connection_error(code: Code) -> bool {
     matches!(
         code,

@@ -49,17 +49,17 @@ pub(super) fn failed(action: &str, error: KafkaError) -> Error {
     Error::caused(kind, format_args!("cannot {action}"), error)
 }
 
-/// The backend does not answer, or the consumer cannot go on.
+/// The error of a backend that does not answer, or of a consumer that cannot continue.
 pub(super) fn unavailable(why: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unavailable, why)
 }
 
-/// Whether the servers do not know the topic, or not yet.
+/// Whether the error means that the topic does not exist, or that the servers do not know it yet.
 pub(super) fn is_unknown_topic(code: Code) -> bool {
     matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable)
 }
 
-/// Whether the group has removed this consumer, or assigned its partitions to another.
+/// Whether the error means that the group has removed this consumer, or has assigned its partitions to another one.
 pub(super) fn is_partition_lost(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),

@@ -21,7 +21,7 @@ pub(super) struct KafkaGauge {
     cluster: Arc<Cluster>,
 }
 
-/// The times that stand for the ends of a log in Kafka's protocol (`ListOffsets`), and so in librdkafka's.
+/// In Kafka's protocol (`ListOffsets`) and in librdkafka, these times stand for the two ends of a log.
 const LOG_START: Offset = Offset::Beginning;
 const LOG_END: Offset = Offset::End;
 
@@ -124,7 +124,8 @@ fn find(cluster: &Cluster, pool: &PoolName, counts: &HashMap<String, KafkaResult
         }
         most = most.max(count);
     }
-    // A consumer that only has partitions of an idle class receives nothing, so the partitions of one class count.
+    // The limit is the number of partitions of one class. Otherwise the partitions of a consumer could all belong to an
+    // idle class, and it would receive nothing.
     let shares = if most == 0 { cluster.url.partitions() } else { most };
     Ok(PoolTopics { topics, partitions, max_consumers: u64::from(shares.unsigned_abs()) })
 }
@@ -153,13 +154,15 @@ fn unknown() -> KafkaError {
     KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownPartition)
 }
 
-/// The number of waiting records and of deliveries in a log from `start` to `end`, with this committed offset and mark.
+/// The number of waiting records and the number of deliveries in a log from `start` to `end`, with this committed
+/// offset and mark.
 fn depth_of(start: i64, end: i64, committed: Option<&(i64, Mark)>) -> (u64, u64) {
     let Some((committed, mark)) = committed else {
         return (end.saturating_sub(start).max(0).unsigned_abs(), 0);
     };
     if *committed < start || *committed > end {
-        // The open records have left the log; or the log was truncated or created again, and is read from its start.
+        // The open records are no longer in the log. Or the log was truncated or created again, and is read from its
+        // start.
         return (end.saturating_sub(start).max(0).unsigned_abs(), 0);
     }
     let delivered = committed.saturating_add_unsigned(mark.delivered);

@@ -1,25 +1,25 @@
 //! Jobs in Kafka: a topic per pool and class, a group of consumers per pool.
 //!
-//! A record stays in its topic after its job is done; only the group's committed offset moves. So the consumer of each
-//! partition tracks the records that it has delivered ([`tracker`]). It commits the offset before which all records are
-//! acknowledged, and with it a note of the open records after it ([`mark`]). Deliveries can therefore be settled in any
-//! order:
+//! A record stays in its topic after its job has ended. Only the group's committed offset moves. So the consumer of
+//! each partition tracks the records that it has delivered ([`tracker`]). It commits the offset before which all
+//! records are acknowledged. It adds a text that lists the open records after this offset ([`mark`]). Deliveries can
+//! therefore be settled in any order:
 //!
 //! - no acknowledged job is delivered again,
 //! - the gauge can count waiting jobs and deliveries apart,
 //! - a job that was delivered before is known as redelivered.
 //!
-//! A delivery is committed in a mark before the worker gets it. That is one more commit per batch, besides the one that
-//! settles it. Under load one commit does both.
+//! A delivery is committed in a mark before the worker gets it. So a batch needs two commits: this one, and the one
+//! that settles it. Under load one commit does both.
 //!
 //! Each partition is fetched ahead into a short queue of its own. So the most urgent class can be taken first, and a
 //! busy worker stops the fetching without pausing partitions. Pausing would discard the queues, and fetch them again
 //! later.
 //!
 //! The servers delete a job that waits longer than the topic's `retention.ms`. Give the topics of slow pools a
-//! retention that is longer than the longest wait. It must not be longer than the servers' `offsets.retention.minutes`:
-//! when a pool has had no workers for that time, the servers forget its offsets, and jobs that are still in its topics
-//! run again.
+//! retention that is longer than the longest wait. But the retention must not be longer than the servers'
+//! `offsets.retention.minutes`. When a pool has had no workers for that time, the servers delete its offsets. Jobs that
+//! are still in its topics then run again.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The metadata of a committed offset. The next consumer of the partition reads it, and the gauge does.
+//! The metadata of a committed offset. The next consumer of the partition and the gauge read it.
 //!
 //! Kafka keeps one offset per partition and group: every record before it is acknowledged. Of the records after it,
 //! some are acknowledged too, a worker holds some, and the rest was never delivered. Kafka stores a short text with
@@ -12,7 +12,7 @@
 //! - `OPEN` are the ranges of those that are not acknowledged.
 //! - `RETURNED` is the number of open records that no worker holds.
 //!
-//! Offsets are relative to the committed one. It is itself open, unless no record is.
+//! Offsets are relative to the committed one. The record at this offset is itself open, unless no record is open.
 //!
 //! Under load the next batch is announced before it is delivered: the mark counts it as delivered, open and returned. A
 //! text that cannot be parsed is ignored; an offset that was set with Kafka's own tools has none, for example. All
@@ -22,7 +22,7 @@ use std::ops::RangeInclusive;
 
 const VERSION: &str = "1";
 
-/// The limit of a mark. A server accepts 4096 bytes unless it is configured otherwise (`offset.metadata.max.bytes`).
+/// The largest size of a mark. A server accepts 4096 bytes by default (`offset.metadata.max.bytes`).
 pub(super) const MAX_BYTES: usize = 2_000;
 
 /// The records of a partition that were delivered, and those of them that are open. Offsets count from the committed
@@ -51,8 +51,8 @@ impl Mark {
         }
     }
 
-    /// The text, of at most `max_bytes`. Where not every range fits, the last one reaches to the end: acknowledged
-    /// records in it may be delivered again, and none is lost.
+    /// The text, of at most `max_bytes`. If not all ranges fit, the last range reaches to the end. Acknowledged records
+    /// in it may then be delivered again, but no record is lost.
     pub(super) fn to_text(&self, max_bytes: usize) -> String {
         let mut text = format!("{VERSION};{};{};", self.delivered, self.returned);
         let to_end = |first: u64| format!("{first}-{}", self.delivered.saturating_sub(1).max(first));

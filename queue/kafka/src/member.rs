@@ -19,14 +19,14 @@ use queue::{Error, PoolName, Result};
 /// How often the thread polls without any event.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How often it polls while something is due after some time.
+/// How often the thread polls while a later action is due.
 const SHORT_TICK: Duration = Duration::from_millis(20);
 
 /// How long leaving the group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The pauses before joining again. With jitter each is up to twice as long, so that many workers that lost one server
-/// do not all come back at once.
+/// The pauses before joining again. With jitter, each pause is up to twice as long. So many workers that lost one
+/// server do not all return at once.
 const LONGEST_PAUSE: Duration = Duration::from_millis(2500);
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
@@ -34,7 +34,7 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times()
     .with_jitter();
 
-/// After a membership that lasted for longer, the pauses are short again.
+/// After a membership that lasted longer than this, the pauses are short again.
 const STABLE_MEMBERSHIP: Duration = Duration::from_secs(20);
 
 pub(super) struct Member {
@@ -43,7 +43,7 @@ pub(super) struct Member {
     inbox: Receiver<Command>,
     waker: Waker,
     requeuer: Arc<Requeuer>,
-    /// Dropped once the group has assigned this member its partitions, or there is no use in waiting for that.
+    /// This is dropped when the group has assigned partitions to this member, or when waiting for that is useless.
     joined: Option<oneshot::Sender<()>>,
     receives: VecDeque<ReceiveRequest>,
     stop: Option<StopMode>,
@@ -85,8 +85,7 @@ impl Member {
         }
     }
 
-    /// Joins the group. Returns when a command ends the membership, or with an error from which only joining again
-    /// recovers.
+    /// Joins the group. Returns when a command ends the membership. Returns an error if the member must join again.
     fn run_membership(&mut self) -> Result<()> {
         let jobs = self.cluster.topics(&self.pool).into_iter().map(|(topic, _)| topic);
         let results = self.cluster.routes.results_to(&self.pool).map(str::to_owned);
@@ -157,7 +156,7 @@ impl Member {
 
     fn fail_receives(&mut self, error: &Error) {
         for receive in self.receives.drain(..) {
-            // The caller may have given up.
+            // The caller may have dropped its future.
             drop(receive.reply.send(Err(Error::new(error.kind(), error))));
         }
     }

@@ -23,17 +23,19 @@ use super::unsettled::{RecordPosition, UnsettledDeliveries};
 use queue::driver::{Delivery, DeliveryTag, Settlement};
 use queue::{Class, PoolName, Result};
 
-/// How long a receive waits while an error is known, before the server is asked whether it still holds.
+/// While an error is known, a receive waits for this time. Then it asks the server whether the error still exists.
 const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long such a check may take.
+/// The longest time for such a check.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a change that no reply waits for may stay uncommitted: the commit of the next settled batch includes it.
+/// The longest time for which a change without a waiting reply stays uncommitted. Often the commit of the next settled
+/// batch includes it.
 const COMMIT_DELAY: Duration = Duration::from_millis(100);
 
 pub(super) struct Membership {
-    /// These two are before the consumer, which must be dropped last: its destructor leaves the group.
+    /// Fields are dropped in order. The consumer must be dropped after these two, because its destructor leaves the
+    /// group.
     partitions: AssignedPartitions,
     committer: Committer,
     consumer: Arc<BaseConsumer<Context>>,
@@ -100,7 +102,7 @@ impl Membership {
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(fatal_error(&self.consumer, error));
                 }
-                // The context collects the reason too, for receives that stall: see `check_stalled_receives`.
+                // The context also stores the reason, for receives that wait too long: see `check_stalled_receives`.
                 Some(Err(error)) => tracing::debug!(pool = %self.pool, %error, "the kafka consumer reports an error"),
                 Some(Ok(_)) => {
                     // The record would be lost. The next membership starts from the committed offsets.
@@ -134,7 +136,8 @@ impl Membership {
         self.commits.expire();
     }
 
-    /// Commits the changes, unless a commit is in flight: at once if a reply waits for it, else after a short delay.
+    /// Commits the changes, unless a commit is in flight. It commits at once if a reply waits for it, otherwise after a
+    /// short delay.
     pub(super) fn commit(&mut self) {
         if self.partitions.is_dirty() {
             self.uncommitted_since.get_or_insert_with(Instant::now);
@@ -163,7 +166,7 @@ impl Membership {
         !self.commits.is_in_flight() && !self.partitions.is_dirty()
     }
 
-    /// Whether something is due after some time, without any further event.
+    /// Whether an action becomes due after some time without a further event.
     pub(super) fn has_timer(&self) -> bool {
         self.pending_rebalance.is_some() || self.commits.is_retrying() || self.uncommitted_since.is_some()
     }
@@ -185,7 +188,7 @@ impl Membership {
                     return;
                 }
                 Ok(taken) => self.deliver(taken, receive.reply),
-                // The caller may have given up.
+                // The caller may have dropped its future.
                 Err(error) => drop(receive.reply.send(Err(failed("receive", error)))),
             }
         }
@@ -206,7 +209,7 @@ impl Membership {
         if must_commit {
             self.commits.reply_after_commit(PendingReply::Received(deliveries, reply));
         } else {
-            // The caller may have given up; then the deliveries are dropped, and so requeued.
+            // The caller may have dropped its future; then the deliveries are dropped, which requeues them.
             drop(reply.send(Ok(deliveries)));
         }
     }
@@ -224,7 +227,7 @@ impl Membership {
         if must_commit {
             self.commits.reply_after_commit(PendingReply::Settled(reply));
         } else {
-            // The caller may have given up.
+            // The caller may have dropped its future.
             drop(reply.send(Ok(())));
         }
     }
@@ -240,7 +243,7 @@ impl Membership {
         Some((self.partitions.get_mut(position.partition)?, position))
     }
 
-    /// Returns an error where a receive has waited for long, and no server replies or the group rejects this consumer.
+    /// Returns an error if a receive has waited for long, and no server replies or the group rejects this consumer.
     pub(super) fn check_stalled_receives(&self, receives: &VecDeque<ReceiveRequest>) -> Result<()> {
         let is_late = receives.front().is_some_and(|receive| receive.since.elapsed() > STALL_TIMEOUT);
         let (context, action) = (self.consumer.context(), format!("receive from the pool {}", self.pool));
@@ -256,7 +259,7 @@ impl Membership {
         }
     }
 
-    /// Requeues all deliveries, and delivers nothing any more.
+    /// Requeues all deliveries, and then delivers no records any more.
     pub(super) fn requeue_all(&mut self) {
         if std::mem::replace(&mut self.is_leaving, true) {
             return;

@@ -27,14 +27,14 @@ pub(super) struct Partition {
     pub(super) topic: Arc<str>,
     pub(super) number: i32,
     pub(super) class: Class,
-    /// The partition is about to be given up: no record of it is delivered any more.
+    /// The consumer is about to give the partition up, so no record of it is delivered any more.
     pub(super) is_leaving: bool,
-    /// Something has changed since the last commit.
+    /// The state has changed since the last commit.
     pub(super) is_dirty: bool,
     /// Commits up to the last successful one announce the records before this offset: the next consumer of the
     /// partition knows of them.
     announced_end: i64,
-    /// The same for the last commit that was started.
+    /// The same offset for the last commit that was started.
     next_announced_end: i64,
     queue: PartitionQueue<Context>,
     tracker: Tracker,
@@ -42,7 +42,8 @@ pub(super) struct Partition {
     log: u64,
     /// The records that the worker holds, and those that were requeued and will be delivered again.
     unsettled: BTreeMap<i64, DecodedJob>,
-    /// The next fetched record has at least this offset. `None`: nothing was fetched yet, not even the end of the log.
+    /// The next fetched record has at least this offset. `None`: no record was fetched yet, and the end of the log is
+    /// unknown too.
     position: Option<i64>,
     /// The log has no further record, or waiting for one took too long.
     is_empty: bool,
@@ -132,7 +133,8 @@ impl Partition {
                     if self.tracker.restarts_at(offset) {
                         let (topic, partition) = (&*self.topic, self.number);
                         tracing::warn!(topic, partition, offset, "the log was truncated or created again");
-                        // Other records have the offsets now: those delivered before must not be mistaken for them.
+                        // Other records have these offsets now. They must not be confused with the records that were
+                        // delivered before.
                         self.log += 1;
                         self.unsettled.clear();
                         (self.announced_end, self.next_announced_end) = (offset, offset);
@@ -152,7 +154,7 @@ impl Partition {
     }
 
     /// librdkafka has reached the end of the log. The last offsets may belong to no record: a transaction leaves a
-    /// marker, and an aborted one its records too. Unless they are skipped here, they count as waiting for ever.
+    /// marker, and an aborted one its records too. If they were not skipped here, they would always count as waiting.
     fn advance_to_end(&mut self, consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
         let is_open = log_end(consumer, &self.topic, self.number) > self.tracker.first_undelivered();
         if !is_open && !self.tracker.expects_records() {
@@ -167,7 +169,7 @@ impl Partition {
         Ok(())
     }
 
-    /// Whether the log has no further record, as far as is known. Only called when the queue is empty.
+    /// Whether the log has no further record, according to the last replies. Only called when the queue is empty.
     pub(super) fn is_drained(&self, consumer: &BaseConsumer<Context>) -> bool {
         self.is_leaving
             || self.is_empty
@@ -202,7 +204,7 @@ impl Partition {
     /// records.
     ///
     /// Under load this commit announces the next batch too, which then needs no commit of its own. If the worker is
-    /// killed, announced records that were never delivered come as redelivered.
+    /// killed, announced records that were never delivered are marked as redelivered.
     pub(super) fn commit(&mut self, consumer: &BaseConsumer<Context>, mark_bytes: usize) -> (OffsetCommit, i64) {
         let log_end = log_end(consumer, &self.topic, self.number);
         let in_log = log_end.saturating_sub(self.tracker.first_undelivered()).max(0);

@@ -32,7 +32,7 @@ pub(super) struct OutgoingRecord<'a> {
     pub(super) value: Bytes,
 }
 
-/// A record that was sent, and its confirmation to come.
+/// A record that was sent, and its future confirmation.
 struct UnconfirmedRecord<'a> {
     job: &'a JobId,
     topic: String,
@@ -54,7 +54,7 @@ impl Publisher {
         Ok(client.clone())
     }
 
-    /// Creates the missing ones of these topics. Otherwise a server might create them, with its own defaults.
+    /// Creates those of these topics that do not exist. Otherwise a server might create them with its own defaults.
     pub(super) async fn ensure_topics(&self, topics: Vec<String>) -> Result<()> {
         self.cluster.run_blocking("publish", move |cluster| cluster.ensure_topics(topics)).await
     }
@@ -90,7 +90,8 @@ impl Publisher {
                 break 'records;
             }
         }
-        // All sent records are waited for, also after an error: the caller may publish again as soon as this returns.
+        // This waits for all sent records, even after an error, because the caller may publish again as soon as this
+        // returns.
         for sent in sent {
             let confirmed = self.confirmed(&context, sent).await;
             first_error = first_error.or(confirmed.err());

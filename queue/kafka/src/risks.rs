@@ -1,8 +1,8 @@
 //! The settings of the topics and the servers that may lose, delay or repeat jobs.
 //!
-//! Not checked: the difference between the servers' clocks and ours. It decides when `retention.ms` is over, and it
-//! shifts the reported age of jobs. But no reply of Kafka carries the server's time. A record's timestamp is that of
-//! its producer, or with `message.timestamp.type=LogAppendTime` that of its publication. This check publishes nothing.
+//! The difference between the servers' clocks and ours is not checked. It influences when `retention.ms` is over and
+//! the reported age of jobs. But no reply of Kafka contains the server's time. A record's timestamp is that of its
+//! producer, or with `message.timestamp.type=LogAppendTime` that of its publication. This check publishes nothing.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl SettingsReader {
         found.map_err(|code| looking(KafkaError::AdminOp(code)))
     }
 
-    /// The setting of one server. All servers of a cluster are meant to have the same.
+    /// The setting of one server. All servers of a cluster should have the same.
     fn offsets_kept_minutes(&self, cluster: &Cluster, topic: &str) -> Result<i64> {
         let client = cluster.client()?;
         let metadata = client.fetch_metadata(Some(topic), CALL_TIMEOUT);

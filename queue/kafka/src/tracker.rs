@@ -1,7 +1,7 @@
 //! The records of one partition that were delivered, and the offset that may be committed.
 //!
-//! Pure: this module knows offsets, and nothing of Kafka. Deliveries are settled in any order. The offset to commit is
-//! the one before which every record is acknowledged, and its [`Mark`] lists the open records after it.
+//! This module is pure: it uses offsets, but does not use Kafka. Deliveries are settled in any order. The offset to
+//! commit is the one before which every record is acknowledged, and its [`Mark`] lists the open records after it.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub(super) struct Tracker {
     position: i64,
 }
 
-/// What is known of a record when it is fetched.
+/// The state of a record when it is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
     /// It was never delivered.
@@ -53,11 +53,11 @@ impl Tracker {
         offset < self.position
     }
 
-    /// Takes note of a fetched record, which counts as delivered unless it was acknowledged before. Records are fetched
-    /// in order; offsets may be missing.
+    /// Records a fetched record. It counts as delivered, unless it was acknowledged before. Records are fetched in
+    /// order; offsets may be missing.
     pub(super) fn arrive(&mut self, offset: i64) -> Arrival {
         if self.restarts_at(offset) {
-            // The log was created again: nothing that is known of the former one applies.
+            // The log was created again, so the state of the former log does not apply.
             *self = Self { first_undelivered: offset, ..Self::default() };
         }
         self.drop_expected_before(offset);
@@ -219,7 +219,8 @@ mod tests {
         Redeliver,
         /// The state is committed, with this number of records announced.
         Commit(u64),
-        /// The partition moves to another consumer, which knows the last commit. The former one loses its deliveries.
+        /// The partition moves to another consumer, which reads the last commit. The former consumer loses its
+        /// deliveries.
         Move,
         /// The log skips an offset, as after a transaction.
         Gap,
@@ -241,7 +242,7 @@ mod tests {
         proptest::collection::vec(step, 0..300)
     }
 
-    /// A log, and what becomes of its records.
+    /// A log, and the states of its records.
     #[derive(Default)]
     struct Model {
         /// The offsets of its records, and where it ends.

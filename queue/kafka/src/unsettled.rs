@@ -35,7 +35,7 @@ impl UnsettledDeliveries {
         (DeliveryTag { message: position.offset, delivery: number }, Arc::clone(&self.requeuer))
     }
 
-    /// Removes a delivery that is acknowledged or requeued. `None`: it is not one of these, or no longer.
+    /// Removes a delivery that is acknowledged or requeued. `None`: it is not in this list.
     pub(super) fn remove(&mut self, tag: DeliveryTag) -> Option<RecordPosition> {
         if self.by_number.get(&tag.delivery)?.offset != tag.message {
             return None;

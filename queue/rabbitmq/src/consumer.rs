@@ -16,10 +16,10 @@ use super::session::{ReceiveResult, Session};
 use queue::driver::{Consumer, Delivery, DeliveryTag, RequeueOnDrop, Settlement};
 use queue::{Error, ErrorKind, PoolName, Result};
 
-/// A channel that closes sooner than this is closed for a reason that another channel will not change.
+/// If a channel closes sooner than this, a new channel would close for the same reason.
 const SHORT_SESSION: Duration = Duration::from_secs(1);
 
-/// How many channels one call opens that close so soon.
+/// The number of such channels that one call opens.
 const MAX_SHORT_SESSIONS: usize = 3;
 
 /// Sends commands to its supervisor. This task owns the channel, and opens another when the server has closed it.
@@ -77,7 +77,8 @@ impl Consumer for RabbitMqConsumer {
 
 impl Drop for RabbitMqConsumer {
     fn drop(&mut self) {
-        // Deliveries may outlive the consumer and keep the commands open, so the supervisor needs this one to end.
+        // Deliveries may live longer than the consumer and keep the command channel open. So the supervisor needs this
+        // signal to end.
         let _ = self.commands.send(Command::Leave);
     }
 }
@@ -118,7 +119,7 @@ async fn supervise(supervisor: Arc<Supervisor>, mut commands: mpsc::UnboundedRec
             }
             (reply, received) = &mut running, if !running.is_terminated() => {
                 let mut unwanted = reply.send(received).err();
-                // That caller has given up, but a new call may wait already.
+                // That caller has dropped its future, but a new call may wait already.
                 while let Ok(command) = commands.try_recv() {
                     if !supervisor.handle(command, &mut requests).await {
                         break 'commands;
@@ -173,7 +174,7 @@ impl Supervisor {
         match command {
             Command::Receive(request) => requests.push_back(request),
             Command::Settle(settled, reply) => {
-                // The deliveries are settled also where the caller has given up.
+                // The deliveries are settled even if the caller has dropped its future.
                 let _ = reply.send(self.settle(&settled).await);
             }
             Command::Requeue(tag) => {
@@ -195,9 +196,9 @@ impl Supervisor {
                 Ok(received) if !received.is_empty() || reply.is_closed() => return Ok(received),
                 Ok(_) => {
                     // A queue may be deleted and at once declared again. A server before 4.0 then moves its consumers
-                    // to the new queue, but loses their state, and with it the jobs that it assigns to them. It
-                    // requeues those only when the channel closes, and no event shows that this is needed. So an idle
-                    // channel is replaced, which costs little.
+                    // to the new queue, but loses their state. It assigns jobs to them and does not send these jobs. It
+                    // requeues the jobs only when the channel closes, and no event shows that this is needed. So an
+                    // idle channel is replaced, which costs little.
                     if session.has_no_deliveries() {
                         tracing::debug!(pool = %self.pool, "no job for a long time; replacing the channel");
                         self.end(&session);
@@ -247,7 +248,7 @@ impl Supervisor {
         self.session.lock().clone().filter(|session| session.is_open())
     }
 
-    /// Closes the channel of a session that has failed: otherwise its deliveries would be held for ever.
+    /// Closes the channel of a session that has failed. Otherwise the channel would always hold its deliveries.
     fn end(&self, session: &Arc<Session>) {
         if !session.end() {
             return;

@@ -8,7 +8,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use queue::{Error, ErrorKind, Result};
 
-/// How long a reply may take. A quorum queue whose leader has failed needs a few seconds to elect another.
+/// The longest time for a reply. A quorum queue whose leader has failed needs a few seconds to elect another.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits for the server's reply, for a limited time.
@@ -43,7 +43,7 @@ fn kind_of(error: &lapin::Error) -> ErrorKind {
     use lapin::ErrorKind as Driver;
     match error.kind() {
         Driver::ProtocolError(reason) => match reason.kind() {
-            // A missing queue is declared again, so this is not final.
+            // A missing queue is declared again, so a later call may succeed.
             AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::RESOURCELOCKED) => ErrorKind::Unavailable,
             AMQPErrorKind::Soft(_) => ErrorKind::Refused,
             AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED | AMQPHardError::INTERNALERROR) => {

@@ -1,17 +1,17 @@
-//! Which queues exist, as far as earlier readings have found.
+//! Which queues exist, according to earlier readings.
 
 use std::collections::{HashMap, HashSet};
 
 use lapin::types::ShortString;
 
-/// How many missing queues are checked again in one reading. Each such check costs a channel, and the server logs it as
-/// an error.
+/// The number of missing queues that one reading checks again. Each such check costs a channel, and the server logs it
+/// as an error.
 const MAX_CHECKS: usize = 128;
 
 #[derive(Default)]
 pub(super) struct ExistingQueues {
     existing: HashSet<ShortString>,
-    /// The queues that did not exist, with the number of the last reading that found so.
+    /// The queues that did not exist, with the number of the last reading that checked this.
     missing: HashMap<ShortString, u64>,
     readings: u64,
 }
@@ -23,7 +23,7 @@ pub(super) struct ReadingPlan {
     pub(super) existing: Vec<ShortString>,
     /// They were never checked, or must be checked again.
     pub(super) unchecked: Vec<ShortString>,
-    /// They are assumed to be still missing.
+    /// The reading assumes that they are still missing.
     pub(super) missing: Vec<ShortString>,
 }
 
@@ -49,7 +49,7 @@ impl ExistingQueues {
         self.missing.insert(name.clone(), self.readings);
     }
 
-    /// It is not known whether the queue exists: every reading checks it until one has found out.
+    /// It is unknown whether the queue exists. Every reading checks this until one has an answer.
     pub(super) fn forget(&mut self, name: &ShortString) {
         self.existing.remove(name);
         self.missing.remove(name);

@@ -82,7 +82,7 @@ impl Fixture for RabbitMqFixture {
         self.clock.now()
     }
 
-    /// No promise depends on the server's time: it notices at once that a connection is cut.
+    /// No promise depends on the server's time, because the server detects a cut connection at once.
     async fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }

@@ -16,13 +16,13 @@ use super::queues::{self, Source};
 use queue::driver::{Depth, Gauge};
 use queue::{Error, PoolName, Result, Routes};
 
-/// How many requests are in flight at the same time for queues that exist, as far as is known.
+/// The number of requests in flight at the same time, for queues that existed at the last reading.
 const MAX_IN_FLIGHT: usize = 512;
 
-/// How many channels are used for the other queues: a request for a queue that does not exist closes its channel.
+/// The number of channels for the other queues: a request for a queue that does not exist closes its channel.
 const MAX_CHANNELS: usize = 16;
 
-/// Asks the queues themselves: the numbers of the management API are seconds old.
+/// Requests the counts from the queues, because the numbers of the management API are seconds old.
 pub(super) struct RabbitMqGauge {
     link: Arc<Link>,
     routes: Routes,
@@ -65,7 +65,8 @@ impl RabbitMqGauge {
     async fn count_on(&self, reused: &mut Option<Channel>, mut names: &[ShortString], in_flight: usize) -> Counts {
         let (mut found, mut is_new) = (Counts::new(), false);
         while !names.is_empty() {
-            // Taken while it is in use: if the caller gives up, replies may be outstanding on it.
+            // The channel is taken out while it is in use. If the caller drops its future, replies may still arrive on
+            // the channel, so it must not be used again.
             let channel = match reused.take() {
                 Some(channel) => channel,
                 None => match self.link.channel().await {
@@ -108,8 +109,8 @@ impl RabbitMqGauge {
     }
 }
 
-/// Requests the counts of queues in one round trip. Returns those of the queues before the first that closed the
-/// channel, and why that one did.
+/// Requests the counts of queues in one round trip. Returns the counts of the queues before the first one that closed
+/// the channel, and the reason why it did.
 async fn request_counts(channel: &Channel, names: &[ShortString]) -> (Vec<u64>, Option<Closed>) {
     let mut counts = Vec::with_capacity(names.len());
     for count in join_all(names.iter().map(|name| queues::message_count(channel, name.clone()))).await {

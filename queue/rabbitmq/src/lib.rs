@@ -41,11 +41,11 @@ use queue::{Announcer, Broker, Consumer, Gauge, PoolExpectation, PoolName, Produ
 
 /// The broker that a [`RabbitMqUrl`] names.
 pub struct RabbitMqBroker {
-    /// A server that is short of memory or disk stops reading from connections that publish. Settling must go on, so it
-    /// has another connection.
+    /// A server with too little memory or disk space stops reading from connections that publish. Consumers must still
+    /// settle, so they use another connection.
     publishing: Arc<Link>,
     consuming: Arc<Link>,
-    /// Every queue that does not exist costs a channel, so this connection is used up and replaced.
+    /// Every queue that does not exist costs a channel. So this connection runs out of channels and is then replaced.
     reading: Arc<Link>,
     routes: Routes,
 }

@@ -1,4 +1,4 @@
-//! A connection to the server. It is opened when it is needed, and again when it is lost.
+//! A connection to the server. It is opened when a call needs it, and opened again after it is lost.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use super::queues::{self, Target};
 use super::url::RabbitMqUrl;
 use queue::{Error, ErrorKind, Result};
 
-/// The pauses after attempts to connect that failed. With jitter each is up to twice as long, so that the clients of a
-/// server that comes back do not all connect at once.
+/// The pauses after attempts to connect that failed. With jitter, each pause is up to twice as long. So the clients of
+/// a restarted server do not all connect at once.
 const LONGEST_PAUSE: Duration = Duration::from_millis(2500);
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
@@ -53,7 +53,7 @@ struct FailedAttempt {
 pub(super) struct OpenConnection {
     connection: Connection,
     prefix: String,
-    /// The queues that exist as far as is known.
+    /// The queues that were declared or found on this connection.
     declared: Mutex<HashSet<Target>>,
     /// Whether the server accepts no messages at present, because it is short of memory or disk.
     blocked: watch::Receiver<bool>,
@@ -78,8 +78,8 @@ impl Link {
         self.url.prefix()
     }
 
-    /// The open connection, or else a new one. After an attempt that failed there is a pause, during which this returns
-    /// the error of that attempt.
+    /// The open connection. If there is none, a new one. After an attempt that failed there is a pause, during which
+    /// this returns the error of that attempt.
     pub(super) async fn open(&self) -> Result<Arc<OpenConnection>> {
         let mut state = self.state.lock().await;
         if let Some(open) = state.open.as_ref().filter(|open| open.connection.status().connected()) {
@@ -87,7 +87,7 @@ impl Link {
                 return Ok(Arc::clone(open));
             }
             tracing::debug!(url = %self.url, purpose = self.purpose, "opening another connection for further channels");
-            // The old connection closes with the last of its channels.
+            // The old connection closes when its last channel is closed.
             state.open = None;
         }
         if let Some(failure) = &state.failure
@@ -119,7 +119,7 @@ impl Link {
         let open = self.open().await?;
         match open.channel().await {
             Ok(channel) => Ok((open, channel)),
-            // A lost connection is often noticed only when it is used.
+            // The driver often detects a lost connection only when a call uses it.
             Err(_) if !open.connection.status().connected() => {
                 let open = self.open().await?;
                 let channel = open.channel().await?;
@@ -188,12 +188,13 @@ impl OpenConnection {
         Ok(())
     }
 
-    /// Declares missing queues. A queue with a name of its own may be of any kind, if another program has declared it.
+    /// Declares missing queues. A queue whose name comes from a route may have any type, if another program has
+    /// declared it.
     pub(super) async fn ensure(&self, channel: &Channel, target: &Target) -> Result<()> {
         match target {
             Target::Pool(pool) => queues::declare_pool(channel, &self.prefix, pool).await,
             Target::Named(name) => {
-                // On a channel of its own, which closes if the queue does not exist.
+                // The check has a separate channel, because the channel closes if the queue does not exist.
                 let exists = queues::message_count(&self.channel().await?, name.clone()).await?.is_some();
                 if exists { Ok(()) } else { queues::declare_named(channel, name).await }
             }

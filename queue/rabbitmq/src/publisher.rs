@@ -17,23 +17,23 @@ use super::message::Message;
 use super::queues::Target;
 use queue::{Error, ErrorKind, Result};
 
-/// How many messages of one call may wait for their confirmation.
+/// The number of messages of one call that may wait for their confirmation.
 const WINDOW: usize = 256;
 
-/// How many calls publish at the same time. The others wait.
+/// The number of calls that publish at the same time. Further calls wait.
 const MAX_CHANNELS: usize = 32;
 
 /// The pauses before rejected messages are sent again. After the last one the call fails.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500), Duration::from_millis(1000)];
 
-/// How long a server that has just blocked the connection may still confirm earlier messages.
+/// The time in which a server that has just blocked the connection may still confirm earlier messages.
 const LAST_CONFIRMATIONS: Duration = Duration::from_secs(1);
 
 pub(super) struct Publisher {
     link: Arc<Link>,
-    /// Open channels that are not in use. A channel serves one call at a time: when the server closes a channel, it
-    /// does not name the message that was the reason, and it returns messages in no reliable order.
+    /// Open channels that are not in use. A channel serves one call at a time. The reason: a server that closes a
+    /// channel does not name the message that caused this, and it returns messages in no reliable order.
     idle: Mutex<Vec<PublishChannel>>,
     permits: Semaphore,
 }
@@ -43,7 +43,8 @@ pub(super) struct Publisher {
 struct UnqueuedMessages {
     /// Their queue does not exist.
     unroutable: HashSet<(ShortString, ShortString)>,
-    /// Their queue rejected them: it has reached a limit of a policy, or another client is just declaring it.
+    /// Their queue rejected them, because it has reached a limit of a policy, or because another client is just
+    /// declaring it.
     rejected: HashSet<(ShortString, ShortString)>,
 }
 
@@ -106,8 +107,8 @@ impl PublishChannel {
             let UnqueuedMessages { unroutable, rejected } = self.send(&left).await?;
             if !unroutable.is_empty() {
                 tracing::warn!(messages = unroutable.len(), "queues have been deleted; declaring them again");
-                // On a new channel: on the old one, the server may confirm messages to the deleted queues and lose
-                // them.
+                // This needs a new channel. On the old channel, the server may confirm messages to the deleted queues
+                // and lose them.
                 *self = Self::open(link).await?;
                 for target in targets {
                     self.open.forget(target);
@@ -143,7 +144,7 @@ impl PublishChannel {
                     return Err(Error::new(ErrorKind::Unavailable, "cannot publish: the broker does not confirm"));
                 }
             };
-            // The returned message may be another than the confirmed one.
+            // The returned message may differ from the confirmed one.
             unqueued.unroutable.extend(returned.map(|returned| {
                 let id = returned.properties.message_id().clone().unwrap_or_default();
                 (returned.routing_key.clone(), id)

@@ -8,9 +8,9 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use super::error::{REPLY_TIMEOUT, await_reply, failed, timed_out};
 use queue::{Class, Error, ErrorKind, PoolName, Result, Routes};
 
-/// How many times a message may be requeued. The ledger counts attempts, so no message must be dropped for this. The
-/// limit must still be set, and to the same value for every version of the server, since all clients that declare a
-/// queue must agree:
+/// The number of times that a message may be requeued. The ledger counts attempts, so the server must not drop a
+/// message for this reason. A limit is still necessary. It must be the same for every version of the server, because
+/// all clients that declare a queue must agree:
 /// - Since 4.0, a queue without a limit drops a message that was requeued 20 times.
 /// - Before 4.0, the limit may not be negative: `-1`, which means unlimited since 4.0, is refused.
 /// - Since 3.10, a queue without a limit moves a requeued message to its end, and a queue with one puts it back.
@@ -21,7 +21,7 @@ const DELIVERY_LIMIT: i32 = i32::MAX;
 pub(super) enum Target {
     /// The queues of a pool, by class.
     Pool(PoolName),
-    /// A queue with a name of its own.
+    /// A queue whose name comes from a route.
     Named(ShortString),
 }
 
@@ -41,7 +41,7 @@ pub(super) fn pool_queues(prefix: &str, pool: &PoolName) -> Result<[ShortString;
 pub(super) struct Source {
     pub(super) queue: ShortString,
     pub(super) class: Class,
-    /// It has a name of its own, and may belong to another program.
+    /// Its name comes from a route, and it may belong to another program.
     pub(super) is_named: bool,
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn declare_pool(channel: &Channel, prefix: &str, pool: &PoolNam
     declare_all(channel, &pool_queues(prefix, pool)?, doing).await
 }
 
-/// Declares a queue with a name of its own, which does not exist yet.
+/// Declares a queue whose name comes from a route and which does not exist yet.
 pub(super) async fn declare_named(channel: &Channel, name: &ShortString) -> Result<()> {
     declare_all(channel, std::slice::from_ref(name), format!("declare the queue {name} as a durable quorum queue"))
         .await

@@ -54,7 +54,7 @@ struct Unsettled {
 
 impl Unsettled {
     /// Adds a tag, and those below it that have not arrived yet. The server numbers the tags of all queues in the order
-    /// of delivery, but they arrive in another order. To settle "all up to this tag" must not settle one of these.
+    /// of delivery, but they arrive in another order. Settling "all up to this tag" must not settle one of these.
     fn add(&mut self, tag: u64) {
         self.tags.extend(self.last + 1..=tag);
         self.last = self.last.max(tag);
@@ -64,7 +64,7 @@ impl Unsettled {
 impl Session {
     pub(super) async fn open(link: &Link, pool: &PoolName, sources: &[Source], number: i64) -> Result<Self> {
         let (open, channel) = link.channel().await?;
-        // Every time: the last channel may have closed because a queue was deleted.
+        // This happens for every session, because the last channel may have closed after a queue was deleted.
         open.ensure(&channel, &Target::Pool(pool.clone())).await?;
         for source in sources.iter().filter(|source| source.is_named) {
             open.ensure(&channel, &Target::Named(source.queue.clone())).await?;
@@ -92,10 +92,10 @@ impl Session {
     }
 
     /// Waits for jobs, and returns at most `max` deliveries, the most urgent class first. Returns none when no job came
-    /// within [`IDLE_TIMEOUT`], or when the caller has given up its `reply`.
+    /// within [`IDLE_TIMEOUT`], or when the caller has dropped the receiver of `reply`.
     ///
-    /// Jobs must wait in the broker, not in this process. So consumers are opened for the number of jobs that is
-    /// wanted, and closed again.
+    /// Jobs must wait in the broker, not in this process. So consumers are opened for the wanted number of jobs, and
+    /// then closed again.
     pub(super) async fn receive(
         &self,
         max: usize,
@@ -104,7 +104,7 @@ impl Session {
     ) -> ReceiveResult {
         loop {
             let counts = try_join_all(self.sources.iter().map(|source| self.message_count(&source.queue))).await?;
-            // The prefetch count of a consumer is limited to this.
+            // The server limits the prefetch count of a consumer to this number.
             let mut left = max.min(u16::MAX.into());
             let mut wanted = Vec::new();
             for (source, count) in self.sources.iter().zip(counts) {
@@ -130,7 +130,8 @@ impl Session {
         }
     }
 
-    /// Requeues deliveries above `max`: while waiting at several empty queues, each may have delivered a job.
+    /// Requeues the deliveries above `max`. While the session waited at several empty queues, each of them may have
+    /// delivered a job.
     fn requeue_excess(&self, max: usize, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
         for delivery in deliveries.drain(max.min(deliveries.len())..).collect::<Vec<_>>() {
             self.requeue(delivery.into_tag());
@@ -144,7 +145,8 @@ impl Session {
     }
 
     /// Opens an AMQP consumer for each of `wanted`, with that number of jobs as its prefetch count. Closes them when
-    /// `enough` jobs came, when no further job came within `timeout`, or when the caller has given up its `reply`.
+    /// `enough` jobs came, when no further job came within `timeout`, or when the caller has dropped the receiver of
+    /// `reply`.
     async fn consume<'a>(
         &self,
         wanted: &[(&'a Source, usize)],

@@ -13,7 +13,8 @@ use queue::{Error, ErrorKind, Result};
 /// How a URL is written.
 const FORM: &str = "rabbitmq://USER:PASSWORD@HOST:PORT/VHOST?prefix=NAME, or rabbitmqs:// for TLS";
 
-/// The limit of a prefix. With a pool's name and a class it makes the name of a queue, which may have 255 bytes.
+/// The limit of a prefix. The name of a queue consists of the prefix, the name of a pool and a class, and may have 255
+/// bytes.
 const MAX_PREFIX: usize = 64;
 
 /// How often client and server send a heartbeat, in seconds. A connection without any for two to three of these
@@ -128,7 +129,8 @@ fn checked_prefix(prefix: String) -> Result<String, String> {
     Ok(prefix)
 }
 
-/// `text` without a possible password: all between the scheme and the last `@`, or else the end, is masked.
+/// `text` without a possible password. All text between the scheme and the last `@` is masked, or to the end if there
+/// is no `@`.
 fn masked(text: &str) -> String {
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
     match text.rsplit_once('@') {

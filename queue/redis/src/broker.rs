@@ -1,8 +1,9 @@
 //! The broker in Redis streams.
 //!
-//! A pool has two streams per class. Jobs are published to `stream:POOL:CLASS`; an outside producer may use `XADD`. A job
-//! that is requeued, or whose consumer disappeared, moves to `returned:POOL:CLASS`. Both streams are read in one consumer
-//! group, requeued jobs first. So either stream wakes a waiting consumer, and a requeued job comes before later ones.
+//! A pool has two streams per class. Jobs are published to `stream:POOL:CLASS`; an outside producer may use `XADD`. A
+//! job that is requeued, or whose consumer disappeared, moves to `returned:POOL:CLASS`. Both streams are read in one
+//! consumer group, requeued jobs first. So both streams wake a waiting consumer, and a requeued job is delivered before
+//! later ones.
 //!
 //! Requeueing moves an entry in one step and gives it a new id. The consumer that held it has nothing left to settle, so a
 //! late settlement cannot touch the entry of another consumer.
@@ -11,8 +12,8 @@
 //! held, and counting is cheap. Streams are never trimmed: `MAXLEN` would drop waiting jobs.
 //!
 //! Each consumer sends heartbeats to a sorted set. Every consumer reclaims the entries of those whose heartbeat has
-//! expired. `XAUTOCLAIM` is not used, because it knows the time of a delivery, not the consumer that holds it. A long
-//! batch would need a heartbeat per entry, and reclaimed entries would not come before waiting ones.
+//! expired. `XAUTOCLAIM` is not used, because it depends on the time of a delivery, not on the consumer that holds it.
+//! A long batch would need a heartbeat per entry, and waiting entries could be delivered before reclaimed ones.
 
 mod entry;
 mod gauge;

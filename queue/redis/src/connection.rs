@@ -35,7 +35,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest time it may take to find the server, connect to it and check it.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most unused connections for blocking commands that are kept open.
+/// The largest number of unused connections for blocking commands that stay open.
 const MAX_IDLE_CONNECTIONS: usize = 16;
 
 /// A clone uses the same connections.
@@ -194,8 +194,8 @@ impl Redis {
         }
     }
 
-    /// The server; connects if there is no connection. Calls that wait while another call fails to connect return the
-    /// error of that call.
+    /// The server; connects if there is no connection. If another call tries to connect and fails, the calls that wait
+    /// for it return its error.
     async fn server(&self) -> Result<ConnectedServer> {
         let called_at = Instant::now();
         let mut state = self.0.state.lock().await;

@@ -69,7 +69,7 @@ impl Roster for RedisRoster {
         let fields = [
             ("state", worker.state.as_str().to_owned()),
             ("started_at", worker.started_at.as_millisecond().to_string()),
-            // Rust's text of a number reads back as exactly the same number.
+            // The text that Rust writes for a number is parsed to exactly the same number.
             ("batch_items", worker.batch_items.to_string()),
             ("batch_seconds", worker.batch_seconds.to_string()),
         ];

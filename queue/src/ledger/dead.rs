@@ -37,11 +37,12 @@ pub struct DeadFilter {
 pub struct DeadPage {
     /// The latest ending first.
     pub jobs: Vec<JobRecord>,
-    /// Where the next page begins. `None`: this is the last.
+    /// Where the next page begins. `None`: this is the last page.
     pub next: Option<DeadPosition>,
 }
 
-/// A position in the list of dead jobs: just after this job. Later endings come first; at the same time, greater ids.
+/// A position in the list of dead jobs, directly after this job. Later endings come first. For endings at the same
+/// time, greater ids come first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadPosition {
     /// When it ended, to the millisecond.
@@ -58,7 +59,7 @@ pub enum Requeued {
         /// The blob of the former input if a new input replaced it. The caller deletes it.
         replaced: Option<BlobRef>,
     },
-    /// It is in this state, which a requeue does not leave: nothing was changed.
+    /// The job is in this state, from which a requeue is not possible. Nothing was changed.
     NotDead(JobState),
     /// No such job, or its retention is over.
     Unknown,
@@ -69,8 +70,8 @@ pub enum Requeued {
 pub enum Forgotten {
     /// The record is deleted. The caller deletes the returned blobs.
     Forgotten(Vec<BlobRef>),
-    /// It is in this state and its record stays: it is open, or it was cancelled. A message of a cancelled job may still
-    /// wait in the broker, and without the record a worker would run it.
+    /// The job is in this state, so its record stays: the job is open or was cancelled. A message of a cancelled job
+    /// may still wait in the broker. Without the record a worker would run it.
     Retained(JobState),
     /// No such job.
     Unknown,
@@ -79,7 +80,7 @@ pub enum Forgotten {
 /// The answer to [`Ledger::purge_dead`](crate::Ledger::purge_dead).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// The number of deleted records. Fewer than the limit: there are no more.
+    /// The number of deleted records. If it is below the limit, there are no more.
     pub jobs: usize,
     /// The blobs of these records. The caller deletes them.
     pub blobs: Vec<BlobRef>,

@@ -96,8 +96,8 @@ pub fn is_active(reading: &Reading, scaling: &Scaling, now: Timestamp) -> bool {
 
 /// Whether the pool needs at least one worker, and the reason.
 ///
-/// A lease keeps the pool active whatever the activation is: its worker must not be stopped. A loading worker does so
-/// too: it was requested and would be requested again.
+/// A lease keeps the pool active for every value of the activation, because its worker must not be stopped. A loading
+/// worker also keeps the pool active: it was requested and would be requested again.
 fn active(reading: &Reading, work: u64, activation: f64, floor: u32) -> (bool, &'static str) {
     let reasons = [
         (work as f64 > activation, "there is work"),
@@ -117,8 +117,8 @@ struct WorkerCount {
 
 impl WorkerCount {
     fn clamp(&mut self, history: &History, reading: &Reading, scaling: &Scaling, floor: u32) {
-        // After its start a scaler has too little history to reduce the number of workers. It has no history of the
-        // reasons for the workers that it found, so those stay even longer.
+        // After its start a scaler has too little history to reduce the number of workers. Its history does not contain
+        // the reasons for the workers that it found, so these workers stay even longer.
         let present = reading.fleet.ready_or_loading() as f64;
         if history.span() < scaling.mode.required_history() {
             self.at_least("short_history", present);
@@ -127,14 +127,14 @@ impl WorkerCount {
         {
             self.at_least("found_at_start", present.min(f64::from(first.workers)));
         }
-        // Before the limits, so that they can undo this rise.
+        // This rule comes before the limits, so that they can undo this rise.
         if matches!(scaling.mode, Mode::Latency(_)) {
             self.exceed_tolerance(present, scaling.tolerance);
         }
         if let Some(most) = reading.max_consumers
             && !scaling.allows_idle_consumers
         {
-            // A backlog needs one worker even where no consumer could receive jobs.
+            // A backlog needs one worker even if no consumer can receive jobs.
             self.at_most("max_consumers", most.max(1) as f64);
         }
         if let Some(most) = scaling.max {
@@ -156,9 +156,9 @@ impl WorkerCount {
     }
 
     /// Makes a rise just large enough for the HPA, which ignores a change within its tolerance. A fall within the
-    /// tolerance stays as it is.
+    /// tolerance does not change.
     fn exceed_tolerance(&mut self, present: f64, tolerance: f64) {
-        // The HPA reads three decimals, so it does not see a smaller rise and would remove the added worker again.
+        // The HPA reads three decimals. So it ignores a smaller rise, and would remove the added worker again.
         let past = present * (1.0 + tolerance) + 0.01;
         let is_rise = (self.number * 1000.0).round() > present * 1000.0;
         if is_rise && tolerance > 0.0 {

@@ -1,4 +1,4 @@
-//! A short-horizon forecast of arrivals: level and trend.
+//! A forecast of arrivals for a short time ahead, from their level and trend.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const LEVEL_WEIGHT: f64 = 0.4;
 const TREND_WEIGHT: f64 = 0.1;
 
-/// The number of past forecasts that must have been compared with the real arrivals. With fewer, there is no forecast.
+/// The smallest number of past forecasts that were compared with the real arrivals. With fewer comparisons there is no
+/// forecast.
 const MIN_TESTS: usize = 6;
 
 /// A forecast of arrivals.

@@ -1,7 +1,7 @@
 //! The recent readings of a pool, thinned out.
 //!
 //! Rates come from the counts of ledger and broker, never from calls: arrived jobs = ended jobs + backlog. So two
-//! scalers that read one pool compute the same rates, whatever calls they answer.
+//! scalers that read one pool compute the same rates, even if they answer different calls.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -86,10 +86,10 @@ impl History {
             ended: reading.ended,
             workers: u32::try_from(reading.fleet.ready_or_loading()).unwrap_or(u32::MAX),
             peak_rate: 0.0,
-            // Infinite without a ready worker.
+            // Without a ready worker the value is infinite.
             backlog_per_worker: if backlog > 0 { backlog as f32 / reading.fleet.ready as f32 } else { 0.0 },
         };
-        // A pool at zero has no worker that could report. The last measurements stay valid.
+        // A pool without workers gets no new measurements. The last measurements stay valid.
         self.measurements = reading.fleet.measurements.or(self.measurements);
         self.is_recalled &= reading.fleet.measurements.batch_time.is_none();
         let before = self.latest.replace(reading).map_or(Duration::ZERO, |before| before.taken_at);

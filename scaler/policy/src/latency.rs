@@ -10,9 +10,9 @@
 //!   arrivals. If more jobs were late than half of the allowed share, the replay looks back further, so that it covers
 //!   rare bursts too.
 //! - *catch up*: `λ ÷ μ + x ÷ μr`. A worker requested now is ready after the cold start. `x` is the number of jobs that
-//!   the present workers cannot end in time: the backlog, plus the arrivals until then, minus the jobs done until then,
-//!   minus the jobs done within the slack. A loading worker counts from the moment it is ready. The extra workers end
-//!   these jobs within the recovery time `r`, half of the cold start.
+//!   the present workers cannot end in time. It is the backlog plus the arrivals until then, minus the jobs done until
+//!   then, minus the jobs done within the slack. A loading worker counts from the moment it is ready. The extra workers
+//!   end these jobs within the recovery time `r`, half of the cold start.
 //! - *retain*: `backlog ÷ (μ × slack)`, at most the present workers. Workers stay until fewer can finish the backlog in
 //!   time.
 //! - 1 while there is work.
@@ -77,7 +77,7 @@ pub struct LatencyTerms {
     pub excess: f64,
     /// The workers that serve the arrivals.
     pub rate: f64,
-    /// The workers with which recent arrivals would have been in time.
+    /// The workers with which the jobs of recent arrivals would have ended in time.
     pub replay: f64,
     /// The workers that also end the excess jobs.
     #[serde(rename = "growth")]
@@ -111,13 +111,13 @@ impl Latency {
         };
         let work = if backlog > 0 { 1.0 } else { 0.0 };
         let Some(batch_time) = batch_time else {
-            // The first worker measures the throughput. Before that, the use of further workers is unknown.
+            // The first worker measures the throughput. Before that, it is unknown whether further workers are useful.
             terms.wanted = work;
             return terms;
         };
         terms.throughput = batch_time.throughput();
         let full = batch_time.full_seconds();
-        // A full batch that takes longer than the objective leaves no slack. Then one full batch may wait.
+        // If a full batch takes longer than the objective, there is no slack. Then one full batch may wait.
         terms.slack_seconds = (self.objective.as_secs_f64() - full).max(full);
 
         let served = |rate: f64| rate / terms.throughput;
@@ -128,22 +128,22 @@ impl Latency {
         let look_back = if terms.late_share > allowed_late_share / 2.0 { self.long_look_back } else { self.look_back };
         terms.look_back_seconds = look_back.as_secs_f64();
         if highest_arrivals > 0.0 {
-            // The other half of the share is for bursts that no past arrivals announce.
+            // The other half of the share is for bursts that past arrivals do not show.
             let replay = Replay { history, since: now.saturating_sub(look_back), slack: terms.slack_seconds };
             terms.replay = replay.workers(terms.throughput, allowed_late_share / 2.0);
         }
 
         let fleet = &reading.fleet;
         let ahead = terms.cold_start_seconds;
-        // Progress of a loading worker counts up to one cold start: a slower worker is ready soon.
+        // The loading time of a worker counts up to one cold start. A worker that takes longer will be ready soon.
         let loaded = fleet.loading_for.as_secs_f64().min(fleet.loading as f64 * ahead);
         let done = (fleet.ready as f64 * ahead + loaded) * terms.throughput;
         let within_slack = terms.throughput * terms.slack_seconds;
         let allowed = fleet.ready_or_loading() as f64 * within_slack;
         terms.excess = (backlog as f64 + arrivals * ahead - done - allowed).max(0.0);
         if terms.excess > 0.0 {
-            // A worker costs its cold start before its first job. With a shorter recovery it would work too little for
-            // that.
+            // A worker costs its cold start before its first job. With a shorter recovery it would do too few jobs for
+            // this cost.
             let recovery = (ahead / 2.0).max(terms.slack_seconds);
             terms.catch_up = served(arrivals) + terms.excess / (terms.throughput * recovery);
         }
@@ -156,8 +156,8 @@ impl Latency {
     fn arrivals(&self, history: &History, now: Duration) -> (f64, f64) {
         let stable = |at: Duration| history.arrivals_per_second(self.stable_window, at);
         let mut rate = stable(now);
-        // A sudden rise is visible in a short window first. Two standard deviations of a Poisson process count as
-        // chance.
+        // A short window shows a sudden rise first. A rise of less than two standard deviations of a Poisson process
+        // counts as random.
         for part in [1, 2, 4] {
             let window = self.panic_window / part;
             let short = history.arrivals_per_second(window, now);

@@ -8,7 +8,7 @@ use queue::{Class, Depth, JobCounts, WorkerRecord, WorkerState};
 /// One reading of a pool. All answers about one moment come from one reading.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reading {
-    /// When the first of its calls began, counted from any fixed moment. Later changes may be missing from the reading.
+    /// The start of its first call, counted from any fixed moment. The reading may miss later changes.
     pub taken_at: Duration,
     /// Jobs that wait in the broker, by class (in the order of [`Class::ALL`]).
     pub waiting: [u64; 3],
@@ -100,8 +100,8 @@ impl Reading {
     /// Combines the answers of the broker, the ledger and the roster. The ledger was read before and after the broker.
     ///
     /// A job moves from the ledger to the broker (a retry) and back (a failed attempt). Of the two ledger counts the
-    /// larger one is used. A job that moves meanwhile is counted twice rather than missed: too many workers for a
-    /// moment, never too few.
+    /// larger one is used. A job that moves meanwhile is counted twice, not missed. So for a moment there may be too
+    /// many workers, but never too few.
     pub fn new(
         taken_at: Duration,
         now: Timestamp,
@@ -126,8 +126,8 @@ impl Reading {
     /// The backlog, in jobs: waiting + leased + retry due.
     ///
     /// Broker and ledger both count, and each misses some jobs. Only the broker counts messages of producers that do
-    /// not write to the ledger. Only the ledger counts a job between its delivery and its claim, where the broker does
-    /// not count deliveries. Most jobs are in both counts, so the larger count is used.
+    /// not write to the ledger. If the broker does not count deliveries, only the ledger counts a job between its
+    /// delivery and its claim. Most jobs are in both counts, so the larger count is used.
     pub fn backlog(&self) -> u64 {
         let waiting = self.waiting.iter().fold(0, |sum: u64, waiting| sum.saturating_add(*waiting));
         let by_broker = waiting.saturating_add(self.in_flight.max(self.leased));
@@ -197,7 +197,7 @@ impl Fleet {
     }
 }
 
-/// The time since `at`. 0 where the clock of another machine is ahead.
+/// The time since `at`. It is 0 if the clock of another machine is ahead.
 fn since(at: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(at)).unwrap_or_default()
 }

@@ -108,13 +108,13 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Whether a client can use the answers.
+    /// Whether KEDA and the HPA can use the answers.
     fn is_valid(&self) -> bool {
         self.value.is_finite() && self.value >= 0.0 && self.target.is_finite() && self.target > 0.0
     }
 }
 
-/// The call of a turn that failed, also when it was repeated.
+/// The call that failed in a turn. KEDA repeats a failed call once, and this call failed both times.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CallFailure {
     /// GetMetricSpec. The turn ends there and does not count for `fallback`.

@@ -8,7 +8,7 @@ use cronexpr::Crontab;
 use jiff::{SignedDuration, Timestamp};
 use service::Period;
 
-/// A minimum number of workers. It begins at each time of a crontab and lasts for a fixed time.
+/// A minimum number of workers. It starts at each time of a crontab and lasts for a fixed time.
 #[derive(Debug, Clone)]
 pub struct Floor {
     text: String,
@@ -137,7 +137,7 @@ mod tests {
             assert_eq!(now.to_string(), format!("2026-01-05T{next}Z"));
         }
         assert_eq!(schedule.next_change(now).unwrap().to_string(), "2026-01-06T08:00:00Z");
-        // Each begin is within the duration of the one before. The floor never changes, but its ends are reported.
+        // Each start is within the duration of the floor before. So the floor never changes, but its ends are reported.
         let overlapping: Schedule = "0 * * * * UTC for 90m = 1".parse().unwrap();
         let change = overlapping.next_change("2026-01-05T10:10:00Z".parse().unwrap()).unwrap();
         assert_eq!(change.to_string(), "2026-01-05T10:30:00Z");

@@ -76,7 +76,8 @@ const KEYS: [(&str, &[&str], &[&str]); 18] = [
     ("allowIdleConsumers", &[], &[]),
 ];
 
-/// Whether `name` is a key that a pool's configured trigger can have. There an unknown key is an error.
+/// Whether `name` is a key that a pool's configured trigger can have. In a configured trigger an unknown key is an
+/// error.
 pub fn is_trigger_key(name: &str) -> bool {
     KEYS.iter().any(|(key, others, _)| *key == name || others.contains(&name))
 }
@@ -309,7 +310,7 @@ impl<'a> LayeredKeys<'a> {
         let Some(given) = self.get(key) else { return Ok(None) };
         match given.value.parse::<f64>() {
             Ok(number) if number.is_finite() && number >= least && number <= most => Ok(Some(number)),
-            // The upper bound is far above any useful number, so the message leaves it out.
+            // The upper bound is far above any useful number, so the message does not contain it.
             _ if most >= MAX_TARGET => Err(self.reject(key, format_args!("is not a number of at least {least}"))),
             _ => Err(self.reject(key, format_args!("is not a number from {least} to {most}"))),
         }
@@ -357,7 +358,7 @@ impl<'a> LayeredKeys<'a> {
     }
 }
 
-/// A value as an error message shows it: quoted and cut off, because it may be of any length.
+/// A value in an error message: quoted, and cut off because it may have any length.
 fn shown(value: &str) -> String {
     format!("{:?}", value.chars().take(40).collect::<String>())
 }

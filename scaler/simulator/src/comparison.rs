@@ -97,8 +97,9 @@ pub fn compare<'a>(scenario: &Scenario, traces: &'a [(String, Trace)]) -> Result
 /// How long a run may continue after its trace to end its jobs.
 const MAX_OVERTIME: Duration = Duration::from_secs(20 * 3600);
 
-/// Runs a policy until the trace is over and all jobs have ended, or the overtime is over. Then it stops the workers.
-/// So a policy that never stops its last workers has a finite cost, and all policies pay for the same time.
+/// Runs a policy until the trace is over and all jobs have ended, or until the overtime is over. Then it stops the
+/// workers. So a policy that never stops its last workers has a finite cost, and the costs of all policies cover the
+/// same time.
 struct StopAfterTrace {
     inner: Box<dyn Decider>,
     over: Duration,

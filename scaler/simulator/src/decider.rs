@@ -18,7 +18,8 @@ pub trait Decider {
     /// The wanted number of workers, including loading ones.
     fn decide(&mut self, view: &View) -> u32;
 
-    /// The same when a job arrives in a pool without jobs or without workers, outside of [`Decider::due`].
+    /// The wanted number of workers when a job arrives in a pool without jobs or without workers. This call comes
+    /// outside of [`Decider::due`].
     fn on_arrival(&mut self, view: &View) -> u32 {
         view.ready + view.loading
     }

@@ -19,7 +19,7 @@ pub struct Figures {
     pub attainment: f64,
     /// Whether this share reaches the percentile of the objective.
     pub is_met: bool,
-    /// The exact 50th, 95th and 99th percentile of the latencies. `None`: too many jobs never ended.
+    /// The exact 50th, 95th and 99th percentile of the latencies. `None`: too many jobs did not end.
     pub latencies: [Option<Duration>; 3],
     /// The cost: the time of all workers from start to end, including loading.
     pub worker_time: Duration,

@@ -59,8 +59,8 @@ impl<'a> Oracle<'a> {
     pub fn outcome(&self) -> Option<Outcome> {
         let full = self.worker.batch_time().full_seconds();
         let mut best: Option<Outcome> = None;
-        // The fluid model has no batches. Their part of the objective and the late jobs that they cause are found by
-        // trial.
+        // The fluid model has no batches. So the search tries several values for their part of the objective and for
+        // the late jobs that they cause.
         for slack in [1.0, 2.0].map(|batches| self.objective.as_secs_f64() - batches * full) {
             for margin in [-0.06, -0.04, -0.02, -0.01, 0.0, 0.01, 0.02, 0.04] {
                 let Some(ready) = self.cheapest(slack, (self.share + margin).min(1.0)) else { continue };
@@ -79,8 +79,8 @@ impl<'a> Oracle<'a> {
     }
 
     fn cheapest(&self, slack: f64, share: f64) -> Option<Vec<u32>> {
-        // With fewer workers at the beginning, the first backlog ends more slowly. That is enough if those jobs may be
-        // late.
+        // With fewer workers at the beginning, the first backlog ends more slowly. This is sufficient if those jobs may
+        // be late.
         let mut ready = [false, true]
             .map(|clears_at_once| self.ample_schedule(clears_at_once))
             .into_iter()
@@ -116,7 +116,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// A schedule with enough workers for the arrivals around each step. The first worker is ready after a cold start.
-    /// `clears_at_once`: more workers follow then, which end the backlog at once.
+    /// With `clears_at_once`, more workers follow then, which end the backlog at once.
     fn ample_schedule(&self, clears_at_once: bool) -> Vec<u32> {
         let throughput = self.worker.batch_time().throughput();
         let steps = self.arrivals.len();

@@ -15,7 +15,8 @@ use super::worker::Worker;
 /// The distance between two points of the series.
 const SERIES_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long after its trace a run ends at the latest. A pool that is not at rest by then will never be.
+/// The longest time from the end of a trace to the end of its run. A pool that is not at rest by then will never be at
+/// rest.
 const MAX_TAIL: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs a trace until all jobs have ended and all workers have stopped, at most a day longer than the trace.
@@ -28,7 +29,7 @@ pub fn run(trace: &Trace, worker: Worker, objective: Duration, decider: &mut dyn
         let next = [arrives, happens, Some(decides)].into_iter().flatten().min().unwrap_or(decides);
         let over = arrives.is_none() && pool.is_at_rest();
         if over || next > trace.length + MAX_TAIL {
-            // Workers that still run have a cost too.
+            // The workers that still run have a cost too.
             for worker in &pool.workers {
                 pool.outcome.worker_time += pool.now - worker.started;
             }
@@ -268,7 +269,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// 10 jobs per second one by one, 78 jobs per second in full batches.
+    /// The worker does 10 jobs per second one by one, and 78 jobs per second in full batches.
     fn worker() -> Worker {
         let batch_item = Duration::from_millis(10);
         Worker { cold_start: SECOND * 60, batch_base: Duration::from_millis(90), batch_item, batch_limit: 32 }

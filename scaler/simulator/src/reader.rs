@@ -8,7 +8,7 @@
 //! | Azure LLM 2023, 2024 | `TIMESTAMP`, `ContextTokens`, `GeneratedTokens` |
 //! | BurstGPT | `Timestamp`, `Model`, `Request tokens`, `Response tokens`, `Total tokens`, `Log Type` |
 //!
-//! A row is one job, except in Azure Functions 2019: there a row has the number of invocations in each minute of a day,
+//! A row is one job, except in Azure Functions 2019. There a row has the number of invocations in each minute of a day,
 //! and the seed determines their times within the minute. A row of 2021 began `duration` seconds before its end. Failed
 //! requests of BurstGPT (no response tokens) are jobs too. Our own times are seconds from 0, or RFC 3339. Times without
 //! an offset are UTC. Seconds from 0 and minutes of a day are used as they are. All other times are relative to the
@@ -88,7 +88,7 @@ pub enum ReadError {
     Value {
         /// The file.
         file: String,
-        /// The line, from 1. If blank lines precede it, the first of them.
+        /// The number of the line, from 1. If blank lines precede the line, the number of the first of them.
         line: u64,
         /// The name of the column.
         column: String,

@@ -140,7 +140,7 @@ fn independent(random: &mut StdRng, rate: f64, from: f64, until: f64, times: &mu
     }
 }
 
-/// The random time to the next of independent events.
+/// The random time until the next event, for independent events.
 fn time_to_next(random: &mut StdRng, rate: f64) -> f64 {
     Exp::new(rate).map_or(f64::INFINITY, |times| times.sample(random))
 }
@@ -182,7 +182,7 @@ mod tests {
         let [poisson, diurnal, burst, ..] = patterns();
         assert!((per_second(&poisson, Duration::ZERO, HOUR) - 5.0).abs() < 0.2);
         assert!((per_second(&diurnal, Duration::ZERO, HOUR) - 5.0).abs() < 0.2);
-        // A tenth of the mean at the lowest rate, nearly twice the mean half a day later.
+        // The lowest rate is a tenth of the mean. Half a day later the rate is nearly twice the mean.
         assert!(per_second(&diurnal, Duration::ZERO, HOUR / 20) < 1.0);
         assert!(per_second(&diurnal, HOUR * 9 / 20, HOUR * 11 / 20) > 8.5);
         assert_eq!(per_second(&burst, Duration::ZERO, HOUR / 4), 0.0);

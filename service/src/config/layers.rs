@@ -28,7 +28,7 @@ pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> O
         .iter()
         .filter_map(|(name, value)| Some((name, name.strip_prefix(ENVIRONMENT_PREFIX)?, value)))
         .collect();
-    // The environment has no order, and the result must not depend on one.
+    // The variables are sorted, because the environment has no order and the result must not depend on one.
     environment.sort();
     for (name, key, value) in environment {
         let keys: Vec<String> = key.split("__").map(str::to_lowercase).collect();
@@ -62,7 +62,7 @@ fn read(path: &Path) -> Result<Value, String> {
     }
 }
 
-/// The message of a YAML error. Where the library's message is advice for programmers, this function has its own.
+/// The message of a YAML error. If the library's message is advice for programmers, this function uses its own message.
 fn fault(error: &serde_saphyr::Error) -> String {
     match error {
         serde_saphyr::Error::DuplicateMappingKey { key, location } => {

@@ -30,7 +30,7 @@ struct Setting<'a> {
     is_optional: bool,
 }
 
-/// A section per mapping, the outermost first; a row per key.
+/// Writes one section per mapping, with one row per key. The outermost section comes first.
 pub(super) fn reference(schema: &Value) -> String {
     let mut text = String::new();
     let mut waiting = VecDeque::from_iter(section(schema, String::new(), schema, None));
@@ -42,7 +42,7 @@ pub(super) fn reference(schema: &Value) -> String {
             let setting = Setting { property, node, is_optional };
             inner.extend(row(&mut text, schema, &section, name, &setting));
         }
-        // Depth first: the sections within a section follow it at once.
+        // Depth first: the inner sections of a section follow it directly.
         for section in inner.into_iter().rev() {
             waiting.push_front(section);
         }
@@ -65,7 +65,7 @@ fn heading(text: &mut String, section: &Section<'_>) {
     let _ = write!(text, "\n| key | type | default | meaning |\n|---|---|---|---|\n");
 }
 
-/// Adds a row for a key; the section that the key opens, if it opens one.
+/// Adds a row for a key. Returns the section of the key, if its value has keys of its own.
 fn row<'a>(
     text: &mut String,
     schema: &'a Value,
@@ -93,7 +93,7 @@ fn row<'a>(
     inner
 }
 
-/// The name that Markdown renderers give a heading in links: lower case, without dots.
+/// The anchor that Markdown renderers make from a heading: lower case, without dots.
 fn anchor(key: &str) -> String {
     key.to_lowercase().replace('.', "")
 }
@@ -162,7 +162,7 @@ fn simple_type(schema: &Value, node: &Value, kind: &str) -> String {
     }
 }
 
-/// The texts that a value is chosen from.
+/// The allowed values of a setting that is one of several texts.
 fn choices(node: &Value) -> Vec<String> {
     let quoted = |value: &Value| value.as_str().map(|text| format!("`{text}`"));
     if let Some(options) = node.get("enum").and_then(Value::as_array) {
@@ -192,7 +192,7 @@ fn plain(text: &str) -> String {
     line.replace("[`", "`").replace("`]", "`")
 }
 
-/// A text that does not end its cell.
+/// Escapes a text so that it does not end its table cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// Whether the value of a setting is a text even if it looks like a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Text {
-    /// No, or unknown.
+    /// It is not a text, or it is unknown.
     No,
     /// A text.
     Always,
@@ -21,8 +21,8 @@ pub(super) fn schema<T: JsonSchema>() -> Value {
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
-/// Closes every mapping whose keys are listed; otherwise a forgotten `deny_unknown_fields` would ignore unknown keys in
-/// silence. Also limits integers to the range of their type.
+/// Closes every mapping whose keys are listed. Otherwise a missing `deny_unknown_fields` would silently ignore unknown
+/// keys. Also limits integers to the range of their type.
 fn tighten(schema: &mut Schema) {
     let composed = ["allOf", "anyOf", "oneOf", "$ref"].iter().any(|keyword| schema.get(*keyword).is_some());
     let open = schema.get("additionalProperties").is_none() && schema.get("unevaluatedProperties").is_none();
@@ -59,7 +59,8 @@ pub(super) fn text_at(schema: &Value, keys: &[String]) -> Text {
     }
 }
 
-/// Follows references and the two forms of an optional setting; whether it was optional. `None`: there are several forms.
+/// Follows references and the two forms of an optional setting. Also returns whether it was optional. `None`: there are
+/// several forms.
 pub(super) fn resolve<'a>(schema: &'a Value, mut node: &'a Value) -> Option<(&'a Value, bool)> {
     let mut optional = false;
     loop {

@@ -1,4 +1,4 @@
-//! Validates a document with a JSON Schema, and words the faults in terms of the document.
+//! Validates a document with a JSON Schema, and reports the faults by the keys of the document.
 
 use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::Faults;
 
-/// Adds the faults of `document`, and removes unknown keys from it. `false`: it cannot be validated.
+/// Adds the faults of `document` to `faults`, and removes unknown keys from it. Returns `false` if the document cannot
+/// be validated.
 pub(super) fn validate(schema: &Value, document: &mut Value, faults: &mut Faults) -> bool {
     let validator = match jsonschema::draft202012::new(schema) {
         Ok(validator) => validator,
@@ -139,7 +140,7 @@ fn rule(error: &ValidationError<'_>, schema: &Value) -> String {
         Kind::Format { format } => format!("is not a valid {format}"),
         Kind::Type { kind: TypeKind::Single(kind) } => format!("is not {}", type_name(&kind.to_string())),
         Kind::Type { kind: TypeKind::Multiple(kinds) } => {
-            // The allowed `null` of an optional setting is left out: it does not help.
+            // The text does not list the `null` of an optional setting, because it does not help.
             let kinds = kinds.into_iter().map(|kind| kind.to_string()).filter(|kind| kind != "null");
             let names: Vec<_> = kinds.map(|kind| type_name(&kind).to_owned()).collect();
             format!("is not {}", names.join(" or "))
@@ -148,7 +149,7 @@ fn rule(error: &ValidationError<'_>, schema: &Value) -> String {
     }
 }
 
-/// The wording in the schema, `x-rule`.
+/// The text in the schema, `x-rule`.
 fn own_rule(error: &ValidationError<'_>, schema: &Value) -> Option<String> {
     Some(node(error, schema)?.get("x-rule")?.as_str()?.to_owned())
 }

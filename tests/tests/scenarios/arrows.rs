@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("millrace-queue", &[]),
     ("millrace-service", &[]),
     ("millrace-queue-contract", &["millrace-queue"]),
-    // Its feature for tests of other crates has the contract suites.
+    // Its feature for the tests of other crates contains the contract suites.
     ("millrace-queue-embedded", &["millrace-queue", "millrace-queue-contract"]),
     ("millrace-queue-kafka", &["millrace-queue"]),
     ("millrace-queue-rabbitmq", &["millrace-queue"]),
@@ -88,7 +88,7 @@ const LIBRARIES: [(&str, &[&str]); 10] = [
 /// Clients of brokers. A change of one must not rebuild a service.
 const DRIVERS: [&str; 4] = ["lapin", "rdkafka", "redis", "rusqlite"];
 
-/// Crates that reach no driver.
+/// The crates that do not depend on a driver, directly or through other crates.
 const FREE_OF_DRIVERS: [&str; 7] = [
     "millrace-client",
     "millrace-gateway",
@@ -168,7 +168,7 @@ fn the_policy_depends_on_no_runtime_grpc_or_tls() {
 
 #[test]
 fn services_reach_no_driver() {
-    // All of Linux is alike here. Without a platform, cargo would fetch the crates of every platform.
+    // One platform is sufficient. Without a platform, cargo would fetch the crates of every platform.
     let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);
     let metadata = metadata(MetadataCommand::new().other_options(["--locked".to_owned(), platform]));
     let names: BTreeMap<&PackageId, &str> =

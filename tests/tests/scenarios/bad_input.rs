@@ -1,4 +1,4 @@
-//! Input that must be refused with an error that names the field, without a lost or half-written job.
+//! Input that must be refused with an error that names the field. No job may be lost or written only in part.
 
 use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
@@ -113,7 +113,7 @@ async fn a_full_disk_refuses_new_jobs_and_loses_none() {
     }
 }
 
-/// Runs `millrace`, which must end with an error; its output.
+/// Runs `millrace`, which must end with an error. Returns its output.
 async fn refuses(system: &System, arguments: &[&str]) -> String {
     let (status, output) = Process::start(system.folder(), arguments).unwrap().ended().await.unwrap();
     assert!(!status.success(), "{arguments:?} was not refused: {output}");

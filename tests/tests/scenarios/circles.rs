@@ -1,7 +1,8 @@
 //! No import circles between the modules of a crate, so that each module can be read, tested and moved alone.
 //!
-//! A module and its ancestors are set aside: a parent declares its children, re-exports them, and a child may use its
-//! parent's items. A name that a module re-exports counts as an arrow to that module, and to the module that defines it.
+//! Imports between a module and its ancestors do not count: a parent declares and re-exports its children, and a child
+//! may use its parent's items. The import of a re-exported name counts twice: as an import of the module that
+//! re-exports it, and of the module that defines it.
 
 mod modules;
 
@@ -12,15 +13,15 @@ use millrace_tests::repository;
 
 use modules::{Module, ModulePath};
 
-/// Arrows that are allowed although they close a circle: crate, from, to, reason.
+/// Imports that are allowed although they close a circle: crate, from, to, reason.
 const EXCEPTIONS: [(&str, &str, &str, &str); 0] = [];
 
-/// A name that is re-exported more often than this is not followed further.
+/// The longest chain of re-exports that is followed.
 const MAX_REEXPORTS: usize = 8;
 
 type Modules = BTreeMap<ModulePath, Module>;
 
-/// The arrows between modules, and one place of each: `file:line`.
+/// The imports between modules: from, to, and one place of the import as `file:line`.
 type Arrows<'a> = BTreeMap<&'a ModulePath, BTreeMap<&'a ModulePath, String>>;
 
 /// Finds the modules behind paths.
@@ -87,7 +88,7 @@ impl<'a> Resolver<'a> {
         }
         let source = &self.modules[module];
         if let Some(import) = source.imports.get(name) {
-            // `use name::Item` imports from a crate of that name, and is no import of itself.
+            // `use name::Item` imports from the crate `name`. It does not import itself.
             if import.segments.first() != Some(name) {
                 self.resolve(module, &[import.segments.as_slice(), rest].concat(), found, depth + 1);
             }
@@ -108,7 +109,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// All arrows of a crate but those between a module and its ancestors.
+/// All imports within a crate, except those between a module and its ancestors.
 fn arrows(modules: &Modules) -> Arrows<'_> {
     let resolver = Resolver { modules };
     let mut arrows = Arrows::new();
@@ -148,7 +149,7 @@ fn way<'a>(arrows: &Arrows<'a>, from: &'a ModulePath, to: &'a ModulePath) -> Opt
     None
 }
 
-/// Every circle once, as text with the place of each arrow.
+/// Every circle once, as text with the place of each import.
 fn circles(arrows: &Arrows<'_>) -> Vec<String> {
     let mut reported = BTreeSet::new();
     let mut circles = Vec::new();

@@ -1,4 +1,4 @@
-//! The ledger test: no accepted job is ever lost, whichever process is killed.
+//! The ledger test: no accepted job is ever lost, no matter which process is killed.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -54,7 +54,7 @@ async fn kcat_pushes_a_jpeg_and_reads_its_result() {
         kcat.args(["-b", &servers, "-t", &jobs, "-P", "-e"]);
         run(kcat.args(headers.iter().flat_map(|header| ["-H", header])).arg(shot())).await
     };
-    // A message that is not an event blocks nothing.
+    // A message that is not an event does not block other messages.
     push(&["content-type=image/jpeg"]).await;
     let event = ["ce_specversion=1.0", "ce_type=shot", "ce_source=/cameras/7", "ce_id=4711", "content-type=image/jpeg"];
     push(&event).await;

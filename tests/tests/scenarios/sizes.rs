@@ -1,4 +1,4 @@
-//! Files and functions that a reader can survey: at most 500 lines a file, at most 80 a function.
+//! Files and functions must be short enough to read: a file has at most 500 lines, and a function at most 80.
 
 use std::path::{Path, PathBuf};
 

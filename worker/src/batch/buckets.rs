@@ -1,7 +1,7 @@
 //! The choice of the items that share the next batch. It is pure, without a clock or a thread.
 //!
-//! Items of one shape wait in one bucket. A batch is formed when a device is free, not before: so the most urgent items
-//! of that moment go first, and no item waits for a timer.
+//! Items of one shape wait in one bucket. A batch is formed only when a device is free. So the most urgent items of
+//! that moment go first, and no item waits for a timer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;

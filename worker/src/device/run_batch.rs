@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::job::ItemResult;
 use crate::runtime::{Instance, Item, ModelError};
 
-/// Runs items and appends their results, in order. If a batch fails, its halves run separately, down to the single item
-/// that makes it fail.
+/// Runs items and appends their results, in order. If a batch fails, its two halves run separately, and so on, until
+/// the item that makes it fail is alone.
 pub(super) fn run_batch(instance: &mut dyn Instance, items: &[Item], results: &mut Vec<ItemResult>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| instance.run(items)))
         .unwrap_or_else(|_| Err(ModelError::model("the model panicked")));

@@ -12,7 +12,7 @@ const READS: usize = 16;
 pub(crate) enum EndedJob {
     /// This worker has recorded its ending.
     Recorded(Ending),
-    /// The ledger has its record: it was cancelled, or another worker recorded its ending.
+    /// Its ending is in the ledger: the job was cancelled, or another worker recorded its ending.
     InLedger { id: JobId, origin: Option<Origin>, trace_parent: Option<String> },
 }
 
@@ -85,8 +85,8 @@ impl Announcements {
     }
 }
 
-/// Publishes endings. An ending that the broker refuses for good stays only in the ledger: it must not block the
-/// others.
+/// Publishes endings. An ending that the broker refuses permanently is only in the ledger, because it must not block
+/// the others.
 async fn announce(announcer: &dyn Announcer, endings: &[Ending]) -> Result<(), Error> {
     let announced = match endings {
         [] => Ok(()),

@@ -10,8 +10,8 @@ use parking_lot::{Mutex, MutexGuard};
 use queue::{JobId, Lease, Ledger};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// All leases of this worker. The key has the fence because the worker can hold two leases of one job, one of them
-/// lost.
+/// All leases of this worker. The key contains the fence, because the worker can hold two leases of one job, one of
+/// which is lost.
 pub(crate) struct Leases {
     ledger: Arc<dyn Ledger>,
     duration: Duration,
@@ -57,7 +57,7 @@ impl Leases {
         self.duration
     }
 
-    /// Renews a lease from here on.
+    /// Renews a lease from this call on.
     pub(crate) fn add(self: &Arc<Self>, lease: Lease) -> RenewedLease {
         let renewal = Renewal { lease, is_lost: Arc::default() };
         self.lock().insert(key(&renewal.lease), renewal.clone());
@@ -86,7 +86,7 @@ impl Leases {
                         }
                     }
                 }
-                // Jobs go on running. If their leases expire meanwhile, the fence rejects the results.
+                // Jobs continue to run. If their leases expire meanwhile, the fence rejects the results.
                 Err(error) => tracing::warn!(%error, leases = leases.len(), "cannot renew leases; trying again"),
             }
         }

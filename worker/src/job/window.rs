@@ -1,6 +1,6 @@
 //! The bounds on the jobs that a worker holds.
 //!
-//! Per instance, a worker holds at most two batches of jobs that have not run: one that runs and the next one, which is
+//! Per instance, a worker holds at most two batches of jobs that have not run. One of them runs, and the next one is
 //! prepared meanwhile. All other jobs wait in the broker, where the scaler counts them and another worker can take
 //! them.
 //!
@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(crate) struct Window {
     size: usize,
-    /// The smallest number of free places that is worth a receive. The device is busy with the other jobs meanwhile.
+    /// The smallest number of free places for which the worker receives jobs. The device is busy with the other jobs
+    /// meanwhile.
     min_room: usize,
     max_to_write: usize,
     counts: Mutex<Counts>,
@@ -31,7 +32,7 @@ struct Counts {
     to_write: usize,
 }
 
-/// The part of the window that a job counts in.
+/// The part of the window in which a job counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Received, and not run yet.
@@ -67,7 +68,7 @@ impl Window {
         }
     }
 
-    /// Waits until a receive is worthwhile, and takes all free places.
+    /// Waits until enough places are free for a receive, and takes all free places.
     pub(crate) async fn room(self: &Arc<Self>) -> Room {
         loop {
             let has_room = self.has_room.notified();
@@ -98,7 +99,7 @@ impl Window {
         self.size
     }
 
-    /// The places for the next receive. `None`: a receive is not worthwhile.
+    /// The places for the next receive. `None`: too few places are free, or too many results wait.
     fn free_places(&self, counts: &Counts) -> Option<usize> {
         let places = self.size - counts.to_run;
         (places >= self.min_room && counts.to_write <= self.max_to_write).then_some(places)

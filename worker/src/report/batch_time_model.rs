@@ -16,8 +16,8 @@ const FIRST_NOISE: f64 = 0.25;
 /// The largest batch for which the line is trusted, as a multiple of the largest recent batch.
 const REACH: f64 = 2.0;
 
-/// The seconds of a batch over its items, as a line. The line is fitted to the batches that ran, and errs towards long
-/// times where they show too little.
+/// The seconds of a batch over its items, as a line. The line is fitted to the batches that ran. If these show too
+/// little, the estimated times are too long, not too short.
 ///
 /// The fit is weighted least squares; the weight of a batch falls with every further batch by [`DECAY`]. Let n be items
 /// and t seconds, and let S be sums over the weighted deviations from the weighted means. The slope is then S_nt /
@@ -25,10 +25,11 @@ const REACH: f64 = 2.0;
 /// (Draper and Smith, *Applied Regression Analysis*, chapter 1). The sums are updated without cancellation (West,
 /// *Updating mean and variance estimates: an improved method*, 1979).
 ///
-/// The scaler reads the time of full batches from the line, while most batches may be small. A slope that is too low
-/// would promise a throughput that no full batch has shown. So the line passes through the means, and its slope is
-/// - [`STANDARD_ERRORS`] above the fitted slope. σ² is the mean square of the residuals. While the weights are still
-///   growing to their limit, the missing share of them counts with the noise [`FIRST_NOISE`];
+/// The scaler reads the time of full batches from the line, while most batches may be small. With a slope that is too
+/// low, the model would promise a throughput that no full batch has shown. So the line passes through the means, and
+/// its slope is
+/// - [`STANDARD_ERRORS`] above the fitted slope. σ² is the mean square of the residuals. The weights need some batches
+///   to grow to their limit. Until then, the missing share of them counts with the noise [`FIRST_NOISE`];
 /// - at least the slope at which a full batch has the throughput of a batch of [`REACH`] times the largest recent
 ///   batch. Larger batches raise the throughput of hardware only up to a size, and a line through small batches cannot
 ///   show that size. If the estimate lets a pool shrink, the remaining workers run larger batches, which show more;
@@ -106,7 +107,7 @@ impl BatchTimeModel {
     fn cautious_slope(&self) -> Option<f64> {
         let fitted = self.items_seconds / self.items_items;
         let residuals = (self.seconds_seconds - fitted * self.items_seconds).max(0.0) / self.weight;
-        // The weights grow to a limit of 1 / (1 - DECAY).
+        // The sum of the weights grows to a limit of 1 / (1 - DECAY).
         let missing = (1.0 - self.weight * (1.0 - DECAY)).max(0.0);
         let noise = residuals + missing * (FIRST_NOISE * self.mean_seconds).powi(2);
         let slope = fitted + STANDARD_ERRORS * (noise / self.items_items).sqrt();

@@ -30,7 +30,7 @@ pub(crate) struct Heartbeat {
 
 struct Measured {
     record: WorkerRecord,
-    /// One model for all instances: they are equal, so each batch is a measurement of all of them.
+    /// All instances share one model. They are equal, so each batch is a measurement of all of them.
     batch_times: BatchTimeModel,
 }
 

@@ -1,7 +1,7 @@
-//! The model that returns its input. It replaces a real model where libtorch is not wanted.
+//! The model that returns its input. It replaces a real model in systems without libtorch.
 //!
 //! With [`Echo::faults`], three inputs fail on purpose, so that failures can be tried on a running system. Without it,
-//! these inputs are data like any other.
+//! these inputs are normal data.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -10,7 +10,8 @@ use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use model::{Datatype, HostTensor, ImageStep, InputFault, InputFaultKind};
 
-/// A file of some kilobytes can claim to be an image of gigabytes. The pictures of all cameras are within these bounds.
+/// The limits of an image. A file of some kilobytes can declare an image of gigabytes. The pictures of all cameras are
+/// within these limits.
 const MAX_SIDE: u32 = 16_384;
 const MAX_PIXELS: u64 = 64_000_000;
 const MAX_DECODER_BYTES: u64 = 512 << 20;
@@ -87,7 +88,7 @@ impl ImagePreprocessor {
         if (to_width, to_height) == (width, height) {
             return Ok((pixels, width, height));
         }
-        // Resizing a strip one pixel high would give more pixels than any picture has.
+        // If a picture is only one pixel high, resizing it would give more pixels than any real picture has.
         if u64::from(to_width) * u64::from(to_height) > MAX_PIXELS {
             let message = format!("an image of {width} × {height} is too long and thin to be resized");
             return Err(InputFault::new(InputFaultKind::Malformed, "body", message));

@@ -36,7 +36,7 @@ impl Pipeline {
     /// Decodes and preprocesses one input. An error is of kind `bad_input`.
     pub fn prepare(&self, media_type: &str, body: &[u8]) -> Result<Item, JobError> {
         let tensors = self.tensors(media_type, body).map_err(|fault| {
-            // The gateway would have refused this input, but not every input comes through it.
+            // The gateway refuses such an input, but not every input comes from the gateway.
             JobErrorKind::BadInput.error(fault.to_string())
         })?;
         Ok(Item { tensors })

@@ -17,7 +17,7 @@ use super::error::ModelError;
 /// The source of the weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weights {
-    /// Random weights: the same work as with real ones, but senseless results.
+    /// Random weights. The work is the same as with real weights, but the results have no meaning.
     Random {
         /// The same seed gives the same weights.
         seed: i64,
@@ -149,7 +149,8 @@ fn resnet50(root: &nn::Path) -> FuncT<'static> {
     let fc = nn::linear(root / "fc", 2048, CLASSES, nn::LinearConfig::default());
     nn::func_t(move |image, train| {
         let stem = image.apply(&conv1).apply_t(&bn1, train).relu().max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
-        // Flattening from dimension 1 leaves the batch size open. A number would fix it to that of the trace.
+        // Flattening from dimension 1 leaves the batch size open. A number would fix the batch size to the size in the
+        // trace.
         stem.apply_t(&layers, train).adaptive_avg_pool2d([1, 1]).flatten(1, -1).apply(&fc)
     })
 }

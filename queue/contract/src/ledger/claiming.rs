@@ -32,7 +32,8 @@ pub async fn a_repeated_claim_gets_the_same_lease(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = Job { max_attempts: 2, ..job(fixture, "job") };
     let worker = WorkerId::new("worker");
-    // The job is unknown, then leased to a worker that vanished; the last attempt may be free.
+    // First the job is unknown, then its worker has disappeared and the job is a suspect. An attempt that never begins
+    // is not charged, so three claims need only two attempts.
     for (redelivered, alone) in [(false, false), (true, true), (true, true)] {
         let requests = vec![ClaimRequest::new(job.clone(), redelivered)];
         let first = ledger.claim(&worker, requests.clone(), LEASE).await.unwrap();
@@ -41,7 +42,7 @@ pub async fn a_repeated_claim_gets_the_same_lease(fixture: &dyn Fixture) {
         fixture.advance(LEASE * 3 / 5).await;
         assert_eq!(ledger.claim(&worker, requests, LEASE).await.unwrap(), first);
         assert_eq!(get(&*ledger, &job).await, record);
-        // The full lease runs from the repetition.
+        // The lease has its full length from the repetition on.
         fixture.advance(LEASE * 3 / 5).await;
         assert!(due(&*ledger).await.is_empty());
         assert_eq!(claim_as(&*ledger, "worker", &job, false).await, Claim::HeldElsewhere);

@@ -28,7 +28,7 @@ pub async fn counts_are_of_open_jobs_by_state_and_of_ended_jobs(fixture: &dyn Fi
     assert_eq!(counts(&*ledger).await, JobCounts { ended: 4, ..counted(0, 0, 0) });
 }
 
-/// Otherwise a pool could go to zero after the process that took the due job has died.
+/// Otherwise a pool could scale to zero after the process that took the due job has died.
 pub async fn a_due_job_counts_as_retry_until_its_publication_is_confirmed(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let job = job(fixture, "job");
@@ -94,7 +94,7 @@ pub async fn a_deleted_job_stays_counted_as_ended(fixture: &dyn Fixture) {
     assert_eq!(ledger.dead(&filter, None, 10).await.unwrap().jobs, []);
     let expected = JobCounts { ended: 3, ..counted(1, 0, 0) };
     assert_eq!(counts(ledger).await, expected);
-    // The count is written with the endings, so it survives any end of the process.
+    // The count is written together with the endings, so it survives every kind of process end.
     fixture.kill(process).await;
     assert_eq!(counts(&*open(fixture).await).await, expected);
 }

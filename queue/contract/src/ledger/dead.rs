@@ -107,7 +107,7 @@ pub async fn a_vanished_worker_is_in_the_history_if_the_attempt_counted(fixture:
         assert_eq!(history(&*ledger, job).await, [tried(1, "worker_vanished")], "{}", job.id);
         assert!(found[0].ended_at >= found[0].started_at && !found[0].error.message.is_empty());
     }
-    // They are suspects now whose attempts never began: another job killed their workers.
+    // They are suspects now. Their attempts never began, because another job killed their workers.
     granted(claim_as(&*ledger, "third", &by_lease, true).await);
     granted(claim_as(&*ledger, "third", &by_due, false).await);
     granted(claim_as(&*ledger, "fourth", &by_due, true).await);
@@ -183,7 +183,7 @@ pub async fn dead_jobs_are_listed_page_by_page(fixture: &dyn Fixture) {
     loop {
         let page = ledger.dead(&all(JobState::Dead), after.as_ref(), 5).await.unwrap();
         assert!(page.jobs.len() <= 5);
-        // It stays a valid position when its job is deleted.
+        // The position stays valid after its job is deleted.
         if let Some(next) = &page.next {
             assert_eq!(page.jobs.last().map(|job| &job.id), Some(&next.id));
             ledger.forget(&next.id).await.unwrap();
@@ -334,7 +334,7 @@ pub async fn a_watch_continues_over_a_requeue(fixture: &dyn Fixture) {
     let mut watch = one.watch(&job.id).await.unwrap();
     assert_eq!(soon(watch.next()).await.unwrap().unwrap().state, JobState::Queued);
     let lease = claim(&*another, &job).await;
-    // The watch may read the record after both changes or after the first: both are correct.
+    // The watch may read the record after the first change or after both. Both are correct.
     finish(&*another, &lease, retry(Duration::ZERO)).await;
     requeue(&*another, &job, None).await;
     let lease = claim(&*another, &job).await;
@@ -361,7 +361,7 @@ pub async fn an_ended_job_is_deleted_on_request_and_its_blobs_are_returned(fixtu
     assert_eq!(named, ["input/job/1", "output/job/1"].map(str::to_owned).into());
     assert_eq!((ledger.get(&job.id).await.unwrap(), ledger.input(&job.id).await.unwrap()), (None, None));
     assert_eq!(ledger.forget(&job.id).await.unwrap(), Forgotten::Unknown);
-    // A message of a cancelled job may still wait.
+    // A message of a cancelled job may still wait in the broker, so its record is not deleted.
     let cancelled = Job { id: "cancelled".parse().unwrap(), ..job.clone() };
     accept(&*ledger, std::slice::from_ref(&cancelled)).await;
     ledger.cancel(&cancelled.id).await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The record as in every answer except that of `get`.
+/// The record as in every answer except the answer of `get`.
 fn without_history(record: JobRecord) -> JobRecord {
     JobRecord { history: Vec::new(), ..record }
 }

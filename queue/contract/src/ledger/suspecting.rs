@@ -95,7 +95,7 @@ pub async fn a_killer_ends_dead_and_an_innocent_beside_it_stays_claimable(fixtur
     let innocent = Job { max_attempts: 2, ..job(fixture, "innocent") };
     accept(&*ledger, std::slice::from_ref(&innocent)).await;
     let mut lease = claim(&*ledger, &innocent).await;
-    // The number of killers beside it does not matter.
+    // The number of jobs beside it that kill their workers does not matter.
     for killer in jobs(fixture, 3) {
         accept(&*ledger, std::slice::from_ref(&killer)).await;
         let mut crashes = 0;

@@ -10,7 +10,7 @@ use queue::Class;
 pub enum Action {
     Submit(Terms),
     Resubmit(Index),
-    /// By an outside producer, which does not use the ledger.
+    /// A publication by an outside producer, which does not use the ledger.
     PublishUnknown(Terms),
     Publish(Index),
     Confirm(Index),
@@ -27,7 +27,7 @@ pub enum Action {
     Requeue(Index),
     Due(Progress),
     Advance(u64),
-    /// The broker takes the live consumer for dead.
+    /// The broker considers the live consumer dead.
     GiveUp,
     Crash,
     Reopen,
@@ -48,7 +48,7 @@ pub enum AttemptEnd {
     Release,
 }
 
-/// How far the process that took the due jobs gets.
+/// The last step that the process with the due jobs completes.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress {
     Takes,

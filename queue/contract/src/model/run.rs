@@ -306,7 +306,7 @@ impl Run {
         }
     }
 
-    /// Ends the process and starts another one, which holds nothing.
+    /// Ends the process and starts another one, which holds no delivery and no lease.
     async fn reopen(&mut self, crash: bool) {
         if crash {
             self.fixture.kill(self.backend.clone()).await;

@@ -12,7 +12,7 @@ pub(super) const FAILED: &str = "model_error";
 #[derive(Default)]
 pub(super) struct World {
     pub(super) jobs: Vec<ModelJob>,
-    /// In the order of publication.
+    /// The messages, in the order of publication.
     pub(super) messages: Vec<Message>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Entry {
     pub(super) attempts: u32,
     pub(super) fence: u64,
     pub(super) is_lost: bool,
-    /// The attempt counts even if its worker vanishes.
+    /// Whether the attempt has begun: then it counts even if its worker disappears.
     pub(super) is_begun: bool,
     pub(super) due_at: Option<Timestamp>,
     pub(super) deadline_at: Option<Timestamp>,
@@ -221,7 +221,7 @@ impl World {
         }
     }
 
-    /// The expected answer of the ledger; `None`: it has no record of the job.
+    /// The expected answer of the ledger. `None`: the ledger has no record of the job.
     pub(super) fn requeue(&mut self, job: usize, now: Timestamp) -> Option<Requeued> {
         let entry = self.jobs[job].entry.as_mut()?;
         if !matches!(entry.state, JobState::Dead | JobState::Failed) {

@@ -69,8 +69,8 @@ impl Consumer for EmbeddedConsumer {
     }
 }
 
-/// Takes messages within a write. If the caller has dropped its future, the deliveries are dropped with the answer, which
-/// requeues them.
+/// Takes messages within a write. If the caller has dropped its future, the answer and its deliveries are dropped. This
+/// requeues the deliveries.
 fn take(write: &mut Write<'_>, pool: &PoolName, session: &Arc<ConsumerSession>, max: usize) -> Result<Vec<Delivery>> {
     let taken = messages::take(write, pool, session.id, max)?;
     let delivery = |message: messages::TakenMessage| {

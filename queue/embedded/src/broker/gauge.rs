@@ -29,7 +29,7 @@ impl Gauge for EmbeddedGauge {
 /// The depths of pools in one snapshot.
 fn depths(file: &Connection, pools: &[PoolName]) -> Result<Vec<Result<Depth>>> {
     let reading = sqlite("read the depths");
-    // A count per class and without min() in the same query reads only its index.
+    // A count per class reads only the index, if the query does not contain min().
     let mut count = file
         .prepare_cached(
             "SELECT (SELECT count(*) FROM messages WHERE pool = ?1 AND class = 0 AND consumer IS NULL), \

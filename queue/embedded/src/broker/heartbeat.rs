@@ -36,7 +36,7 @@ pub(super) fn leave(write: &mut Write<'_>, consumer: i64) -> Result<()> {
     delete.execute([consumer]).map(drop).map_err(sqlite("leave"))
 }
 
-/// Sends heartbeats for a consumer for ever, and repeats its failed settlements.
+/// Sends the heartbeats of a consumer and repeats its failed settlements. Never returns.
 pub(super) async fn send_heartbeats(session: Arc<ConsumerSession>) {
     let id = session.id;
     let mut is_first = true;
@@ -54,11 +54,12 @@ pub(super) async fn send_heartbeats(session: Arc<ConsumerSession>) {
 
 /// Sends one heartbeat. Reclaims the deliveries of expired consumers if this consumer's own heartbeat is on time.
 ///
-/// A slow disk or a suspended machine may have delayed the heartbeats of all consumers. So a consumer that is late itself
-/// reclaims nothing, and the others have until its next heartbeat to send theirs.
+/// A slow disk or a suspended machine may have delayed the heartbeats of all consumers. So a consumer that is late
+/// reclaims nothing. The other consumers can send their heartbeats before its next one.
 pub(super) fn send(write: &mut Write<'_>, consumer: i64, is_first: bool) -> Result<()> {
     let is_on_time = !is_first && is_on_time(write, consumer)?;
-    // Inserted again if another consumer has removed it as expired. It holds nothing then, and may go on.
+    // The consumer is inserted again if another consumer has removed it as expired. It then holds no messages, and may
+    // continue.
     let sql = "INSERT INTO consumers (consumer, alive_until) VALUES (?1, ?2) \
                ON CONFLICT DO UPDATE SET alive_until = excluded.alive_until";
     let row = [consumer, write.milliseconds_after(HEARTBEAT_TIMEOUT)];
@@ -78,7 +79,7 @@ fn reclaim_expired(write: &mut Write<'_>) -> Result<()> {
     let now = write.now_milliseconds();
     let deleting = sqlite("remove expired consumers");
     write.prepare("DELETE FROM consumers WHERE alive_until < ?1")?.execute([now]).map_err(deleting)?;
-    // Searched with every heartbeat, because a removed consumer may still have taken messages before it ended.
+    // Every heartbeat searches for such messages, because a removed consumer may have taken messages before it ended.
     let requeued = messages::requeue_of_unregistered(write)?;
     if requeued > 0 {
         tracing::warn!(requeued, "a consumer disappeared; its deliveries are requeued");

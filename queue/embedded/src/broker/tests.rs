@@ -1,4 +1,4 @@
-//! Tests of this broker's rows, beyond the contract.
+//! Tests of this broker's rows, in addition to the contract.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ fn job() -> Job {
     }
 }
 
-/// Otherwise the consumer would hold the delivery, and it would count as in flight, until the consumer ends.
+/// Otherwise the consumer would hold the delivery until it ends, and the delivery would count as in flight.
 #[tokio::test]
 async fn a_failed_settle_is_repeated_with_a_later_heartbeat() {
     let (_folder, _backend, consumer, file) = start().await;
@@ -105,7 +105,8 @@ impl Consumers {
     }
 }
 
-/// After a stall of all consumers, the first heartbeat must not remove the consumers whose heartbeat is about to follow.
+/// All consumers were delayed together. The first heartbeat after that must not remove the consumers that are about to
+/// send theirs.
 #[tokio::test]
 async fn a_consumer_whose_own_heartbeat_is_late_does_not_reclaim_from_another() {
     let consumers = Consumers::start(2).await;

@@ -42,7 +42,7 @@ pub(super) fn claim(
     match rows::state(row.state)? {
         JobState::Queued => {}
         JobState::Leased if row.claim.as_deref() == Some(request.token()) => {
-            // The same request is repeated, because its answer was lost.
+            // This request was granted before. The worker repeats it, because the answer was lost.
             let mut update = write.prepare("UPDATE jobs SET due_at = ?1 WHERE job = ?2")?;
             update.execute(params![write.milliseconds_after(lease), row.row_id]).map_err(sqlite("claim"))?;
             let granted = Lease { id: id.clone(), fence: row.fence, attempt: attempts };
@@ -60,7 +60,7 @@ pub(super) fn claim(
                 // An attempt that had not begun does not count: the job cannot be the reason why the worker disappeared.
                 attempts -= 1;
             }
-            // Written even if this claim ends the job: after a requeue it must still be a suspect.
+            // This is written even if the claim ends the job, because the job must still be a suspect after a requeue.
             let mut update = write.prepare("UPDATE jobs SET attempts = ?1, lost = ?2 WHERE job = ?3")?;
             update.execute(params![attempts, lost, row.row_id]).map_err(sqlite("claim"))?;
         }

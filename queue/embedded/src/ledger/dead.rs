@@ -9,7 +9,7 @@ use queue::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, Jo
 use queue::{Input, JobId, Result};
 
 /// The query for a page of jobs in a state, of all pools or of one. It names the states twice, because SQLite uses a
-/// partial index only for a query that repeats its condition. Each of the two variants has its own index.
+/// partial index only if the query repeats the condition of the index. Each of the two variants has its own index.
 fn sql_of_page(is_of_pool: bool) -> String {
     let condition = if is_of_pool { "pool = ?2" } else { "?2 IS NULL" };
     format!(
@@ -20,7 +20,7 @@ fn sql_of_page(is_of_pool: bool) -> String {
     )
 }
 
-/// The query for some jobs to delete, likewise.
+/// The query for jobs to delete. It names the states twice too.
 fn sql_of_purge(is_of_pool: bool) -> String {
     let condition = if is_of_pool { "pool = ?2" } else { "?2 IS NULL" };
     format!("SELECT job FROM jobs WHERE state IN (4, 7) AND state = ?1 AND {condition} LIMIT ?3")
@@ -38,7 +38,7 @@ pub(super) fn page(
     let mut select = file.prepare_cached(&sql_of_page(pool.is_some())).map_err(&reading)?;
     // No job ends at the latest possible time, so the first page begins there.
     let (at, id) = after.map_or((i64::MAX, ""), |after| (after.finished_at.as_millisecond(), after.id.as_str()));
-    // One job more shows whether there is a next page.
+    // The query reads one more job, which shows whether there is a next page.
     let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut rows = select.query(params![rows::code(filter.state), pool, at, id, one_more]).map_err(&reading)?;
     let mut jobs: Vec<JobRecord> = Vec::new();

@@ -1,4 +1,4 @@
-//! Notices for the watchers of jobs. One read per notification of the store serves all watchers, whatever their number.
+//! Notices for the watchers of jobs. One read per notification of the store serves all watchers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct EndedNotices {
     following: JoinHandle<()>,
 }
 
-/// A notice to come: that one job has ended.
+/// A future notice that one job has ended.
 pub(super) struct EndedNotice {
     id: JobId,
     received: oneshot::Receiver<()>,
@@ -45,7 +45,7 @@ impl EndedNotices {
 impl Drop for EndedNotices {
     fn drop(&mut self) {
         self.following.abort();
-        // Every notice shares the map, so its sender would stay in there.
+        // Every notice shares the map, so its senders would otherwise live as long as a notice.
         self.watchers.lock().clear();
     }
 }
@@ -96,8 +96,8 @@ async fn follow(store: Store, watchers: Arc<Mutex<Watchers>>) {
     }
 }
 
-/// The number of the newest row in `endings`, and the jobs of the rows after `last`. Where `last` is unknown, or some rows
-/// after it may have been deleted: the watched jobs that have ended.
+/// The number of the newest row in `endings`, and the jobs of the rows after `last`. If `last` is unknown, or if some
+/// rows after it may have been deleted, returns the watched jobs that have ended.
 async fn newly_ended(store: &Store, last: Option<i64>, watchers: &Mutex<Watchers>) -> Result<(i64, Vec<JobId>)> {
     if let Some(last) = last
         && let Some(found) = store.read(move |file| endings_since(file, last)).await?

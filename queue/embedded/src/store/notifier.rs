@@ -1,8 +1,8 @@
 //! Notifies other processes of commits, so that they need not poll.
 //!
-//! There is one small file per kind of change. A process that commits a change overwrites a byte of the file. The kernel
-//! notifies the processes that watch the folder. A notification may be lost when the kernel's event queue is full, so a
-//! subscription also wakes its owner at intervals.
+//! There is one small file per kind of change. A process that commits a change overwrites a byte of the file. The
+//! kernel notifies the processes that watch the folder. A notification may be lost when the kernel's event queue is
+//! full. So a subscription also wakes its owner at intervals.
 
 use std::fs::File;
 use std::io;
@@ -26,7 +26,7 @@ pub(crate) enum Change {
     Arrived,
 }
 
-/// For each kind of change whether there is one, by `Change as usize`.
+/// Whether each kind of change has happened. The index is `Change as usize`.
 pub(super) type Changes = [bool; Change::COUNT];
 
 impl Change {
@@ -93,7 +93,8 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn publish(&self, changes: Changes) {
         for (file, is_changed) in self.files.iter().zip(changes) {
-            // Overwriting the one byte needs no space on the disk. A failure has the effect of a lost notification.
+            // Overwriting the one byte needs no space on the disk. A failure has the same effect as a lost
+            // notification.
             if is_changed && let Err(error) = file.write_at(&[0], 0) {
                 tracing::debug!(%error, "could not notify other processes of a commit");
             }

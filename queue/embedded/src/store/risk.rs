@@ -1,4 +1,4 @@
-//! Conditions of the data file and its place that may lose or delay jobs.
+//! The risks of the data file, its folder and its disk: conditions that may lose or delay jobs.
 //!
 //! Durability is not a setting: every commit that must survive a power failure waits for the disk.
 
@@ -41,7 +41,7 @@ fn of_disk(folder: &Path) -> Result<Vec<Risk>> {
 #[cfg(target_os = "linux")]
 fn of_file_system(folder: &Path) -> Result<Option<Risk>> {
     let status = statfs(folder).map_err(|error| unusable(folder, &error.into()))?;
-    // The numbers have 32 bits, whatever the width of the field is.
+    // The numbers have 32 bits, but the field may be wider.
     Ok(file_system(folder, status.filesystem_type().0 as u32))
 }
 
@@ -57,7 +57,8 @@ fn of_file_system(folder: &Path) -> Result<Option<Risk>> {
     }))
 }
 
-/// The risks before the first use of `file`, which creates or converts it. `None`: it would do neither. Changes nothing.
+/// The risks of a `file` that its first use would create or convert. `None`: the file exists and has the present
+/// version. Changes nothing.
 pub(super) fn before_use(file: &Path) -> Result<Option<Vec<Risk>>> {
     let folder = file.parent().unwrap_or(file);
     let exists = file.try_exists().map_err(|error| unusable(folder, &error))?;
@@ -139,7 +140,8 @@ fn space(folder: &Path, free_bytes: u64) -> Option<Risk> {
     })
 }
 
-/// Names of the file systems that are a risk, by their number in `statfs` (`linux/magic.h` and the sources of each).
+/// The file systems that are a risk: their numbers in `statfs` and their names. The numbers are in `linux/magic.h` and
+/// in the sources of the file systems.
 #[cfg(any(target_os = "linux", test))]
 fn name_of(magic: u32) -> Option<&'static str> {
     Some(match magic {

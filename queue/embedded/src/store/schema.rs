@@ -34,7 +34,7 @@ fn open_unchanged(file: &Path) -> rusqlite::Result<Connection> {
     }
 }
 
-/// Like [`version_of`], for an open file. Rejects the file of another program, and one of a newer version.
+/// Like [`version_of`], for an open file. Rejects the file of another program, and a file of a newer version.
 pub(super) fn version(connection: &Connection) -> Result<i64> {
     let opening = sqlite("open");
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -59,7 +59,8 @@ pub(super) fn of_file(file: &Path, error: &Error) -> Error {
     Error::new(error.kind(), format_args!("{}: {error}", file.display()))
 }
 
-/// Converts a file from `version` to [`VERSION`]. A new file takes the same steps as an old one, so that both end alike.
+/// Converts a file from `version` to [`VERSION`]. A new file takes the same steps as an old one, so that both have the
+/// same tables.
 pub(super) fn upgrade(connection: &mut Connection, version: i64) -> Result<()> {
     if version >= VERSION {
         return Ok(());
@@ -84,8 +85,8 @@ fn is_blank(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
 }
 
-/// The tables of version 1. Columns that change are in narrow tables, and those written once in wide ones, because an
-/// update rewrites its whole row. Times are milliseconds since the Unix epoch.
+/// The tables of version 1. Columns that change are in narrow tables. Columns that are written once are in wide tables.
+/// The reason: an update rewrites its whole row. Times are milliseconds since the Unix epoch.
 pub(super) const TABLES: &str = "
 -- The broker. `consumer` is null while no consumer holds the message. A `seq` is never used twice.
 CREATE TABLE messages (
@@ -163,7 +164,7 @@ CREATE TABLE workers (
 );
 ";
 
-/// From version 1 to 2: waiting jobs are counted by index too, failed attempts are stored, dead jobs are listed, and a job
+/// From version 1 to 2: an index counts waiting jobs too. Failed attempts are stored, dead jobs are listed, and a job
 /// keeps the origin of its event.
 pub(super) const TO_2: &str = "
 ALTER TABLE payloads ADD COLUMN origin TEXT;
@@ -195,8 +196,8 @@ ALTER TABLE workers ADD COLUMN batch_item_seconds REAL NOT NULL DEFAULT 0;
 ALTER TABLE workers ADD COLUMN batch_limit_items INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// From version 3 to 4: the jobs of a pool are counted as they change, so that a reading costs the same for any number of
-/// jobs. Triggers count them, so that no statement can miss a change.
+/// From version 3 to 4: triggers count the jobs of a pool with every change. So a reading costs the same for any number
+/// of jobs, and no statement can miss a change.
 pub(super) const TO_4: &str = "
 -- `given_out` counts jobs that were taken as due and whose publication is not confirmed. `ended` never decreases.
 -- `arrival` is the number of the pool's last arrival of work, counted over all pools.

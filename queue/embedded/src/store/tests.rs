@@ -125,7 +125,7 @@ async fn several_handles_write_to_one_file_at_once() {
     assert_eq!(found.len(), 200);
 }
 
-/// Otherwise a write that frees space would fail for ever, undone together with writes that need space.
+/// Otherwise a write that frees space would always be undone together with writes that need space.
 #[tokio::test]
 async fn after_a_full_disk_a_write_that_frees_space_is_not_undone_with_one_that_needs_it() {
     let folder = tempfile::tempdir().unwrap();

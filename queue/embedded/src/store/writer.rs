@@ -19,7 +19,7 @@ const GROUP_LIMIT: usize = 512;
 /// The failures that a committed write survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Durability {
-    /// A killed process. A power failure may undo the write, but only together with all later ones.
+    /// The process is killed. A power failure may undo the write, but only together with all later writes.
     Process,
     /// A power failure. The answer follows an fsync.
     Power,
@@ -62,7 +62,7 @@ impl<'c> Write<'c> {
     }
 }
 
-/// A write in the queue, whatever its result.
+/// A write in the queue, with a result of any type.
 pub(super) trait QueuedWrite: Send {
     fn durability(&self) -> Durability;
     fn run(&mut self, write: &mut Write<'_>) -> Result<(), ()>;
@@ -70,7 +70,7 @@ pub(super) trait QueuedWrite: Send {
     fn answer(self: Box<Self>, group_error: Option<&Error>);
 }
 
-/// A write: its work, then its result, and the function that gets the result.
+/// A write: its work, later its result, and the function that receives the result.
 pub(super) struct WriteTask<T, F, R> {
     durability: Durability,
     work: Option<F>,
@@ -197,7 +197,7 @@ impl Writer {
         Ok(())
     }
 
-    /// With FULL, a commit waits for the disk. With NORMAL, a later commit does, and the order of commits stays.
+    /// With FULL, a commit waits for the disk. With NORMAL, a later commit waits, and the order of commits is the same.
     fn set_synchronous(&mut self, durability: Option<Durability>) -> Result<()> {
         let durability = durability.unwrap_or(Durability::Power);
         if self.synchronous != Some(durability) {

@@ -19,10 +19,10 @@ use queue::{Error, Result};
 /// delivered again. This consumer fetches nothing meanwhile, so the time is short.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How much longer it waits for the commit of the last changes.
+/// The additional time for which it waits for the commit of the last changes.
 const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the committed offsets of new partitions may be unknown. Receives fail only after that.
+/// The time for which the committed offsets of new partitions may be unknown. Receives fail only after that time.
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pauses between requests for the committed offsets.
@@ -99,7 +99,8 @@ impl Membership {
         }
     }
 
-    /// Takes over partitions at their committed offsets. `false`: the coordinator does not return these yet.
+    /// Takes over partitions at their committed offsets. Returns `false` if the coordinator does not return the offsets
+    /// yet.
     fn assign(&mut self, assignment: &mut PendingAssignment) -> Result<bool> {
         if !assignment.is_due(Instant::now()) {
             return Ok(false);
@@ -143,7 +144,7 @@ impl Membership {
         Ok(true)
     }
 
-    /// Gives partitions up. `false`: not yet, since the worker holds deliveries of them.
+    /// Gives partitions up. Returns `false` if it cannot do that yet, because the worker holds deliveries of them.
     fn revoke(&mut self, partitions: &TopicPartitionList, deadline: Instant) -> Result<bool> {
         let (mut is_unsettled, mut is_dirty) = (false, self.commits.is_in_flight());
         for partition in self.partitions.listed_mut(partitions) {

@@ -1,4 +1,4 @@
-//! Servers that cannot be reached or refuse requests.
+//! Servers that are unreachable or refuse requests.
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;

@@ -52,8 +52,8 @@ async fn a_queue_that_is_deleted_is_declared_again_by_producers_and_consumers() 
     let producer = process.broker.producer().await.unwrap();
     producer.publish(&[job(&fixture, "first")]).await.unwrap();
 
-    // No consumer waits yet, so the queue is declared again only when the producer has noticed. If it were declared
-    // earlier, the server would confirm the messages of the producer's old channel and lose them.
+    // No consumer waits yet, so the queue is declared again only after the producer has detected that it is missing. If
+    // it were declared earlier, the server would confirm the messages of the producer's old channel and lose them.
     delete().await;
     producer.publish(&jobs(&fixture, 20)).await.unwrap();
     let consumer = process.broker.consumer(&pool()).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_queue_that_is_deleted_is_declared_again_by_producers_and_consumers() 
         acknowledge(&*consumer, some).await;
     }
 
-    // No producer publishes when the queue is deleted, so the consumer that waits at it must notice by itself.
+    // No producer publishes when the queue is deleted, so the waiting consumer must detect this itself.
     let mut receiving = consumer.receive(1);
     soon(has_consumer(&channel, queue(&fixture), &mut receiving)).await;
     delete().await;
@@ -88,8 +88,8 @@ async fn a_queue_that_is_deleted_is_declared_again_by_producers_and_consumers() 
     assert!(taken.await[0].job.id.as_str().starts_with("again-"));
 }
 
-/// When a queue is deleted and at once declared again, servers before 4.0 move its consumer to the new queue, but lose
-/// its state: jobs that they assign to this consumer are not sent.
+/// A queue is deleted and at once declared again. Servers before 4.0 move its consumer to the new queue, but lose its
+/// state. They then assign jobs to this consumer and do not send them.
 #[tokio::test]
 async fn a_consumer_still_receives_when_its_queue_is_deleted_and_at_once_declared_again() {
     let fixture = shared();

@@ -81,7 +81,7 @@ impl Server {
         format!("rabbitmq://127.0.0.1:{}", self.port).parse().unwrap()
     }
 
-    /// The URL with TLS. The certificate is for `localhost`, by an authority of its own.
+    /// The URL with TLS. The certificate is for `localhost`. The test has its own certificate authority.
     pub(super) fn tls_url(&self, options: &str) -> RabbitMqUrl {
         let options = options.replace("FOLDER", &self.folder.path().display().to_string());
         format!("rabbitmqs://localhost:{}?{options}", self.tls_port).parse().unwrap()

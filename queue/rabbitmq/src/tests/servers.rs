@@ -1,4 +1,4 @@
-//! Servers that fail, are short of memory, or are configured in another way.
+//! Servers that fail, have too little memory, or have other settings.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ async fn a_server_short_of_memory_accepts_no_jobs_until_it_has_memory_again() {
     }
     // The server accepts one more job from a connection before it stops reading from it.
     assert!(refused >= 2, "{refused}");
-    // Receiving and settling go on, which frees memory.
+    // Consumers still receive and settle, which frees memory.
     let mut drained = Vec::new();
     while !taken.iter().all(|id| drained.contains(id)) {
         let some = soon(consumer.receive(8)).await.unwrap();

@@ -1,9 +1,9 @@
 #!lua flags=no-writes
--- Counts the entries of pools, each given by its six streams. Returns one answer per pool:
--- of each stream the number of waiting entries, the number of held ones, and the id of the first waiting entry;
--- 0 where no stream exists; or the error of a pool that cannot be read.
--- The id is the one with which the entry was published. In a stream of requeued entries, a later entry may be older than
--- the first. Finding it would mean reading all inputs, which costs too much here.
+-- Counts the entries of pools, each given by its six streams. Returns one answer per pool. It has three values per
+-- stream: the number of waiting entries, the number of held entries, and the id of the first waiting entry. The answer
+-- is 0 if no stream exists, and an error if the pool cannot be read. The id is the one with which the entry was
+-- published. In a stream of requeued entries, a later entry may be older than the first. To find it, the script would
+-- read all inputs, which costs too much here.
 local STREAMS = 6
 
 local function depth(key, is_requeued)

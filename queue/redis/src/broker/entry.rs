@@ -1,8 +1,8 @@
 //! A job as an entry of a stream: fields `ce_NAME` for the attributes of its event, and `data`.
 //!
 //! A structured event is accepted too: a field `content-type` that begins with `application/cloudevents+json`, and
-//! `data`. A requeued entry begins with two additional fields: `first_id`, its id when it was published, and
-//! `redelivered`, which is `0` if no consumer has seen it.
+//! `data`. A requeued entry begins with two additional fields. `first_id` is its id when it was published.
+//! `redelivered` is `0` if no consumer has seen it.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -67,7 +67,7 @@ impl Entry {
         Ok(Self { name: EntryName { stream, id }, redelivered, first_id, fields })
     }
 
-    /// The job. For an entry that is not a job: a job in its place, and the reason. `key` is the stream to which the
+    /// The job. If the entry is not a job, returns a job in its place, and the reason. `key` is the stream to which the
     /// entry was published.
     pub(super) fn into_job(self, pool: &PoolName, key: &str) -> (Job, Option<Unreadable>) {
         let class = self.name.stream.class();

@@ -18,7 +18,8 @@ pub(super) struct RedisGauge {
     script: Script,
 }
 
-/// Of each stream of a pool: the number of waiting entries, that of held ones, and the id of the first waiting entry.
+/// For each stream of a pool: the number of waiting entries, the number of held entries, and the id of the first
+/// waiting entry.
 type StreamCounts = Vec<(i64, i64, String)>;
 
 impl RedisGauge {
@@ -58,7 +59,7 @@ fn depth(pool: &PoolName, answer: Value) -> Result<Depth> {
     }
     let counts: StreamCounts = from_redis_value(answer).map_err(corrupt)?;
     for (index, (waiting, held, first_id)) in counts.into_iter().enumerate() {
-        // Below 0 where held entries were deleted by hand.
+        // The count is below 0 if held entries were deleted by hand.
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         depth.waiting_by_class[index / 2] += count(waiting);
         depth.in_flight = depth.in_flight.map(|held_so_far| held_so_far + count(held));

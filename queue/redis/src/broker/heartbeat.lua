@@ -1,4 +1,4 @@
--- Records the consumer's heartbeat. Returns stream and id of each entry that the consumer holds.
+-- Records the consumer's heartbeat. Returns the stream and the id of each entry that the consumer holds.
 local consumer, limit, offset = ARGV[1], ARGV[2], tonumber(ARGV[3])
 redis.call('ZADD', KEYS[7], now(offset), consumer)
 local held = {}

@@ -53,13 +53,14 @@ pub(super) struct ConsumerSession {
     pool: PoolName,
     streams: Streams,
     scripts: Arc<Scripts>,
-    /// The consumer's name in the group and among the heartbeats. No other consumer ever has it.
+    /// The consumer's name in the group and among the heartbeats. No other consumer ever has this name.
     name: String,
     /// The delivered entries that are not settled yet, by the number in their tag.
     unsettled: HashMap<i64, EntryName>,
     last_tag: i64,
     receives: VecDeque<PendingReceive>,
-    /// Entries that this consumer held at the last heartbeat according to the server, but not according to `unsettled`.
+    /// The entries that this consumer held at the last heartbeat according to the server, and that are not in
+    /// `unsettled`.
     unknown_entries: HashSet<EntryName>,
     /// The last blocking read failed.
     wait_failed: bool,
@@ -76,7 +77,7 @@ struct PendingReceive {
 enum Disposition {
     Ack,
     Requeue,
-    /// Requeued without the mark `redelivered`, because no caller has seen it.
+    /// Requeue the entry without the mark `redelivered`, because no caller has seen it.
     RequeueUnseen,
 }
 
@@ -200,8 +201,8 @@ impl ConsumerSession {
         Ok(taken)
     }
 
-    /// Blocks until there is an entry, and takes it. The server wakes one consumer per entry: the one that has waited
-    /// longest.
+    /// Blocks until there is an entry, and takes it. For each entry the server wakes one consumer: the one that has
+    /// waited longest.
     fn wait(&self) -> BoxFuture<'static, Result<Value>> {
         let mut command = cmd("XREADGROUP");
         command.arg("GROUP").arg(GROUP).arg(&self.name).arg("COUNT").arg(1);
@@ -333,7 +334,7 @@ impl ConsumerSession {
         let unsettled: HashSet<&EntryName> = self.unsettled.values().collect();
         let names = pending.into_iter().map(|(stream, id)| EntryName { stream: StreamNumber(stream), id });
         let unknown: HashSet<EntryName> = names.filter(|name| !unsettled.contains(name)).collect();
-        // The answer that names an entry may still be on its way. At the next heartbeat it would have arrived.
+        // The answer with this entry may still be on its way. It arrives before the next heartbeat.
         let (lost, unknown) = unknown.into_iter().partition(|name| self.unknown_entries.contains(name));
         self.unknown_entries = unknown;
         let lost: HashSet<EntryName> = lost;

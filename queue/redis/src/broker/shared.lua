@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Functions that several scripts need. The scripts run even when memory is full: otherwise no entry could be taken and
--- settled to free memory.
+-- Functions that several scripts need. The scripts run even when memory is full. Otherwise no consumer could take and
+-- settle entries to free memory.
 
 -- The time in milliseconds. `offset` is 0 except in tests.
 local function now(offset)

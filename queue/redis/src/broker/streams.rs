@@ -24,7 +24,7 @@ pub(super) struct Streams {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct StreamNumber(pub(super) usize);
 
-/// The name of an entry. No other entry ever has it, and requeueing gives an entry a new name.
+/// The name of an entry. No other entry ever has this name. Requeueing gives an entry a new name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct EntryName {
     pub(super) stream: StreamNumber,

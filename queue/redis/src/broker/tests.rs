@@ -10,7 +10,7 @@ use crate::fixture::RedisFixture;
 use queue::{Body, Class, Clock};
 use queue_contract::{DEAD_AFTER, Fixture as _, job, jobs, pool, soon};
 
-/// Publishes an entry of the class standard, as an outside producer without our library does.
+/// Publishes an entry of the class `standard`, like an outside producer without this library.
 async fn add(redis: &Redis, fields: &[(&str, &[u8])]) {
     let mut command = cmd("XADD");
     command.arg(redis.key("stream:resnet50:standard")).arg("*");
@@ -107,7 +107,7 @@ async fn a_consumer_that_holds_a_delivery_for_long_does_not_expire() {
     let holding = process.broker.consumer(&pool()).await.unwrap();
     let held = receive(&*holding, 1).await;
     let other = process.broker.consumer(&pool()).await.unwrap();
-    // No signal shows that nothing happens, so this waits longer than a heartbeat is valid.
+    // There is no signal for an event that must not happen. So this waits longer than a heartbeat is valid.
     let patience = session::HEARTBEAT_TIMEOUT + std::time::Duration::from_secs(3);
     assert!(tokio::time::timeout(patience, other.receive(1)).await.is_err());
     holding.settle(held.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await.unwrap();
@@ -169,7 +169,7 @@ async fn waiting_jobs_can_be_taken_and_settled_when_memory_is_full() {
     };
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     let consumer = broker.consumer(&pool()).await.unwrap();
-    // Requeued first, which moves each entry.
+    // The deliveries are requeued first, which moves each entry.
     let held = receive(&*consumer, published).await;
     consumer.settle(held.into_iter().map(|delivery| (delivery, Settlement::Requeue)).collect()).await.unwrap();
     let mut taken = 0;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// Half of the first and of the longest delay. The random part adds up to as much again.
+/// Half of the first delay and half of the longest delay. The random part adds up to the same time.
 const HALF_OF_FIRST: Duration = Duration::from_millis(25);
 const HALF_OF_LONGEST: Duration = Duration::from_secs(1);
 

@@ -20,7 +20,7 @@ pub(super) fn is_fatal(error: &RedisError) -> bool {
 
 fn kind(error: &RedisError) -> ErrorKind {
     match error.kind() {
-        // Another attempt would meet the same certificate.
+        // Another attempt would receive the same certificate.
         Kind::Io if error.to_string().contains("invalid peer certificate") => return ErrorKind::Refused,
         Kind::Io => return ErrorKind::Unavailable,
         Kind::UnexpectedReturnType | Kind::Parse => return ErrorKind::Corrupt,

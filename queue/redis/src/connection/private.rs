@@ -43,7 +43,7 @@ impl PrivateRedis {
         }
     }
 
-    /// An error holds the server's log.
+    /// The error contains the server's log.
     fn try_start(&mut self) -> Result<(), String> {
         let mut command = Command::new("redis-server");
         let sentinel = self.options.iter().any(|option| option == "--sentinel");
@@ -68,7 +68,7 @@ impl PrivateRedis {
             let is_ready = line.contains(ready);
             log.push(line);
             if is_ready {
-                // Goes on reading: a full pipe would block the server.
+                // Continues to read, because a full pipe would block the server.
                 std::thread::spawn(move || lines.for_each(drop));
                 return Ok(());
             }

@@ -20,7 +20,7 @@ use queue::{Error, ErrorKind, Result};
 /// The longest time for one connection to one server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The way to the servers of a URL.
+/// How to reach the servers of a URL.
 #[derive(Clone)]
 pub(super) struct Route {
     pub(super) url: RedisUrl,
@@ -35,7 +35,8 @@ impl Route {
             })
         });
         if url.tls {
-            // With several providers compiled in, rustls chooses none. An error means that one is chosen already.
+            // If the program contains several providers, rustls chooses none. An error means that one is chosen
+            // already.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         Ok(Self { url: url.clone(), authorities: authorities.transpose()? })
@@ -43,7 +44,7 @@ impl Route {
 
     /// A client of the server that holds the keys now.
     pub(super) async fn find(&self) -> Result<Client> {
-        // All hosts at once: with one after the other, a host that does not answer would delay those behind it.
+        // All hosts are asked at once. Otherwise a host that does not answer would delay the next ones.
         let mut locating: FuturesUnordered<_> = self.url.hosts.iter().map(|host| self.locate(host)).collect();
         let mut best_error: Option<Error> = None;
         while let Some(located) = locating.next().await {

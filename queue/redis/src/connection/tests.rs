@@ -125,7 +125,7 @@ async fn a_sentinel_leads_to_the_new_server_of_its_service() {
 async fn hosts_that_do_not_answer_do_not_delay_those_that_do() {
     let node = PrivateRedis::started(&["--cluster-enabled", "yes"]);
     node.run::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
-    // The kernel accepts connections for these listeners, and no process answers.
+    // The kernel accepts connections for these listeners, but no process answers.
     let silent = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let hosts = silent.each_ref().map(|host| host.local_addr().unwrap().to_string()).join(",");
     let redis = open(format!("redis://{hosts},{}?cluster=true", node.address()));

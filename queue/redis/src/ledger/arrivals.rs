@@ -1,4 +1,4 @@
-//! The pools that may have work. Each stream has a subscription of its own, because most processes never need one.
+//! The pools that may have work. Each stream has its own subscription, because most processes never need one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use queue::{Error, ErrorKind, Result};
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After this time without a message, the process publishes an empty one to probe its subscription. After the same time
-/// again the subscription counts as lost: a connection may be broken although neither end has noticed.
+/// again the subscription counts as lost: a connection may be broken before either end detects it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An event of a followed channel.

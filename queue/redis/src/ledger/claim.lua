@@ -1,7 +1,7 @@
--- Claims jobs. ARGV: 3 worker, 4 milliseconds of the lease, then per request: id, redelivered (1 or 0), its token,
--- whether the whole job follows (1 or 0), and if so the arguments from which its record is opened.
--- Returns per request a word and two numbers. `granted` and `alone`: fence and attempt; `ended`: state and 0;
--- `held_elsewhere` and `unknown`: 0 and 0.
+-- Claims jobs. ARGV: 3 worker, 4 milliseconds of the lease, then per request: id, redelivered (1 or 0), its token, and
+-- whether the whole job follows (1 or 0). If it follows: the arguments from which its record is opened. Returns per
+-- request a word and two numbers. `granted` and `alone`: fence and attempt; `ended`: state and 0; `held_elsewhere` and
+-- `unknown`: 0 and 0.
 local worker, lease = ARGV[3], ARGV[4]
 
 local function claim(job, redelivered, token)

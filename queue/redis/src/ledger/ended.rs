@@ -31,7 +31,7 @@ struct Watchers {
     subscription: SubscriptionState,
 }
 
-/// A notice to come: that one job has ended.
+/// A future notice that one job has ended.
 pub(super) struct EndedNotice {
     id: JobId,
     received: oneshot::Receiver<()>,
@@ -53,7 +53,8 @@ impl EndedNotices {
             tokio::spawn(channel::follow(redis.clone(), CHANNEL, move |event| watchers.handle(event)))
         });
         let (sender, received) = oneshot::channel();
-        // Registered before the subscription is checked: if it is lost from here on, `received` reports that.
+        // The watcher is registered before the subscription is checked. If the subscription is lost later, `received`
+        // reports that.
         watchers.by_id.lock().entry(id.to_string()).or_default().push(sender);
         let notice = EndedNotice { id: id.clone(), received, following: Arc::clone(&self.following) };
         watchers.subscription.wait(CHANNEL).await?;
@@ -96,8 +97,8 @@ impl Watchers {
             ChannelEvent::Subscribed => drop(self.subscription.set(Ok(()))),
             ChannelEvent::Names(ids) => self.notify(ids),
             ChannelEvent::Lost(reason) => {
-                // In this order: a watcher that registers after the second step sees the effect of the first, and waits
-                // for the next subscription.
+                // The order matters: a watcher that registers after the second step sees the effect of the first step,
+                // and waits for the next subscription.
                 self.subscription.set(Err(reason.to_owned()));
                 self.notify_all();
             }

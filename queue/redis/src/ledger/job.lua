@@ -55,8 +55,8 @@ local function counter_of(job)
     return 'queued'
 end
 
--- Collected here and written once per script, however many jobs the script changes: changes of counters, and the jobs that
--- ended.
+-- The changes of counters and the jobs that ended. They are collected here and written once per script, for any number
+-- of jobs.
 local counts, ended = {}, {}
 local function count(pool, counter, by)
     local changes = counts[pool] or {}
@@ -64,7 +64,7 @@ local function count(pool, counter, by)
     changes[counter] = (changes[counter] or 0) + by
 end
 
--- Collected likewise: the pools that may have work now.
+-- The pools that may have work now, collected in the same way.
 local arrived = {}
 local function add_arrival(pool) arrived[pool] = true end
 

@@ -43,7 +43,7 @@ pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| script(&[DELETE_JO
 pub(super) static PURGE_DEAD: LazyLock<Script> =
     LazyLock::new(|| script(&[DELETE_JOB, include_str!("purge_dead.lua")]));
 
-/// A script that runs even when memory is full: otherwise no job could be finished and deleted to free memory.
+/// A script that runs even when memory is full. Otherwise no job could be finished and deleted to free memory.
 fn script(parts: &[&str]) -> Script {
     Script::new(&[&["#!lua flags=allow-oom", &ERROR, SHARED], parts].concat().join("\n"))
 }

@@ -1,6 +1,6 @@
--- Opens records. ARGV: 3 milliseconds until an unconfirmed publication is due, then thirteen per job.
--- Returns per job: 0 for a new one; 1 where the id has another pool or input; 2 for a known one, with the fence of the
--- missing publication and the record.
+-- Opens records. ARGV: 3 milliseconds until an unconfirmed publication is due, then thirteen per job. Returns per job:
+-- 0 for a new job; 1 if the id has another pool or input; 2 for a known job, with the fence of the missing publication
+-- and the record.
 local answers = {}
 for at = 4, #ARGV, OPEN_FIELDS do
     local id = ARGV[at]

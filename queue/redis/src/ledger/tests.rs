@@ -28,7 +28,7 @@ async fn finish(ledger: &RedisLedger, lease: Lease) {
 
 #[tokio::test]
 async fn written_records_survive_a_kill_of_the_server() {
-    // Only for jobs of the usual kind: the ledger has a server of its own.
+    // Only for jobs of the usual kind, because this ledger has a server of its own.
     let fixture = RedisFixture::start();
     let [done, leased, queued] = ["done", "leased", "queued"].map(|id| job(&fixture, id));
     let mut server = PrivateRedis::started(&["--appendfsync", "always"]);
@@ -50,7 +50,7 @@ async fn written_records_survive_a_kill_of_the_server() {
     clock.advance(PUBLISH_TIMEOUT * 2);
     let due: Vec<_> = ledger.due(10).await.unwrap().into_iter().map(|due| due.job).collect();
     assert!(due.len() == 2 && due.contains(&queued) && due.contains(&leased), "{due:?}");
-    // A watch from before the kill is notified.
+    // A watch that began before the kill is notified.
     ledger.cancel(&queued.id).await.unwrap();
     let last = soon(watch.map(|record| record.unwrap()).collect::<Vec<_>>()).await.pop().unwrap();
     assert_eq!(last.state, JobState::Cancelled);
@@ -135,7 +135,7 @@ async fn dead_jobs_that_cannot_be_read_do_not_hide_the_others() {
         fail(&ledger_here, &job(&fixture, id)).await;
         fixture.advance(Duration::from_secs(1)).await;
     }
-    // The last page but one holds only these two.
+    // The second to last page contains only these two.
     let mut overwrite = redis::cmd("HSET");
     overwrite.arg(redis.key("job:c")).arg("class").arg("first");
     redis.run::<()>("overwrite", &overwrite).await.unwrap();

@@ -134,7 +134,7 @@ impl Hpa {
     }
 }
 
-/// The number of replicas that the metric asks for.
+/// The number of replicas that follows from the metric.
 fn wanted(count: u32, answer: Observation, rules: &Rules) -> u32 {
     let (sum, target) = (thousandths(answer.value), thousandths(answer.target).max(1.0));
     let ratio = sum / (target * f64::from(count));

@@ -5,9 +5,9 @@
 //! the largest number of jobs between two successive points of a history.
 //!
 //! After a restart a replica does not reduce the number of workers before its history is long enough. In mode latency
-//! that is two minutes. Workers that it found at its start stay for twenty minutes. In between, the answers of the
-//! replicas are not compared. They are not compared either if only one replica looks back further: then the share of
-//! late jobs is at its limit.
+//! that is two minutes. Workers that it found at its start stay for twenty minutes. In between, the test does not
+//! compare the answers of the replicas. It does not compare them either if only one replica looks back further, because
+//! then the share of late jobs is at its limit.
 
 use std::time::Duration;
 
@@ -148,7 +148,7 @@ fn any_mode() -> impl Strategy<Value = Scaling> {
     prop_oneof![
         Just(of(&[("value", "1")])),
         Just(of(&[("mode", "rate"), ("jobsPerSecond", "1")])),
-        // Without a tolerance, which would make a small difference as large as itself.
+        // Without a tolerance: a tolerance would turn a small difference into a difference of its own size.
         (1..30_u32).prop_map(move |latency| {
             of(&[("mode", "latency"), ("latency", &format!("{latency}s")), ("tolerance", "0")])
         }),

@@ -57,9 +57,9 @@ fn any_demand() -> impl Strategy<Value = f64> {
 
 /// Mode latency with an objective of more than three full batches, or mode rate with a target below the throughput.
 ///
-/// In a pool near its capacity there are two batches at times, one of them running. With an objective that leaves no
-/// more slack than two batches, one more worker is wanted then. With that worker there is one batch only. Such a pool
-/// is not stable.
+/// In a pool near its capacity there are two batches at times, one of them running. If the slack of the objective is at
+/// most two batches, the policy then wants one more worker. With that worker there is only one batch. Such a pool is
+/// not stable.
 fn any_mode(worker: Worker) -> impl Strategy<Value = [(&'static str, String); 2]> {
     let (throughput, full) = (worker.batch_time().throughput(), worker.batch_time().full_seconds());
     prop_oneof![
@@ -98,10 +98,10 @@ proptest! {
 proptest! {
     #![proptest_config(cases(8))]
 
-    /// A random load fits no number of workers for ever. A window limits the number of turns to two per window: the
-    /// HPA's window, or with the recommended behaviour, which has none, the window of the policy. (The maximum in 100
-    /// runs of 25 minutes was 5 turns with the defaults; with the recommended behaviour 9 in mode latency and 12 in
-    /// mode rate.)
+    /// Under a random load, no number of workers is right all the time. A window limits the number of turns to two per
+    /// window. It is the HPA's window. The recommended behaviour has none, so there it is the window of the policy.
+    /// (The maximum in 100 runs of 25 minutes was 5 turns with the defaults. With the recommended behaviour it was 9 in
+    /// mode latency and 12 in mode rate.)
     #[test]
     fn under_random_jobs_modes_latency_and_rate_rarely_turn(
         (worker, mode) in any_worker_and_mode(),
@@ -120,9 +120,10 @@ proptest! {
         prop_assert!(turns(&numbers) <= max_turns(hold), "{numbers:?}");
     }
 
-    /// A threshold on the backlog is not stable if no number of workers leaves the backlog that asks for it: one worker
-    /// fewer cannot keep up, and that number leaves almost no backlog. The HPA's window limits the number of turns.
-    /// After a rise no worker stops within the window, so there are at most two turns per window.
+    /// A threshold on the backlog is not stable if no number of workers results in the backlog that requires this
+    /// number. One worker fewer is too slow for the load, but the full number leaves almost no backlog. The HPA's
+    /// window limits the number of turns. After a rise no worker stops within the window, so there are at most two
+    /// turns per window.
     #[test]
     fn a_threshold_on_the_backlog_turns_only_as_often_as_the_window_allows(
         worker in any_slow_worker(),

@@ -1,4 +1,4 @@
-//! A failing source stops no worker.
+//! A failing source does not stop any worker.
 
 use policy::replicas::{Fallback, Rules};
 use proptest::prelude::*;

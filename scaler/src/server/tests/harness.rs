@@ -1,4 +1,4 @@
-//! A scaler on a free port with fake sources, and a client like that of KEDA.
+//! A scaler on a free port with fake sources, and a client like KEDA's client.
 
 use std::collections::HashMap;
 use std::sync::Arc;

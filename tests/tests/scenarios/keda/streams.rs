@@ -17,8 +17,8 @@ async fn until_open(scaler: &Scaler, streams: usize) {
     .unwrap();
 }
 
-/// C12. A repeated `true` keeps a pool from scaling to zero. The pool without a worker is the clock of this test: its
-/// `true` is repeated after 2 s.
+/// C12. A repeated `true` prevents a pool from scaling to zero. The pool without a worker shows this test how much time
+/// has passed: its `true` is repeated after 2 s.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_pushes_the_state_at_once_then_changes_to_active_and_repeats_only_until_a_worker_registers() {
     let (system, _scaler, mut keda) = running().await;

@@ -59,7 +59,7 @@ proptest! {
 
     #[test]
     fn batches_exactly_on_a_line_give_that_line(batches in batches(1..=32, 0.0, FOLLOWED)) {
-        // The limit is low, so that REACH has no effect.
+        // The limit is low, so that `REACH` has no effect.
         let mut model = BatchTimeModel::new(16);
         batches.add_to(&mut model);
         let (estimate, truth) = (model.estimate(), batches.truth);
@@ -117,8 +117,8 @@ proptest! {
         }
     }
 
-    /// The noise is a tenth, and the batches have few sizes: no throughput of full batches is promised that was not
-    /// seen.
+    /// The noise is a tenth, and the batches have few sizes. The model must not promise a throughput of full batches
+    /// that was not measured.
     #[test]
     fn small_batches_do_not_promise_a_throughput_that_full_batches_do_not_have(
         batches in batches(1..=3, 0.1, 40),

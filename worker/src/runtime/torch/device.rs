@@ -26,7 +26,7 @@ pub(super) fn choose(device: Device) -> Result<tch::Device, ModelError> {
 fn cuda() -> &'static Result<(), String> {
     static OPENED: OnceLock<Result<(), String>> = OnceLock::new();
     OPENED.get_or_init(|| {
-        // The driver comes first: without it, opening libtorch's library would be slow and useless.
+        // The GPU driver is opened first. Without it, opening libtorch's library would be slow and useless.
         open_forever("libcuda.so.1")?;
         open_forever("libtorch_cuda.so")?;
         match tch::Cuda::is_available() {

@@ -41,7 +41,7 @@ fn kind(text: &str) -> ModelErrorKind {
 fn first_reason(text: &str) -> String {
     let lines: Vec<&str> =
         text.lines().map(str::trim).take_while(|line| !line.starts_with("Exception raised")).collect();
-    // An exception of a script comes last: `builtins.ValueError: the first value is negative`.
+    // The exception of a script is on the last line: `builtins.ValueError: the first value is negative`.
     let is_exception = |line: &&&str| line.split_once("Error: ").is_some_and(|(kind, _)| !kind.contains(' '));
     let chosen = lines.iter().rfind(is_exception).or_else(|| lines.iter().find(|line| !line.is_empty()));
     chosen.map_or_else(|| "libtorch gave no reason".to_owned(), |line| (*line).to_owned())
