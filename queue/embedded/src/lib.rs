@@ -2,6 +2,7 @@
 
 mod broker;
 #[cfg(any(test, feature = "fixture"))]
+#[allow(clippy::unwrap_used, reason = "this is for tests, even where it is compiled as a library")]
 mod fixture;
 mod ledger;
 mod roster;
