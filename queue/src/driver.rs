@@ -1,8 +1,8 @@
 //! The code that the drivers of brokers, ledgers and rosters share. No other crate uses this module.
 //!
-//! A driver is a crate that implements [`Broker`](crate::Broker), [`Ledger`](crate::Ledger) or
+//! A driver is a crate that implements [`Broker`], [`Ledger`](crate::Ledger) or
 //! [`Roster`](crate::Roster) for one kind of server or file. It makes deliveries with
-//! [`Delivery::new`](crate::Delivery::new), and reads and writes a job on the wire as an [`Event`]. It passes the tests
+//! [`Delivery::new`], and reads and writes a job on the wire as an [`Event`]. It passes the tests
 //! of the crate `millrace-queue-contract`.
 
 pub use crate::broker::{

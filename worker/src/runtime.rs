@@ -1,6 +1,6 @@
 //! Running a model. Only this module and its children use libtorch.
 //!
-//! [`open`] is the entry: it turns a [`ModelSource`](model::ModelSource) into a [`Model`].
+//! [`open()`] is the entry: it turns a [`ModelSource`](model::ModelSource) into a [`Model`].
 
 mod echo;
 mod error;

@@ -22,7 +22,7 @@ pub struct Existing {
 }
 
 impl Existing {
-    /// Opens the existing parts. Like [`crate::open`] it does not wait for a server.
+    /// Opens the existing parts. Like [`crate::open()`] it does not wait for a server.
     pub async fn open(urls: &BackendUrls) -> Result<Self> {
         let (clock, mut existing) = (Clock::default(), Self::default());
         let (broker, ledger) = (urls.broker(), urls.ledger());

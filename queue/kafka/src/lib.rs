@@ -1,8 +1,8 @@
 //! Jobs in Kafka: a topic per pool and class, a group of consumers per pool.
 //!
 //! A record stays in its topic after its job has ended. Only the group's committed offset moves. So the consumer of
-//! each partition tracks the records that it has delivered ([`tracker`]). It commits the offset before which all
-//! records are acknowledged. It adds a text that lists the open records after this offset ([`mark`]). Deliveries can
+//! each partition tracks the records that it has delivered (`tracker`). It commits the offset before which all
+//! records are acknowledged. It adds a text that lists the open records after this offset (`mark`). Deliveries can
 //! therefore be settled in any order:
 //!
 //! - no acknowledged job is delivered again,

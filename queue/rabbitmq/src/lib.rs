@@ -1,7 +1,7 @@
 //! Jobs in RabbitMQ, 3.10 and later.
 //!
 //! A pool has a durable quorum queue per class, `<prefix>.<pool>.<class>`, which the default exchange routes to.
-//! Producers and consumers declare the three queues of a pool. Other programs may publish to them too, see [`message`].
+//! Producers and consumers declare the three queues of a pool. Other programs may publish to them too, see `message.rs`.
 //!
 //! A pool's [`queue::Route`] may name other queues. These may be of any kind; a missing one is declared in the same
 //! way.
