@@ -13,7 +13,7 @@ FLAGS = --release --locked --workspace --features torch
 NEED_SERVERS = millrace-queue-kafka millrace-queue-rabbitmq millrace-queue-redis millrace-backends millrace-tests
 FAST_FLAGS = --release --locked
 
-.PHONY: help run openssl build test test-fast test-broker check features msrv check-aarch64 docs bench audit fmt reference
+.PHONY: help run openssl build test test-fast test-broker check features msrv check-aarch64 docs bench audit fuzz fmt reference
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -70,6 +70,9 @@ docs: ## Build the book, and check the links of all documents
 
 audit: ## Check dependencies against the RustSec advisories (fetches their database)
 	"$$(scripts/cargo-deny.sh)" --all-features --log-level warn check --hide-inclusion-graph advisories
+
+fuzz: ## Fuzz the parsers of bytes that come from outside (FUZZ_RUNS=20000 inputs each)
+	@scripts/fuzz.sh
 
 bench: build ## Measure submissions, drained jobs, and the digits model beside a raw loop
 	$(with_libtorch) && cargo build $(FLAGS) --bin millrace-bench
