@@ -240,11 +240,11 @@ pub async fn an_ended_job_never_changes(fixture: &dyn Fixture) {
             assert_eq!(finish(&*ledger, &lease, outcome).await, None);
         }
         assert_eq!(ledger.renew(&[lease], LEASE).await.unwrap(), [false]);
-        let told = without_history(record.clone());
-        assert_eq!(ledger.cancel(&job.id).await.unwrap(), Some(told.clone()));
+        let expected = without_history(record.clone());
+        assert_eq!(ledger.cancel(&job.id).await.unwrap(), Some(expected.clone()));
         ledger.published(&[Publication::first(job.id.clone())]).await.unwrap();
         let answers = ledger.submit(std::slice::from_ref(job)).await.unwrap();
-        assert_eq!(answers, [Submitted::Existing { record: Box::new(told), publish: None }]);
+        assert_eq!(answers, [Submitted::Existing { record: Box::new(expected), publish: None }]);
         fixture.advance(PUBLISH_TIMEOUT * 2).await;
         assert!(due(&*ledger).await.is_empty());
         assert_eq!(get(&*ledger, job).await, record);
