@@ -25,6 +25,9 @@ const VERSION: &str = "1";
 /// The largest size of a mark. A server accepts 4096 bytes by default (`offset.metadata.max.bytes`).
 pub(super) const MAX_BYTES: usize = 2_000;
 
+/// The most bytes of a range: a comma, and two numbers of 20 digits with a hyphen.
+const LONGEST_RANGE: usize = 2 + 2 * 20;
+
 /// The records of a partition that were delivered, and those of them that are open. Offsets count from the committed
 /// one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,7 +68,7 @@ impl Mark {
             };
             let closing = to_end(*run.start());
             let is_last = index + 1 == self.open.len();
-            let room = if is_last { written.len() } else { written.len() + 1 + 2 * 20 };
+            let room = if is_last { written.len() } else { written.len() + LONGEST_RANGE };
             if text.len() + separator.len() + room > max_bytes {
                 text.push_str(separator);
                 text.push_str(&closing);
@@ -138,6 +141,16 @@ mod tests {
             if let Some(mark) = Mark::from_text(&text) {
                 prop_assert!(mark.returned <= mark.open_count() && mark.open_count() <= mark.delivered);
             }
+        }
+    }
+
+    #[test]
+    fn a_mark_cut_short_has_room_for_the_largest_offsets() {
+        let open = "1-1000000000000000000,10000000000000000000-10000000000000000001,10000000000000000003";
+        let mark = Mark::from_text(&format!("1;18446744073709551615;10000000000000;{open}")).unwrap();
+        for max_bytes in 85..150 {
+            let text = mark.to_text(max_bytes);
+            assert!(text.len() <= max_bytes && Mark::from_text(&text).is_some(), "{max_bytes}: {text:?}");
         }
     }
 

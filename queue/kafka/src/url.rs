@@ -116,7 +116,9 @@ impl FromStr for KafkaUrl {
             ));
         }
         if let Some(wrong) = servers.split(',').find(|server| !is_server(server.trim())) {
-            return Err(refused(format!("names the server {wrong:?}, which is not HOST:PORT")));
+            // A password with a ? in it begins among the servers and ends at an @.
+            let wrong = if query.contains('@') { MASK.to_owned() } else { format!("{wrong:?}") };
+            return Err(refused(format!("names the server {wrong}, which is not HOST:PORT")));
         }
         let mut url = Self {
             servers: servers.to_owned(),
@@ -246,6 +248,8 @@ mod tests {
         assert!(is_secret("sasl.oauthbearer.assertion.private.key.passphrase"));
         let error = "kafka://me:hunter2@a:1".parse::<KafkaUrl>().unwrap_err();
         assert!(!error.to_string().contains("hunter2") && error.to_string().contains("sasl.password"), "{error}");
+        let error = "kafka://me:hunter2?x@a:1".parse::<KafkaUrl>().unwrap_err();
+        assert!(!error.to_string().contains("hunter2") && error.to_string().contains("HOST:PORT"), "{error}");
     }
 
     #[test]

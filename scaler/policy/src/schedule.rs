@@ -51,7 +51,7 @@ impl FromStr for Floor {
         let (begins, lasts) = when.rsplit_once(" for ").ok_or_else(of_form)?;
         let workers =
             workers.trim().parse().map_err(|_| format!("has no whole number of workers: it {}", of_form()))?;
-        let lasts: Period = lasts.trim().parse().map_err(|why| format!("has no duration ({why}): it {}", of_form()))?;
+        let lasts: Period = lasts.trim().parse().map_err(|_| format!("has no duration: it {}", of_form()))?;
         if lasts.is_zero() {
             return Err(format!("has the duration 0s: it {}", of_form()));
         }

@@ -248,6 +248,9 @@ fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16)> {
     if host.is_empty() {
         return Err(refused("names no host: write redis://HOST"));
     }
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+        return Err(refused("has a host with a colon: write HOST:PORT, and an IPv6 address in brackets"));
+    }
     let port = match port {
         // Not shown: in a URL without a host, this text is the password.
         Some(port) => port.parse().map_err(|_| refused("has a port that is not 1 to 65535: write HOST:PORT"))?,
@@ -311,6 +314,9 @@ mod tests {
             ("redis://", "names no host"),
             ("redis://a,b", "?cluster=true"),
             ("redis://a:0x", "1 to 65535"),
+            ("redis://a:1:6379", "HOST:PORT"),
+            ("redis://::1", "in brackets"),
+            ("redis://me:secret:6379", "HOST:PORT"),
             ("redis://a/x", "is not a number"),
             ("redis://a/1?cluster=true", "a Cluster has none"),
             ("redis://a?colour=red", "prefix=NAME, cluster=true, ca=FILE"),

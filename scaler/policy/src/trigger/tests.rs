@@ -127,6 +127,7 @@ fn a_missing_pool_and_every_bad_value_are_named_with_key_value_and_rule() {
     }
     // The shown part of a value has a maximum length.
     assert!(error(&[("value", &"9x".repeat(5000))]).len() < 120);
+    assert!(error(&[("schedule", &format!("0 8 * * * UTC for {} = 4", "9x".repeat(5000)))]).len() < 300);
 }
 
 #[test]
