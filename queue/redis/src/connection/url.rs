@@ -253,7 +253,11 @@ fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16)> {
     }
     let port = match port {
         // Not shown: in a URL without a host, this text is the password.
-        Some(port) => port.parse().map_err(|_| refused("has a port that is not 1 to 65535: write HOST:PORT"))?,
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(|| refused("has a port that is not 1 to 65535: write HOST:PORT"))?,
         None => default_port,
     };
     Ok((host.to_owned(), port))
@@ -314,6 +318,7 @@ mod tests {
             ("redis://", "names no host"),
             ("redis://a,b", "?cluster=true"),
             ("redis://a:0x", "1 to 65535"),
+            ("redis://a:0", "1 to 65535"),
             ("redis://a:1:6379", "HOST:PORT"),
             ("redis://::1", "in brackets"),
             ("redis://me:secret:6379", "HOST:PORT"),
