@@ -14,6 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use crate::aside;
 use crate::http::options;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::intake::JobOptions;
@@ -60,6 +61,16 @@ struct EncodedInput<'a> {
 }
 
 impl JobRequest {
+    /// Reads a request as [`JobRequest::read`] does. JSON of a large body is read on another thread, because other
+    /// requests wait for this one.
+    pub(crate) async fn read_aside(uri: &Uri, headers: &HeaderMap, body: Bytes) -> Result<Self, Problem> {
+        if body.len() < aside::LARGE_BYTES {
+            return Self::read(uri, headers, body);
+        }
+        let (uri, headers) = (uri.clone(), headers.clone());
+        aside::run(move || Self::read(&uri, &headers, body)).await
+    }
+
     /// Reads a request with its whole body. The input in it is not empty.
     pub(crate) fn read(uri: &Uri, headers: &HeaderMap, body: Bytes) -> Result<Self, Problem> {
         let mut options = options::from_query(uri)?;
@@ -89,6 +100,8 @@ impl JobRequest {
 
 impl<'a> Envelope<'a> {
     fn read(body: &'a [u8]) -> Result<Self, Problem> {
+        // Some programs begin a UTF-8 text with a byte order mark, which is no part of the JSON (RFC 8259, section 8.1).
+        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         // The derived code also accepts a list with the members in order, so a list must be refused here.
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             serde_json::from_slice::<IgnoredAny>(body).map_err(malformed)?;
@@ -191,6 +204,12 @@ mod tests {
         assert_eq!(request.media_type, TENSORS_MEDIA_TYPE);
         let expected = r#"{"inputs":[{"name":"x", "shape":[1], "datatype":"FP32", "data":[0.10]}]}"#;
         assert_eq!(request.bytes, expected);
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_the_json_is_ignored() {
+        let request = read("application/json", "\u{feff}{\"inputs\":[]}").unwrap();
+        assert_eq!(request.bytes, r#"{"inputs":[]}"#);
     }
 
     #[test]

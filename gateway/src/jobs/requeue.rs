@@ -23,7 +23,7 @@ pub(crate) async fn requeue(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, &gateway.settings).await?;
+    let (bytes, _reserved) = body::read(&parts.headers, body, &gateway.settings, &gateway.budget).await?;
     let input = match bytes.is_empty() {
         true if parts.uri.query().is_some() => return Err(options_refused()),
         // A request with a content type should have a body, so an empty one is a mistake.
@@ -64,7 +64,7 @@ async fn new_input(
     headers: &HeaderMap,
     bytes: Bytes,
 ) -> Result<Input, Problem> {
-    let JobRequest { options, media_type, bytes } = JobRequest::read(uri, headers, bytes)?;
+    let JobRequest { options, media_type, bytes } = JobRequest::read_aside(uri, headers, bytes).await?;
     if options != JobOptions::default() {
         return Err(options_refused());
     }

@@ -22,10 +22,12 @@ pub(crate) async fn submit(
     // An unknown pool is refused before its body is read.
     gateway.intake.pool(&pool)?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, &gateway.settings).await?;
-    let JobRequest { options, media_type, bytes } = JobRequest::read(&parts.uri, &parts.headers, bytes)?;
+    let (bytes, reserved) = body::read(&parts.headers, body, &gateway.settings, &gateway.budget).await?;
+    let JobRequest { options, media_type, bytes } = JobRequest::read_aside(&parts.uri, &parts.headers, bytes).await?;
     let trace_parent = trace::parent(&parts.headers);
     let accepted = gateway.intake.accept(Submission { pool, options, media_type, bytes, trace_parent }).await?;
+    // The wait for the result holds no body.
+    drop(reserved);
     Ok(answer(&gateway, &parts.headers, &accepted).await)
 }
 
