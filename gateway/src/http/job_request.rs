@@ -14,7 +14,6 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use crate::aside;
 use crate::http::options;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::intake::JobOptions;
@@ -61,16 +60,6 @@ struct EncodedInput<'a> {
 }
 
 impl JobRequest {
-    /// Reads a request as [`JobRequest::read`] does. JSON of a large body is read on another thread, because other
-    /// requests wait for this one.
-    pub(crate) async fn read_aside(uri: &Uri, headers: &HeaderMap, body: Bytes) -> Result<Self, Problem> {
-        if body.len() < aside::LARGE_BYTES {
-            return Self::read(uri, headers, body);
-        }
-        let (uri, headers) = (uri.clone(), headers.clone());
-        aside::run(move || Self::read(&uri, &headers, body)).await
-    }
-
     /// Reads a request with its whole body. The input in it is not empty.
     pub(crate) fn read(uri: &Uri, headers: &HeaderMap, body: Bytes) -> Result<Self, Problem> {
         let mut options = options::from_query(uri)?;

@@ -14,6 +14,7 @@ use crate::http::problem::{Problem, ProblemKind};
 use crate::intake::JobOptions;
 use crate::jobs::cleanup::{delete_blobs, run_to_end};
 use crate::jobs::status::JobStatus;
+use crate::jobs::submit::read_request;
 use crate::state::{GatewayState, SharedState};
 
 /// Queues the job again. Without a body it keeps its input; a body is its new input, checked like a submission.
@@ -64,7 +65,7 @@ async fn new_input(
     headers: &HeaderMap,
     bytes: Bytes,
 ) -> Result<Input, Problem> {
-    let JobRequest { options, media_type, bytes } = JobRequest::read_aside(uri, headers, bytes).await?;
+    let JobRequest { options, media_type, bytes } = read_request(uri, headers, bytes).await?;
     if options != JobOptions::default() {
         return Err(options_refused());
     }
