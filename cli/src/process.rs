@@ -25,7 +25,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             for part in ["gateway", "scaler"] {
                 health.not_ready(part, "starting");
             }
-            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?), &stop).await?;
+            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?)).await?;
             up::up(&settings, &configuration, journal, health, stop).await?;
         }
         Command::Gateway { configuration } => {
@@ -49,7 +49,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             let health = Health::new();
             health.not_ready("scaler", "starting");
             let journal = Journal::default();
-            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?), &stop).await?;
+            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?)).await?;
             services::scaler(&settings, &opened, listener, journal, health, stop).await?;
         }
         Command::Worker { configuration, pool, admin, follow_parent } => {
@@ -60,7 +60,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             let (of_pool, model) = services::pool_of_worker(&settings, &pool)?;
             let opened = Opened::open(&settings).await?;
             let health = Health::new();
-            serve_admin(admin.admin, &health, Router::new(), &stop).await?;
+            serve_admin(admin.admin, &health, Router::new()).await?;
             services::worker(of_pool, model, &opened, pool.parse()?, health, started, stop).await?;
         }
         Command::Submit(arguments) => return submit::submit(arguments).await,
@@ -104,19 +104,14 @@ fn configuration(command: ConfigCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves health, metrics and `more` in the background if there is an admin address.
-async fn serve_admin(
-    address: Option<SocketAddr>,
-    health: &Health,
-    more: Router,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
+/// Serves health, metrics and `more` in the background until the end of the process, if there is an admin address.
+async fn serve_admin(address: Option<SocketAddr>, health: &Health, more: Router) -> anyhow::Result<()> {
     let Some(address) = address else { return Ok(()) };
     let listener = services::bind("--admin", &address.to_string()).await?;
     print_line(format_args!("admin http://{}", listener.local_addr()?));
-    let (health, stop) = (health.clone(), stop.clone());
+    let health = health.clone();
     tokio::spawn(async move {
-        if let Err(error) = health.serve(more, listener, stop).await {
+        if let Err(error) = health.serve(more, listener, CancellationToken::new()).await {
             tracing::error!(%error, "the admin server failed: health and metrics are no longer served");
         }
     });
