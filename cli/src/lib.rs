@@ -17,5 +17,6 @@ mod table;
 mod up;
 
 pub use arguments::Arguments;
+pub use output::{is_closed_output, message};
 pub use process::run;
 pub use settings::{PoolSettings, Settings};

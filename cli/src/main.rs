@@ -11,9 +11,9 @@ async fn main() -> ExitCode {
     let started = Instant::now();
     match cli::run(Arguments::parse(), started).await {
         Ok(code) => code,
+        Err(error) if cli::is_closed_output(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // The message of an error contains its causes.
-            eprintln!("millrace: {error}");
+            eprintln!("millrace: {}", cli::message(&error));
             ExitCode::FAILURE
         }
     }

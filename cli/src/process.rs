@@ -1,5 +1,6 @@
 //! The subcommands.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use service::{Health, Telemetry, config, stop};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Arguments, Command, ConfigCommand, Configuration, ModelCommand};
-use crate::output::print_line;
+use crate::output::{Output, print_line};
 use crate::services::{self, Opened};
 use crate::settings::Settings;
 use crate::{dead, demo, doctor, explain, reference, simulate, submit, up};
@@ -67,7 +68,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
         Command::Explain(arguments) => return explain::explain(arguments).await,
         Command::Dead(arguments) => return dead::dead(arguments).await,
         Command::Doctor { configuration, json } => return doctor::doctor(&load(&configuration)?, json).await,
-        Command::Simulate(arguments) => simulate::simulate(&arguments, &mut std::io::stdout())?,
+        Command::Simulate(arguments) => simulate::simulate(&arguments, &mut Output)?,
         Command::Config { command } => configuration(command)?,
         Command::Model { command: ModelCommand::Demo { model, folder, weights, labels, seed } } => {
             demo::write(model, &folder, weights.as_deref(), labels.as_deref(), seed)?;
@@ -96,10 +97,12 @@ fn configuration(command: ConfigCommand) -> anyhow::Result<()> {
             print_line(format_args!("the configuration has no faults"));
         }
         ConfigCommand::Show { configuration } => {
-            println!("{}", serde_json::to_string_pretty(&load(&configuration)?)?);
+            writeln!(Output, "{}", serde_json::to_string_pretty(&load(&configuration)?)?)?;
         }
-        ConfigCommand::Schema => println!("{}", serde_json::to_string_pretty(&config::schema::<Settings>())?),
-        ConfigCommand::Reference => print!("{}", reference::reference()),
+        ConfigCommand::Schema => {
+            writeln!(Output, "{}", serde_json::to_string_pretty(&config::schema::<Settings>())?)?;
+        }
+        ConfigCommand::Reference => write!(Output, "{}", reference::reference())?,
     }
     Ok(())
 }

@@ -254,10 +254,9 @@ fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16)> {
     let port = match port {
         // Not shown: in a URL without a host, this text is the password.
         Some(port) => port
-            .parse()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(|| refused("has a port that is not 1 to 65535: write HOST:PORT"))?,
+            .parse::<std::num::NonZeroU16>()
+            .map_err(|_| refused("has a port that is not 1 to 65535: write HOST:PORT"))?
+            .get(),
         None => default_port,
     };
     Ok((host.to_owned(), port))
@@ -296,6 +295,14 @@ mod tests {
             "redis-sentinel://a,b:7000/service?prefix=x&tls=true&db=2&sentinel_auth=true&ca=ca.pem",
         ] {
             assert_eq!(text.parse::<RedisUrl>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn port_0_is_rejected() {
+        for text in ["redis://host:0", "redis://a,b:0?cluster=true", "redis-sentinel://a:0/service"] {
+            let error = text.parse::<RedisUrl>().unwrap_err().to_string();
+            assert!(error.contains("has a port that is not 1 to 65535"), "{text}: {error}");
         }
     }
 
