@@ -17,5 +17,5 @@ mod table;
 mod up;
 
 pub use arguments::Arguments;
-pub use process::run;
+pub use process::{exit_code, run};
 pub use settings::{PoolSettings, Settings};

@@ -14,7 +14,8 @@ async fn main() -> ExitCode {
         Err(error) => {
             // The message of an error contains its causes.
             eprintln!("millrace: {error}");
-            ExitCode::FAILURE
+            // A device thread may be inside libtorch or stuck, so no runtime or thread is waited for.
+            std::process::exit(cli::exit_code(&error))
         }
     }
 }
