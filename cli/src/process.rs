@@ -77,6 +77,11 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
+/// The exit code of a process that ends with `error`.
+pub fn exit_code(error: &anyhow::Error) -> i32 {
+    error.downcast_ref::<worker::WorkerError>().map_or(1, |error| i32::from(error.exit_code()))
+}
+
 /// The first steps of every service: read the configuration, start logging, install the signal handlers.
 fn start(configuration: &Configuration) -> anyhow::Result<(Settings, CancellationToken)> {
     let settings: Settings = load(configuration)?;
