@@ -17,10 +17,6 @@ mod table;
 mod up;
 
 pub use arguments::Arguments;
-<<<<<<< HEAD
 pub use output::{is_closed_output, message};
-pub use process::run;
-=======
 pub use process::{exit_code, run};
->>>>>>> worker
 pub use settings::{PoolSettings, Settings};

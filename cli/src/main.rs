@@ -13,15 +13,9 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if cli::is_closed_output(&error) => ExitCode::SUCCESS,
         Err(error) => {
-<<<<<<< HEAD
             eprintln!("millrace: {}", cli::message(&error));
-            ExitCode::FAILURE
-=======
-            // The message of an error contains its causes.
-            eprintln!("millrace: {error}");
             // A device thread may be inside libtorch or stuck, so no runtime or thread is waited for.
             std::process::exit(cli::exit_code(&error))
->>>>>>> worker
         }
     }
 }
