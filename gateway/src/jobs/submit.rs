@@ -1,5 +1,7 @@
 //! `POST /v1/pools/{pool}/jobs`: submits a job.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -10,6 +12,7 @@ use crate::http::job_request::JobRequest;
 use crate::http::problem::Problem;
 use crate::http::{body, prefer, trace};
 use crate::intake::{Accepted, Submission};
+use crate::jobs::cleanup::run_to_end;
 use crate::jobs::status::JobStatus;
 use crate::jobs::{result, wait};
 use crate::state::{GatewayState, SharedState};
@@ -25,7 +28,9 @@ pub(crate) async fn submit(
     let bytes = body::read(&parts.headers, body, &gateway.settings).await?;
     let JobRequest { options, media_type, bytes } = JobRequest::read(&parts.uri, &parts.headers, bytes)?;
     let trace_parent = trace::parent(&parts.headers);
-    let accepted = gateway.intake.accept(Submission { pool, options, media_type, bytes, trace_parent }).await?;
+    let submission = Submission { pool, options, media_type, bytes, trace_parent };
+    let accepting = Arc::clone(&gateway);
+    let accepted = run_to_end(async move { Ok(accepting.intake.accept(submission).await?) }).await?;
     Ok(answer(&gateway, &parts.headers, &accepted).await)
 }
 
