@@ -28,6 +28,7 @@ struct Events {
     rebalances: Mutex<VecDeque<Rebalance>>,
     count: AtomicU64,
     is_leaving: AtomicBool,
+    is_abandoned: AtomicBool,
 }
 
 /// A change of this consumer's partitions. The group waits until the consumer acknowledges it.
@@ -59,6 +60,15 @@ impl Context {
     /// From now on this client acknowledges rebalances at once.
     pub(super) fn start_leaving(&self) {
         self.0.is_leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// The client must not be used again: one of its requests has no answer.
+    pub(super) fn abandon(&self) {
+        self.0.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.0.is_abandoned.load(Ordering::Relaxed)
     }
 
     /// A call has succeeded.

@@ -283,6 +283,14 @@ mod tests {
     }
 
     #[test]
+    fn no_property_of_the_url_undoes_a_promise() {
+        for reserved in RESERVED {
+            let error = format!("kafka://a:1?{reserved}=x").parse::<KafkaUrl>().unwrap_err();
+            assert!(error.to_string().contains(&format!("sets {reserved}, which this program sets itself")), "{error}");
+        }
+    }
+
+    #[test]
     fn a_property_of_the_url_overrides_a_default() {
         let url: KafkaUrl = "kafka://a:1?session.timeout.ms=7000".parse().unwrap();
         let config = url.config(&[("session.timeout.ms", "6000"), ("linger.ms", "1")]);
