@@ -66,21 +66,6 @@ async fn a_worker_that_may_not_join_the_group_gets_the_reason_and_works_once_it_
     soon(works).await;
 }
 
-/// librdkafka aborted the process when it found the coordinator after the timeout of a request.
-#[tokio::test]
-async fn a_gauge_that_timed_out_reads_again_when_the_server_is_back() {
-    let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE;
-    let (server, fixture) = refusing(RDKafkaApiKey::FindCoordinator, code);
-    let process = fixture.open().await;
-    let gauge = process.broker.gauge().await.unwrap();
-    assert!(soon(gauge.depths(&[pool()])).await.remove(0).is_err());
-    server.clear_request_errors(RDKafkaApiKey::FindCoordinator);
-    server.broker_down(1).unwrap();
-    server.broker_up(1).unwrap();
-    let reads = async { while gauge.depths(&[pool()]).await.remove(0).is_err() {} };
-    soon(reads).await;
-}
-
 #[tokio::test]
 async fn a_group_whose_committed_offsets_cannot_be_read_is_named() {
     let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
