@@ -24,8 +24,11 @@ pub enum ErrorKind {
     Full,
     /// The id already belongs to another job.
     Conflict,
-    /// The value is wrong, so a retry would fail too.
+    /// The backend can never take this value. A retry fails too, for every client.
     Refused,
+    /// The backend does not let this client do it: wrong credentials, missing rights, a connection limit, or a wrong
+    /// configuration. Nothing was written. The value may be fine, so a retry succeeds once an operator has acted.
+    Denied,
     /// The stored data was written by a newer version of this program.
     Incompatible,
     /// The stored data cannot be read.

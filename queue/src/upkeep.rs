@@ -1,5 +1,6 @@
 //! Upkeep of the ledger: publishes due jobs and deletes records whose retention is over.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,10 +38,11 @@ impl Upkeep {
     pub async fn run(self, stop: CancellationToken) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_failure = None;
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
-            if let Err(error) = self.publish_due().await {
-                tracing::warn!(%error, "cannot publish due jobs; trying again");
-            }
+            let failure = self.publish_due().await.err();
+            log_change(last_failure, failure.as_ref());
+            last_failure = failure.map(|error| error.kind());
             while !stop.is_cancelled() {
                 match self.purge().await {
                     Ok(true) => {}
@@ -72,10 +74,36 @@ impl Upkeep {
                         self.publish_alone(job, publication).await?;
                     }
                 }
+                // A pool that this client may not publish to must not block the others.
+                Err(error) if error.kind() == ErrorKind::Denied => {
+                    self.publish_by_pool(&jobs, &publications, error).await?;
+                }
                 Err(error) => return Err(error),
             }
             published += jobs.len();
         }
+    }
+
+    /// Publishes each pool's jobs on their own. Returns the denial if a pool is denied; its jobs stay queued.
+    async fn publish_by_pool(&self, jobs: &[Job], publications: &[Publication], denial: Error) -> Result<()> {
+        let mut pools: BTreeMap<&str, (Vec<Job>, Vec<Publication>)> = BTreeMap::new();
+        for (job, publication) in jobs.iter().zip(publications) {
+            let of_pool = pools.entry(job.pool.as_str()).or_default();
+            of_pool.0.push(job.clone());
+            of_pool.1.push(publication.clone());
+        }
+        if pools.len() == 1 {
+            return Err(denial);
+        }
+        let mut last_denial = None;
+        for (jobs, publications) in pools.into_values() {
+            match self.producer.publish(&jobs).await {
+                Ok(()) => self.ledger.published(&publications).await?,
+                Err(error) if error.kind() == ErrorKind::Denied => last_denial = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        last_denial.map_or(Ok(()), Err)
     }
 
     async fn publish_alone(&self, job: &Job, publication: Publication) -> Result<()> {
@@ -108,5 +136,18 @@ impl Upkeep {
             }
         }
         Ok(true)
+    }
+}
+
+/// Logs a failure once per change, because rounds are frequent. A denial needs an operator.
+fn log_change(before: Option<ErrorKind>, failure: Option<&Error>) {
+    match failure {
+        None if before.is_some() => tracing::info!("due jobs are published again"),
+        Some(error) if before == Some(error.kind()) => tracing::debug!(%error, "still cannot publish due jobs"),
+        Some(error) if error.kind() == ErrorKind::Denied => {
+            tracing::error!(%error, "the broker denies publishing; due jobs stay queued until it allows it");
+        }
+        Some(error) => tracing::warn!(%error, "cannot publish due jobs; trying again"),
+        None => {}
     }
 }

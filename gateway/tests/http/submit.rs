@@ -199,6 +199,7 @@ async fn each_ledger_error_has_its_problem_and_its_message_stays_private() {
     let gateway = start().await;
     for (kind, status, name) in [
         (ErrorKind::Unavailable, 503, "unavailable"),
+        (ErrorKind::Denied, 503, "unavailable"),
         (ErrorKind::Full, 507, "storage-full"),
         (ErrorKind::Corrupt, 500, "internal"),
     ] {

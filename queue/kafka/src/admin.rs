@@ -4,6 +4,7 @@
 //! would need too many threads. It also reads only one topic, or all of them.
 #![allow(unsafe_code, reason = "rdkafka has no safe calls for them")]
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::time::{Duration, Instant};
@@ -18,8 +19,11 @@ use super::cluster::CALL_TIMEOUT;
 use super::context::Context;
 use super::error::is_unknown_topic;
 
-/// The client reports its own timeout shortly after the time of a call is over.
-const CLIENT_DELAY: Duration = Duration::from_millis(500);
+/// The client's own timeout of a request: the longest that it takes. It must not expire while the client lives. When
+/// librdkafka finds the coordinator of a group after that timeout, it releases the request twice and aborts the process
+/// (<https://github.com/confluentinc/librdkafka/issues/4605>). So this module has deadlines of its own, and a client
+/// with an unanswered request is abandoned and replaced.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The pause before a group whose coordinator is not ready is asked again.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -52,20 +56,17 @@ pub(super) fn committed(
     let mut answers: Vec<_> = queries.iter().map(|_| late()).collect();
     let (queue, deadline) = (ResponseQueue::new(client), Instant::now() + within);
     let (mut pending, mut to_retry): (VecDeque<_>, _) = ((0..queries.len()).collect(), VecDeque::new());
-    let mut open = 0;
     loop {
-        while open < MAX_OPEN_REQUESTS
+        while queue.unanswered.get() < MAX_OPEN_REQUESTS
             && let Some(number) = pending.pop_front()
         {
-            match queue.request_offsets(number, &queries[number]) {
-                Ok(()) => open += 1,
-                Err(code) => answers[number] = Err(KafkaError::OffsetFetch(code)),
+            if let Err(code) = queue.request_offsets(number, &queries[number]) {
+                answers[number] = Err(KafkaError::OffsetFetch(code));
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        if open > 0 {
+        if queue.unanswered.get() > 0 {
             let Some(response) = queue.next(left) else { return answers };
-            open -= 1;
             let (number, answer) = (response.request(), response.offsets());
             if answer.as_ref().is_err_and(|code| is_coordinator_moving(*code)) {
                 to_retry.push_back(number);
@@ -87,7 +88,7 @@ fn is_coordinator_moving(code: Code) -> bool {
     matches!(code, Code::CoordinatorLoadInProgress | Code::CoordinatorNotAvailable | Code::NotCoordinator)
 }
 
-/// The number of partitions of each topic; 0: there is no such topic. Blocks for little more than [`CALL_TIMEOUT`].
+/// The number of partitions of each topic; 0: there is no such topic. Blocks for at most [`CALL_TIMEOUT`].
 pub(super) fn partition_counts(
     client: &BaseConsumer<Context>,
     topics: &BTreeSet<String>,
@@ -95,8 +96,7 @@ pub(super) fn partition_counts(
     let queue = ResponseQueue::new(client);
     queue.request_topics(topics).map_err(KafkaError::MetadataFetch)?;
     let late = KafkaError::MetadataFetch(Code::OperationTimedOut);
-    // The timeout of the client contains the reason, so this waits for it.
-    let response = queue.next(CALL_TIMEOUT + CLIENT_DELAY).ok_or(late)?;
+    let response = queue.next(CALL_TIMEOUT).ok_or(late)?;
     response.partition_counts().map_err(KafkaError::MetadataFetch)
 }
 
@@ -104,6 +104,8 @@ pub(super) fn partition_counts(
 struct ResponseQueue<'a> {
     client: &'a BaseConsumer<Context>,
     queue: *mut native::rd_kafka_queue_t,
+    /// The number of requests without a response.
+    unanswered: Cell<usize>,
 }
 
 /// The options of a request.
@@ -113,7 +115,7 @@ impl<'a> ResponseQueue<'a> {
     fn new(client: &'a BaseConsumer<Context>) -> Self {
         // SAFETY: the queue borrows the client, so the client outlives it.
         let queue = unsafe { native::rd_kafka_queue_new(client.client().native_ptr()) };
-        Self { client, queue }
+        Self { client, queue, unanswered: Cell::new(0) }
     }
 
     fn request_offsets(&self, number: usize, query: &OffsetsQuery) -> Result<(), Code> {
@@ -128,6 +130,7 @@ impl<'a> ResponseQueue<'a> {
             native::rd_kafka_ListConsumerGroupOffsets(client, &raw mut request, 1, options.0, self.queue);
             native::rd_kafka_ListConsumerGroupOffsets_destroy(request);
         }
+        self.unanswered.update(|count| count + 1);
         Ok(())
     }
 
@@ -144,6 +147,7 @@ impl<'a> ResponseQueue<'a> {
             native::rd_kafka_DescribeTopics(client, topics, options.0, self.queue);
             native::rd_kafka_TopicCollection_destroy(topics);
         }
+        self.unanswered.update(|count| count + 1);
         Ok(())
     }
 
@@ -151,12 +155,19 @@ impl<'a> ResponseQueue<'a> {
         let milliseconds = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the queue is valid until it is dropped; the event is ours to destroy.
         let event = unsafe { native::rd_kafka_queue_poll(self.queue, milliseconds) };
-        (!event.is_null()).then_some(AdminResponse(event))
+        if event.is_null() {
+            return None;
+        }
+        self.unanswered.update(|count| count.saturating_sub(1));
+        Some(AdminResponse(event))
     }
 }
 
 impl Drop for ResponseQueue<'_> {
     fn drop(&mut self) {
+        if self.unanswered.get() > 0 {
+            self.client.context().abandon();
+        }
         // SAFETY: it was made in `new`, and has no other owner.
         unsafe { native::rd_kafka_queue_destroy(self.queue) }
     }
@@ -176,7 +187,7 @@ impl RequestOptions {
             }
             let options = Self(options);
             native::rd_kafka_AdminOptions_set_opaque(options.0, request as *mut c_void);
-            let milliseconds = c_int::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(c_int::MAX);
+            let milliseconds = c_int::try_from(CLIENT_TIMEOUT.as_millis()).unwrap_or(c_int::MAX);
             let none = std::ptr::null_mut();
             check_code(native::rd_kafka_AdminOptions_set_request_timeout(options.0, milliseconds, none, 0))?;
             Ok(options)

@@ -224,7 +224,18 @@ impl Cluster {
         call: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let cluster = Arc::clone(self);
-        self.blocking_calls.run(action, move || call(&cluster)).await
+        let run = move || {
+            let result = call(&cluster);
+            cluster.drop_abandoned_client();
+            result
+        };
+        self.blocking_calls.run(action, run).await
+    }
+
+    /// Ends a client whose requests have no answers, before these come. The next call opens another.
+    fn drop_abandoned_client(&self) {
+        let abandoned = self.client.lock().take_if(|client| client.context().is_abandoned());
+        drop(abandoned);
     }
 }
 

@@ -28,6 +28,7 @@ struct Events {
     rebalances: Mutex<VecDeque<Rebalance>>,
     count: AtomicU64,
     is_leaving: AtomicBool,
+    is_abandoned: AtomicBool,
 }
 
 /// A change of this consumer's partitions. The group waits until the consumer acknowledges it.
@@ -61,6 +62,15 @@ impl Context {
         self.0.is_leaving.store(true, Ordering::Relaxed);
     }
 
+    /// The client must not be used again: one of its requests has no answer.
+    pub(super) fn abandon(&self) {
+        self.0.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.0.is_abandoned.load(Ordering::Relaxed)
+    }
+
     /// A call has succeeded.
     pub(super) fn clear_error(&self) {
         *self.0.error.lock() = None;
@@ -75,6 +85,13 @@ impl Context {
     pub(super) fn reported_error(&self, action: &str) -> Option<Error> {
         let error = self.0.error.lock().clone()?;
         Some(Error::new(kind_of(error.code), format_args!("cannot {action}: {}", error.reason)))
+    }
+
+    /// The same reason for a call that got no reply in time. It does not change the kind: the call may have been sent
+    /// before the reason came up.
+    pub(super) fn reason_of_timeout(&self, action: &str) -> Option<Error> {
+        let error = self.0.error.lock().clone()?;
+        Some(Error::new(ErrorKind::Unavailable, format_args!("cannot {action}: {}", error.reason)))
     }
 
     fn count_event(&self) {
@@ -99,14 +116,14 @@ impl ClientContext for Context {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         let kind = kind_of(code);
         tracing::debug!(?code, reason, "the kafka client reports an error");
-        if kind == ErrorKind::Refused {
+        if kind == ErrorKind::Denied {
             let mut warned = self.0.warned.lock();
             if !warned.contains(&code) {
                 warned.push(code);
                 tracing::warn!(?code, reason, "kafka refuses a request of this client");
             }
         }
-        if kind == ErrorKind::Refused || is_connection_error(code) {
+        if kind == ErrorKind::Denied || is_connection_error(code) {
             let mut last = self.0.error.lock();
             // "All brokers are down" follows the error with the reason, and must not replace it.
             if code != Code::AllBrokersDown || last.is_none() {
@@ -180,9 +197,15 @@ mod tests {
         let context = after_error(Code::GroupAuthorizationFailed);
         context.clear_connection_error();
         let error = context.reported_error("receive").unwrap();
-        assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::Refused, "cannot receive: the reason"));
+        assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::Denied, "cannot receive: the reason"));
         context.clear_error();
         assert!(context.reported_error("receive").is_none());
+    }
+
+    #[test]
+    fn a_call_without_a_reply_is_unavailable_whatever_the_client_has_reported() {
+        let error = after_error(Code::SaslAuthenticationFailed).reason_of_timeout("publish").unwrap();
+        assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::Unavailable, "cannot publish: the reason"));
     }
 
     #[test]

@@ -7,12 +7,11 @@ use queue::{Error, ErrorKind};
 /// What a caller can do about this code.
 pub(super) fn kind_of(code: Code) -> ErrorKind {
     match code {
-        Code::MessageSizeTooLarge
-        | Code::MessageBatchTooLarge
-        | Code::InvalidMessageSize
-        | Code::TopicAuthorizationFailed
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => ErrorKind::Refused,
+        Code::TopicAuthorizationFailed
         | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed
         | Code::SaslAuthenticationFailed
         | Code::Authentication
         | Code::UnsupportedSASLMechanism
@@ -30,7 +29,7 @@ pub(super) fn kind_of(code: Code) -> ErrorKind {
         | Code::InvalidTimestamp
         | Code::PolicyViolation
         | Code::UnsupportedVersion
-        | Code::UnsupportedFeature => ErrorKind::Refused,
+        | Code::UnsupportedFeature => ErrorKind::Denied,
         Code::QueueFull | Code::ThrottlingQuotaExceeded => ErrorKind::Full,
         Code::InvalidMessage | Code::BadMessage | Code::BadCompression => ErrorKind::Corrupt,
         _ => ErrorKind::Unavailable,
@@ -41,7 +40,7 @@ pub(super) fn kind_of(code: Code) -> ErrorKind {
 pub(super) fn failed(action: &str, error: KafkaError) -> Error {
     let kind = match &error {
         KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::AdminOpCreation(_) => {
-            ErrorKind::Refused
+            ErrorKind::Denied
         }
         KafkaError::AdminOp(code) => kind_of(*code),
         error => error.rdkafka_error_code().map_or(ErrorKind::Unavailable, kind_of),
@@ -73,4 +72,33 @@ pub(super) fn is_partition_lost(error: &KafkaError) -> bool {
                 | Code::StaleMemberEpoch
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_record_that_the_servers_can_never_take_is_refused() {
+        for (code, kind) in [
+            (Code::MessageSizeTooLarge, ErrorKind::Refused),
+            (Code::MessageBatchTooLarge, ErrorKind::Refused),
+            (Code::TopicAuthorizationFailed, ErrorKind::Denied),
+            (Code::GroupAuthorizationFailed, ErrorKind::Denied),
+            (Code::ClusterAuthorizationFailed, ErrorKind::Denied),
+            (Code::SaslAuthenticationFailed, ErrorKind::Denied),
+            (Code::Authentication, ErrorKind::Denied),
+            (Code::SSL, ErrorKind::Denied),
+            (Code::InvalidTopic, ErrorKind::Denied),
+            (Code::PolicyViolation, ErrorKind::Denied),
+            (Code::ThrottlingQuotaExceeded, ErrorKind::Full),
+            (Code::MessageTimedOut, ErrorKind::Unavailable),
+            (Code::NotEnoughReplicas, ErrorKind::Unavailable),
+            (Code::Unknown, ErrorKind::Unavailable),
+        ] {
+            assert_eq!(kind_of(code), kind, "{code:?}");
+        }
+        let creation = KafkaError::ClientCreation("no such file".to_owned());
+        assert_eq!(failed("open a producer", creation).kind(), ErrorKind::Denied);
+    }
 }

@@ -125,7 +125,7 @@ impl Publisher {
             _ => {
                 let error = failed(&action, error);
                 let unavailable = error.kind() == ErrorKind::Unavailable;
-                unavailable.then(|| context.reported_error(&action)).flatten().unwrap_or(error)
+                unavailable.then(|| context.reason_of_timeout(&action)).flatten().unwrap_or(error)
             }
         }
     }

@@ -102,7 +102,7 @@ impl SettingsReader {
 fn optional(settings: Result<ConfigResource>) -> Result<Option<ConfigResource>> {
     match settings {
         Ok(settings) => Ok(Some(settings)),
-        Err(error) if error.kind() == ErrorKind::Refused => {
+        Err(error) if error.kind() == ErrorKind::Denied => {
             tracing::warn!(%error, "cannot check these settings; assuming the defaults");
             Ok(None)
         }

@@ -27,7 +27,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'+');
 
 /// The properties that this program sets itself, because its promises depend on them.
-const RESERVED: [&str; 7] = [
+const RESERVED: [&str; 16] = [
     "bootstrap.servers",
     "group.id",
     "enable.auto.commit",
@@ -35,6 +35,15 @@ const RESERVED: [&str; 7] = [
     "enable.partition.eof",
     "enable.idempotence",
     "acks",
+    "request.required.acks",
+    "transactional.id",
+    "isolation.level",
+    "auto.offset.reset",
+    "partition.assignment.strategy",
+    "group.instance.id",
+    "allow.auto.create.topics",
+    "auto.commit.enable",
+    "topic.blacklist",
 ];
 
 /// Names a Kafka cluster: `kafka://HOST:PORT[,HOST:PORT...]?prefix=millrace&partitions=12&PROPERTY=VALUE...`.
@@ -270,6 +279,14 @@ mod tests {
             let error = text.parse::<KafkaUrl>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Refused);
             assert!(error.to_string().contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_property_of_the_url_undoes_a_promise() {
+        for reserved in RESERVED {
+            let error = format!("kafka://a:1?{reserved}=x").parse::<KafkaUrl>().unwrap_err();
+            assert!(error.to_string().contains(&format!("sets {reserved}, which this program sets itself")), "{error}");
         }
     }
 

@@ -42,22 +42,56 @@ pub(super) fn is_channel_error(error: &Error) -> bool {
 fn kind_of(error: &lapin::Error) -> ErrorKind {
     use lapin::ErrorKind as Driver;
     match error.kind() {
-        Driver::ProtocolError(reason) => match reason.kind() {
-            // A missing queue is declared again, so a later call may succeed.
-            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND | AMQPSoftError::RESOURCELOCKED) => ErrorKind::Unavailable,
-            AMQPErrorKind::Soft(_) => ErrorKind::Refused,
-            AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED | AMQPHardError::INTERNALERROR) => {
-                ErrorKind::Unavailable
-            }
-            AMQPErrorKind::Hard(AMQPHardError::RESOURCEERROR) => ErrorKind::Full,
-            AMQPErrorKind::Hard(_) => ErrorKind::Refused,
-        },
+        Driver::ProtocolError(reason) => kind_of_reply(reason.kind(), reason.get_message().as_str()),
         // The error of the TLS library for a certificate that it does not trust.
-        Driver::IOError(error) if error.kind() == std::io::ErrorKind::InvalidData => ErrorKind::Refused,
-        Driver::InvalidProtocolVersion(_) | Driver::SerialisationError(_) | Driver::AuthProviderError(_) => {
-            ErrorKind::Refused
-        }
+        Driver::IOError(error) if error.kind() == std::io::ErrorKind::InvalidData => ErrorKind::Denied,
+        Driver::InvalidProtocolVersion(_) | Driver::AuthProviderError(_) => ErrorKind::Denied,
+        Driver::SerialisationError(_) => ErrorKind::Refused,
         Driver::ParsingError(_) => ErrorKind::Corrupt,
         _ => ErrorKind::Unavailable,
+    }
+}
+
+/// The kind of an error that the server has sent. A missing queue is declared again, so a later call may succeed.
+fn kind_of_reply(code: &AMQPErrorKind, text: &str) -> ErrorKind {
+    use AMQPErrorKind::{Hard, Soft};
+    match code {
+        Soft(AMQPSoftError::CONTENTTOOLARGE) => ErrorKind::Refused,
+        // The server uses this code also for a queue that exists with other arguments.
+        Soft(AMQPSoftError::PRECONDITIONFAILED) if text.contains("message size") => ErrorKind::Refused,
+        Soft(AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::ACCESSREFUSED) => ErrorKind::Denied,
+        // The server also uses NOTALLOWED when a connection limit is reached.
+        Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH) => ErrorKind::Denied,
+        Hard(AMQPHardError::RESOURCEERROR) => ErrorKind::Full,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_message_that_the_server_can_never_take_is_refused() {
+        use AMQPErrorKind::{Hard, Soft};
+        let too_big = "PRECONDITION_FAILED - message size 65537 is larger than configured max size 65536";
+        let other_queue = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/'";
+        for (code, text, kind) in [
+            (Soft(AMQPSoftError::CONTENTTOOLARGE), "", ErrorKind::Refused),
+            (Soft(AMQPSoftError::PRECONDITIONFAILED), too_big, ErrorKind::Refused),
+            (Soft(AMQPSoftError::PRECONDITIONFAILED), other_queue, ErrorKind::Denied),
+            (Soft(AMQPSoftError::ACCESSREFUSED), "ACCESS_REFUSED - write access refused", ErrorKind::Denied),
+            (Soft(AMQPSoftError::NOTFOUND), "", ErrorKind::Unavailable),
+            (Soft(AMQPSoftError::RESOURCELOCKED), "", ErrorKind::Unavailable),
+            (Hard(AMQPHardError::NOTALLOWED), "NOT_ALLOWED - node connection limit (1) is reached", ErrorKind::Denied),
+            (Hard(AMQPHardError::INVALIDPATH), "", ErrorKind::Denied),
+            (Hard(AMQPHardError::RESOURCEERROR), "", ErrorKind::Full),
+            (Hard(AMQPHardError::CONNECTIONFORCED), "", ErrorKind::Unavailable),
+            (Hard(AMQPHardError::INTERNALERROR), "", ErrorKind::Unavailable),
+            (Hard(AMQPHardError::NOTIMPLEMENTED), "", ErrorKind::Unavailable),
+            (Hard(AMQPHardError::UNEXPECTEDFRAME), "", ErrorKind::Unavailable),
+        ] {
+            assert_eq!(kind_of_reply(&code, text), kind, "{code:?} {text}");
+        }
     }
 }

@@ -66,7 +66,7 @@ impl Link {
         let mut tls = OwnedTLSConfig::default();
         if let Some(file) = url.ca() {
             let refused = |error| {
-                Error::caused(ErrorKind::Refused, format_args!("{url}: ca: cannot read {}", file.display()), error)
+                Error::caused(ErrorKind::Denied, format_args!("{url}: ca: cannot read {}", file.display()), error)
             };
             tls.cert_chain = Some(std::fs::read_to_string(file).map_err(refused)?);
         }

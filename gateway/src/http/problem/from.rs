@@ -1,5 +1,7 @@
 //! The problem of each error of the intake and of the queue.
 
+mod denials;
+
 use model::InputFaultKind;
 use queue::ErrorKind;
 
@@ -50,6 +52,11 @@ impl From<queue::Error> for Problem {
             }
             ErrorKind::Conflict => Self::new(ProblemKind::IdConflict, error.to_string()),
             ErrorKind::Refused => Self::new(ProblemKind::Refused, error.to_string()),
+            ErrorKind::Denied => {
+                denials::log(&error);
+                let detail = "the queue does not accept requests of this gateway; the gateway's log has the details";
+                Self::new(ProblemKind::Unavailable, detail)
+            }
             ErrorKind::Incompatible | ErrorKind::Corrupt => {
                 tracing::error!(error = %error, "stored data unreadable");
                 Self::new(ProblemKind::Internal, "stored data cannot be read; the gateway's log has the details")
@@ -74,6 +81,7 @@ mod tests {
             (ErrorKind::Full, 507),
             (ErrorKind::Conflict, 409),
             (ErrorKind::Refused, 400),
+            (ErrorKind::Denied, 503),
             (ErrorKind::Incompatible, 500),
             (ErrorKind::Corrupt, 500),
         ] {
@@ -82,6 +90,12 @@ mod tests {
             assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
             assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 503);
         }
+    }
+
+    #[test]
+    fn a_denial_does_not_show_the_text_of_the_backend() {
+        let problem = Problem::from(queue::Error::new(ErrorKind::Denied, "redis: 10.0.0.7: NOAUTH"));
+        assert!(!problem.0.detail.contains("NOAUTH") && !problem.0.detail.contains("10.0.0.7"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ async fn a_server_out_of_reach_is_unavailable_and_nothing_hangs() {
 async fn a_setting_that_is_wrong_is_refused_at_once() {
     let fixture = KafkaFixture::at("kafka://127.0.0.1:1?security.protocol=ssl&ssl.ca.location=/no/such/file");
     let process = fixture.open().await;
-    refused(process.broker.producer().await, ErrorKind::Refused, "cannot open a producer");
+    refused(process.broker.producer().await, ErrorKind::Denied, "cannot open a producer");
 }
 
 /// A mock server of librdkafka that answers all requests of this kind with this error.
@@ -51,7 +51,7 @@ async fn a_worker_that_may_not_join_the_group_gets_the_reason_and_works_once_it_
     let process = fixture.open().await;
     let consumer = consumer(&process).await;
     for _ in 0..2 {
-        refused(soon(consumer.receive(1)).await, ErrorKind::Refused, "receive from the pool resnet50: FindCoordinator");
+        refused(soon(consumer.receive(1)).await, ErrorKind::Denied, "receive from the pool resnet50: FindCoordinator");
     }
     server.clear_request_errors(RDKafkaApiKey::FindCoordinator);
     publish(&process, &jobs(&fixture, 1)).await;
@@ -59,7 +59,7 @@ async fn a_worker_that_may_not_join_the_group_gets_the_reason_and_works_once_it_
         loop {
             match consumer.receive(1).await {
                 Ok(received) => break acknowledge(&*consumer, received).await,
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Refused, "{error}"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Denied, "{error}"),
             }
         }
     };
@@ -72,5 +72,5 @@ async fn a_group_whose_committed_offsets_cannot_be_read_is_named() {
     let (_server, fixture) = refusing(RDKafkaApiKey::OffsetFetch, code);
     let process = fixture.open().await;
     let consumer = consumer(&process).await;
-    refused(soon(consumer.receive(1)).await, ErrorKind::Refused, "cannot take over partitions");
+    refused(soon(consumer.receive(1)).await, ErrorKind::Denied, "cannot take over partitions");
 }

@@ -35,7 +35,7 @@ async fn a_topic_that_cannot_be_created_is_named() {
     let result = producer.publish(&jobs(&lined, 1)).await;
     refused(
         result,
-        ErrorKind::Refused,
+        ErrorKind::Denied,
         &format!("cannot create the topic {prefix}_a.resnet50.premium with 1 partitions"),
     );
 }

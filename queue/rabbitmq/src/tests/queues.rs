@@ -37,7 +37,7 @@ async fn a_queue_that_exists_with_other_arguments_is_refused_by_name() {
         soon(publishing.publish(&[job(&fixture, "job")])).await.unwrap_err(),
         soon(consuming.receive(1)).await.unwrap_err(),
     ] {
-        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
         assert!(error.to_string().contains(queue(&fixture).as_str()), "{error}");
         assert!(error.to_string().contains("x-queue-type"), "{error}");
     }

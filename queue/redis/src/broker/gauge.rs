@@ -50,7 +50,7 @@ impl Gauge for RedisGauge {
 fn depth(pool: &PoolName, answer: Value) -> Result<Depth> {
     if let Value::BulkString(text) = &answer {
         let text = String::from_utf8_lossy(text);
-        return Err(Error::new(ErrorKind::Refused, format_args!("redis: read the depth of {pool}: {text}")));
+        return Err(Error::new(ErrorKind::Unavailable, format_args!("redis: read the depth of {pool}: {text}")));
     }
     let corrupt = |error| Error::caused(ErrorKind::Corrupt, format_args!("redis: read the depth of {pool}"), error);
     let mut depth = Depth { in_flight: Some(0), ..Depth::default() };

@@ -33,7 +33,7 @@ impl Redis {
         let settings = match self.run::<HashMap<String, String>>("read CONFIG", &get_settings).await {
             Ok(settings) => Some(settings),
             // Many hosted servers forbid it.
-            Err(error) if error.kind() == ErrorKind::Refused => {
+            Err(error) if error.kind() == ErrorKind::Denied => {
                 tracing::debug!(%error, "cannot read the settings of redis");
                 None
             }

@@ -31,7 +31,7 @@ impl Route {
     pub(super) fn new(url: &RedisUrl) -> Result<Self> {
         let authorities = url.authorities.as_ref().map(|file| {
             std::fs::read(file).map_err(|error| {
-                Error::caused(ErrorKind::Refused, format_args!("redis: ca: cannot read {}", file.display()), error)
+                Error::caused(ErrorKind::Denied, format_args!("redis: ca: cannot read {}", file.display()), error)
             })
         });
         if url.tls {
@@ -96,14 +96,14 @@ impl Route {
         let version = of("redis_version").unwrap_or_default();
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         if major.is_none_or(|major| major < 7) {
-            return wrong(ErrorKind::Refused, format!("redis_version: {version:?} is not at least 7"));
+            return wrong(ErrorKind::Denied, format!("redis_version: {version:?} is not at least 7"));
         }
         match of("maxmemory_policy") {
             // A volatile policy evicts only keys with a time to live, and no key of ours has one.
             Some(policy) if policy == "noeviction" || policy.starts_with("volatile-") => Ok(()),
             None => Ok(()),
             Some(policy) => wrong(
-                ErrorKind::Refused,
+                ErrorKind::Denied,
                 format!(
                     "maxmemory-policy: {policy} would drop jobs: set noeviction in redis.conf, or CONFIG SET \
                      maxmemory-policy noeviction"

@@ -51,7 +51,7 @@ async fn a_server_that_would_drop_jobs_is_rejected_with_the_way_out() {
     let server = PrivateRedis::started(&["--maxmemory-policy", "allkeys-lru"]);
     let redis = open(format!("redis://{}", server.address()));
     let error = set(&redis, "1").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("CONFIG SET maxmemory-policy noeviction"), "{error}");
     server.run::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     set(&redis, "1").await.unwrap();
@@ -63,7 +63,7 @@ async fn a_wrong_password_is_rejected_and_not_shown() {
     set(&open(format!("redis://:right@{}/2", server.address())), "1").await.unwrap();
     for credentials in ["", ":wrong@", "unknown:right@"] {
         let error = set(&open(format!("redis://{credentials}{}", server.address())), "1").await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
         assert!(!error.to_string().contains(":wrong") && !error.to_string().contains("right"), "{error}");
     }
 }
