@@ -63,6 +63,9 @@ macro_rules! ledger_contract {
             a_renewed_lease_holds_longer_and_a_lost_one_is_named
             an_expired_lease_becomes_due_and_its_former_worker_is_rejected
             an_expired_lease_still_finishes_before_another_worker_claims_the_job
+            a_redelivered_job_stays_with_a_holder_in_the_roster
+            a_redelivered_job_is_due_soon_if_its_holder_does_not_renew
+            a_lease_that_expired_in_an_outage_may_still_be_renewed
             a_suspect_that_was_never_begun_is_not_charged_when_its_holder_vanishes
             a_suspect_that_was_begun_is_charged
             begin_reports_a_lost_lease

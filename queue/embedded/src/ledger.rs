@@ -6,6 +6,7 @@ mod counts;
 mod dead;
 mod ended;
 mod finish;
+pub(crate) mod grace;
 mod history;
 mod rows;
 mod submit;

@@ -10,6 +10,10 @@ use parking_lot::{Mutex, MutexGuard};
 use queue::{JobId, Lease, Ledger};
 use tokio::time::{MissedTickBehavior, interval};
 
+/// The wait after a failed renewal, unless the next regular one comes earlier. After an outage, leases have only a short
+/// grace.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// All leases of this worker. The key contains the fence, because the worker can hold two leases of one job, one of
 /// which is lost.
 pub(crate) struct Leases {
@@ -87,7 +91,10 @@ impl Leases {
                     }
                 }
                 // Jobs continue to run. If their leases expire meanwhile, the fence rejects the results.
-                Err(error) => tracing::warn!(%error, leases = leases.len(), "cannot renew leases; trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, leases = leases.len(), "cannot renew leases; trying again");
+                    ticks.reset_after(RETRY_AFTER.min(self.duration / 3));
+                }
             }
         }
     }

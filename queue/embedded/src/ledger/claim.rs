@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{finish, history, rows, submit};
+use super::{finish, grace, history, rows, submit};
 use crate::store::{Write, corrupt, sqlite};
 use queue::ledger::{Claim, ClaimRequest, JobState, Lease};
 use queue::{JobErrorKind, JobId, Result, WorkerId};
@@ -19,6 +19,8 @@ struct Row {
     begun: bool,
     deadline_at: Option<i64>,
     due_at: Option<i64>,
+    pool: String,
+    worker: Option<String>,
     /// The token of the request that was granted last.
     claim: Option<Vec<u8>>,
 }
@@ -49,8 +51,7 @@ pub(super) fn claim(
             return Ok(Claim::Granted { lease: granted, alone: lost > 0 });
         }
         JobState::Leased => {
-            let is_live = row.due_at.is_some_and(|until| until > now);
-            if is_live && !request.redelivered {
+            if !may_take_over(write, &row, request, lease)? {
                 return Ok(Claim::HeldElsewhere);
             }
             lost += 1;
@@ -101,6 +102,29 @@ pub(super) fn claim(
     Ok(Claim::Granted { lease: claimed, alone })
 }
 
+/// Whether another worker may have this leased job. That a broker delivers it again is no proof: the holder may have lost
+/// only its connection. So a holder in the roster keeps its lease, but has to renew it within half a lease.
+fn may_take_over(write: &Write<'_>, row: &Row, request: &ClaimRequest, lease: Duration) -> Result<bool> {
+    let now = write.now_milliseconds();
+    if grace::grace_until(write)? > now {
+        return Ok(false);
+    }
+    if row.due_at.is_none_or(|until| until <= now) {
+        return Ok(true);
+    }
+    if !request.redelivered {
+        return Ok(false);
+    }
+    let claiming = sqlite("claim");
+    let mut select = write.prepare("SELECT 1 FROM workers WHERE id = ?1 AND pool = ?2 AND alive_until >= ?3")?;
+    if !select.exists(params![row.worker, row.pool, now]).map_err(&claiming)? {
+        return Ok(true);
+    }
+    let mut update = write.prepare("UPDATE jobs SET due_at = min(due_at, ?1) WHERE job = ?2")?;
+    update.execute(params![write.milliseconds_after(lease / 2), row.row_id]).map_err(&claiming)?;
+    Ok(false)
+}
+
 /// Makes an attempt count, even if its worker disappears. Returns whether the lease is valid.
 pub(super) fn begin(write: &mut Write<'_>, lease: &Lease) -> Result<bool> {
     let mut update = write.prepare("UPDATE jobs SET begun = 1 WHERE id = ?1 AND fence = ?2 AND state = ?3")?;
@@ -110,7 +134,7 @@ pub(super) fn begin(write: &mut Write<'_>, lease: &Lease) -> Result<bool> {
 
 fn find(write: &Write<'_>, id: &JobId) -> Result<Option<Row>> {
     let mut select = write.prepare(
-        "SELECT job, state, attempts, max_attempts, fence, lost, begun, deadline_at, due_at, claim \
+        "SELECT job, state, attempts, max_attempts, fence, lost, begun, deadline_at, due_at, claim, pool, worker \
          FROM jobs WHERE id = ?1",
     )?;
     let read = |row: &rusqlite::Row<'_>| {
@@ -125,6 +149,8 @@ fn find(write: &Write<'_>, id: &JobId) -> Result<Option<Row>> {
             deadline_at: row.get(7)?,
             due_at: row.get(8)?,
             claim: row.get(9)?,
+            pool: row.get(10)?,
+            worker: row.get(11)?,
         })
     };
     select.query_row([id.as_str()], read).optional().map_err(sqlite("claim"))

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use rusqlite::params;
 
-use super::{arrivals, history, rows, submit};
+use super::{arrivals, grace, history, rows, submit};
 use crate::store::{Change, Write, read_blob, sqlite};
 use queue::ledger::{DueJob, JobState, Publication};
 use queue::{BlobRef, Result};
@@ -12,16 +12,23 @@ use queue::{BlobRef, Result};
 /// jobs instead.
 const MAX_ENDINGS: i64 = 100_000;
 
+/// Whether a job is due, or the look itself must be recorded.
 pub(super) fn is_due(file: &Connection, now: i64) -> Result<bool> {
     let finding = sqlite("find due jobs");
     let mut select = file.prepare_cached("SELECT 1 FROM jobs WHERE due_at <= ?1 LIMIT 1").map_err(&finding)?;
-    select.exists([now]).map_err(&finding)
+    Ok(select.exists([now]).map_err(&finding)? || grace::is_look_overdue(file, now)?)
 }
 
 /// Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time.
 pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob>> {
     let taking = sqlite("take due jobs");
     let now = write.now_milliseconds();
+    let grace_until = grace::grace_until(write)?;
+    grace::record_look(write, now)?;
+    if grace_until > now {
+        let mut postpone = write.prepare("UPDATE jobs SET due_at = ?1 WHERE due_at <= ?2 AND state = ?3")?;
+        postpone.execute(params![grace_until, now, rows::code(JobState::Leased)]).map_err(&taking)?;
+    }
     let mut select =
         write.prepare("SELECT job, state, fence, begun FROM jobs WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -8,7 +8,7 @@ use super::error::sqlite;
 use queue::{Error, ErrorKind, Result};
 
 /// The version of the tables. It grows with every change of them.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
 /// Marks the file as ours ("Mill" in ASCII), so that the database of another program is not taken for an empty file.
 const APPLICATION_ID: i64 = 0x4d69_6c6c;
@@ -71,7 +71,7 @@ pub(super) fn upgrade(connection: &mut Connection, version: i64) -> Result<()> {
         upgrading.execute_batch(TABLES).map_err(&opening)?;
         upgrading.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
     }
-    for (to, step) in [(2, TO_2), (3, TO_3), (4, TO_4), (5, TO_5)] {
+    for (to, step) in [(2, TO_2), (3, TO_3), (4, TO_4), (5, TO_5), (6, TO_6)] {
         if version < to {
             upgrading.execute_batch(step).map_err(&opening)?;
         }
@@ -253,4 +253,10 @@ CREATE TABLE measured (
     batch_limit_items INTEGER NOT NULL,
     cold_start_seconds REAL NOT NULL
 ) WITHOUT ROWID;
+";
+
+/// From version 5 to 6: when a process last looked for due jobs, and until when no lease expires. One row.
+const TO_6: &str = "
+CREATE TABLE upkeep (looked_at INTEGER, grace_until INTEGER NOT NULL);
+INSERT INTO upkeep VALUES (NULL, 0);
 ";

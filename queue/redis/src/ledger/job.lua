@@ -18,7 +18,7 @@ local function attempts_key(id) return PREFIX .. 'attempts:' .. id end
 -- The fields of a job's record that the scripts need. nil where there is no record.
 local function find(id)
     local found = redis.call('HMGET', job_key(id), 'pool', 'state', 'attempts', 'max_attempts', 'fence', 'lost', 'begun',
-        'deadline_at', 'retention', 'error_type', 'claim')
+        'deadline_at', 'retention', 'error_type', 'claim', 'worker')
     if not found[1] then return nil end
     return {
         id = id,
@@ -33,12 +33,27 @@ local function find(id)
         retention = tonumber(found[9]),
         has_error = found[10] ~= false,
         claim = found[11],
+        worker = found[12],
     }
 end
 
 -- Whether the lease with this fence is the current lease of the job.
 local function is_lease_valid(job, fence)
     return job and job.state == LEASED and job.fence == tonumber(fence)
+end
+
+-- No lease expires before this time. If no process has looked for due jobs for a while, the server or all processes were
+-- away, and no lease could be renewed. Then the holders get time to renew.
+local GAP, GRACE = 5000, 30000
+local function grace_until()
+    local looked_at = tonumber(redis.call('GET', PREFIX .. 'looked_at') or nil)
+    if looked_at and now - looked_at > GAP then
+        redis.call('SET', PREFIX .. 'grace_until', now + GRACE)
+        return now + GRACE
+    end
+    local grace_end = tonumber(redis.call('GET', PREFIX .. 'grace_until') or '0')
+    -- A time beyond the grace means that the clock was set back.
+    return grace_end <= now + GRACE and grace_end or 0
 end
 
 -- The whole record: fields and values in turn, then the bytes of the output.
