@@ -10,9 +10,8 @@ use parking_lot::{Mutex, MutexGuard};
 use queue::{JobId, Lease, Ledger};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// The wait after a failed renewal, unless the next regular one comes earlier. After an outage, leases have only a short
-/// grace.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The longest time between two renewals.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All leases of this worker. The key contains the fence, because the worker can hold two leases of one job, one of
 /// which is lost.
@@ -72,9 +71,11 @@ impl Leases {
         self.lock().is_empty()
     }
 
-    /// Renews all leases, three times per duration. Never returns.
+    /// Renews all leases, at least three times per duration. Never returns.
+    ///
+    /// A refused renewal is how this worker learns that a job was cancelled, so no interval is longer than a second.
     pub(crate) async fn renew(&self) -> Infallible {
-        let mut ticks = interval(self.duration / 3);
+        let mut ticks = interval((self.duration / 3).min(LONGEST_INTERVAL));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -91,10 +92,7 @@ impl Leases {
                     }
                 }
                 // Jobs continue to run. If their leases expire meanwhile, the fence rejects the results.
-                Err(error) => {
-                    tracing::warn!(%error, leases = leases.len(), "cannot renew leases; trying again");
-                    ticks.reset_after(RETRY_AFTER.min(self.duration / 3));
-                }
+                Err(error) => tracing::warn!(%error, leases = leases.len(), "cannot renew leases; trying again"),
             }
         }
     }
