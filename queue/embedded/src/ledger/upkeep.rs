@@ -23,12 +23,8 @@ pub(super) fn is_due(file: &Connection, now: i64) -> Result<bool> {
 pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob>> {
     let taking = sqlite("take due jobs");
     let now = write.now_milliseconds();
-    let grace_until = grace::grace_until(write)?;
+    grace::postpone(write)?;
     grace::record_look(write, now)?;
-    if grace_until > now {
-        let mut postpone = write.prepare("UPDATE jobs SET due_at = ?1 WHERE due_at <= ?2 AND state = ?3")?;
-        postpone.execute(params![grace_until, now, rows::code(JobState::Leased)]).map_err(&taking)?;
-    }
     let mut select =
         write.prepare("SELECT job, state, fence, begun FROM jobs WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);

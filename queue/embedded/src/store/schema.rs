@@ -255,8 +255,10 @@ CREATE TABLE measured (
 ) WITHOUT ROWID;
 ";
 
-/// From version 5 to 6: when a process last looked for due jobs, and until when no lease expires. One row.
+/// From version 5 to 6: the length of a lease, and the times of upkeep (one row): when a process last looked for due jobs,
+/// and the end of the last gap in which none did.
 const TO_6: &str = "
-CREATE TABLE upkeep (looked_at INTEGER, grace_until INTEGER NOT NULL);
-INSERT INTO upkeep VALUES (NULL, 0);
+ALTER TABLE jobs ADD COLUMN lease INTEGER NOT NULL DEFAULT 30000;
+CREATE TABLE upkeep (looked_at INTEGER, resumed_at INTEGER);
+INSERT INTO upkeep VALUES (NULL, NULL);
 ";

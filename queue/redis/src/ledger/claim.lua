@@ -11,14 +11,16 @@ local function is_holder_alive(job)
 end
 
 -- Whether another worker may have this leased job. That a broker delivers it again is no proof: the holder may have lost
--- only its connection. So a holder in the roster keeps its lease, but has to renew it within half a lease.
+-- only its connection. So a holder in the roster keeps its lease, but has to renew it within `PATIENCE`. A worker renews
+-- once a second.
+local PATIENCE = 5000
 local function may_take_over(job, redelivered)
     local lease_end = tonumber(redis.call('ZSCORE', DUE, job.id) or nil)
-    if lease_end and grace_until() > now then return false end
+    if lease_end and end_of_gap() + job.lease > now then return false end
     if not lease_end or lease_end <= now then return true end
     if not redelivered then return false end
     if not is_holder_alive(job) then return true end
-    redis.call('ZADD', DUE, 'LT', now + math.floor(lease / 2), job.id)
+    redis.call('ZADD', DUE, 'LT', now + math.min(PATIENCE, math.floor(lease / 2)), job.id)
     return false
 end
 
@@ -49,7 +51,7 @@ local function claim(job, redelivered, token)
     local alone = job.lost > 0
     redis.call('HSET', job_key(job.id), 'state', LEASED, 'attempts', job.attempts + 1, 'fence', job.fence + 1,
         'lost', job.lost, 'begun', alone and 0 or 1, 'started_at', now, 'worker', worker,
-        'claim', token)
+        'claim', token, 'lease', lease)
     redis.call('ZADD', DUE, now + lease, job.id)
     count(job.pool, counter, -1)
     count(job.pool, 'leased', 1)

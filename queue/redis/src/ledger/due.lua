@@ -2,7 +2,7 @@
 -- ARGV: 3 the most jobs, 4 the most bytes of their inputs (a single job may have more), 5 milliseconds until a job is due
 -- again. Returns per job: id, the fence of its publication, fields and values in turn, the bytes of its input.
 local answers, bytes = {}, 0
-local grace_end = grace_until()
+local resumed_at = end_of_gap()
 local looked_at = tonumber(redis.call('GET', PREFIX .. 'looked_at') or '0')
 -- One write a second is enough to notice a gap.
 if math.abs(now - looked_at) >= 1000 then redis.call('SET', PREFIX .. 'looked_at', now) end
@@ -11,8 +11,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, AR
     if not job then
         -- The record was deleted by hand.
         redis.call('ZREM', DUE, id)
-    elseif job.state == LEASED and grace_end > now then
-        redis.call('ZADD', DUE, grace_end, id)
+    elseif job.state == LEASED and resumed_at + job.lease > now then
+        redis.call('ZADD', DUE, resumed_at + job.lease, id)
     else
         bytes = bytes + redis.call('STRLEN', input_key(id))
         if #answers > 0 and bytes > tonumber(ARGV[4]) then break end

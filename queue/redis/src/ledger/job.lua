@@ -18,7 +18,7 @@ local function attempts_key(id) return PREFIX .. 'attempts:' .. id end
 -- The fields of a job's record that the scripts need. nil where there is no record.
 local function find(id)
     local found = redis.call('HMGET', job_key(id), 'pool', 'state', 'attempts', 'max_attempts', 'fence', 'lost', 'begun',
-        'deadline_at', 'retention', 'error_type', 'claim', 'worker')
+        'deadline_at', 'retention', 'error_type', 'claim', 'worker', 'lease')
     if not found[1] then return nil end
     return {
         id = id,
@@ -34,6 +34,8 @@ local function find(id)
         has_error = found[10] ~= false,
         claim = found[11],
         worker = found[12],
+        -- The length of the lease in milliseconds.
+        lease = tonumber(found[13] or '30000'),
     }
 end
 
@@ -42,18 +44,18 @@ local function is_lease_valid(job, fence)
     return job and job.state == LEASED and job.fence == tonumber(fence)
 end
 
--- No lease expires before this time. If no process has looked for due jobs for a while, the server or all processes were
--- away, and no lease could be renewed. Then the holders get time to renew.
-local GAP, GRACE = 5000, 30000
-local function grace_until()
+-- The end of the last gap in milliseconds, 0 for none. If no process has looked for due jobs for a while, the server or all
+-- processes were away, and no lease could be renewed. So a lease gets its whole length from the end of the gap on.
+local GAP = 5000
+local function end_of_gap()
     local looked_at = tonumber(redis.call('GET', PREFIX .. 'looked_at') or nil)
     if looked_at and now - looked_at > GAP then
-        redis.call('SET', PREFIX .. 'grace_until', now + GRACE)
-        return now + GRACE
+        redis.call('MSET', PREFIX .. 'looked_at', now, PREFIX .. 'resumed_at', now)
+        return now
     end
-    local grace_end = tonumber(redis.call('GET', PREFIX .. 'grace_until') or '0')
-    -- A time beyond the grace means that the clock was set back.
-    return grace_end <= now + GRACE and grace_end or 0
+    local resumed_at = tonumber(redis.call('GET', PREFIX .. 'resumed_at') or '0')
+    -- A time in the future means that the clock was set back.
+    return resumed_at <= now and resumed_at or 0
 end
 
 -- The whole record: fields and values in turn, then the bytes of the output.
