@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::{StreamExt, poll};
 
 use crate::{Fixture, LEASE, PUBLISH_TIMEOUT, job, jobs, pool, soon};
+use queue::driver::{CHECK_AFTER, CHECK_RELEASED_AFTER};
 use queue::{
     Attempt, BlobRef, Body, Claim, ClaimRequest, DeadFilter, DueJob, Finish, Finished, Forgotten, Input, Job,
     JobCounts, JobError, JobId, JobRecord, JobState, Lease, Ledger, Outcome, Output, PoolName, Publication, Purged,
@@ -47,6 +48,8 @@ macro_rules! ledger_contract {
             answers_come_in_the_order_of_the_requests
             a_submitted_job_survives_the_death_of_its_process
             a_published_job_is_not_due
+            a_published_job_is_due_after_hours_and_counts_as_queued
+            a_queued_job_past_its_deadline_expires_without_a_delivery
             a_job_with_an_unconfirmed_publication_is_due_with_its_input
             a_due_job_is_given_to_one_caller_only
             a_due_job_that_is_not_published_is_due_again

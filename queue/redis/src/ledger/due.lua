@@ -1,4 +1,5 @@
--- Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time.
+-- Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time. A queued job past its
+-- deadline ends instead.
 -- ARGV: 3 the most jobs, 4 the most bytes of their inputs (a single job may have more), 5 milliseconds until a job is due
 -- again. Returns per job: id, the fence of its publication, fields and values in turn, the bytes of its input.
 local answers, bytes = {}, 0
@@ -11,6 +12,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, AR
     if not job then
         -- The record was deleted by hand.
         redis.call('ZREM', DUE, id)
+    elseif job.state == QUEUED and job.deadline_at and job.deadline_at < now then
+        end_job(job, counter_of(job), EXPIRED, ERROR.expired, 'the deadline passed before the job was started')
     elseif job.state == LEASED and resumed_at + job.lease > now then
         redis.call('ZADD', DUE, resumed_at + job.lease, id)
     else
