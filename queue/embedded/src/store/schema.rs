@@ -245,7 +245,7 @@ DROP INDEX jobs_given_out;
 ";
 
 /// From version 4 to 5: the last measurements of a pool outlive its workers.
-const TO_5: &str = "
+pub(super) const TO_5: &str = "
 CREATE TABLE measured (
     pool TEXT PRIMARY KEY,
     batch_base_seconds REAL NOT NULL,
