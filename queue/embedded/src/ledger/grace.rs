@@ -11,7 +11,7 @@ use queue::driver::milliseconds_of;
 use queue::ledger::JobState;
 
 /// If no process has looked for due jobs for this time, the file or all processes were away.
-const GAP: Duration = Duration::from_secs(5);
+const GAP: Duration = Duration::from_secs(3);
 
 /// One write a second is enough to notice a gap.
 const RECORD_EVERY: Duration = Duration::from_secs(1);

@@ -48,7 +48,7 @@ end
 
 -- The end of the last gap in milliseconds, 0 for none. If no process has looked for due jobs for a while, the server or all
 -- processes were away, and no lease could be renewed. So a lease gets its whole length from the end of the gap on.
-local GAP = 5000
+local GAP = 3000
 local function end_of_gap()
     local looked_at = tonumber(redis.call('GET', PREFIX .. 'looked_at') or nil)
     if looked_at and now - looked_at > GAP then
