@@ -40,7 +40,9 @@ pub trait Ledger: Send + Sync {
     async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>>;
 
     /// Records that the broker has confirmed these publications. [`Ledger::due`] returns a job whose publication is
-    /// never confirmed. The call may be late or repeated. It has no effect on a job whose state has changed since.
+    /// never confirmed. A confirmed one is due at its deadline, or after [`CHECK_AFTER`](crate::driver::CHECK_AFTER) in
+    /// case the broker lost the message. The call may be late or repeated. It has no effect on a job whose state has
+    /// changed since.
     async fn published(&self, publications: &[Publication]) -> Result<()>;
 
     /// Claims jobs for `worker` until `lease` from now; one answer per request, in order.
@@ -79,8 +81,8 @@ pub trait Ledger: Send + Sync {
     async fn watch(&self, id: &JobId) -> Result<BoxStream<'static, Result<JobRecord>>>;
 
     /// Takes up to `limit` jobs that must be published (again). Their publication was never confirmed, their retry is
-    /// due, their lease has expired, or they were requeued. Each job goes to one caller. It is due again later unless
-    /// [`Ledger::published`] confirms it.
+    /// due, their lease has expired, their message may be lost, or they were requeued. Each job goes to one caller. It is
+    /// due again later unless [`Ledger::published`] confirms it. A queued job past its deadline ends as expired instead.
     async fn due(&self, limit: usize) -> Result<Vec<DueJob>>;
 
     /// The number of open and of ended jobs of each pool; one answer per pool, in order. Costs one round trip for any
@@ -270,7 +272,8 @@ pub struct DueJob {
 pub struct ClaimRequest {
     /// The job as delivered.
     pub job: Job,
-    /// As in the delivery. The broker considered the former consumer dead, so a live lease may be taken over.
+    /// As in the delivery. A hint: the broker considered the former consumer dead. A live lease is taken over only if its
+    /// holder is not in the roster. A holder in the roster must renew it within seconds.
     pub redelivered: bool,
     token: Uuid,
 }
@@ -300,7 +303,8 @@ pub enum Claim {
     },
     /// It has ended already (cancelled included): acknowledge the delivery.
     Ended(JobState),
-    /// Another worker has it or it waits for its retry, and another delivery of it exists: acknowledge this one.
+    /// Another worker has it or it waits for its retry: acknowledge this delivery. The job is due when the lease expires or
+    /// the wait is over.
     HeldElsewhere,
 }
 
@@ -338,7 +342,8 @@ pub enum Outcome {
         /// How long to wait before the next attempt.
         after: Duration,
     },
-    /// It was never started: the attempt does not count, and the worker requeues the delivery.
+    /// It was never started: the attempt does not count, and the worker requeues the delivery. The job is due after
+    /// [`CHECK_RELEASED_AFTER`](crate::driver::CHECK_RELEASED_AFTER) if no worker has received it by then.
     Released,
 }
 

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::{StreamExt, poll};
 
 use crate::{Fixture, LEASE, PUBLISH_TIMEOUT, job, jobs, pool, soon};
+use queue::driver::{CHECK_AFTER, CHECK_RELEASED_AFTER};
 use queue::{
     Attempt, BlobRef, Body, Claim, ClaimRequest, DeadFilter, DueJob, Finish, Finished, Forgotten, Input, Job,
     JobCounts, JobError, JobId, JobRecord, JobState, Lease, Ledger, Outcome, Output, PoolName, Publication, Purged,
@@ -47,6 +48,8 @@ macro_rules! ledger_contract {
             answers_come_in_the_order_of_the_requests
             a_submitted_job_survives_the_death_of_its_process
             a_published_job_is_not_due
+            a_published_job_is_due_after_hours_and_counts_as_queued
+            a_queued_job_past_its_deadline_expires_without_a_delivery
             a_job_with_an_unconfirmed_publication_is_due_with_its_input
             a_due_job_is_given_to_one_caller_only
             a_due_job_that_is_not_published_is_due_again
@@ -63,6 +66,9 @@ macro_rules! ledger_contract {
             a_renewed_lease_holds_longer_and_a_lost_one_is_named
             an_expired_lease_becomes_due_and_its_former_worker_is_rejected
             an_expired_lease_still_finishes_before_another_worker_claims_the_job
+            a_redelivered_job_stays_with_a_holder_in_the_roster
+            a_redelivered_job_is_due_soon_if_its_holder_does_not_renew
+            a_lease_that_expired_in_an_outage_may_still_be_renewed
             a_suspect_that_was_never_begun_is_not_charged_when_its_holder_vanishes
             a_suspect_that_was_begun_is_charged
             begin_reports_a_lost_lease

@@ -45,8 +45,13 @@ pub trait Fixture: Send + Sync {
     /// The time that the backend uses.
     fn now(&self) -> Timestamp;
 
-    /// Moves that time ahead by at least `by`.
+    /// Moves that time ahead by at least `by`, while processes run and look for due jobs.
     async fn advance(&self, by: Duration);
+
+    /// Moves that time ahead by at least `by`, while no process can reach the ledger.
+    async fn advance_in_outage(&self, by: Duration) {
+        self.advance(by).await;
+    }
 
     /// Whether the broker knows when the oldest waiting delivery was published.
     fn knows_the_oldest(&self) -> bool {

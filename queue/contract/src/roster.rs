@@ -32,7 +32,7 @@ macro_rules! roster_contract {
 
 const ALIVE: Duration = Duration::from_secs(10);
 
-fn worker(fixture: &dyn Fixture, id: &str) -> WorkerRecord {
+pub(crate) fn worker(fixture: &dyn Fixture, id: &str) -> WorkerRecord {
     WorkerRecord {
         id: WorkerId::new(id),
         pool: pool(),

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::broker::expire_consumers;
+use crate::ledger::grace::record_look;
 use crate::store::{Durability, Store, StoreOptions};
 use queue::{Backend, Clock};
 use queue_contract::Fixture;
@@ -66,6 +67,14 @@ impl Fixture for EmbeddedFixture {
     }
 
     async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        let now = self.clock.now_milliseconds();
+        let running = self.processes.lock().last().map(|(_, store)| store.clone());
+        let store = running.unwrap_or_else(|| self.store());
+        store.write(Durability::Process, move |write| record_look(write, now)).await.unwrap();
+    }
+
+    async fn advance_in_outage(&self, by: Duration) {
         self.clock.advance(by);
     }
 }

@@ -6,6 +6,7 @@ mod counts;
 mod dead;
 mod ended;
 mod finish;
+pub(crate) mod grace;
 mod history;
 mod rows;
 mod submit;
@@ -21,6 +22,7 @@ use rusqlite::{Connection, params};
 
 use self::ended::{EndedNotice, EndedNotices};
 use crate::store::{Durability, Store, Write, sqlite};
+use queue::driver::CHECK_AFTER;
 use queue::{BlobRef, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
 use queue::{
     Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts, JobRecord,
@@ -50,10 +52,12 @@ impl Ledger for EmbeddedLedger {
         let publications = publications.to_vec();
         self.store
             .write(Durability::Process, move |write| {
-                let sql = "UPDATE jobs SET due_at = NULL WHERE id = ?1 AND fence = ?2 AND state = ?3";
+                let due_at = write.milliseconds_after(CHECK_AFTER);
+                let sql = "UPDATE jobs SET confirmed = fence, due_at = min(?1, coalesce(deadline_at, ?1)) \
+                           WHERE id = ?2 AND fence = ?3 AND state = ?4";
                 let mut update = write.prepare(sql)?;
                 for Publication { id, fence } in &publications {
-                    let row = params![id.as_str(), *fence, rows::code(JobState::Queued)];
+                    let row = params![due_at, id.as_str(), *fence, rows::code(JobState::Queued)];
                     update.execute(row).map_err(sqlite("confirm a publication"))?;
                 }
                 Ok(())

@@ -120,6 +120,14 @@ impl Fixture for RedisFixture {
 
     async fn advance(&self, by: Duration) {
         self.clock.advance(by);
+        let redis = self.redis();
+        let (key, now) = (redis.key("looked_at"), self.clock.now_milliseconds());
+        let command = redis::cmd("SET").arg(key).arg(now).to_owned();
+        redis.run::<()>("record a look for due jobs", &command).await.unwrap();
+    }
+
+    async fn advance_in_outage(&self, by: Duration) {
+        self.clock.advance(by);
     }
 }
 

@@ -44,8 +44,7 @@ use self::ended::{EndedNotice, EndedNotices};
 use self::rows::{Fields, Row};
 use self::scripts::{CHUNK_BYTES, CHUNK_ITEMS, Call, chunks, same_length};
 use crate::connection::{Backoff, Redis};
-use queue::driver::BodyColumns;
-use queue::driver::milliseconds_of;
+use queue::driver::{BodyColumns, CHECK_AFTER, CHECK_RELEASED_AFTER, milliseconds_of};
 use queue::{BlobRef, Body, Error, ErrorKind, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
 use queue::{
     Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts, JobRecord,
@@ -131,7 +130,7 @@ impl Ledger for RedisLedger {
 
     async fn published(&self, publications: &[Publication]) -> Result<()> {
         for publications in chunks(publications, |_| 0) {
-            let mut call = Call::new(&self.redis);
+            let mut call = Call::new(&self.redis).with_number(milliseconds_of(CHECK_AFTER));
             for Publication { id, fence } in publications {
                 call.add(id.as_str());
                 call.add_number(*fence);
@@ -187,7 +186,7 @@ impl Ledger for RedisLedger {
         };
         let mut finished = Vec::with_capacity(finishes.len());
         for finishes in chunks(&finishes, bytes) {
-            let mut call = Call::new(&self.redis);
+            let mut call = Call::new(&self.redis).with_number(milliseconds_of(CHECK_RELEASED_AFTER));
             finishes.iter().for_each(|finish| add_finish(&mut call, finish));
             let answers: Vec<i64> = call.run("finish", &scripts::FINISH).await?;
             same_length(finishes.len() + 1, &answers)?;

@@ -150,3 +150,63 @@ pub async fn an_expired_lease_still_finishes_before_another_worker_claims_the_jo
     assert_eq!(finish(&*ledger, &leases[0], success("late")).await, Some(JobState::Succeeded));
     assert_eq!(finish(&*ledger, &leases[1], success("late")).await, None);
 }
+
+/// A broker delivers a job again when its holder lost a connection, or when its own consumers were late.
+pub async fn a_redelivered_job_stays_with_a_holder_in_the_roster(fixture: &dyn Fixture) {
+    let (ledger, roster) = {
+        let backend = fixture.open().await;
+        (backend.ledger, backend.roster)
+    };
+    let job = Job { max_attempts: 1, ..job(fixture, "job") };
+    accept(&*ledger, std::slice::from_ref(&job)).await;
+    let lease = claim(&*ledger, &job).await;
+    roster.heartbeat(&crate::roster::worker(fixture, "worker"), LEASE).await.unwrap();
+    for worker in ["other", "other", "worker"] {
+        assert_eq!(claim_as(&*ledger, worker, &job, true).await, Claim::HeldElsewhere);
+    }
+    fixture.advance(LEASE / 3).await;
+    assert_eq!(ledger.renew(std::slice::from_ref(&lease), LEASE).await.unwrap(), [true]);
+    fixture.advance(LEASE * 3 / 5).await;
+    assert!(due(&*ledger).await.is_empty());
+    assert_eq!(finish(&*ledger, &lease, success("done")).await, Some(JobState::Succeeded));
+    assert_eq!(get(&*ledger, &job).await.attempts, 1);
+}
+
+pub async fn a_redelivered_job_is_due_soon_if_its_holder_does_not_renew(fixture: &dyn Fixture) {
+    let (ledger, roster) = {
+        let backend = fixture.open().await;
+        (backend.ledger, backend.roster)
+    };
+    let job = job(fixture, "job");
+    accept(&*ledger, std::slice::from_ref(&job)).await;
+    claim(&*ledger, &job).await;
+    roster.heartbeat(&crate::roster::worker(fixture, "worker"), LEASE).await.unwrap();
+    assert_eq!(claim_as(&*ledger, "other", &job, true).await, Claim::HeldElsewhere);
+    fixture.advance(LEASE * 3 / 5).await;
+    assert_eq!(due(&*ledger).await.remove(0).job, job);
+}
+
+/// During an outage of the ledger no worker can renew, so an expired lease does not show that its holder disappeared.
+pub async fn a_lease_that_expired_in_an_outage_may_still_be_renewed(fixture: &dyn Fixture) {
+    let (ledger, roster) = {
+        let backend = fixture.open().await;
+        (backend.ledger, backend.roster)
+    };
+    let [renewed, abandoned] = ["renewed", "abandoned"].map(|id| Job { max_attempts: 1, ..job(fixture, id) });
+    accept(&*ledger, &[renewed.clone(), abandoned.clone()]).await;
+    let lease = claim(&*ledger, &renewed).await;
+    claim(&*ledger, &abandoned).await;
+    roster.heartbeat(&crate::roster::worker(fixture, "worker"), LEASE).await.unwrap();
+    assert!(due(&*ledger).await.is_empty());
+    fixture.advance_in_outage(LEASE * 4).await;
+    for redelivered in [true, false] {
+        assert_eq!(claim_as(&*ledger, "other", &renewed, redelivered).await, Claim::HeldElsewhere);
+    }
+    assert!(due(&*ledger).await.is_empty());
+    assert_eq!(claim_as(&*ledger, "other", &abandoned, true).await, Claim::HeldElsewhere);
+    assert_eq!(ledger.renew(std::slice::from_ref(&lease), LEASE).await.unwrap(), [true]);
+    assert_eq!(finish(&*ledger, &lease, success("done")).await, Some(JobState::Succeeded));
+    // The grace ends.
+    fixture.advance(LEASE * 4).await;
+    assert_eq!(due(&*ledger).await.remove(0).job.id, abandoned.id);
+}

@@ -154,6 +154,10 @@ pub async fn a_released_job_is_not_charged_for_the_attempt(fixture: &dyn Fixture
     // Its delivery was requeued, so it need not be published.
     fixture.advance(PUBLISH_TIMEOUT * 2).await;
     assert!(due(&*ledger).await.is_empty());
+    assert_eq!(counts(&*ledger).await, JobCounts { queued: 1, ..JobCounts::default() });
+    // Another worker may have received that delivery before, and may have acknowledged it.
+    fixture.advance(CHECK_RELEASED_AFTER).await;
+    assert_eq!(due(&*ledger).await.remove(0).job, job);
 }
 
 pub async fn a_job_past_its_deadline_expires_at_its_claim(fixture: &dyn Fixture) {

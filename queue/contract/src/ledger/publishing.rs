@@ -9,6 +9,38 @@ pub async fn a_published_job_is_not_due(fixture: &dyn Fixture) {
     assert!(due(&*ledger).await.is_empty());
 }
 
+pub async fn a_published_job_is_due_after_hours_and_counts_as_queued(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    let job = job(fixture, "job");
+    accept(&*ledger, std::slice::from_ref(&job)).await;
+    for _ in 0..2 {
+        assert_eq!(counts(&*ledger).await, JobCounts { queued: 1, ..JobCounts::default() });
+        fixture.advance(CHECK_AFTER + Duration::from_secs(1)).await;
+        let due = due(&*ledger).await.remove(0);
+        assert_eq!(due.job, job);
+        assert_eq!(counts(&*ledger).await, JobCounts { retry: 1, ..JobCounts::default() });
+        ledger.published(&[due.publication]).await.unwrap();
+        let answers = ledger.submit(std::slice::from_ref(&job)).await.unwrap();
+        assert!(matches!(answers[0], Submitted::Existing { publish: None, .. }), "{answers:?}");
+    }
+    assert!(matches!(claim_as(&*ledger, "worker", &job, false).await, Claim::Granted { alone: false, .. }));
+}
+
+pub async fn a_queued_job_past_its_deadline_expires_without_a_delivery(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    let deadline_at = Some(fixture.now() + Duration::from_secs(40));
+    let job = Job { deadline_at, ..job(fixture, "job") };
+    accept(&*ledger, std::slice::from_ref(&job)).await;
+    let record = ledger.watch(&job.id).await.unwrap();
+    fixture.advance(Duration::from_secs(30)).await;
+    assert!(due(&*ledger).await.is_empty());
+    fixture.advance(Duration::from_secs(11)).await;
+    assert!(due(&*ledger).await.is_empty());
+    let last = soon(record.map(Result::unwrap).collect::<Vec<_>>()).await.pop().unwrap();
+    assert_eq!((last.state, last.attempts), (JobState::Expired, 0));
+    assert_eq!(counts(&*ledger).await, JobCounts { ended: 1, ..JobCounts::default() });
+}
+
 pub async fn a_job_with_an_unconfirmed_publication_is_due_with_its_input(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let mut submitted = job(fixture, "job");

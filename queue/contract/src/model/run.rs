@@ -78,7 +78,7 @@ impl Run {
             Action::Confirm(index) => {
                 if let Some(index) = pick(index, self.publications.len()) {
                     let (job, publication) = self.publications.swap_remove(index);
-                    self.world.confirm(job, publication.fence);
+                    self.world.confirm(job, publication.fence, self.fixture.now());
                     self.backend.ledger.published(&[publication]).await.unwrap();
                 }
             }
@@ -195,8 +195,8 @@ impl Run {
         let answer = self.backend.ledger.submit(std::slice::from_ref(job)).await.unwrap().remove(0);
         let Submitted::Existing { record, publish } = answer else { panic!("{} is known: {answer:?}", job.id) };
         assert_eq!(record.state, entry.state);
-        let unpublished = entry.state == JobState::Queued && entry.due_at.is_some();
-        assert_eq!(publish.as_ref().map(|publication| publication.fence), unpublished.then_some(entry.fence));
+        let expected = entry.is_unconfirmed().then_some(entry.fence);
+        assert_eq!(publish.as_ref().map(|publication| publication.fence), expected);
         if let Some(publication) = publish {
             self.publish(number).await;
             self.publications.push((number, publication));
@@ -299,7 +299,7 @@ impl Run {
                 }
                 Progress::Confirms => {
                     self.publish(job).await;
-                    self.world.confirm(job, fence);
+                    self.world.confirm(job, fence, self.fixture.now());
                     self.backend.ledger.published(&[publication]).await.unwrap();
                 }
             }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::action::AttemptEnd;
 use crate::{LEASE, PUBLISH_TIMEOUT};
+use queue::driver::{CHECK_AFTER, CHECK_RELEASED_AFTER};
 use queue::{Job, JobCounts, JobRecord, JobState, Requeued};
 
 /// The kind of error of an attempt that failed.
@@ -28,6 +29,8 @@ pub(super) struct Entry {
     pub(super) state: JobState,
     pub(super) attempts: u32,
     pub(super) fence: u64,
+    /// The fence of the publication that was confirmed.
+    pub(super) confirmed: Option<u64>,
     pub(super) is_lost: bool,
     /// Whether the attempt has begun: then it counts even if its worker disappears.
     pub(super) is_begun: bool,
@@ -128,11 +131,11 @@ impl World {
         !known.is_published || in_ledger || in_broker
     }
 
-    pub(super) fn confirm(&mut self, job: usize, fence: u64) {
+    pub(super) fn confirm(&mut self, job: usize, fence: u64, now: Timestamp) {
         if let Some(entry) = &mut self.jobs[job].entry
             && (entry.state, entry.fence) == (JobState::Queued, fence)
         {
-            entry.due_at = None;
+            entry.confirm(now + CHECK_AFTER);
         }
     }
 
@@ -207,7 +210,7 @@ impl World {
             AttemptEnd::Release => {
                 entry.state = JobState::Queued;
                 entry.attempts -= 1;
-                entry.due_at = None;
+                entry.confirm(now + CHECK_RELEASED_AFTER);
             }
         }
         Some(entry.state)
@@ -242,6 +245,10 @@ impl World {
             if let Some(entry) = &mut known.entry
                 && entry.due_at.is_some_and(|due| due <= now)
             {
+                if entry.state == JobState::Queued && entry.deadline_at.is_some_and(|deadline| deadline < now) {
+                    entry.end(JobState::Expired);
+                    continue;
+                }
                 if entry.state == JobState::Leased {
                     entry.lose_holder();
                 }
@@ -266,6 +273,7 @@ impl Entry {
             state: JobState::Queued,
             attempts: 0,
             fence: 0,
+            confirmed: None,
             is_lost: false,
             is_begun: false,
             due_at,
@@ -276,8 +284,19 @@ impl Entry {
         }
     }
 
+    /// Whether no publication of a queued job is confirmed.
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        self.state == JobState::Queued && self.due_at.is_some() && self.confirmed != Some(self.fence)
+    }
+
+    /// The broker has a message of this job, but the job is due some time in case the message is lost.
+    fn confirm(&mut self, due_at: Timestamp) {
+        self.confirmed = Some(self.fence);
+        self.due_at = Some(self.deadline_at.map_or(due_at, |deadline| deadline.min(due_at)));
+    }
+
     fn was_given_out(&self) -> bool {
-        self.state == JobState::Queued && self.due_at.is_some() && self.fence > 0
+        self.is_unconfirmed() && self.fence > 0
     }
 
     fn lose_holder(&mut self) {

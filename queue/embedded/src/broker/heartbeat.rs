@@ -49,6 +49,9 @@ pub(super) async fn send_heartbeats(session: Arc<ConsumerSession>) {
             Ok(()) => is_first = false,
             Err(error) => tracing::warn!(%error, "a consumer's heartbeat failed"),
         }
+        // After a delay, the timer would send the missed heartbeat at once. It would be on time, before other consumers
+        // had the time to send theirs.
+        ticks.reset();
     }
 }
 

@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{finish, history, rows, submit};
+use super::{finish, grace, history, rows, submit};
 use crate::store::{Write, corrupt, sqlite};
+use queue::driver::milliseconds_of;
 use queue::ledger::{Claim, ClaimRequest, JobState, Lease};
 use queue::{JobErrorKind, JobId, Result, WorkerId};
+
+/// The time in which a holder in the roster must renew a lease on a job that was delivered again. A worker renews once a
+/// second.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Row {
     row_id: i64,
@@ -19,6 +24,10 @@ struct Row {
     begun: bool,
     deadline_at: Option<i64>,
     due_at: Option<i64>,
+    pool: String,
+    /// The length of the lease in milliseconds.
+    lease: i64,
+    worker: Option<String>,
     /// The token of the request that was granted last.
     claim: Option<Vec<u8>>,
 }
@@ -49,8 +58,7 @@ pub(super) fn claim(
             return Ok(Claim::Granted { lease: granted, alone: lost > 0 });
         }
         JobState::Leased => {
-            let is_live = row.due_at.is_some_and(|until| until > now);
-            if is_live && !request.redelivered {
+            if !may_take_over(write, &row, request, lease)? {
                 return Ok(Claim::HeldElsewhere);
             }
             lost += 1;
@@ -82,7 +90,7 @@ pub(super) fn claim(
     let alone = lost > 0;
     let mut update = write.prepare(
         "UPDATE jobs SET state = ?1, attempts = ?2, fence = ?3, lost = ?4, begun = ?5, due_at = ?6, started_at = ?7, \
-         worker = ?8, claim = ?9 WHERE job = ?10",
+         worker = ?8, claim = ?9, lease = ?10 WHERE job = ?11",
     )?;
     update
         .execute(params![
@@ -95,10 +103,34 @@ pub(super) fn claim(
             now,
             worker.as_str(),
             request.token(),
+            milliseconds_of(lease),
             row.row_id
         ])
         .map_err(sqlite("claim"))?;
     Ok(Claim::Granted { lease: claimed, alone })
+}
+
+/// Whether another worker may have this leased job. That a broker delivers it again is no proof: the holder may have lost
+/// only its connection. So a holder in the roster keeps its lease, but has to renew it within [`PATIENCE`].
+fn may_take_over(write: &Write<'_>, row: &Row, request: &ClaimRequest, lease: Duration) -> Result<bool> {
+    let now = write.now_milliseconds();
+    if grace::end_of_gap(write)?.is_some_and(|resumed_at| resumed_at.saturating_add(row.lease) > now) {
+        return Ok(false);
+    }
+    if row.due_at.is_none_or(|until| until <= now) {
+        return Ok(true);
+    }
+    if !request.redelivered {
+        return Ok(false);
+    }
+    let claiming = sqlite("claim");
+    let mut select = write.prepare("SELECT 1 FROM workers WHERE id = ?1 AND pool = ?2 AND alive_until >= ?3")?;
+    if !select.exists(params![row.worker, row.pool, now]).map_err(&claiming)? {
+        return Ok(true);
+    }
+    let mut update = write.prepare("UPDATE jobs SET due_at = min(due_at, ?1) WHERE job = ?2")?;
+    update.execute(params![write.milliseconds_after(PATIENCE.min(lease / 2)), row.row_id]).map_err(&claiming)?;
+    Ok(false)
 }
 
 /// Makes an attempt count, even if its worker disappears. Returns whether the lease is valid.
@@ -110,7 +142,7 @@ pub(super) fn begin(write: &mut Write<'_>, lease: &Lease) -> Result<bool> {
 
 fn find(write: &Write<'_>, id: &JobId) -> Result<Option<Row>> {
     let mut select = write.prepare(
-        "SELECT job, state, attempts, max_attempts, fence, lost, begun, deadline_at, due_at, claim \
+        "SELECT job, state, attempts, max_attempts, fence, lost, begun, deadline_at, due_at, claim, pool, worker, lease \
          FROM jobs WHERE id = ?1",
     )?;
     let read = |row: &rusqlite::Row<'_>| {
@@ -125,6 +157,9 @@ fn find(write: &Write<'_>, id: &JobId) -> Result<Option<Row>> {
             deadline_at: row.get(7)?,
             due_at: row.get(8)?,
             claim: row.get(9)?,
+            pool: row.get(10)?,
+            worker: row.get(11)?,
+            lease: row.get(12)?,
         })
     };
     select.query_row([id.as_str()], read).optional().map_err(sqlite("claim"))

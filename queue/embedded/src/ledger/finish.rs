@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{history, rows};
 use crate::store::{Change, Write, sqlite};
-use queue::driver::BodyColumns;
+use queue::driver::{BodyColumns, CHECK_RELEASED_AFTER};
 use queue::ledger::{Finish, Finished, JobRecord, JobState, Outcome};
 use queue::{JobError, JobId, Output, Result};
 
@@ -50,9 +50,11 @@ pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished>
             JobState::Retry
         }
         Outcome::Released => {
-            // The worker requeues its delivery, so the job need not be published again.
-            let sql = "UPDATE jobs SET state = ?1, attempts = attempts - 1, due_at = NULL WHERE job = ?2";
-            let row = params![rows::code(JobState::Queued), row_id];
+            // The worker requeues its delivery, so the job counts as published.
+            let due_at = write.milliseconds_after(CHECK_RELEASED_AFTER);
+            let sql = "UPDATE jobs SET state = ?1, attempts = attempts - 1, confirmed = fence, \
+                       due_at = min(?2, coalesce(deadline_at, ?2)) WHERE job = ?3";
+            let row = params![rows::code(JobState::Queued), due_at, row_id];
             write.prepare(sql)?.execute(row).map_err(sqlite("finish"))?;
             JobState::Queued
         }

@@ -29,15 +29,16 @@ fn submit(write: &mut Write<'_>, job: &Job) -> Result<Submitted> {
     if open(write, job, Some(due_at))? {
         return Ok(Submitted::New);
     }
-    let mut select = write.prepare("SELECT job, pool, due_at, fence FROM jobs WHERE id = ?1")?;
-    let (row_id, pool, due_at, fence): (i64, String, Option<i64>, u64) = select
+    let mut select = write
+        .prepare("SELECT job, pool, due_at IS NOT NULL AND confirmed IS NOT fence, fence FROM jobs WHERE id = ?1")?;
+    let (row_id, pool, is_unconfirmed, fence): (i64, String, bool, u64) = select
         .query_row([job.id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .map_err(sqlite("read a job"))?;
     if pool != job.pool.as_str() || !rows::has_input(write.connection(), row_id, &job.input)? {
         return Ok(Submitted::Conflict);
     }
     let Some(record) = rows::record(write.connection(), &job.id)? else { return Ok(Submitted::Conflict) };
-    let unpublished = record.state == JobState::Queued && due_at.is_some();
+    let unpublished = record.state == JobState::Queued && is_unconfirmed;
     let publish = unpublished.then(|| Publication { id: job.id.clone(), fence });
     Ok(Submitted::Existing { record: Box::new(record), publish })
 }

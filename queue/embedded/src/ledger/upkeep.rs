@@ -3,32 +3,37 @@
 use rusqlite::Connection;
 use rusqlite::params;
 
-use super::{arrivals, history, rows, submit};
+use super::{arrivals, finish, grace, history, rows, submit};
 use crate::store::{Change, Write, read_blob, sqlite};
 use queue::ledger::{DueJob, JobState, Publication};
-use queue::{BlobRef, Result};
+use queue::{BlobRef, JobErrorKind, Result};
 
 /// The number of rows that stay in the table `endings`. A process that is further behind reads the records of its watched
 /// jobs instead.
 const MAX_ENDINGS: i64 = 100_000;
 
+/// Whether a job is due, or the look itself must be recorded.
 pub(super) fn is_due(file: &Connection, now: i64) -> Result<bool> {
     let finding = sqlite("find due jobs");
     let mut select = file.prepare_cached("SELECT 1 FROM jobs WHERE due_at <= ?1 LIMIT 1").map_err(&finding)?;
-    select.exists([now]).map_err(&finding)
+    Ok(select.exists([now]).map_err(&finding)? || grace::is_look_overdue(file, now)?)
 }
 
-/// Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time.
+/// Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time. A queued job past
+/// its deadline ends instead.
 pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob>> {
     let taking = sqlite("take due jobs");
     let now = write.now_milliseconds();
-    let mut select =
-        write.prepare("SELECT job, state, fence, begun FROM jobs WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
+    grace::postpone(write)?;
+    grace::record_look(write, now)?;
+    let mut select = write.prepare(
+        "SELECT job, state, fence, begun, deadline_at FROM jobs WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2",
+    )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found = select
-        .query_map([now, limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .query_map([now, limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
         .map_err(&taking)?;
-    let found: Vec<(i64, i64, u64, bool)> = found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
+    let found: Vec<(i64, i64, u64, bool, Option<i64>)> = found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
     // An attempt at a suspect that had not begun does not count.
     let mut update = write.prepare(
         "UPDATE jobs SET state = ?1, fence = ?2, lost = lost + ?3, attempts = attempts - (?3 AND NOT begun), \
@@ -36,9 +41,15 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
     )?;
     let due_at = write.milliseconds_after(submit::PUBLISH_TIMEOUT);
     let mut due = Vec::with_capacity(found.len());
-    for (row_id, code, fence, begun) in found {
-        let fence = fence + 1;
-        let was_leased = rows::state(code)? == JobState::Leased;
+    for (row_id, code, fence, begun, deadline_at) in found {
+        let (fence, state) = (fence + 1, rows::state(code)?);
+        if state == JobState::Queued && deadline_at.is_some_and(|deadline| deadline < now) {
+            let id = rows::job(write.connection(), row_id)?.id;
+            let error = JobErrorKind::Expired.error("the deadline passed before the job was started");
+            finish::end(write, row_id, &id, JobState::Expired, Some(&error))?;
+            continue;
+        }
+        let was_leased = state == JobState::Leased;
         if was_leased && begun {
             history::record_failed_attempt(write, row_id, &history::worker_disappeared())?;
         }

@@ -8,7 +8,7 @@ use super::error::sqlite;
 use queue::{Error, ErrorKind, Result};
 
 /// The version of the tables. It grows with every change of them.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
 /// Marks the file as ours ("Mill" in ASCII), so that the database of another program is not taken for an empty file.
 const APPLICATION_ID: i64 = 0x4d69_6c6c;
@@ -71,7 +71,7 @@ pub(super) fn upgrade(connection: &mut Connection, version: i64) -> Result<()> {
         upgrading.execute_batch(TABLES).map_err(&opening)?;
         upgrading.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
     }
-    for (to, step) in [(2, TO_2), (3, TO_3), (4, TO_4), (5, TO_5)] {
+    for (to, step) in [(2, TO_2), (3, TO_3), (4, TO_4), (5, TO_5), (6, TO_6)] {
         if version < to {
             upgrading.execute_batch(step).map_err(&opening)?;
         }
@@ -245,7 +245,7 @@ DROP INDEX jobs_given_out;
 ";
 
 /// From version 4 to 5: the last measurements of a pool outlive its workers.
-const TO_5: &str = "
+pub(super) const TO_5: &str = "
 CREATE TABLE measured (
     pool TEXT PRIMARY KEY,
     batch_base_seconds REAL NOT NULL,
@@ -253,4 +253,46 @@ CREATE TABLE measured (
     batch_limit_items INTEGER NOT NULL,
     cold_start_seconds REAL NOT NULL
 ) WITHOUT ROWID;
+";
+
+/// From version 5 to 6: the length of a lease, and the times of upkeep (one row): when a process last looked for due jobs,
+/// and the end of the last gap in which none did. A job whose publication is confirmed is due too, after hours.
+const TO_6: &str = "
+ALTER TABLE jobs ADD COLUMN lease INTEGER NOT NULL DEFAULT 30000;
+CREATE TABLE upkeep (looked_at INTEGER, resumed_at INTEGER);
+INSERT INTO upkeep VALUES (NULL, NULL);
+-- The fence of the publication that was confirmed. Such a job is not given out, although it is due some time.
+ALTER TABLE jobs ADD COLUMN confirmed INTEGER;
+DROP TRIGGER jobs_added;
+DROP TRIGGER jobs_changed;
+DROP TRIGGER jobs_deleted;
+UPDATE jobs SET confirmed = fence, due_at = min(created_at + 21600000, coalesce(deadline_at, created_at + 21600000))
+WHERE state = 0 AND due_at IS NULL;
+CREATE TRIGGER jobs_added AFTER INSERT ON jobs BEGIN
+    INSERT INTO pools (pool) VALUES (new.pool) ON CONFLICT (pool) DO NOTHING;
+    UPDATE pools SET queued = queued + (new.state = 0), leased = leased + (new.state = 1),
+        retry = retry + (new.state = 2),
+        given_out = given_out + (new.state = 0 AND new.due_at IS NOT NULL AND new.fence > 0 AND new.confirmed IS NOT new.fence),
+        ended = ended + (new.state > 2)
+    WHERE pool = new.pool;
+END;
+CREATE TRIGGER jobs_changed AFTER UPDATE OF state, due_at, fence, confirmed ON jobs
+WHEN old.state <> new.state OR (old.state = 0 AND
+    (old.due_at IS NOT NULL AND old.fence > 0 AND old.confirmed IS NOT old.fence)
+    <> (new.due_at IS NOT NULL AND new.fence > 0 AND new.confirmed IS NOT new.fence))
+BEGIN
+    UPDATE pools SET queued = queued + (new.state = 0) - (old.state = 0),
+        leased = leased + (new.state = 1) - (old.state = 1), retry = retry + (new.state = 2) - (old.state = 2),
+        given_out = given_out
+            + (new.state = 0 AND new.due_at IS NOT NULL AND new.fence > 0 AND new.confirmed IS NOT new.fence)
+            - (old.state = 0 AND old.due_at IS NOT NULL AND old.fence > 0 AND old.confirmed IS NOT old.fence),
+        ended = ended + (new.state > 2 AND old.state <= 2)
+    WHERE pool = new.pool;
+END;
+CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs WHEN old.state <= 2 BEGIN
+    UPDATE pools SET queued = queued - (old.state = 0), leased = leased - (old.state = 1),
+        retry = retry - (old.state = 2),
+        given_out = given_out - (old.state = 0 AND old.due_at IS NOT NULL AND old.fence > 0 AND old.confirmed IS NOT old.fence)
+    WHERE pool = old.pool;
+END;
 ";

@@ -285,6 +285,35 @@ async fn a_file_of_the_fourth_version_keeps_its_counts_and_has_no_measurements()
     assert_eq!(backend.roster.measured(&pool).await.unwrap(), [None]);
 }
 
+#[tokio::test]
+async fn a_file_of_the_fifth_version_keeps_its_counts_and_its_published_jobs_become_due() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("millrace.db");
+    let fifth = Connection::open(&file).unwrap();
+    for step in [schema::TABLES, schema::TO_2, schema::TO_3, schema::TO_4, schema::TO_5] {
+        fifth.execute_batch(step).unwrap();
+    }
+    fifth
+        .execute_batch(
+            "PRAGMA application_id = 1298754668; PRAGMA user_version = 5;
+             INSERT INTO jobs (id, pool, class, state, max_attempts, created_at, retention, fence, due_at, deadline_at)
+             VALUES ('published', 'pool', 1, 0, 3, 1, 1, 0, NULL, NULL),
+                 ('again', 'pool', 1, 0, 3, 1, 1, 2, NULL, 9),
+                 ('given-out', 'pool', 1, 0, 3, 1, 1, 1, 5, NULL),
+                 ('leased', 'pool', 1, 1, 3, 1, 1, 1, 5, NULL)",
+        )
+        .unwrap();
+    drop(fifth);
+    let backend = crate::backend(&open(folder.path(), None).unwrap());
+    let counts = backend.ledger.counts(&["pool".parse().unwrap()]).await.unwrap();
+    assert_eq!(counts, [JobCounts { queued: 2, leased: 1, retry: 1, ended: 0 }]);
+    let file = Connection::open(&file).unwrap();
+    let mut select = file.prepare("SELECT due_at, lease FROM jobs ORDER BY job").unwrap();
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let rows: Vec<(i64, i64)> = rows.collect::<rusqlite::Result<_>>().unwrap();
+    assert_eq!(rows, [(21_600_001, 30_000), (9, 30_000), (5, 30_000), (5, 30_000)]);
+}
+
 #[test]
 fn a_check_before_the_first_use_creates_and_converts_nothing() {
     let folder = tempfile::Builder::new().prefix("50%?#").tempdir().unwrap();

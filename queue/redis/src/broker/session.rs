@@ -24,6 +24,12 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// A consumer expires when it has sent no heartbeat for this time, which is three heartbeats.
 pub(super) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(6);
 
+/// The ages of a consumer's former heartbeat with which its next one is on time.
+///
+/// Consumers that were delayed together sent their last heartbeats within [`HEARTBEAT_EVERY`] of each other. So while one
+/// of them is on time, none of the others has expired. A second heartbeat right after a delay proves nothing.
+const ON_TIME: std::ops::RangeInclusive<i64> = 1_000..=4_000;
+
 /// The shortest time between two searches for expired consumers, over all consumers of a pool.
 pub(super) const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 
@@ -330,7 +336,8 @@ impl ConsumerSession {
     async fn try_heartbeat(&mut self) -> Result<()> {
         let limit = self.unsettled.len() + MAX_TAKEN_ENTRIES;
         let arguments = vec![self.name.clone(), limit.to_string(), self.offset()];
-        let pending: Vec<(usize, String)> = self.script("heartbeat", &self.scripts.heartbeat, arguments).await?;
+        let (age, pending): (i64, Vec<(usize, String)>) =
+            self.script("heartbeat", &self.scripts.heartbeat, arguments).await?;
         let unsettled: HashSet<&EntryName> = self.unsettled.values().collect();
         let names = pending.into_iter().map(|(stream, id)| EntryName { stream: StreamNumber(stream), id });
         let unknown: HashSet<EntryName> = names.filter(|name| !unsettled.contains(name)).collect();
@@ -341,6 +348,10 @@ impl ConsumerSession {
         if !lost.is_empty() {
             tracing::warn!(entries = lost.len(), "entries were taken and the answer was lost; requeueing them");
             self.settle(lost.into_iter().map(|name| (name, Disposition::Requeue)).collect()).await?;
+        }
+        // The server may have been away for all consumers. A consumer that is late itself reclaims nothing.
+        if !ON_TIME.contains(&age) {
+            return Ok(());
         }
         let (redis, streams, scripts) = (&self.redis, &self.streams, &*self.scripts);
         while reclaim_expired(redis, streams, scripts, HEARTBEAT_TIMEOUT, RECLAIM_EVERY).await? >= MAX_RECLAIMED_ENTRIES

@@ -114,6 +114,28 @@ async fn a_consumer_that_holds_a_delivery_for_long_does_not_expire() {
 }
 
 #[tokio::test]
+async fn consumers_that_were_delayed_together_keep_their_deliveries() {
+    let fixture = RedisFixture::start();
+    let processes = [fixture.open().await, fixture.open().await, fixture.open().await];
+    processes[0].broker.producer().await.unwrap().publish(&jobs(&fixture, 3)).await.unwrap();
+    let (mut consumers, mut held) = (Vec::new(), Vec::new());
+    for process in &processes {
+        let consumer = process.broker.consumer(&pool()).await.unwrap();
+        held.push(receive(&*consumer, 1).await);
+        consumers.push(consumer);
+    }
+    // As after an outage of the server: the last heartbeat of each consumer is too old.
+    fixture.advance(session::HEARTBEAT_TIMEOUT * 2).await;
+    // There is no signal for an event that must not happen. So this waits for some heartbeats of each consumer.
+    let receiving = futures::future::select_all(consumers.iter().map(|consumer| consumer.receive(1)));
+    let received = tokio::time::timeout(session::HEARTBEAT_TIMEOUT, receiving).await;
+    assert!(received.is_err(), "a delivery of a consumer that was alive was delivered again");
+    for (consumer, held) in consumers.iter().zip(held) {
+        consumer.settle(held.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect()).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn an_entry_whose_answer_was_lost_is_delivered_again() {
     let fixture = RedisFixture::start();
     let (process, redis) = (fixture.open().await, fixture.redis());

@@ -4,6 +4,26 @@
 -- `unknown`: 0 and 0.
 local worker, lease = ARGV[3], ARGV[4]
 
+-- Whether the worker of the lease is in the roster.
+local function is_holder_alive(job)
+    local alive_until = tonumber(redis.call('ZSCORE', PREFIX .. 'workers:' .. job.pool, job.worker) or nil)
+    return alive_until and alive_until >= now
+end
+
+-- Whether another worker may have this leased job. That a broker delivers it again is no proof: the holder may have lost
+-- only its connection. So a holder in the roster keeps its lease, but has to renew it within `PATIENCE`. A worker renews
+-- once a second.
+local PATIENCE = 5000
+local function may_take_over(job, redelivered)
+    local lease_end = tonumber(redis.call('ZSCORE', DUE, job.id) or nil)
+    if lease_end and end_of_gap() + job.lease > now then return false end
+    if not lease_end or lease_end <= now then return true end
+    if not redelivered then return false end
+    if not is_holder_alive(job) then return true end
+    redis.call('ZADD', DUE, 'LT', now + math.min(PATIENCE, math.floor(lease / 2)), job.id)
+    return false
+end
+
 local function claim(job, redelivered, token)
     local counter = counter_of(job)
     if job.state == RETRY then return { 'held_elsewhere', 0, 0 } end
@@ -14,8 +34,7 @@ local function claim(job, redelivered, token)
         return { job.lost > 0 and 'alone' or 'granted', job.fence, job.attempts }
     end
     if job.state == LEASED then
-        local lease_end = tonumber(redis.call('ZSCORE', DUE, job.id) or nil)
-        if lease_end and lease_end > now and not redelivered then return { 'held_elsewhere', 0, 0 } end
+        if not may_take_over(job, redelivered) then return { 'held_elsewhere', 0, 0 } end
         mark_suspect(job)
         -- Written even if this claim ends the job: after a requeue it must still be a suspect.
         redis.call('HSET', job_key(job.id), 'attempts', job.attempts, 'lost', job.lost)
@@ -32,7 +51,7 @@ local function claim(job, redelivered, token)
     local alone = job.lost > 0
     redis.call('HSET', job_key(job.id), 'state', LEASED, 'attempts', job.attempts + 1, 'fence', job.fence + 1,
         'lost', job.lost, 'begun', alone and 0 or 1, 'started_at', now, 'worker', worker,
-        'claim', token)
+        'claim', token, 'lease', lease)
     redis.call('ZADD', DUE, now + lease, job.id)
     count(job.pool, counter, -1)
     count(job.pool, 'leased', 1)

@@ -1,12 +1,21 @@
--- Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time.
+-- Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time. A queued job past its
+-- deadline ends instead.
 -- ARGV: 3 the most jobs, 4 the most bytes of their inputs (a single job may have more), 5 milliseconds until a job is due
 -- again. Returns per job: id, the fence of its publication, fields and values in turn, the bytes of its input.
 local answers, bytes = {}, 0
+local resumed_at = end_of_gap()
+local looked_at = tonumber(redis.call('GET', PREFIX .. 'looked_at') or '0')
+-- One write a second is enough to notice a gap.
+if math.abs(now - looked_at) >= 1000 then redis.call('SET', PREFIX .. 'looked_at', now) end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, ARGV[3])) do
     local job = find(id)
     if not job then
         -- The record was deleted by hand.
         redis.call('ZREM', DUE, id)
+    elseif job.state == QUEUED and job.deadline_at and job.deadline_at < now then
+        end_job(job, counter_of(job), EXPIRED, ERROR.expired, 'the deadline passed before the job was started')
+    elseif job.state == LEASED and resumed_at + job.lease > now then
+        redis.call('ZADD', DUE, resumed_at + job.lease, id)
     else
         bytes = bytes + redis.call('STRLEN', input_key(id))
         if #answers > 0 and bytes > tonumber(ARGV[4]) then break end

@@ -1,4 +1,4 @@
--- Records how attempts ended. ARGV from 3, six per attempt: id, fence, outcome, and three more. Of `succeeded`: media type,
+-- Records how attempts ended. ARGV: 3 milliseconds until a released job is published again, then six per attempt: id, fence, outcome, and three more. Of `succeeded`: media type,
 -- blob and body; of `failed`: error type and message; of `retry`: error type, message and milliseconds to wait.
 -- Returns the time in milliseconds, at which the jobs ended. Then per attempt the state of its job afterwards, or -1
 -- where the lease is lost.
@@ -28,16 +28,16 @@ local function finish(job, outcome, first, second, third)
         count(job.pool, 'retry', 1)
         return RETRY
     end
-    -- Released: the worker requeues its delivery, so the job need not be published again.
+    -- Released: the worker requeues its delivery, so the job counts as published.
     redis.call('HSET', key, 'state', QUEUED, 'attempts', job.attempts - 1)
-    redis.call('ZREM', DUE, job.id)
+    confirm(job, ARGV[3])
     count(job.pool, 'leased', -1)
     count(job.pool, 'queued', 1)
     return QUEUED
 end
 
 local answers = { now }
-for at = 3, #ARGV, 6 do
+for at = 4, #ARGV, 6 do
     local job = find(ARGV[at])
     local state = -1
     if is_lease_valid(job, ARGV[at + 1]) then

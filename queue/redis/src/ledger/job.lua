@@ -18,7 +18,7 @@ local function attempts_key(id) return PREFIX .. 'attempts:' .. id end
 -- The fields of a job's record that the scripts need. nil where there is no record.
 local function find(id)
     local found = redis.call('HMGET', job_key(id), 'pool', 'state', 'attempts', 'max_attempts', 'fence', 'lost', 'begun',
-        'deadline_at', 'retention', 'error_type', 'claim')
+        'deadline_at', 'retention', 'error_type', 'claim', 'worker', 'lease', 'confirmed')
     if not found[1] then return nil end
     return {
         id = id,
@@ -33,12 +33,31 @@ local function find(id)
         retention = tonumber(found[9]),
         has_error = found[10] ~= false,
         claim = found[11],
+        worker = found[12],
+        -- The length of the lease in milliseconds.
+        lease = tonumber(found[13] or '30000'),
+        -- The fence of the publication that was confirmed.
+        confirmed = tonumber(found[14] or '-1'),
     }
 end
 
 -- Whether the lease with this fence is the current lease of the job.
 local function is_lease_valid(job, fence)
     return job and job.state == LEASED and job.fence == tonumber(fence)
+end
+
+-- The end of the last gap in milliseconds, 0 for none. If no process has looked for due jobs for a while, the server or all
+-- processes were away, and no lease could be renewed. So a lease gets its whole length from the end of the gap on.
+local GAP = 3000
+local function end_of_gap()
+    local looked_at = tonumber(redis.call('GET', PREFIX .. 'looked_at') or nil)
+    if looked_at and now - looked_at > GAP then
+        redis.call('MSET', PREFIX .. 'looked_at', now, PREFIX .. 'resumed_at', now)
+        return now
+    end
+    local resumed_at = tonumber(redis.call('GET', PREFIX .. 'resumed_at') or '0')
+    -- A time in the future means that the clock was set back.
+    return resumed_at <= now and resumed_at or 0
 end
 
 -- The whole record: fields and values in turn, then the bytes of the output.
@@ -51,7 +70,7 @@ local function counter_of(job)
     if job.state == LEASED then return 'leased' end
     if job.state == RETRY then return 'retry' end
     -- It was taken as due, and its publication is not confirmed yet.
-    if job.fence > 0 and redis.call('ZSCORE', DUE, job.id) then return 'retry' end
+    if job.fence > 0 and job.fence ~= job.confirmed and redis.call('ZSCORE', DUE, job.id) then return 'retry' end
     return 'queued'
 end
 
@@ -116,6 +135,13 @@ local function end_job(job, counter, state, error_type, error_message)
     count(job.pool, counter, -1)
     count(job.pool, 'ended', 1)
     ended[#ended + 1] = job.id
+end
+
+-- Records that the broker has a message of this queued job. The job is due at its deadline, or after some time in case the
+-- broker lost the message.
+local function confirm(job, after)
+    redis.call('HSET', job_key(job.id), 'confirmed', job.fence)
+    redis.call('ZADD', DUE, math.min(now + after, job.deadline_at or math.huge), job.id)
 end
 
 -- Writes the counters, and publishes the jobs that ended and the pools that may have work.

@@ -4,7 +4,7 @@
 local answers = {}
 for at = 4, #ARGV, OPEN_FIELDS do
     local id = ARGV[at]
-    local known = redis.call('HMGET', job_key(id), 'pool', 'digest', 'state', 'fence')
+    local known = redis.call('HMGET', job_key(id), 'pool', 'digest', 'state', 'fence', 'confirmed')
     local answer
     if not known[1] then
         open(at)
@@ -14,7 +14,7 @@ for at = 4, #ARGV, OPEN_FIELDS do
     elseif known[1] ~= ARGV[at + 1] or known[2] ~= ARGV[at + 8] then
         answer = { 1, false, {}, false }
     else
-        local unpublished = tonumber(known[3]) == QUEUED and redis.call('ZSCORE', DUE, id)
+        local unpublished = tonumber(known[3]) == QUEUED and known[4] ~= known[5] and redis.call('ZSCORE', DUE, id)
         answer = { 2, unpublished and known[4], record(id) }
     end
     answers[#answers + 1] = answer
