@@ -56,7 +56,7 @@ impl KafkaConsumer {
     }
 
     async fn call<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {
-        let gone = || Error::new(ErrorKind::Unavailable, "the kafka consumer has ended");
+        let gone = || Error::new(ErrorKind::Ended, "the kafka consumer has ended, and cannot receive again");
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?

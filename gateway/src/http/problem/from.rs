@@ -50,7 +50,7 @@ impl From<queue::Error> for Problem {
             }
             ErrorKind::Conflict => Self::new(ProblemKind::IdConflict, error.to_string()),
             ErrorKind::Refused => Self::new(ProblemKind::Refused, error.to_string()),
-            ErrorKind::Incompatible | ErrorKind::Corrupt => {
+            ErrorKind::Incompatible | ErrorKind::Corrupt | ErrorKind::Ended => {
                 tracing::error!(error = %error, "stored data unreadable");
                 Self::new(ProblemKind::Internal, "stored data cannot be read; the gateway's log has the details")
             }

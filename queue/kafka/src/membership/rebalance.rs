@@ -11,6 +11,7 @@ use super::Membership;
 use crate::cluster::{CALL_TIMEOUT, call_error};
 use crate::context::{Rebalance, acknowledge_rebalance};
 use crate::error::{failed, unavailable};
+use crate::headers;
 use crate::mark::Mark;
 use crate::partition::Partition;
 use queue::{Error, Result};
@@ -121,7 +122,7 @@ impl Membership {
             }
         };
         let mut list = TopicPartitionList::new();
-        for element in committed.elements() {
+        for (index, element) in committed.elements().into_iter().enumerate() {
             let (topic, number) = (element.topic(), element.partition());
             let Some((topic, class)) = self.topics.iter().find(|(name, _)| **name == *topic) else { continue };
             let queue = self.consumer.split_partition_queue(topic, number);
@@ -130,7 +131,7 @@ impl Membership {
             let waker = self.waker.clone();
             queue.set_nonempty_callback(move || waker.wake());
             let at = match element.offset() {
-                Offset::Offset(offset) => Some((offset, Mark::from_text(element.metadata()))),
+                Offset::Offset(offset) => Some((offset, Mark::from_text(&headers::metadata(&committed, index)))),
                 _ => None,
             };
             let start = at.as_ref().map_or(Offset::Invalid, |(offset, _)| Offset::Offset(*offset));
