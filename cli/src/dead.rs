@@ -2,7 +2,7 @@
 
 mod report;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ use client::{BadEnding, DeadJobs, Error, Gateway, Payload};
 use queue::{JobId, PoolName};
 
 use crate::media_type;
+use crate::output::{Output, escaped};
 
 /// List, show, requeue or purge dead and failed jobs.
 ///
@@ -122,7 +123,7 @@ impl Selection {
 
 /// Runs the command and prints to standard output.
 pub(crate) async fn dead(args: DeadArgs) -> anyhow::Result<ExitCode> {
-    let all_done = run(args, &mut io::stdout()).await?;
+    let all_done = run(args, &mut Output).await?;
     Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -180,7 +181,8 @@ async fn all_ids(gateway: &Gateway, selection: &Selection) -> anyhow::Result<Vec
 async fn save(gateway: &Gateway, id: &JobId, file: &Path, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
     let Payload { media_type, bytes } = gateway.input(id.as_str()).await?;
     tokio::fs::write(file, &bytes).await.with_context(|| format!("cannot write {}", file.display()))?;
-    writeln!(out, "input of {} bytes ({media_type}) written to {}", bytes.len(), file.display())?;
+    let (media_type, file) = (escaped(&media_type), escaped(&file.to_string_lossy()));
+    writeln!(out, "input of {} bytes ({media_type}) written to {file}", bytes.len())?;
     Ok(())
 }
 
@@ -204,7 +206,9 @@ async fn each(
     for id in ids {
         match act(id).await {
             Ok(()) => count += 1,
-            Err(Error::Refused(refusal)) if !refusal.status.is_server_error() => writeln!(out, "{id}: {refusal}")?,
+            Err(Error::Refused(refusal)) if !refusal.status.is_server_error() => {
+                writeln!(out, "{id}: {}", escaped(&refusal.to_string()))?;
+            }
             Err(error) => return Err(error.into()),
         }
     }

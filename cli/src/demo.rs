@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+#[cfg(feature = "torch")]
+use crate::output::{escaped, print_line};
+
 /// A model that this program can write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum DemoModel {
@@ -25,7 +28,7 @@ pub(crate) fn write(
             let folder = folder.join("resnet50").join("1");
             let weights = weights.map_or(Weights::Random { seed }, |file| Weights::Safetensors(file.to_owned()));
             resnet50::write(&folder, &weights, labels).map_err(|error| anyhow::anyhow!("{error}"))?;
-            println!("wrote {}", folder.display());
+            print_line(format_args!("wrote {}", escaped(&folder.to_string_lossy())));
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use queue::{PoolExpectation, PoolName, Result, Risk, Roster, Severity, WorkerRec
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::output::Output;
 use crate::services;
 use crate::settings::Settings;
 use crate::table::{shortened, table};
@@ -32,7 +33,7 @@ const CELL_WIDTH: usize = 300;
 /// Prints all risks, the worst first. The exit code is 1 if a risk is severe.
 pub(crate) async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let risks = examine(settings, &settings.backend_urls()?).await;
-    print(&risks, json, &mut io::stdout())?;
+    print(&risks, json, &mut Output)?;
     let is_severe = risks.iter().any(|risk| risk.severity == Severity::Severe);
     Ok(if is_severe { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

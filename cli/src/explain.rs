@@ -7,7 +7,7 @@ use clap::Args;
 use client::{Explanation, Scaler};
 use queue::PoolName;
 
-use crate::output::print_line;
+use crate::output::{escaped_lines, print_line};
 
 /// Explain why a pool has its number of workers: the scaler's last answers, with everything that went into them
 #[derive(Debug, Clone, Args)]
@@ -28,6 +28,6 @@ pub(crate) async fn explain(arguments: ExplainArgs) -> anyhow::Result<ExitCode> 
     let scaler = Scaler::new(&arguments.admin).map_err(|error| anyhow!("--admin: {error}"))?;
     let explained = scaler.explain(arguments.pool.as_str(), form).await;
     let text = explained.map_err(|error| anyhow!("--admin: {error}"))?;
-    print_line(format_args!("{}", text.trim_end()));
+    print_line(format_args!("{}", escaped_lines(text.trim_end())));
     Ok(ExitCode::SUCCESS)
 }

@@ -17,5 +17,6 @@ mod table;
 mod up;
 
 pub use arguments::Arguments;
-pub use process::run;
+pub use output::{is_closed_output, message};
+pub use process::{exit_code, run};
 pub use settings::{PoolSettings, Settings};

@@ -11,10 +11,11 @@ async fn main() -> ExitCode {
     let started = Instant::now();
     match cli::run(Arguments::parse(), started).await {
         Ok(code) => code,
+        Err(error) if cli::is_closed_output(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // The message of an error contains its causes.
-            eprintln!("millrace: {error}");
-            ExitCode::FAILURE
+            eprintln!("millrace: {}", cli::message(&error));
+            // A device thread may be inside libtorch or stuck, so no runtime or thread is waited for.
+            std::process::exit(cli::exit_code(&error))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The subcommands.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use service::{Health, Telemetry, config, stop};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Arguments, Command, ConfigCommand, Configuration, ModelCommand};
-use crate::output::print_line;
+use crate::output::{Output, print_line};
 use crate::services::{self, Opened};
 use crate::settings::Settings;
 use crate::{dead, demo, doctor, explain, reference, simulate, submit, up};
@@ -25,7 +26,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             for part in ["gateway", "scaler"] {
                 health.not_ready(part, "starting");
             }
-            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?), &stop).await?;
+            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?)).await?;
             up::up(&settings, &configuration, journal, health, stop).await?;
         }
         Command::Gateway { configuration } => {
@@ -49,7 +50,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             let health = Health::new();
             health.not_ready("scaler", "starting");
             let journal = Journal::default();
-            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?), &stop).await?;
+            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?)).await?;
             services::scaler(&settings, &opened, listener, journal, health, stop).await?;
         }
         Command::Worker { configuration, pool, admin, follow_parent } => {
@@ -60,20 +61,25 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             let (of_pool, model) = services::pool_of_worker(&settings, &pool)?;
             let opened = Opened::open(&settings).await?;
             let health = Health::new();
-            serve_admin(admin.admin, &health, Router::new(), &stop).await?;
+            serve_admin(admin.admin, &health, Router::new()).await?;
             services::worker(of_pool, model, &opened, pool.parse()?, health, started, stop).await?;
         }
         Command::Submit(arguments) => return submit::submit(arguments).await,
         Command::Explain(arguments) => return explain::explain(arguments).await,
         Command::Dead(arguments) => return dead::dead(arguments).await,
         Command::Doctor { configuration, json } => return doctor::doctor(&load(&configuration)?, json).await,
-        Command::Simulate(arguments) => simulate::simulate(&arguments, &mut std::io::stdout())?,
+        Command::Simulate(arguments) => simulate::simulate(&arguments, &mut Output)?,
         Command::Config { command } => configuration(command)?,
         Command::Model { command: ModelCommand::Demo { model, folder, weights, labels, seed } } => {
             demo::write(model, &folder, weights.as_deref(), labels.as_deref(), seed)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The exit code of a process that ends with `error`.
+pub fn exit_code(error: &anyhow::Error) -> i32 {
+    error.downcast_ref::<worker::WorkerError>().map_or(1, |error| i32::from(error.exit_code()))
 }
 
 /// The first steps of every service: read the configuration, start logging, install the signal handlers.
@@ -96,27 +102,24 @@ fn configuration(command: ConfigCommand) -> anyhow::Result<()> {
             print_line(format_args!("the configuration has no faults"));
         }
         ConfigCommand::Show { configuration } => {
-            println!("{}", serde_json::to_string_pretty(&load(&configuration)?)?);
+            writeln!(Output, "{}", serde_json::to_string_pretty(&load(&configuration)?)?)?;
         }
-        ConfigCommand::Schema => println!("{}", serde_json::to_string_pretty(&config::schema::<Settings>())?),
-        ConfigCommand::Reference => print!("{}", reference::reference()),
+        ConfigCommand::Schema => {
+            writeln!(Output, "{}", serde_json::to_string_pretty(&config::schema::<Settings>())?)?;
+        }
+        ConfigCommand::Reference => write!(Output, "{}", reference::reference())?,
     }
     Ok(())
 }
 
-/// Serves health, metrics and `more` in the background if there is an admin address.
-async fn serve_admin(
-    address: Option<SocketAddr>,
-    health: &Health,
-    more: Router,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
+/// Serves health, metrics and `more` in the background until the end of the process, if there is an admin address.
+async fn serve_admin(address: Option<SocketAddr>, health: &Health, more: Router) -> anyhow::Result<()> {
     let Some(address) = address else { return Ok(()) };
     let listener = services::bind("--admin", &address.to_string()).await?;
     print_line(format_args!("admin http://{}", listener.local_addr()?));
-    let (health, stop) = (health.clone(), stop.clone());
+    let health = health.clone();
     tokio::spawn(async move {
-        if let Err(error) = health.serve(more, listener, stop).await {
+        if let Err(error) = health.serve(more, listener, CancellationToken::new()).await {
             tracing::error!(%error, "the admin server failed: health and metrics are no longer served");
         }
     });

@@ -65,11 +65,21 @@ pub(crate) async fn gateway(
     let producer = opened.backend.broker.producer().await?;
     let ledger = Arc::clone(&opened.backend.ledger);
     let upkeep = Upkeep { ledger: Arc::clone(&ledger), producer: Arc::clone(&producer), blobs: opened.blobs.clone() };
-    let upkeep = tokio::spawn(upkeep.run(stop.clone()));
+    let mut upkeep = tokio::spawn(upkeep.run(stop.clone()));
     let blobs = opened.blobs.clone();
     let gateway = Gateway { pools, ledger, producer, blobs, settings: settings.gateway.clone(), health };
-    gateway::run(listener, gateway, stop).await.context("gateway")?;
-    upkeep.await.context("gateway: upkeep")
+    let mut serving = std::pin::pin!(gateway::run(listener, gateway, stop));
+    tokio::select! {
+        served = &mut serving => {
+            served.context("gateway")?;
+            upkeep.await.context("gateway: upkeep")
+        }
+        // Before the stop signal only a panic ends it, and then no process may publish due jobs any more.
+        ended = &mut upkeep => {
+            ended.context("gateway: upkeep")?;
+            serving.await.context("gateway")
+        }
+    }
 }
 
 /// Runs the scaler on `listener`.

@@ -4,7 +4,7 @@ mod files;
 mod outcome;
 mod report;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ use service::Period;
 use files::InputFile;
 use outcome::Outcome;
 use report::Report;
+
+use crate::output::Output;
 
 /// Submit files to a pool as jobs, wait for their results, and print them.
 ///
@@ -75,7 +77,7 @@ pub(crate) struct SubmitArgs {
 
 /// Runs the command and prints to standard output.
 pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
-    let report = submit_to(&args, &mut io::stdout()).await?;
+    let report = submit_to(&args, &mut Output).await?;
     Ok(if report.all_succeeded() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -1,6 +1,7 @@
 //! HTTP: reading requests, and answering errors as problem documents.
 
 pub(crate) mod body;
+pub(crate) mod budget;
 pub(crate) mod extract;
 pub(crate) mod job_request;
 pub(crate) mod observe;
@@ -8,4 +9,5 @@ pub(crate) mod options;
 pub(crate) mod prefer;
 pub(crate) mod problem;
 pub(crate) mod query;
+pub(crate) mod rest;
 pub(crate) mod trace;

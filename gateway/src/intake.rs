@@ -17,7 +17,7 @@ use queue::{
     Blobs, Body, Clock, Input, Job, JobId, JobRecord, Ledger, PoolName, Producer, Publication, Role, Submitted,
 };
 
-use crate::metrics;
+use crate::{aside, metrics};
 
 mod confirmations;
 mod error;
@@ -106,7 +106,7 @@ impl Intake {
         media_type: String,
         bytes: Bytes,
     ) -> Result<Input, IntakeError> {
-        pool.input_check.check(&media_type, &bytes)?;
+        check(pool, &media_type, &bytes).await?;
         self.store(id, media_type, bytes).await
     }
 
@@ -119,7 +119,7 @@ impl Intake {
     async fn job(&self, submission: Submission) -> Result<Job, IntakeError> {
         let Submission { pool: name, options, media_type, bytes, trace_parent } = submission;
         let pool = self.pool(&name)?;
-        pool.input_check.check(&media_type, &bytes)?;
+        check(pool, &media_type, &bytes).await?;
         let created_at = Clock::default().now();
         let deadline_at = match options.deadline {
             Some(deadline) => {
@@ -161,4 +161,13 @@ impl Intake {
             tracing::warn!(%error, blob = blob.key, "cannot delete the input of a repeated submission");
         }
     }
+}
+
+/// Checks an input. A large one is checked on another thread, because other requests wait for this one.
+async fn check(pool: &Pool, media_type: &str, bytes: &Bytes) -> Result<(), model::InputFault> {
+    if bytes.len() < aside::LARGE_BYTES {
+        return pool.input_check.check(media_type, bytes);
+    }
+    let (check, media_type, bytes) = (pool.input_check.clone(), media_type.to_owned(), bytes.clone());
+    aside::run(move || check.check(&media_type, &bytes)).await
 }

@@ -23,6 +23,7 @@
 
 mod server;
 
+mod aside;
 mod paths;
 mod routes;
 mod settings;

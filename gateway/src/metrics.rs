@@ -23,9 +23,9 @@ pub(crate) fn describe() {
 }
 
 /// Counts an answered request.
-pub(crate) fn answered(route: &'static str, status: u16, after: Duration) {
-    counter!(REQUESTS, "route" => route, "status" => status.to_string()).increment(1);
-    histogram!(REQUEST_SECONDS, "route" => route).record(after);
+pub(crate) fn answered(route: &str, status: u16, after: Duration) {
+    counter!(REQUESTS, "route" => route.to_owned(), "status" => status.to_string()).increment(1);
+    histogram!(REQUEST_SECONDS, "route" => route.to_owned()).record(after);
 }
 
 /// Counts a submission, by the ledger's answer.

@@ -11,10 +11,6 @@ pub(crate) const INPUT: &str = "/v1/jobs/{id}/input";
 pub(crate) const REQUEUE: &str = "/v1/jobs/{id}/requeue";
 pub(crate) const DEAD: &str = "/v1/dead";
 
-/// The paths that are labels of metrics. Requests of all other paths are counted under one label.
-pub(crate) const IN_METRICS: [&str; 10] =
-    [POOL_JOBS, JOB, RESULT, CANCEL, INPUT, REQUEUE, DEAD, "/livez", "/readyz", "/metrics"];
-
 /// The path of a job. An id needs no percent-encoding: it has only unreserved characters and `:`.
 pub(crate) fn job(id: &JobId) -> String {
     format!("/v1/jobs/{id}")

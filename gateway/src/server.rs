@@ -5,12 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use queue::{Blobs, Ledger, PoolName, Producer};
 use service::Health;
+use service::http::{self, HttpLimits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::budget::BodyBudget;
 use crate::intake::{Intake, Pool};
 use crate::metrics;
 use crate::routes;
@@ -38,46 +39,48 @@ pub struct Gateway {
 
 /// Serves on `listener` until `stop`.
 ///
-/// After `stop` the gateway is not ready and accepts no connection. It answers long polls at once with the current
-/// state. The other requests in flight have [`GatewaySettings::drain_timeout`] to finish. Accepted jobs are safe at any
-/// moment, also during the stop. An error means that the socket cannot be served.
+/// After `stop` the gateway is not ready, and it answers long polls at once with the current state. It still accepts
+/// connections for [`GatewaySettings::lame_duck`], until load balancers have seen its readiness. Then the requests in flight have [`GatewaySettings::drain_timeout`] to finish. Accepted jobs are safe at any
+/// moment, also during the stop.
 pub async fn run(listener: TcpListener, gateway: Gateway, stop: CancellationToken) -> io::Result<()> {
     let Gateway { pools, ledger, producer, blobs, settings, health } = gateway;
     metrics::describe();
-    let drain_timeout = settings.drain_timeout.get();
+    let (drain_timeout, lame_duck) = (settings.drain_timeout.get(), settings.lame_duck.get());
     let (intake, confirmation_writer) = Intake::new(pools, Arc::clone(&ledger), producer, blobs.clone());
     let serving_ended = CancellationToken::new();
     let writing = tokio::spawn(confirmation_writer.run(serving_ended.clone()));
-    let state = Arc::new(GatewayState { intake, ledger, blobs, settings, stop: stop.clone() });
+    let budget = BodyBudget::new(settings.max_body.as_usize());
+    let state = Arc::new(GatewayState { intake, ledger, blobs, budget, settings, stop: stop.clone() });
 
     let router = routes::router(state, &health);
     health.ready(CONDITION);
-    let shutdown = stopping(stop.clone(), health);
-    let listener = listener.tap_io(|connection| {
-        // The gateway writes small answers, each in one piece, so Nagle's algorithm would only delay them.
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown);
-    let served = tokio::select! {
-        served = serving => served,
-        () = drain_timed_out(&stop, drain_timeout) => {
+    let listening_ended = CancellationToken::new();
+    let ending = end_listening(stop, lame_duck, health, listening_ended.clone());
+    let serving = http::serve(listener, router, HttpLimits::default(), listening_ended.clone());
+    tokio::select! {
+        ((), ()) = async { tokio::join!(serving, ending) } => {}
+        () = drain_timed_out(&listening_ended, drain_timeout) => {
             tracing::warn!(after = ?drain_timeout, "requests in flight were cut off");
-            Ok(())
         }
-    };
+    }
     serving_ended.cancel();
     if let Err(error) = writing.await {
         tracing::error!(%error, "the task that records confirmed publications in the ledger failed");
     }
-    served
+    Ok(())
 }
 
-/// Waits for `stop`, then reports that the gateway is not ready.
-async fn stopping(stop: CancellationToken, health: Health) {
+/// Waits for `stop`, reports that the gateway is not ready, and ends the listening after the time `lame_duck`.
+async fn end_listening(
+    stop: CancellationToken,
+    lame_duck: Duration,
+    health: Health,
+    listening_ended: CancellationToken,
+) {
     stop.cancelled().await;
     health.not_ready(CONDITION, "stopping");
+    tokio::time::sleep(lame_duck).await;
+    listening_ended.cancel();
 }
 
 async fn drain_timed_out(stop: &CancellationToken, timeout: Duration) {

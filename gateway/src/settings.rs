@@ -16,6 +16,9 @@ pub struct GatewaySettings {
     pub body_timeout: Period,
     /// The longest time that a request may wait for a job to end. A longer `wait` is reduced to this.
     pub max_wait: Period,
+    /// How long the gateway still accepts connections once it has been asked to stop. `/readyz` answers 503 meanwhile.
+    /// Behind a load balancer, use the time in which it removes a gateway that is not ready, such as `5s`.
+    pub lame_duck: Period,
     /// How long requests in flight may take once the gateway has been asked to stop.
     pub drain_timeout: Period,
 }
@@ -27,6 +30,7 @@ impl Default for GatewaySettings {
             max_body: ByteSize::mib(32),
             body_timeout: Period::seconds(30),
             max_wait: Period::seconds(60),
+            lame_duck: Period::seconds(0),
             drain_timeout: Period::seconds(5),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use queue::{Blobs, Ledger};
 use tokio_util::sync::CancellationToken;
 
+use crate::http::budget::BodyBudget;
 use crate::intake::Intake;
 use crate::settings::GatewaySettings;
 
@@ -19,6 +20,8 @@ pub(crate) struct GatewayState {
     pub(crate) ledger: Arc<dyn Ledger>,
     /// Large inputs and outputs.
     pub(crate) blobs: Blobs,
+    /// The room for bodies.
+    pub(crate) budget: BodyBudget,
     /// The limits of this gateway.
     pub(crate) settings: GatewaySettings,
     /// Cancelled when the gateway stops: long polls are answered then.

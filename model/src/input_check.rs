@@ -48,7 +48,7 @@ impl Manifest {
     pub fn check(&self, media_type: &str, body: &[u8]) -> Result<(), InputFault> {
         let essence = media_type_essence(media_type);
         if essence == TENSORS_MEDIA_TYPE {
-            return json_tensors::read(&self.inputs, body).map(|_| ());
+            return json_tensors::check(&self.inputs, body);
         }
         let takes_images = matches!(self.preprocess, Preprocess::Image(_));
         if !(takes_images && IMAGE_MEDIA_TYPES.contains(&essence.as_str())) {

@@ -5,7 +5,9 @@
 //! [`TENSORS_MEDIA_TYPE`](crate::TENSORS_MEDIA_TYPE).
 
 use bytes::Bytes;
+use serde::de::DeserializeSeed;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::datatype::Datatype;
 use crate::input_fault::{InputFault, InputFaultKind};
@@ -13,22 +15,25 @@ use crate::tensor::{HostTensor, TensorSpec};
 
 mod element;
 
-use element::Element;
+use element::{ElementReader, Keep};
 
 /// The body of an input.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct InputBody {
-    inputs: Vec<InputTensor>,
+struct InputBody<'a> {
+    #[serde(borrow)]
+    inputs: Vec<InputTensor<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct InputTensor {
+struct InputTensor<'a> {
     name: String,
     datatype: String,
     shape: Vec<i64>,
-    data: Vec<Element>,
+    /// The text of the list. Elements take many times the memory of their text, so they are converted one by one.
+    #[serde(borrow)]
+    data: &'a RawValue,
 }
 
 /// The body of an output.
@@ -47,10 +52,23 @@ struct OutputTensor<'a> {
 
 /// Reads the tensors of an input body. The result has the order of `wanted`, the inputs of the model.
 pub fn read(wanted: &[TensorSpec], body: &[u8]) -> Result<Vec<HostTensor>, InputFault> {
-    let given: InputBody = serde_json::from_slice(body).map_err(|error| match error.is_data() {
+    read_all(wanted, body, Keep::All)
+}
+
+/// Checks the tensors of an input body, as [`read`] does, and keeps none of their elements.
+pub fn check(wanted: &[TensorSpec], body: &[u8]) -> Result<(), InputFault> {
+    read_all(wanted, body, Keep::Nothing).map(|_| ())
+}
+
+fn unreadable(error: serde_json::Error) -> InputFault {
+    match error.is_data() {
         true => InputFault::new(InputFaultKind::Tensor, "body", error.to_string()),
         false => InputFault::new(InputFaultKind::Malformed, "body", format!("not JSON: {error}")),
-    })?;
+    }
+}
+
+fn read_all(wanted: &[TensorSpec], body: &[u8], keep: Keep) -> Result<Vec<HostTensor>, InputFault> {
+    let given: InputBody<'_> = serde_json::from_slice(body).map_err(unreadable)?;
     for (index, tensor) in given.inputs.iter().enumerate() {
         let field = format!("inputs[{index}].name");
         if !wanted.iter().any(|spec| spec.name == tensor.name) {
@@ -63,10 +81,10 @@ pub fn read(wanted: &[TensorSpec], body: &[u8]) -> Result<Vec<HostTensor>, Input
             return Err(InputFault::new(InputFaultKind::Tensor, field, message));
         }
     }
-    wanted.iter().map(|spec| read_one(spec, &given.inputs)).collect()
+    wanted.iter().map(|spec| read_one(spec, &given.inputs, keep)).collect()
 }
 
-fn read_one(spec: &TensorSpec, given: &[InputTensor]) -> Result<HostTensor, InputFault> {
+fn read_one(spec: &TensorSpec, given: &[InputTensor<'_>], keep: Keep) -> Result<HostTensor, InputFault> {
     let Some((index, tensor)) = given.iter().enumerate().find(|(_, tensor)| tensor.name == spec.name) else {
         let message = format!("the tensor {:?} is missing", spec.name);
         return Err(InputFault::new(InputFaultKind::Tensor, "inputs", message));
@@ -82,18 +100,19 @@ fn read_one(spec: &TensorSpec, given: &[InputTensor]) -> Result<HostTensor, Inpu
         let message = format!("{:?} does not fit {:?}, the shape of {:?}", tensor.shape, spec.shape, spec.name);
         return fault("shape", message);
     }
+    let mut elements = ElementReader::new(spec.datatype, keep);
+    let mut json = serde_json::Deserializer::from_str(tensor.data.get());
+    elements.deserialize(&mut json).map_err(unreadable)?;
     let count = tensor.shape.iter().try_fold(1_i64, |count, size| count.checked_mul(*size));
-    if count != i64::try_from(tensor.data.len()).ok() {
-        let message = format!("{} elements do not fill the shape {:?}", tensor.data.len(), tensor.shape);
+    if count != i64::try_from(elements.count).ok() {
+        let message = format!("{} elements do not fill the shape {:?}", elements.count, tensor.shape);
         return fault("data", message);
     }
-    let mut data = Vec::with_capacity(tensor.data.len() * spec.datatype.size_bytes().unwrap_or(1));
-    for (position, element) in tensor.data.iter().enumerate() {
-        if !element.write(spec.datatype, &mut data) {
-            let message = format!("{element} is not a value of {}", spec.datatype);
-            return fault(&format!("data[{position}]"), message);
-        }
+    if let Some((position, element)) = elements.misfit {
+        let message = format!("{element} is not a value of {}", spec.datatype);
+        return fault(&format!("data[{position}]"), message);
     }
+    let data = elements.data;
     Ok(HostTensor { name: spec.name.clone(), datatype: spec.datatype, shape: tensor.shape.clone(), data: data.into() })
 }
 

@@ -67,7 +67,7 @@ impl Routes {
             // The search needs no more steps than there are pools: a longer path would visit a pool twice.
             let way = std::iter::successors(next(pool), |pool| next(pool)).take(routes.0.len());
             if let Some(name) = route.results_to.as_ref().filter(|_| way.into_iter().any(|other| other == pool)) {
-                let why = "leads back to the pool: its results would be its jobs".to_owned();
+                let why = "would return the results of the pool to the same pool, as jobs".to_owned();
                 errors.push(RouteError { key: format!("pools.{pool}.results_to"), name: name.clone(), why });
             }
         }
@@ -114,11 +114,14 @@ mod tests {
                 &[("a", &["x"][..], None), ("b", &["x"], None)][..],
                 "pools.b.jobs_from: \"x\" is a source of jobs already, in pools.a.",
             ),
-            (&[("a", &["x"], Some("x"))], "pools.a.results_to: \"x\" leads back"),
-            (&[("a", &["x"], Some("y")), ("b", &["y"], Some("x"))], "pools.a.results_to: \"y\" leads back"),
+            (&[("a", &["x"], Some("x"))], "pools.a.results_to: \"x\" would return the results"),
+            (
+                &[("a", &["x"], Some("y")), ("b", &["y"], Some("x"))],
+                "pools.a.results_to: \"y\" would return the results",
+            ),
             (&[("a", &["x", "x"], None)], "pools.a.jobs_from: \"x\" is a source of jobs already"),
             (&[("a", &[""], None)], "is not the name of a topic or queue"),
-            (&[("a", &["", "x"], Some("x"))], "bytes; pools.a.results_to: \"x\" leads back"),
+            (&[("a", &["", "x"], Some("x"))], "bytes; pools.a.results_to: \"x\" would return the results"),
         ] {
             let error = routes(of).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

@@ -35,7 +35,7 @@ pub struct Sources {
     /// A YAML file. `None`: defaults only.
     pub file: Option<PathBuf>,
     /// Environment variables. Only names that start with [`ENVIRONMENT_PREFIX`] are settings; two underscores separate
-    /// keys: `MILLRACE__GATEWAY__LISTEN=127.0.0.1:8080`.
+    /// keys: `MILLRACE__GATEWAY__LISTEN=127.0.0.1:8080`. A key in camel case is written as it is.
     pub environment: Vec<(String, String)>,
     /// Pairs such as `gateway.listen=127.0.0.1:8080`.
     pub flags: Vec<String>,

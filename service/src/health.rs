@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::{self, HttpLimits};
 use crate::telemetry;
 
 /// Named conditions. The process is ready if all of them hold. A clone shares the conditions.
@@ -64,7 +65,8 @@ impl Health {
 
     /// Serves [`Health::router`] and `more` on `listener` until `stop`. For processes that serve no other HTTP.
     pub async fn serve(&self, more: Router, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        axum::serve(listener, self.router().merge(more)).with_graceful_shutdown(stop.cancelled_owned()).await
+        http::serve(listener, self.router().merge(more), HttpLimits::default(), stop).await;
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod health;
+pub mod http;
 pub mod stop;
 pub mod telemetry;
 pub mod units;

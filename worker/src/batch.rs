@@ -3,7 +3,7 @@
 use model::Datatype;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::job::{ReadyInput, ReadyJob};
+use crate::job::{ClaimedJob, Disposition, ReadyInput, ReadyJob};
 
 mod buckets;
 
@@ -55,6 +55,16 @@ impl Batcher {
             self.changed.wait(&mut waiting);
         }
         (!waiting.is_closed).then(|| waiting.buckets.take(max_items))
+    }
+
+    /// Takes the jobs that must not start any more, each with its end.
+    pub(crate) fn take_ended(&self) -> Vec<(ClaimedJob, Disposition)> {
+        let ended = self.lock().buckets.take_if(|ready| ready.job.ended_before_start().is_some());
+        let with_end = |ready: ReadyJob| {
+            let end = ready.job.ended_before_start().unwrap_or(Disposition::Released);
+            (ready.job, end)
+        };
+        ended.into_iter().map(with_end).collect()
     }
 
     /// Closes the batcher: it accepts and returns no more jobs. Returns the jobs that waited.

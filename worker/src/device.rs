@@ -1,7 +1,7 @@
 //! The thread that owns a model instance.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,14 @@ use crate::job::window::Window;
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ItemResult, ReadyInput, ReadyJob, RunJob};
 use crate::report::heartbeat::Heartbeat;
 use crate::report::metrics;
-use crate::runtime::{Instance, Item, Model, ModelError};
+use crate::runtime::{Instance, Item, Model, ModelError, ModelErrorKind};
+use crate::watchdog::Watchdog;
 
 mod run_batch;
+mod watched_instance;
 
 use run_batch::run_batch;
+use watched_instance::WatchedInstance;
 
 /// The parts of the worker that a device thread uses. All device threads have clones of the same value.
 #[derive(Clone)]
@@ -39,6 +42,11 @@ pub(crate) struct Device {
     /// Held while a suspect runs: two suspects never run at the same time.
     pub(crate) suspects: Arc<Mutex<()>>,
     pub(crate) max_batch_items: usize,
+    pub(crate) watchdog: Arc<Watchdog>,
+    /// The error of the first device whose warm-up batch failed after a batch of jobs had failed.
+    pub(crate) self_test_error: Arc<OnceLock<ModelError>>,
+    /// Stops this worker.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Device {
@@ -68,9 +76,12 @@ impl Device {
         Ok(loaded)
     }
 
-    fn load(&self) -> Result<Box<dyn Instance>, ModelError> {
+    fn load(&self) -> Result<WatchedInstance, ModelError> {
         let start = Instant::now();
-        let mut instance = self.model.instance()?;
+        let watch = self.watchdog.watch("loading the model", Arc::from([]));
+        let instance = self.model.instance()?;
+        drop(watch);
+        let mut instance = WatchedInstance::new(instance, Arc::clone(&self.watchdog));
         let load_seconds = start.elapsed().as_secs_f64();
         instance.warm_up()?;
         let warm_up_seconds = start.elapsed().as_secs_f64() - load_seconds;
@@ -78,7 +89,7 @@ impl Device {
         Ok(instance)
     }
 
-    fn serve(&self, mut instance: Box<dyn Instance>) {
+    fn serve(&self, mut instance: WatchedInstance) {
         let mut free_since = Instant::now();
         while let Some(batch) = self.batcher.next(self.max_batch_items) {
             let mut suspect = None;
@@ -89,7 +100,8 @@ impl Device {
             let mut results = Vec::with_capacity(items.len());
             tracing::debug!(pool = %self.pool, items = items.len(), "running a batch");
             let began = Instant::now();
-            run_batch(instance.as_mut(), &items, &mut results);
+            instance.jobs = jobs.iter().map(|job| job.lease.lease().id.clone()).collect();
+            run_batch(&mut instance, &items, &mut results);
             let ended = Instant::now();
             metrics::batch_ran(&self.pool, items.len(), ended.duration_since(began).as_secs_f64());
             // These batches are not typical, so they are not measured: a suspect also waits for the ledger, and a
@@ -97,7 +109,12 @@ impl Device {
             if suspect.is_none() && results.iter().all(Result::is_ok) {
                 self.heartbeat.batch_ran(items.len(), busy_time(&jobs, free_since, ended));
             }
-            free_since = ended;
+            if all_failed(&results)
+                && let Err(error) = self_test(&mut instance)
+            {
+                return self.fail(jobs, error);
+            }
+            free_since = Instant::now();
             let ran = RunJob::all(jobs, results);
             drop(suspect);
             let device = self.clone();
@@ -108,6 +125,15 @@ impl Device {
         }
     }
 
+    /// Releases the jobs, which are not at fault, and stops this worker.
+    fn fail(&self, jobs: Vec<ClaimedJob>, error: ModelError) {
+        let jobs_requeued = jobs.len();
+        tracing::error!(pool = %self.pool, %error, jobs_requeued, "the warm-up batch fails; this worker stops");
+        drop(self.self_test_error.set(error));
+        self.finish(FinishedJob::not_run(jobs.into_iter().map(|job| (job, Disposition::Released))));
+        self.stop.cancel();
+    }
+
     /// The jobs of a batch that this worker may still run, with their items. The other jobs are finished.
     fn runnable<'d>(
         &'d self,
@@ -116,10 +142,10 @@ impl Device {
     ) -> (Vec<ClaimedJob>, Vec<Item>) {
         let (mut jobs, mut items, mut not_run) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
         for ReadyJob { job, input } in batch {
-            let item = match input {
-                _ if job.lease.is_lost() => Err(Disposition::LeaseLost),
-                ReadyInput::Prepared(item) => Ok(item),
-                ReadyInput::Raw(body) => {
+            let item = match (job.ended_before_start(), input) {
+                (Some(end), _) => Err(end),
+                (None, ReadyInput::Prepared(item)) => Ok(item),
+                (None, ReadyInput::Raw(body)) => {
                     *suspect = Some(self.suspects.lock());
                     self.begin(&job, body)
                 }
@@ -145,7 +171,10 @@ impl Device {
     fn begin(&self, job: &ClaimedJob, body: Bytes) -> Result<Item, Disposition> {
         self.runtime.block_on(self.window.wait_until_written());
         match self.runtime.block_on(self.ledger.begin(job.lease.lease())) {
-            Ok(true) => job.prepare(self.model.as_ref(), body).map_err(Disposition::Failed),
+            Ok(true) => {
+                let _watch = self.watchdog.watch("preparing an input", Arc::from([job.lease.lease().id.clone()]));
+                job.prepare(self.model.as_ref(), body).map_err(Disposition::Failed)
+            }
             Ok(false) => Err(Disposition::LeaseLost),
             Err(error) => {
                 tracing::warn!(%error, "cannot begin a job that must run alone; requeueing it");
@@ -171,6 +200,20 @@ impl Device {
         // The outbox ends after all devices. If it fails earlier, the broker delivers the jobs again.
         drop(self.finished.send(jobs));
     }
+}
+
+/// Whether all items failed, and not because of their shape or type alone.
+fn all_failed(results: &[ItemResult]) -> bool {
+    let is_input = |error: &ModelError| error.kind() == ModelErrorKind::Input;
+    results.iter().all(Result::is_err)
+        && results.iter().filter_map(|result| result.as_ref().err()).any(|e| !is_input(e))
+}
+
+/// Runs the warm-up batch, which a sound model can always run. So its failure is a fault of this worker.
+fn self_test(instance: &mut WatchedInstance) -> Result<(), ModelError> {
+    instance.jobs = Arc::from([]);
+    catch_unwind(AssertUnwindSafe(|| instance.warm_up()))
+        .unwrap_or_else(|_| Err(ModelError::model("the model panicked in its warm-up batch")))
 }
 
 /// The time that this worker was busy with a batch that ended now, as defined by [`queue::WorkerRecord`].

@@ -23,11 +23,22 @@ pub(crate) struct ClaimedJob {
     /// The time at which the job was received. If its claim was repeated, the time of the last claim, because the wait
     /// for an unreachable ledger is not work.
     pub(crate) received: Instant,
+    /// The deadline, by the clock of this process. `None`: there is none, or it had passed by this clock at the claim. The
+    /// ledger's clock is then behind, and it has granted the claim.
+    pub(crate) deadline: Option<Instant>,
     /// Whether the job is a suspect: a worker disappeared while it held the job, so the job must not share a batch.
     pub(crate) is_suspect: bool,
 }
 
 impl ClaimedJob {
+    /// The end of a job that must not start any more. The ledger ends a released job as expired at its next claim.
+    pub(crate) fn ended_before_start(&self) -> Option<Disposition> {
+        if self.lease.is_lost() {
+            return Some(Disposition::LeaseLost);
+        }
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now()).then_some(Disposition::Released)
+    }
+
     /// Decodes and preprocesses the input. If a decoder panics, the cause is this input, so only this job fails.
     pub(crate) fn prepare(&self, model: &dyn Model, body: Bytes) -> Result<Item, JobError> {
         let media_type = &self.delivery.job.input.media_type;

@@ -18,6 +18,7 @@ mod run;
 pub mod runtime;
 mod settings;
 mod take;
+mod watchdog;
 
 pub use run::{Worker, WorkerError, run};
 pub use settings::WorkerSettings;

@@ -1,5 +1,6 @@
 //! The life of a worker: build, load, serve, drain.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use service::Health;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batcher;
@@ -26,12 +27,16 @@ use crate::report::metrics;
 use crate::runtime::{Model, ModelError};
 use crate::settings::WorkerSettings;
 use crate::take::Intake;
+use crate::watchdog::Watchdog;
 
 /// The condition in [`Health`] that the worker sets.
 const CONDITION: &str = "model";
 
 /// The longest wait for the roster to remove this worker. The entry would also expire without this call.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The interval at which waiting jobs that are cancelled or past their deadline are ended.
+const WAITING_JOBS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The parts and settings of a worker.
 pub struct Worker {
@@ -78,12 +83,45 @@ pub enum WorkerError {
         /// The part that ended.
         part: &'static str,
     },
+    /// Foreign code did not return. Its thread cannot be stopped, so the process must exit.
+    #[error(
+        "pool {pool}: {step} takes longer than worker.batch_timeout, {limit:?}; jobs: {jobs}; other workers will run them"
+    )]
+    Stuck {
+        /// The pool.
+        pool: PoolName,
+        /// What did not return.
+        step: &'static str,
+        /// The setting.
+        limit: Duration,
+        /// The ids of the jobs that it was for.
+        jobs: String,
+    },
+    /// All jobs of a batch failed, and so did the warm-up batch. The jobs were requeued without a charge.
+    #[error("pool {pool}: the model fails on every input, and on its own warm-up batch: {source}")]
+    Faulty {
+        /// The pool.
+        pool: PoolName,
+        /// The error of the warm-up batch.
+        source: ModelError,
+    },
     /// The last batch did not end in the time to drain. Its jobs will be delivered again.
     #[error("pool {pool}: still running after worker.drain_timeout; the jobs of this worker will be delivered again")]
     DrainTimeout {
         /// The pool.
         pool: PoolName,
     },
+}
+
+impl WorkerError {
+    /// The exit code of a worker process that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Stuck { .. } => 70,
+            Self::Faulty { .. } => 71,
+            _ => 1,
+        }
+    }
 }
 
 /// Loads the model, then takes jobs, runs them and settles them until `stop`. Then finishes the batch that runs,
@@ -96,10 +134,17 @@ pub async fn run(worker: Worker, stop: CancellationToken) -> Result<(), WorkerEr
     let heartbeat = Arc::new(heartbeat);
     let health = worker.health.clone();
     health.not_ready(CONDITION, "loading");
+    let watchdog = Arc::new(Watchdog::new(worker.settings.batch_timeout.get()));
+    let (pool, limit) = (worker.pool.clone(), worker.settings.batch_timeout.get());
     let outcome = tokio::select! {
+        overdue = watchdog.overdue() => {
+            let jobs = overdue.jobs.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(" ");
+            tracing::error!(%pool, step = overdue.step, ?limit, jobs, "work does not return; the worker ends");
+            Err(WorkerError::Stuck { pool, step: overdue.step, limit, jobs })
+        }
         never = heartbeat.run() => match never {},
         never = leases.renew() => match never {},
-        outcome = work(worker, &heartbeat, &leases, &stop) => outcome,
+        outcome = work(worker, &heartbeat, &leases, &watchdog, &stop) => outcome,
     };
     health.not_ready(CONDITION, "ended");
     if timeout(LEAVE_TIMEOUT, heartbeat.leave()).await.is_err() {
@@ -112,9 +157,13 @@ async fn work(
     worker: Worker,
     heartbeat: &Arc<Heartbeat>,
     leases: &Arc<Leases>,
+    watchdog: &Arc<Watchdog>,
     stop: &CancellationToken,
 ) -> Result<(), WorkerError> {
-    let (device, finished_jobs) = build(&worker, heartbeat)?;
+    // A device that fails its self-test stops this worker only.
+    let stop = &stop.child_token();
+    let (device, finished_jobs) = build(&worker, heartbeat, watchdog, stop)?;
+    let self_test_error = Arc::clone(&device.self_test_error);
     let any_device_ended = CancellationToken::new();
     let Some(()) = load(&worker, &device, &any_device_ended, stop).await? else { return Ok(()) };
     let (intake, outbox, upkeep) = connect(&worker, &device, leases).await?;
@@ -125,13 +174,34 @@ async fn work(
     let (id, pool, window) = (&worker.id, &worker.pool, device.window.size());
     tracing::info!(worker = %id, %pool, cold_start_seconds, window, "ready");
 
-    tokio::spawn(upkeep.run(stop.clone()));
-    let serving = Serving { intake, outbox: tokio::spawn(outbox.run(finished_jobs)), any_device_ended };
-    tokio::select! {
+    let upkeep = tokio::spawn(upkeep.run(stop.clone()));
+    let batcher = Arc::clone(&device.batcher);
+    let serving = Serving { intake, outbox: tokio::spawn(outbox.run(finished_jobs)), upkeep, any_device_ended };
+    let finished = device.finished.downgrade();
+    let outcome = tokio::select! {
+        never = end_waiting_jobs(&batcher, &finished) => match never {},
         served = serving.run(drain(&worker, device, stop), stop) => {
             served.map_err(|part| WorkerError::Broken { pool: worker.pool.clone(), part })
         }
         () = drain_timeout(&worker, stop) => Err(WorkerError::DrainTimeout { pool: worker.pool.clone() }),
+    };
+    match self_test_error.get() {
+        Some(source) => Err(WorkerError::Faulty { pool: worker.pool.clone(), source: source.clone() }),
+        None => outcome,
+    }
+}
+
+/// Ends jobs that wait for a device although they must not start any more, within a second. Never returns.
+async fn end_waiting_jobs(batcher: &Batcher, finished: &mpsc::WeakUnboundedSender<Vec<FinishedJob>>) -> Infallible {
+    let mut looks = interval(WAITING_JOBS_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let ended = batcher.take_ended();
+        // Without a sender the outbox has ended, and so have the jobs.
+        if let (false, Some(finished)) = (ended.is_empty(), finished.upgrade()) {
+            drop(finished.send(FinishedJob::not_run(ended)));
+        }
     }
 }
 
@@ -140,6 +210,8 @@ async fn work(
 fn build(
     worker: &Worker,
     heartbeat: &Arc<Heartbeat>,
+    watchdog: &Arc<Watchdog>,
+    stop: &CancellationToken,
 ) -> Result<(Device, mpsc::UnboundedReceiver<Vec<FinishedJob>>), WorkerError> {
     let threads = worker.settings.prepare_threads.map_or(0, usize::from);
     let cpu = ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("millrace-cpu-{number}"));
@@ -156,6 +228,9 @@ fn build(
         runtime: Handle::current(),
         finished,
         suspects: Arc::default(),
+        watchdog: Arc::clone(watchdog),
+        self_test_error: Arc::default(),
+        stop: stop.clone(),
         max_batch_items,
     };
     Ok((device, finished_jobs))
@@ -210,6 +285,7 @@ async fn connect(
         window: Arc::clone(&device.window),
         batcher: Arc::clone(&device.batcher),
         cpu: Arc::clone(&device.cpu),
+        watchdog: Arc::clone(&device.watchdog),
         finished: device.finished.clone(),
     };
     Ok((intake, outbox, upkeep))
@@ -219,6 +295,7 @@ async fn connect(
 struct Serving {
     intake: Intake,
     outbox: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
     any_device_ended: CancellationToken,
 }
 
@@ -226,10 +303,11 @@ impl Serving {
     /// Takes jobs until `stop`, and returns when `drain` and the outbox have ended. The error names a part that ended
     /// too early.
     async fn run(self, drain: impl Future<Output = ()>, stop: &CancellationToken) -> Result<(), &'static str> {
-        let Self { intake, mut outbox, any_device_ended } = self;
+        let Self { intake, mut outbox, upkeep, any_device_ended } = self;
         // The outbox ends when all its senders are dropped: devices, preparations, intake and drain.
         tokio::select! {
             () = before_stop(&any_device_ended, stop) => Err("a device thread"),
+            () = upkeep_ended(upkeep, stop) => Err("upkeep"),
             ended = &mut outbox => match stop.is_cancelled() {
                 true => ended.map_err(|_| "the outbox"),
                 false => Err("the outbox"),
@@ -263,6 +341,14 @@ fn max_batch_items(worker: &Worker) -> usize {
 async fn before_stop(ended: &CancellationToken, stop: &CancellationToken) {
     ended.cancelled().await;
     if stop.is_cancelled() {
+        std::future::pending().await
+    }
+}
+
+/// Returns if upkeep ends before `stop`, which only a panic can cause.
+async fn upkeep_ended(upkeep: JoinHandle<()>, stop: &CancellationToken) {
+    let ended = upkeep.await;
+    if ended.is_ok() && stop.is_cancelled() {
         std::future::pending().await
     }
 }

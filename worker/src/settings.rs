@@ -17,7 +17,8 @@ pub struct WorkerSettings {
     pub instances: NonZeroUsize,
     /// The number of threads that decode and preprocess inputs. Unless given, one per core.
     pub prepare_threads: Option<NonZeroUsize>,
-    /// The time after which a lease expires unless it is renewed. It is renewed three times in this time.
+    /// The time after which a lease expires unless it is renewed. It is renewed each second, and at least three times in
+    /// this time.
     pub lease: Period,
     /// The wait before the second attempt. It doubles with every further attempt.
     pub retry_initial: Period,
@@ -25,6 +26,9 @@ pub struct WorkerSettings {
     pub retry_max: Period,
     /// The longest time from the stop signal to the end of the running batch. A spot node gives 15 s.
     pub drain_timeout: Period,
+    /// The longest time of one forward pass, of loading, of the warm-up, and of preparing one input. Beyond it the worker
+    /// exits with code 70, and other workers run its jobs.
+    pub batch_timeout: Period,
 }
 
 impl Default for WorkerSettings {
@@ -37,6 +41,7 @@ impl Default for WorkerSettings {
             retry_initial: Period::seconds(1),
             retry_max: Period::seconds(60),
             drain_timeout: Period::seconds(9),
+            batch_timeout: Period::seconds(600),
         }
     }
 }
@@ -47,6 +52,9 @@ impl WorkerSettings {
         // A round trip must fit into a third of the lease, when it is renewed.
         if self.lease < Period::seconds(1) {
             faults.refuse(format_args!("{key}.lease"), self.lease, "is not at least 1s");
+        }
+        if self.batch_timeout < Period::millis(1) {
+            faults.refuse(format_args!("{key}.batch_timeout"), self.batch_timeout, "is not at least 1ms");
         }
         if self.retry_max < self.retry_initial {
             let rule = format!("is less than retry_initial, {}", self.retry_initial);

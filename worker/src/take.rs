@@ -19,6 +19,7 @@ use crate::job::leases::Leases;
 use crate::job::window::{Place, Window};
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ReadyInput, ReadyJob};
 use crate::runtime::Model;
+use crate::watchdog::Watchdog;
 
 /// The wait after an error of the broker or the ledger. Without a wait, repeated calls would only add load.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -35,6 +36,7 @@ pub(crate) struct Intake {
     pub(crate) window: Arc<Window>,
     pub(crate) batcher: Arc<Batcher>,
     pub(crate) cpu: Arc<ThreadPool>,
+    pub(crate) watchdog: Arc<Watchdog>,
     pub(crate) finished: mpsc::UnboundedSender<Vec<FinishedJob>>,
 }
 
@@ -74,7 +76,16 @@ impl Intake {
             match claim {
                 Claim::Granted { lease, alone } => {
                     let lease = self.leases.add(lease);
-                    self.start(ClaimedJob { delivery, lease, place, received: claimed_at, is_suspect: alone }).await;
+                    let deadline = deadline(&delivery);
+                    self.start(ClaimedJob {
+                        delivery,
+                        lease,
+                        place,
+                        received: claimed_at,
+                        deadline,
+                        is_suspect: alone,
+                    })
+                    .await;
                 }
                 Claim::Ended(_) => ended.push((delivery, place)),
                 Claim::HeldElsewhere => acknowledged.push(delivery),
@@ -164,9 +175,14 @@ impl Intake {
             return self.push(ReadyJob { job, input: ReadyInput::Raw(body) });
         }
         let intake = Arc::clone(self);
-        self.cpu.spawn(move || match job.prepare(intake.model.as_ref(), body) {
-            Ok(item) => intake.push(ReadyJob { job, input: ReadyInput::Prepared(item) }),
-            Err(error) => intake.finish(job, Disposition::Failed(error)),
+        self.cpu.spawn(move || {
+            let watch = intake.watchdog.watch("preparing an input", Arc::from([job.lease.lease().id.clone()]));
+            let prepared = job.prepare(intake.model.as_ref(), body);
+            drop(watch);
+            match prepared {
+                Ok(item) => intake.push(ReadyJob { job, input: ReadyInput::Prepared(item) }),
+                Err(error) => intake.finish(job, Disposition::Failed(error)),
+            }
         });
     }
 
@@ -195,4 +211,11 @@ impl Intake {
         // The outbox ends only after all its senders were dropped.
         drop(self.finished.send(FinishedJob::not_run([(job, disposition)])));
     }
+}
+
+/// The deadline of a job by the monotonic clock, if it is in the future.
+fn deadline(delivery: &Delivery) -> Option<StdInstant> {
+    let left = delivery.job.deadline_at?.duration_since(jiff::Timestamp::now());
+    let left = Duration::try_from(left).ok().filter(|left| !left.is_zero())?;
+    StdInstant::now().checked_add(left)
 }

@@ -93,6 +93,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = collect(&[folder.path().join("missing.png")], None).unwrap_err();
         assert!(error.to_string().ends_with("missing.png"), "{error}");
+        let message = crate::output::message(&error);
+        assert!(message.contains("missing.png: No such file"), "{message}");
         let error = collect(&[folder.path().to_owned()], None).unwrap_err();
         assert!(error.to_string().starts_with("no files in "), "{error}");
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table};
 
 use super::outcome::Outcome;
+use crate::output::escaped;
 use crate::table::table;
 
 /// The outcomes of all files, in the order of the files.
@@ -58,10 +59,11 @@ impl Report {
         let last = header.len() - 1;
         let mut table = table(&header);
         for outcome in shown {
-            let name = outcome.path.file_name().unwrap_or(outcome.path.as_os_str()).to_string_lossy().into_owned();
-            let mut row = vec![name, outcome.id.to_string(), outcome.state().to_owned(), outcome.summary()];
+            let name = outcome.path.file_name().unwrap_or(outcome.path.as_os_str()).to_string_lossy();
+            let texts = [&*name, outcome.id.as_str(), outcome.state(), &outcome.summary()];
+            let mut row = texts.map(escaped).to_vec();
             if self.with_truth {
-                row.push(truth(outcome));
+                row.push(escaped(&truth(outcome)));
             }
             row.push(format!("{:.0} ms", outcome.elapsed.as_secs_f64() * 1000.0));
             table.add_row(row);
@@ -143,6 +145,16 @@ mod tests {
         assert!(text.contains("3 (100.0 %)") && text.contains("wrong") && text.contains("broken JPEG"), "{text}");
         assert!(text.contains("3 jobs: 2 succeeded, 1 did not; 2.0 s, 1 jobs/s\n"), "{text}");
         assert!(text.contains("accuracy: 33.33 % (1 of 3)"), "{text}");
+    }
+
+    #[test]
+    fn control_characters_of_names_labels_and_errors_are_escaped() {
+        let mut jobs = vec![outcome("a-3", Ok("\u{1b}[31m3")), outcome("b-4", Err("bad\u{1b}]0;x\u{7}"))];
+        jobs[0].path = "x\u{1b}[2J-4.png".into();
+        jobs[0].truth = Some("\u{9b}4".to_owned());
+        let text = printed(jobs, 50);
+        assert!(!text.chars().any(|character| character.is_control() && character != '\n'), "{text:?}");
+        assert!(text.contains("x\\u{1b}[2J-4.png") && text.contains("bad\\u{1b}]0;x\\u{7}"), "{text}");
     }
 
     #[test]

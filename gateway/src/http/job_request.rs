@@ -89,6 +89,8 @@ impl JobRequest {
 
 impl<'a> Envelope<'a> {
     fn read(body: &'a [u8]) -> Result<Self, Problem> {
+        // Some programs begin a UTF-8 text with a byte order mark, which is no part of the JSON (RFC 8259, section 8.1).
+        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         // The derived code also accepts a list with the members in order, so a list must be refused here.
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             serde_json::from_slice::<IgnoredAny>(body).map_err(malformed)?;
@@ -191,6 +193,12 @@ mod tests {
         assert_eq!(request.media_type, TENSORS_MEDIA_TYPE);
         let expected = r#"{"inputs":[{"name":"x", "shape":[1], "datatype":"FP32", "data":[0.10]}]}"#;
         assert_eq!(request.bytes, expected);
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_the_json_is_ignored() {
+        let request = read("application/json", "\u{feff}{\"inputs\":[]}").unwrap();
+        assert_eq!(request.bytes, r#"{"inputs":[]}"#);
     }
 
     #[test]

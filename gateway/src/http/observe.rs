@@ -16,6 +16,7 @@ use crate::{metrics, paths};
 pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = route(&request);
+    let route = route.as_str();
     let span = debug_span!("request", method = %request.method(), route, status = field::Empty);
     let answering = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
     let response = answering.await.unwrap_or_else(|_panic| {
@@ -30,9 +31,16 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
 }
 
 /// The pattern of the path, never the path itself: a client must not be able to create labels of metrics.
-fn route(request: &Request) -> &'static str {
-    let matched = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    paths::IN_METRICS.into_iter().find(|path| *path == matched).unwrap_or("none")
+fn route(request: &Request) -> MatchedRoute {
+    MatchedRoute(request.extensions().get::<MatchedPath>().cloned())
+}
+
+struct MatchedRoute(Option<MatchedPath>);
+
+impl MatchedRoute {
+    fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("none", MatchedPath::as_str)
+    }
 }
 
 pub(crate) async fn unknown_route(request: Request) -> Problem {

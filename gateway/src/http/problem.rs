@@ -83,6 +83,7 @@ impl Problem {
     }
 
     /// The kind of the problem.
+    #[cfg(test)]
     pub(crate) fn kind(&self) -> ProblemKind {
         self.0.kind
     }
@@ -104,7 +105,8 @@ impl IntoResponse for Problem {
         let mut response = (status, Json(document)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if matches!(self.0.kind, ProblemKind::Unavailable | ProblemKind::NotConfirmed | ProblemKind::JobNotEnded) {
+        use ProblemKind::{Busy, JobNotEnded, NotConfirmed, Unavailable};
+        if matches!(self.0.kind, Busy | Unavailable | NotConfirmed | JobNotEnded) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

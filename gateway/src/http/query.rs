@@ -40,9 +40,22 @@ pub(crate) fn wait(uri: &Uri) -> Result<Option<Duration>, Problem> {
         if key != "wait" {
             return Err(unknown_key(&key, &["wait"]));
         }
-        wait = Some(duration(&value).map_err(|reason| bad_value("wait", format_args!("wait: {value:?} {reason}")))?);
+        // Plain seconds, as in `Prefer: wait=10`.
+        let seconds = value.parse().map(Duration::from_secs);
+        wait = Some(
+            seconds
+                .or_else(|_| duration(&value))
+                .map_err(|reason| bad_value("wait", format_args!("wait: {value:?} {reason}")))?,
+        );
     }
     Ok(wait)
+}
+
+/// Refuses every parameter: the route has none.
+pub(crate) fn none(uri: &Uri) -> Result<(), Problem> {
+    let Some((key, _)) = pairs(uri)?.into_iter().next() else { return Ok(()) };
+    let key: String = key.chars().take(80).collect();
+    Err(bad_value(&key, format_args!("query: {key:?} is not a parameter; this route has none")))
 }
 
 /// A duration such as `30s`. The error completes a sentence that starts with the value.
@@ -78,6 +91,7 @@ mod tests {
         let wait = |query: &str| wait(&format!("/v1/jobs/a{query}").parse().unwrap()).map_err(|problem| problem.kind());
         assert_eq!(wait(""), Ok(None));
         assert_eq!(wait("?wait=2s"), Ok(Some(Duration::from_secs(2))));
+        assert_eq!(wait("?wait=10"), Ok(Some(Duration::from_secs(10))));
         assert_eq!(wait("?wait=soon"), Err(ProblemKind::BadQuery));
         assert_eq!(wait("?timeout=2s"), Err(ProblemKind::BadQuery));
     }

@@ -1,17 +1,23 @@
 //! `DELETE /v1/jobs/{id}`: deletes the record of an ended job.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use queue::Forgotten;
 
 use crate::http::extract::JobPath;
 use crate::http::problem::{Problem, ProblemKind};
+use crate::http::query;
 use crate::jobs::cleanup::{delete_blobs, run_to_end};
 use crate::state::SharedState;
 
 /// Deletes the record of an ended job, with its input and output.
-pub(crate) async fn delete(State(gateway): State<SharedState>, JobPath(id): JobPath) -> Result<Response, Problem> {
+pub(crate) async fn delete(
+    State(gateway): State<SharedState>,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    query::none(&uri)?;
     run_to_end(async move {
         match gateway.ledger.forget(&id).await? {
             Forgotten::Forgotten(blobs) => {

@@ -43,7 +43,12 @@ pub(crate) async fn status_of_event(State(gateway): State<SharedState>, uri: Uri
 }
 
 /// Returns the input of the job, byte for byte.
-pub(crate) async fn input(State(gateway): State<SharedState>, JobPath(id): JobPath) -> Result<Response, Problem> {
+pub(crate) async fn input(
+    State(gateway): State<SharedState>,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    query::none(&uri)?;
     let input = gateway.ledger.input(&id).await?.ok_or_else(|| Problem::unknown_job(&id))?;
     let bytes = gateway.blobs.bytes(&input.body).await.map_err(|error| Problem::from(error).job(&id))?;
     Ok(result::untrusted_bytes(&id, &input.media_type, bytes))
@@ -60,7 +65,12 @@ pub(crate) async fn result(
 }
 
 /// Cancels the job. This may be repeated. A job that ended in another way stays as it is.
-pub(crate) async fn cancel(State(gateway): State<SharedState>, JobPath(id): JobPath) -> Result<Response, Problem> {
+pub(crate) async fn cancel(
+    State(gateway): State<SharedState>,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    query::none(&uri)?;
     let record = gateway.ledger.cancel(&id).await?.ok_or_else(|| Problem::unknown_job(&id))?;
     if record.state != queue::JobState::Cancelled {
         let detail = format!("job {id} has {} already and cannot be cancelled", record.state.as_str());

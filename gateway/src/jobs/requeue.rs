@@ -14,6 +14,7 @@ use crate::http::problem::{Problem, ProblemKind};
 use crate::intake::JobOptions;
 use crate::jobs::cleanup::{delete_blobs, run_to_end};
 use crate::jobs::status::JobStatus;
+use crate::jobs::submit::read_request;
 use crate::state::{GatewayState, SharedState};
 
 /// Queues the job again. Without a body it keeps its input; a body is its new input, checked like a submission.
@@ -23,7 +24,7 @@ pub(crate) async fn requeue(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, &gateway.settings).await?;
+    let (bytes, _reserved) = body::read(&parts.headers, body, &gateway.settings, &gateway.budget).await?;
     let input = match bytes.is_empty() {
         true if parts.uri.query().is_some() => return Err(options_refused()),
         // A request with a content type should have a body, so an empty one is a mistake.
@@ -64,7 +65,7 @@ async fn new_input(
     headers: &HeaderMap,
     bytes: Bytes,
 ) -> Result<Input, Problem> {
-    let JobRequest { options, media_type, bytes } = JobRequest::read(uri, headers, bytes)?;
+    let JobRequest { options, media_type, bytes } = read_request(uri, headers, bytes).await?;
     if options != JobOptions::default() {
         return Err(options_refused());
     }

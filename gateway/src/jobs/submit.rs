@@ -1,10 +1,12 @@
 //! `POST /v1/pools/{pool}/jobs`: submits a job.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use queue::JobRecord;
 
+use crate::aside;
 use crate::http::extract::PoolPath;
 use crate::http::job_request::JobRequest;
 use crate::http::problem::Problem;
@@ -22,11 +24,23 @@ pub(crate) async fn submit(
     // An unknown pool is refused before its body is read.
     gateway.intake.pool(&pool)?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, &gateway.settings).await?;
-    let JobRequest { options, media_type, bytes } = JobRequest::read(&parts.uri, &parts.headers, bytes)?;
+    let (bytes, reserved) = body::read(&parts.headers, body, &gateway.settings, &gateway.budget).await?;
+    let JobRequest { options, media_type, bytes } = read_request(&parts.uri, &parts.headers, bytes).await?;
     let trace_parent = trace::parent(&parts.headers);
     let accepted = gateway.intake.accept(Submission { pool, options, media_type, bytes, trace_parent }).await?;
+    // The wait for the result holds no body.
+    drop(reserved);
     Ok(answer(&gateway, &parts.headers, &accepted).await)
+}
+
+/// Reads a request with its whole body. JSON of a large body is read on another thread, because other requests wait for
+/// this one.
+pub(crate) async fn read_request(uri: &Uri, headers: &HeaderMap, body: Bytes) -> Result<JobRequest, Problem> {
+    if body.len() < aside::LARGE_BYTES {
+        return JobRequest::read(uri, headers, body);
+    }
+    let (uri, headers) = (uri.clone(), headers.clone());
+    aside::run(move || JobRequest::read(&uri, &headers, body)).await
 }
 
 /// Returns the result if the client waits and the job ends in time. Otherwise returns the status and the links to

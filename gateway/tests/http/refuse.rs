@@ -57,6 +57,9 @@ async fn each_bad_request_about_a_job_has_its_problem() {
         (Method::GET, "/v1/jobs/a?wait=soon", 400, "bad-query"),
         (Method::GET, "/v1/jobs/a?wait=-1s", 400, "bad-query"),
         (Method::GET, "/v1/jobs/a/result?until=now", 400, "bad-query"),
+        (Method::GET, "/v1/jobs/a/input?wait=1s", 400, "bad-query"),
+        (Method::POST, "/v1/jobs/a/cancel?reason=x", 400, "bad-query"),
+        (Method::DELETE, "/v1/jobs/a?force=1", 400, "bad-query"),
         (Method::GET, "/v1/nothing", 404, "unknown-route"),
         (Method::GET, "/", 404, "unknown-route"),
         (Method::GET, "/v1/pools/text/jobs", 405, "method-not-allowed"),
@@ -100,6 +103,23 @@ async fn a_body_over_the_limit_is_refused_with_and_without_a_length() {
 }
 
 #[tokio::test]
+async fn an_early_answer_reaches_a_client_that_still_sends() {
+    let gateway = start().await;
+    let large = || "x".repeat(16 * 1024 * 1024);
+    for (method, path, status) in [
+        (Method::POST, "/v1/pools/nowhere/jobs", 404),
+        (Method::POST, "/v1/pools/%FF/jobs", 400),
+        (Method::POST, "/v1/nothing", 404),
+        (Method::PUT, "/v1/jobs/a", 405),
+        (Method::POST, "/v1/jobs/a/cancel", 404),
+    ] {
+        let request = gateway.client.request(method.clone(), format!("http://{}{path}", gateway.address));
+        let response = request.body(large()).send().await.unwrap();
+        assert_eq!(response.status(), status, "{method} {path}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_arrive_in_time_is_refused() {
     let settings = GatewaySettings { body_timeout: Period::millis(50), ..GatewaySettings::default() };
     let gateway = start_with(settings).await;
@@ -128,9 +148,13 @@ async fn health_and_metrics_are_served() {
         assert_eq!(gateway.get(path).send().await.unwrap().status(), 200, "{path}");
     }
     gateway.submit("a", "hello").await;
+    gateway.get("/v1/jobs?pool=text&source=/s&id=x").send().await.unwrap();
+    gateway.get("/v1/nothing").send().await.unwrap();
     let metrics = gateway.get("/metrics").send().await.unwrap().text().await.unwrap();
     for line in [
         "millrace_gateway_requests_total{route=\"/v1/pools/{pool}/jobs\",status=\"202\"}",
+        "millrace_gateway_requests_total{route=\"/v1/jobs\",status=\"404\"}",
+        "millrace_gateway_requests_total{route=\"none\",status=\"404\"}",
         "millrace_gateway_submissions_total{pool=\"text\",class=\"standard\",outcome=\"new\"}",
         "millrace_gateway_request_seconds_bucket{route=\"/v1/pools/{pool}/jobs\",",
     ] {

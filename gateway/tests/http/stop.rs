@@ -63,3 +63,17 @@ async fn idle_connections_do_not_delay_the_stop() {
     gateway.stop.cancel();
     timeout(STOP_LIMIT, gateway.serving).await.expect("idle connections delay the stop").unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn requests_are_answered_in_the_lame_duck_time_and_the_gateway_is_not_ready() {
+    let settings = GatewaySettings { lame_duck: Period::seconds(3600), ..GatewaySettings::default() };
+    let gateway = start_with(settings).await;
+    assert_eq!(gateway.get("/readyz").send().await.unwrap().status(), 200);
+    gateway.stop.cancel();
+    while gateway.health.is_ready() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(gateway.get("/readyz").send().await.unwrap().status(), 503);
+    assert_eq!(gateway.submit("a", "hello").await.status(), 202);
+    gateway.serving.abort();
+}

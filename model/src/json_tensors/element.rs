@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::Visitor;
+use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -91,6 +91,61 @@ impl<'de> Deserialize<'de> for Element {
         }
 
         deserializer.deserialize_any(OneElement)
+    }
+}
+
+/// What a reader keeps of the elements that it has checked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Keep {
+    All,
+    Nothing,
+}
+
+/// Converts the elements of a tensor one by one.
+pub(super) struct ElementReader {
+    datatype: Datatype,
+    keep: Keep,
+    /// The number of elements.
+    pub(super) count: usize,
+    /// The first element that is not a value of the datatype, with its position.
+    pub(super) misfit: Option<(usize, Element)>,
+    /// The elements, little-endian; empty if none are kept.
+    pub(super) data: Vec<u8>,
+}
+
+impl ElementReader {
+    pub(super) fn new(datatype: Datatype, keep: Keep) -> Self {
+        Self { datatype, keep, count: 0, misfit: None, data: Vec::new() }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut ElementReader {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut ElementReader {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element::<Element>()? {
+            // The whole list is read even after a misfit, because a wrong number of elements is the fault to report.
+            if self.misfit.is_none() && !element.write(self.datatype, &mut self.data) {
+                self.misfit = Some((self.count, element));
+            }
+            if self.keep == Keep::Nothing || self.misfit.is_some() {
+                self.data.clear();
+            }
+            self.count += 1;
+        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,8 @@ fn wanted() -> Vec<TensorSpec> {
 
 fn fault(body: &str) -> (String, String, InputFaultKind) {
     let fault = read(&wanted(), body.as_bytes()).unwrap_err();
+    let checked = check(&wanted(), body.as_bytes()).unwrap_err();
+    assert_eq!((&checked.field, &checked.message, checked.kind), (&fault.field, &fault.message, fault.kind));
     (fault.field, fault.message, fault.kind)
 }
 
@@ -24,6 +26,7 @@ fn tensors_are_read_in_the_models_order_whatever_the_order_given() {
     let values: Vec<f32> = tensors[0].data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     assert_eq!(values, [1.0, -2.5, 300.0, 0.0]);
     assert_eq!(tensors[1].data[..], [1, 0]);
+    assert_eq!(check(&wanted(), format!(r#"{{"inputs":[{MASK},{X}]}}"#).as_bytes()), Ok(()));
 }
 
 #[test]
@@ -93,4 +96,14 @@ fn tensors_are_written_as_they_are_read() {
     );
     assert_eq!(text, expected);
     assert_eq!(read(&wanted(), text.replace("outputs", "inputs").as_bytes()).unwrap(), tensors);
+}
+
+#[test]
+fn the_check_keeps_no_element() {
+    let spec = spec("x", Datatype::Fp64, &[-1]);
+    let text = format!("[{}1]", "0,".repeat(10_000));
+    let mut elements = ElementReader::new(spec.datatype, Keep::Nothing);
+    elements.deserialize(&mut serde_json::Deserializer::from_str(&text)).unwrap();
+    assert_eq!((elements.count, elements.data.len()), (10_001, 0));
+    assert!(elements.data.capacity() < 100);
 }

@@ -21,6 +21,9 @@
 //! | `schedule` | | minimum numbers of workers at certain times, see [`crate::schedule`]; none |
 //! | `allowIdleConsumers` | | `true`: more workers than Kafka has partitions are allowed; `false` |
 //!
+//! Each key may also have the suffix `FromEnv`. KEDA sends such a key with the value of the environment variable, so `kFromEnv`
+//! is another name of `k`. A pool's configured trigger has no such keys.
+//!
 //! Other keys are ignored, because KEDA sends the whole map including its own `scalerAddress`. A key that is missing
 //! from the metadata has the value from the pool's configuration.
 
@@ -76,6 +79,9 @@ const KEYS: [(&str, &[&str], &[&str]); 18] = [
     ("allowIdleConsumers", &[], &[]),
 ];
 
+/// The suffix of a key whose value KEDA takes from an environment variable of the workload.
+const ENVIRONMENT_SUFFIX: &str = "FromEnv";
+
 /// Whether `name` is a key that a pool's configured trigger can have. In a configured trigger an unknown key is an
 /// error.
 pub fn is_trigger_key(name: &str) -> bool {
@@ -122,21 +128,20 @@ impl Trigger {
         metadata: &HashMap<String, String>,
         configured: impl Fn(&PoolName) -> Option<&'a BTreeMap<String, String>>,
     ) -> Result<Self, TriggerError> {
-        let name = metadata.get(POOL_KEY).map(|name| name.trim());
-        let Some(name) = name.filter(|name| !name.is_empty()) else {
+        let own = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let Some(GivenValue { name: key, value: name }) = GivenValue::find(&own, POOL_KEY, &[])? else {
             return Err(TriggerError::new(POOL_KEY, "is missing from the trigger's metadata"));
         };
         let pool: PoolName = name.parse().map_err(|error: queue::Error| {
             // The error of a name already begins with this key.
             let text = error.to_string();
-            TriggerError::new(POOL_KEY, text.strip_prefix("pool: ").unwrap_or(&text))
+            TriggerError::new(key, text.strip_prefix("pool: ").unwrap_or(&text))
         })?;
         let Some(defaults) = configured(&pool) else {
-            return Err(TriggerError::new(POOL_KEY, format_args!("{} is not a pool of this scaler", shown(name))));
+            return Err(TriggerError::new(key, format_args!("{} is not a pool of this scaler", shown(name))));
         };
-        let own = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let defaults = defaults.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let scaling = Scaling::read([own.collect(), defaults.collect()])?;
+        let scaling = Scaling::read([own, defaults.collect()])?;
         Ok(Self { pool, scaling })
     }
 }
@@ -191,6 +196,30 @@ struct GivenValue<'a> {
     value: &'a str,
 }
 
+impl<'a> GivenValue<'a> {
+    /// The value of a key under any of its names. An empty value counts as missing. Two different values are an error.
+    fn find(metadata: &BTreeMap<&'a str, &'a str>, key: &str, others: &[&str]) -> Result<Option<Self>, TriggerError> {
+        let mut first: Option<Self> = None;
+        for name in [key].iter().chain(others) {
+            for name in [(*name).to_owned(), format!("{name}{ENVIRONMENT_SUFFIX}")] {
+                let Some((name, value)) = metadata.get_key_value(name.as_str()) else { continue };
+                let given = Self { name, value: value.trim() };
+                if given.value.is_empty() {
+                    continue;
+                }
+                if let Some(first) = first
+                    && first.value != given.value
+                {
+                    let (one, other) = (shown(given.value), shown(first.value));
+                    return Err(TriggerError::new(name, format_args!("{one} contradicts {}, {other}", first.name)));
+                }
+                first = first.or(Some(given));
+            }
+        }
+        Ok(first)
+    }
+}
+
 /// The known keys of one map, by their first names. An empty value counts as missing.
 struct KeyMap<'a>(BTreeMap<&'static str, GivenValue<'a>>);
 
@@ -198,22 +227,7 @@ impl<'a> KeyMap<'a> {
     fn read(metadata: BTreeMap<&'a str, &'a str>) -> Result<Self, TriggerError> {
         let mut keys = BTreeMap::new();
         for (key, others, _) in KEYS {
-            let mut first: Option<GivenValue<'a>> = None;
-            for name in [key].iter().chain(others) {
-                let Some((name, value)) = metadata.get_key_value(name) else { continue };
-                let named = GivenValue { name, value: value.trim() };
-                if named.value.is_empty() {
-                    continue;
-                }
-                if let Some(first) = first
-                    && first.value != named.value
-                {
-                    let (one, other) = (shown(named.value), shown(first.value));
-                    return Err(TriggerError::new(name, format_args!("{one} contradicts {}, {other}", first.name)));
-                }
-                first = first.or(Some(named));
-            }
-            if let Some(named) = first {
+            if let Some(named) = GivenValue::find(&metadata, key, others)? {
                 keys.insert(key, named);
             }
         }
@@ -310,7 +324,10 @@ impl<'a> LayeredKeys<'a> {
         let Some(given) = self.get(key) else { return Ok(None) };
         match given.value.parse::<f64>() {
             Ok(number) if number.is_finite() && number >= least && number <= most => Ok(Some(number)),
-            // The upper bound is far above any useful number, so the message does not contain it.
+            Ok(number) if number.is_finite() && number > most && most >= MAX_TARGET => {
+                Err(self.reject(key, format_args!("is not a number of at most {most}")))
+            }
+            // The upper bound is far above any useful number, so the message for other values does not contain it.
             _ if most >= MAX_TARGET => Err(self.reject(key, format_args!("is not a number of at least {least}"))),
             _ => Err(self.reject(key, format_args!("is not a number from {least} to {most}"))),
         }

@@ -22,4 +22,6 @@ pub mod view;
 pub mod worker;
 
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod tests;

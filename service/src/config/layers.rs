@@ -31,7 +31,7 @@ pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> O
     // The variables are sorted, because the environment has no order and the result must not depend on one.
     environment.sort();
     for (name, key, value) in environment {
-        let keys: Vec<String> = key.split("__").map(str::to_lowercase).collect();
+        let keys: Vec<String> = key.split("__").map(key_of_variable).collect();
         if keys.iter().any(String::is_empty) {
             faults.add(name, format_args!("is not {ENVIRONMENT_PREFIX}KEY or {ENVIRONMENT_PREFIX}KEY__KEY"));
         } else {
@@ -49,6 +49,12 @@ pub(super) fn merge(sources: &Sources, schema: &Value, faults: &mut Faults) -> O
         }
     }
     Some(document)
+}
+
+/// A key as a part of a variable's name has it. A part in camel case is kept, because some keys are in camel case:
+/// `MILLRACE__POOLS__ECHO__SCALE__TRIGGER__maxWorkers`. Any other part becomes lowercase.
+fn key_of_variable(part: &str) -> String {
+    if part.starts_with(|first: char| first.is_lowercase()) { part.to_owned() } else { part.to_lowercase() }
 }
 
 /// The document in the file, or its fault.
@@ -119,6 +125,23 @@ mod tests {
     fn other_faults_of_a_file_have_the_position_that_the_library_reports() {
         let fault = fault_of("gateway: {listen: a\n");
         assert!(fault.starts_with("is not YAML: ") && fault.contains("line"), "{fault}");
+    }
+
+    #[test]
+    fn a_variable_can_set_a_key_in_camel_case() {
+        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let environment = vec![
+            variable("MILLRACE__POOLS__ECHO__TRIGGER__maxWorkers", "3"),
+            variable("MILLRACE__GATEWAY__LISTEN", "a"),
+            variable("MILLRACE__Gateway__Limit", "1"),
+        ];
+        let mut faults = Faults::default();
+        let merged = merge(&Sources { environment, ..Sources::default() }, &Value::Bool(true), &mut faults);
+        let expected = serde_json::json!({
+            "gateway": { "limit": 1, "listen": "a" },
+            "pools": { "echo": { "trigger": { "maxWorkers": 3 } } },
+        });
+        assert_eq!((merged, faults.iter().count()), (Some(expected), 0));
     }
 
     #[test]

@@ -66,6 +66,19 @@ impl<K: Hash + Eq + Clone, T> Buckets<K, T> {
         batch
     }
 
+    /// Takes the items that `is_taken` accepts, in no particular order.
+    pub(crate) fn take_if(&mut self, is_taken: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut taken = Vec::new();
+        for items in self.buckets.values_mut() {
+            let keys: Vec<Urgency> =
+                items.iter().filter(|(_, item)| is_taken(item)).map(|(urgency, _)| *urgency).collect();
+            taken.extend(keys.iter().filter_map(|urgency| items.remove(urgency)));
+        }
+        self.buckets.retain(|_, items| !items.is_empty());
+        self.waiting -= taken.len();
+        taken
+    }
+
     /// Takes all items, in no particular order.
     pub(crate) fn take_all(&mut self) -> Vec<T> {
         self.waiting = 0;

@@ -10,6 +10,9 @@ use parking_lot::{Mutex, MutexGuard};
 use queue::{JobId, Lease, Ledger};
 use tokio::time::{MissedTickBehavior, interval};
 
+/// The longest time between two renewals.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
+
 /// All leases of this worker. The key contains the fence, because the worker can hold two leases of one job, one of
 /// which is lost.
 pub(crate) struct Leases {
@@ -68,9 +71,11 @@ impl Leases {
         self.lock().is_empty()
     }
 
-    /// Renews all leases, three times per duration. Never returns.
+    /// Renews all leases, at least three times per duration. Never returns.
+    ///
+    /// A refused renewal is how this worker learns that a job was cancelled, so no interval is longer than a second.
     pub(crate) async fn renew(&self) -> Infallible {
-        let mut ticks = interval(self.duration / 3);
+        let mut ticks = interval((self.duration / 3).min(LONGEST_INTERVAL));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

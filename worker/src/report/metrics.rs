@@ -7,7 +7,7 @@ pub(crate) fn jobs_ended(pool: &str, outcome: &'static str, jobs: u64) {
     counter!("millrace_worker_jobs_total", "pool" => pool.to_owned(), "outcome" => outcome).increment(jobs);
 }
 
-/// Records one forward pass.
+/// Records the run of one batch. If the batch failed, this includes the runs of its halves.
 pub(crate) fn batch_ran(pool: &str, items: usize, seconds: f64) {
     histogram!("millrace_worker_batch_items", "pool" => pool.to_owned()).record(items as f64);
     histogram!("millrace_worker_batch_seconds", "pool" => pool.to_owned()).record(seconds);

@@ -32,6 +32,7 @@ pub(crate) enum ProblemKind {
     RecordNeeded,
     NotConfirmed,
     Unavailable,
+    Busy,
     StorageFull,
     Internal,
 }
@@ -72,6 +73,7 @@ impl ProblemKind {
             Self::RecordNeeded => ("record-needed", S::CONFLICT, "the job's record is still needed"),
             Self::NotConfirmed => ("not-confirmed", S::SERVICE_UNAVAILABLE, "the job is not confirmed yet"),
             Self::Unavailable => ("unavailable", S::SERVICE_UNAVAILABLE, "the queue did not answer"),
+            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "the gateway holds too many bytes"),
             Self::StorageFull => ("storage-full", S::INSUFFICIENT_STORAGE, "no room is left"),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "the gateway failed"),
         }

@@ -99,7 +99,9 @@ impl Route {
             return wrong(ErrorKind::Refused, format!("redis_version: {version:?} is not at least 7"));
         }
         match of("maxmemory_policy") {
-            Some("noeviction") | None => Ok(()),
+            // A volatile policy evicts only keys with a time to live, and no key of ours has one.
+            Some(policy) if policy == "noeviction" || policy.starts_with("volatile-") => Ok(()),
+            None => Ok(()),
             Some(policy) => wrong(
                 ErrorKind::Refused,
                 format!(

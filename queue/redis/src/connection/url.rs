@@ -253,7 +253,10 @@ fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16)> {
     }
     let port = match port {
         // Not shown: in a URL without a host, this text is the password.
-        Some(port) => port.parse().map_err(|_| refused("has a port that is not 1 to 65535: write HOST:PORT"))?,
+        Some(port) => port
+            .parse::<std::num::NonZeroU16>()
+            .map_err(|_| refused("has a port that is not 1 to 65535: write HOST:PORT"))?
+            .get(),
         None => default_port,
     };
     Ok((host.to_owned(), port))
@@ -296,6 +299,14 @@ mod tests {
     }
 
     #[test]
+    fn port_0_is_rejected() {
+        for text in ["redis://host:0", "redis://a,b:0?cluster=true", "redis-sentinel://a:0/service"] {
+            let error = text.parse::<RedisUrl>().unwrap_err().to_string();
+            assert!(error.contains("has a port that is not 1 to 65535"), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn a_password_is_read_and_never_shown() {
         for (text, user, password, shown) in [
             ("redis://me:p%40ss%2F@host", Some("me"), "p@ss/", "redis://me:***@host"),
@@ -314,6 +325,7 @@ mod tests {
             ("redis://", "names no host"),
             ("redis://a,b", "?cluster=true"),
             ("redis://a:0x", "1 to 65535"),
+            ("redis://a:0", "1 to 65535"),
             ("redis://a:1:6379", "HOST:PORT"),
             ("redis://::1", "in brackets"),
             ("redis://me:secret:6379", "HOST:PORT"),

@@ -21,11 +21,13 @@ async fn counts_of(redis: &Redis, pools: &[PoolName]) -> Result<Vec<JobCounts>> 
         let key = redis.key(&format!("open:{pool}"));
         pipeline.cmd("HMGET").arg(key).arg(&["queued", "leased", "retry", "ended"]);
     }
-    let answers: Vec<[Option<u64>; 4]> = redis.pipeline("count jobs", &pipeline).await?;
+    let answers: Vec<[Option<i64>; 4]> = redis.pipeline("count jobs", &pipeline).await?;
     same_length(pools.len(), &answers)?;
-    let counts = |answer: [Option<u64>; 4]| {
-        // A count that was never changed has no field.
-        let [queued, leased, retry, ended] = answer.map(Option::unwrap_or_default);
+    let counts = |answer: [Option<i64>; 4]| {
+        // A count that was never changed has no field. A count below 0, after a key was deleted by hand, must not fail the
+        // reading of the other pools.
+        let count = |count: Option<i64>| u64::try_from(count.unwrap_or_default()).unwrap_or_default();
+        let [queued, leased, retry, ended] = answer.map(count);
         JobCounts { queued, leased, retry, ended }
     };
     Ok(answers.into_iter().map(counts).collect())

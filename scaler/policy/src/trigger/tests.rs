@@ -94,12 +94,15 @@ fn a_missing_pool_and_every_bad_value_are_named_with_key_value_and_rule() {
     let objective = "is not a duration such as 5s, more than 0s and at most 1d";
     let whole = "is not a whole number from 0 to 1000000";
     let mut cases = vec![(vec![("mode", "fast")], "mode", "is not backlog, latency or rate")];
-    for bad in ["x", "-1", "0", "0.0009", "NaN", "inf", "1e13"] {
+    for bad in ["x", "-1", "0", "0.0009", "NaN", "inf"] {
         cases.push((vec![("value", bad)], "value", number));
         cases.push((vec![("queueLength", bad)], "queueLength", number));
         cases.push((vec![("mode", "rate"), ("jobsPerSecond", bad)], "jobsPerSecond", number));
     }
+    let most = "is not a number of at most 1000000000000";
     cases.extend([
+        (vec![("value", "1e13")], "value", most),
+        (vec![("mode", "rate"), ("jobsPerSecond", "1e13")], "jobsPerSecond", most),
         (vec![("activationValue", "-1")], "activationValue", "is not a number of at least 0"),
         (vec![("activationLagThreshold", "much")], "activationLagThreshold", "is not a number of at least 0"),
         (vec![("excludeInFlight", "yes")], "excludeInFlight", "is not true or false"),
@@ -153,4 +156,18 @@ fn contradictory_keys_are_rejected() {
         assert_eq!(error(&pairs), expected);
     }
     assert!(read(&[("pool", "digits"), ("value", "5"), ("lagThreshold", "5")]).is_ok());
+}
+
+/// KEDA sends a key with the suffix `FromEnv` together with the value of the variable.
+#[test]
+fn a_key_from_the_environment_is_the_key_itself() {
+    let plain = read(&[("pool", "digits"), ("lagThreshold", "7"), ("maxWorkers", "3")]).unwrap();
+    let from_env = [("poolFromEnv", "digits"), ("lagThresholdFromEnv", "7"), ("maxWorkersFromEnv", "3")];
+    assert_eq!(read(&from_env).unwrap(), plain);
+    assert!(read(&[("pool", "digits"), ("poolFromEnv", "digits"), ("value", "5"), ("valueFromEnv", "5")]).is_ok());
+    assert_eq!(error(&[("value", "5"), ("valueFromEnv", "6")]), "valueFromEnv: \"6\" contradicts value, \"5\"");
+    assert_eq!(error(&[("maxWorkersFromEnv", "0")]), "maxWorkersFromEnv: \"0\" is not at least 1");
+    let other = read(&[("pool", "digits"), ("poolFromEnv", "other")]).unwrap_err();
+    assert_eq!(other, "poolFromEnv: \"other\" contradicts pool, \"digits\"");
+    assert!(!is_trigger_key("valueFromEnv"));
 }

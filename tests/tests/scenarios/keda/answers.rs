@@ -183,7 +183,8 @@ async fn unknown_keys_are_ignored_and_a_bad_value_is_named_with_its_key() {
         ("unsafeSsl", "true"),
         ("caCert", "-----BEGIN CERTIFICATE-----"),
         ("colour", "blue"),
-        ("poolFromEnv", "POOL"),
+        ("poolFromEnv", "echo"),
+        ("colourFromEnv", "blue"),
         ("", ""),
     ];
     assert!(keda.spec(&with("echo", &more)).await.is_ok());
