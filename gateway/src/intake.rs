@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use queue::{
-    Blobs, Body, Clock, Input, Job, JobId, JobRecord, Ledger, PoolName, Producer, Publication, Role, Submitted,
+    Blobs, Body, Clock, ErrorKind, Input, Job, JobId, JobRecord, Ledger, PoolName, Producer, Publication, Role,
+    Submitted,
 };
 
 use crate::{aside, metrics};
@@ -73,8 +74,17 @@ impl Intake {
     pub(crate) async fn accept(&self, submission: Submission) -> Result<Accepted, IntakeError> {
         let job = self.job(submission).await?;
         let submitting = self.ledger.submit(slice::from_ref(&job)).await;
-        let submitted = submitting.map_err(|source| IntakeError::Ledger { id: job.id.clone(), source })?.pop();
-        match submitted {
+        let mut submitted = match submitting {
+            Ok(submitted) => submitted,
+            Err(source) => {
+                // A submission without an answer may have opened a record, which needs its input.
+                if wrote_nothing(&source) {
+                    self.delete_input(&job).await;
+                }
+                return Err(IntakeError::Ledger { id: job.id, source });
+            }
+        };
+        match submitted.pop() {
             Some(Submitted::New) => {
                 metrics::submitted(&job.pool, job.class, "new");
                 metrics::input_bytes(&job.pool, &job.input.body);
@@ -158,7 +168,7 @@ impl Intake {
         if let Body::Reference(blob) = &job.input.body
             && let Err(error) = self.blobs.delete(blob).await
         {
-            tracing::warn!(%error, blob = blob.key, "cannot delete the input of a repeated submission");
+            tracing::warn!(%error, blob = blob.key, "cannot delete the input of a submission without a record");
         }
     }
 }
@@ -170,4 +180,9 @@ async fn check(pool: &Pool, media_type: &str, bytes: &Bytes) -> Result<(), model
     }
     let (check, media_type, bytes) = (pool.input_check.clone(), media_type.to_owned(), bytes.clone());
     aside::run(move || check.check(&media_type, &bytes)).await
+}
+
+/// Whether a call of the ledger that ended with this error has changed nothing.
+pub(crate) fn wrote_nothing(error: &queue::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Full | ErrorKind::Conflict | ErrorKind::Refused)
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{
-    Blobs, Body, Consumer, Delivery, Ending, Error, Finish, Finished, Job, JobError, JobErrorKind, JobState, Lease,
-    Ledger, Outcome, Output, Role, Settlement,
+    Blobs, Body, Consumer, Delivery, Ending, Error, ErrorKind, Finish, Finished, Job, JobError, JobErrorKind, JobState,
+    Lease, Ledger, Outcome, Output, Role, Settlement,
 };
 use tokio::sync::mpsc;
 
@@ -107,11 +107,22 @@ impl Outbox {
         Outcome::Retry { error, after: self.settings.retry_after(lease.attempt, &lease.id) }
     }
 
-    /// Writes a big output to the blob store.
+    /// Writes a big output to the blob store. The job has run, so the attempts do not stop while the store is away or
+    /// full.
     async fn store(&self, lease: &Lease, output: Output) -> Result<Output, Error> {
         let Body::Inline(bytes) = output.body else { return Ok(output) };
-        let body = self.blobs.body(&lease.id, Role::Output, bytes).await?;
-        Ok(Output { media_type: output.media_type, body })
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.blobs.body(&lease.id, Role::Output, bytes.clone()).await {
+                Ok(body) => return Ok(Output { media_type: output.media_type, body }),
+                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full) => {
+                    tracing::warn!(%error, job = %lease.id, "cannot store an output; trying again");
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     async fn finish(&self, finishes: &[Finish]) -> Vec<Finished> {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Bytes;
+use futures::{StreamExt, future, stream};
 use queue::{
-    Blobs, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobErrorKind, Ledger, Settlement, WorkerId,
+    Blobs, Body, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobErrorKind, Ledger, Settlement, WorkerId,
 };
 use rayon::ThreadPool;
 use tokio::sync::mpsc;
@@ -23,6 +24,12 @@ use crate::watchdog::Watchdog;
 
 /// The wait after an error of the broker or the ledger. Without a wait, repeated calls would only add load.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The most inputs that a round of claims reads from the blob store at a time.
+const BLOBS_AT_ONCE: usize = 16;
+
+/// The number of times that a worker looks for a missing or damaged input.
+const LOOKS_FOR_MISSING: u32 = 3;
 
 /// The part of a worker that takes jobs in.
 pub(crate) struct Intake {
@@ -71,27 +78,39 @@ impl Intake {
                 return;
             }
         };
-        let (mut acknowledged, mut ended) = (Vec::new(), Vec::new());
+        let (mut granted, mut acknowledged, mut ended) = (Vec::new(), Vec::new(), Vec::new());
         for ((delivery, place), claim) in received.into_iter().zip(claims) {
             match claim {
                 Claim::Granted { lease, alone } => {
                     let lease = self.leases.add(lease);
                     let deadline = deadline(&delivery);
-                    self.start(ClaimedJob {
-                        delivery,
-                        lease,
-                        place,
-                        received: claimed_at,
-                        deadline,
-                        is_suspect: alone,
-                    })
-                    .await;
+                    let received = claimed_at;
+                    granted.push(ClaimedJob { delivery, lease, place, received, deadline, is_suspect: alone });
                 }
                 Claim::Ended(_) => ended.push((delivery, place)),
                 Claim::HeldElsewhere => acknowledged.push(delivery),
             }
         }
-        acknowledged.extend(self.announce(ended, &stop).await);
+        // Jobs without a blob start at once. The others may wait long for the blob store.
+        let (inline, stored): (Vec<_>, Vec<_>) = granted.into_iter().partition(has_inline_input);
+        for job in inline {
+            self.start(job, &stop).await;
+        }
+        let start = stream::iter(stored).for_each_concurrent(BLOBS_AT_ONCE, |job| {
+            let (intake, stop) = (Arc::clone(&self), stop.clone());
+            async move { intake.start(job, &stop).await }
+        });
+        future::join(start, self.acknowledge(acknowledged, ended, &stop)).await;
+    }
+
+    /// Acknowledges deliveries that need no work.
+    async fn acknowledge(
+        &self,
+        mut acknowledged: Vec<Delivery>,
+        ended: Vec<(Delivery, Place)>,
+        stop: &CancellationToken,
+    ) {
+        acknowledged.extend(self.announce(ended, stop).await);
         if !acknowledged.is_empty() {
             let settlements = acknowledged.into_iter().map(|delivery| (delivery, Settlement::Ack)).collect();
             if let Err(error) = self.consumer.settle(settlements).await {
@@ -156,14 +175,15 @@ impl Intake {
     }
 
     /// Reads the input of a job and prepares it on the CPU threads.
-    async fn start(self: &Arc<Self>, mut job: ClaimedJob) {
+    async fn start(self: &Arc<Self>, mut job: ClaimedJob, stop: &CancellationToken) {
         if let Some(reason) = job.delivery.unreadable.take() {
             // Its only attempt fails, so the job ends as dead and its bytes stay with the dead jobs.
             tracing::warn!(job = %job.lease.lease().id, reason, "cannot read a message; its job ends as dead");
             return self.finish(job, Disposition::Retry(JobErrorKind::UnreadableMessage.error(reason)));
         }
-        let body = match self.body(&mut job.delivery).await {
-            Ok(body) => body,
+        let body = match self.body_in_time(&mut job, stop).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return self.finish(job, Disposition::Released),
             Err(error) => {
                 let failure = JobErrorKind::InputUnreadable.error(error.to_string());
                 let is_final = error.kind() == ErrorKind::Corrupt;
@@ -184,6 +204,29 @@ impl Intake {
                 Err(error) => intake.finish(job, Disposition::Failed(error)),
             }
         });
+    }
+
+    /// The bytes of a job's input. While the blob store is away, the job waits and its lease is renewed. A missing blob
+    /// is looked for again, because a shared folder may show a new file late. `None`: the worker stops first.
+    async fn body_in_time(&self, job: &mut ClaimedJob, stop: &CancellationToken) -> Result<Option<Bytes>, Error> {
+        let mut looks = 1;
+        loop {
+            let error = match self.body(&mut job.delivery).await {
+                Ok(body) => return Ok(Some(body)),
+                Err(error) => error,
+            };
+            let is_missing = error.kind() == ErrorKind::Corrupt;
+            let is_final = if is_missing { looks >= LOOKS_FOR_MISSING } else { !is_outage(&error) };
+            if is_final {
+                return Err(error);
+            }
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
+            tracing::warn!(%error, job = %job.lease.lease().id, "cannot read an input; trying again");
+            stop.run_until_cancelled(sleep(PAUSE)).await;
+            looks += 1;
+        }
     }
 
     /// The bytes of a job's input. The message may be older than the input: editing the input deletes the former blob.
@@ -218,4 +261,13 @@ fn deadline(delivery: &Delivery) -> Option<StdInstant> {
     let left = delivery.job.deadline_at?.duration_since(jiff::Timestamp::now());
     let left = Duration::try_from(left).ok().filter(|left| !left.is_zero())?;
     StdInstant::now().checked_add(left)
+}
+
+fn has_inline_input(job: &ClaimedJob) -> bool {
+    matches!(job.delivery.job.input.body, Body::Inline(_))
+}
+
+/// Whether the same call may succeed later, when the store is back or has room.
+fn is_outage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full)
 }

@@ -309,6 +309,32 @@ async fn a_stale_message_of_a_job_runs_the_edited_input() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_blob_store_that_is_away_costs_time_and_no_attempt() {
+    let bench = Bench::new().await;
+    let blobs = bench.blobs();
+    let long: Bytes = "long".repeat(INLINE_BYTES).into();
+    let body = blobs.body(&job("big").id, Role::Input, long.clone()).await.unwrap();
+    let input = Input { media_type: "text/plain".to_owned(), body };
+    let big = Job { input, max_attempts: 1, ..job("big") };
+    let worker = bench.start(Echo::with_faults());
+    // A job that has ended shows that the worker runs before the folder goes.
+    bench.submit(&["first"]).await;
+    bench.ended("first").await;
+    let (folder, away) = (bench.folder.path().join("blobs"), bench.folder.path().join("away"));
+    std::fs::rename(&folder, &away).unwrap();
+    bench.submit_jobs(vec![big]).await;
+    bench.submit(&["small"]).await;
+    // A small job that came later ends meanwhile.
+    assert_eq!(bench.ended("small").await.state, JobState::Succeeded);
+    assert!(!folder.exists());
+    std::fs::rename(&away, &folder).unwrap();
+    let record = bench.ended("big").await;
+    assert_eq!((record.state, record.attempts), (JobState::Succeeded, 1));
+    assert_eq!(blobs.bytes(output(&record)).await.unwrap(), long);
+    bench.stopped(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_poison_job_is_dead_after_its_attempts_and_a_bad_input_fails_at_once_beside_good_jobs() {
     let bench = Bench::new().await;
     bench.submit(&["good", "fail:model", "fail:input", "fine"]).await;

@@ -11,7 +11,7 @@ use crate::http::body;
 use crate::http::extract::JobPath;
 use crate::http::job_request::JobRequest;
 use crate::http::problem::{Problem, ProblemKind};
-use crate::intake::JobOptions;
+use crate::intake::{JobOptions, wrote_nothing};
 use crate::jobs::cleanup::{delete_blobs, run_to_end};
 use crate::jobs::status::JobStatus;
 use crate::jobs::submit::read_request;
@@ -37,7 +37,16 @@ pub(crate) async fn requeue(
         Body::Inline(_) => None,
     });
     run_to_end(async move {
-        match gateway.ledger.requeue(&id, input).await.map_err(|error| Problem::from(error).job(&id))? {
+        let requeued = match gateway.ledger.requeue(&id, input).await {
+            Ok(requeued) => requeued,
+            Err(error) => {
+                if wrote_nothing(&error) {
+                    delete_blobs(&gateway.blobs, new_blob).await;
+                }
+                return Err(Problem::from(error).job(&id));
+            }
+        };
+        match requeued {
             Requeued::Queued { replaced } => {
                 delete_blobs(&gateway.blobs, replaced).await;
                 let record = gateway.ledger.get(&id).await?.ok_or_else(|| Problem::unknown_job(&id))?;

@@ -1,5 +1,7 @@
 //! `POST /v1/pools/{pool}/jobs`: submits a job.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +14,7 @@ use crate::http::job_request::JobRequest;
 use crate::http::problem::Problem;
 use crate::http::{body, prefer, trace};
 use crate::intake::{Accepted, Submission};
+use crate::jobs::cleanup::run_to_end;
 use crate::jobs::status::JobStatus;
 use crate::jobs::{result, wait};
 use crate::state::{GatewayState, SharedState};
@@ -27,9 +30,15 @@ pub(crate) async fn submit(
     let (bytes, reserved) = body::read(&parts.headers, body, &gateway.settings, &gateway.budget).await?;
     let JobRequest { options, media_type, bytes } = read_request(&parts.uri, &parts.headers, bytes).await?;
     let trace_parent = trace::parent(&parts.headers);
-    let accepted = gateway.intake.accept(Submission { pool, options, media_type, bytes, trace_parent }).await?;
-    // The wait for the result holds no body.
-    drop(reserved);
+    let submission = Submission { pool, options, media_type, bytes, trace_parent };
+    let accepting = Arc::clone(&gateway);
+    let accepted = run_to_end(async move {
+        let accepted = accepting.intake.accept(submission).await?;
+        // The wait for the result holds no body.
+        drop(reserved);
+        Ok(accepted)
+    })
+    .await?;
     Ok(answer(&gateway, &parts.headers, &accepted).await)
 }
 

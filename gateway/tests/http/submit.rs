@@ -183,6 +183,18 @@ async fn the_ledger_records_the_confirmed_publications() {
 }
 
 #[tokio::test]
+async fn a_submission_that_the_ledger_refuses_leaves_no_blob() {
+    let gateway = start().await;
+    let long = "a text that is longer than the largest input that travels with its job";
+    for kind in [ErrorKind::Full, ErrorKind::Conflict, ErrorKind::Refused] {
+        *gateway.ledger_error.lock().unwrap() = Some(kind);
+        let response = gateway.submit("a", long).await;
+        assert!(!response.status().is_success());
+        assert_eq!(gateway.blob_count(), 0, "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn each_ledger_error_has_its_problem_and_its_message_stays_private() {
     let gateway = start().await;
     for (kind, status, name) in [
