@@ -23,6 +23,7 @@
 //! format.
 
 mod time;
+mod trust;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

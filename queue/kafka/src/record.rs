@@ -38,19 +38,20 @@ pub(super) fn write(event: Event) -> (OwnedHeaders, Bytes) {
     (headers, event.data)
 }
 
-/// Reads a record as a job of this pool and class.
-pub(super) fn read(pool: &PoolName, class: Class, message: &BorrowedMessage<'_>) -> DecodedJob {
+/// Reads a record as a job of this pool and class. `is_named`: a route names its topic, so other programs write to it.
+pub(super) fn read(pool: &PoolName, class: Class, is_named: bool, message: &BorrowedMessage<'_>) -> DecodedJob {
     let data = Bytes::copy_from_slice(message.payload().unwrap_or_default());
     let headers = headers::of(message);
     let arrived_at = message.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok());
     let arrived_at = arrived_at.unwrap_or_else(Timestamp::now);
     let position = format!("{}/{}/{}", message.topic(), message.partition(), message.offset());
-    job_of(pool, class, &headers, data, arrived_at, &position)
+    job_of(pool, class, is_named, &headers, data, arrived_at, &position)
 }
 
 fn job_of(
     pool: &PoolName,
     class: Class,
+    is_named: bool,
     headers: &[RawHeader],
     data: Bytes,
     arrived_at: Timestamp,
@@ -58,8 +59,9 @@ fn job_of(
 ) -> DecodedJob {
     let media_type = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes()));
     let media_type = media_type.and_then(|(_, value)| str::from_utf8(value).ok());
-    let job = event_of(headers, media_type, &data).and_then(|event| event.into_job(pool, class, arrived_at));
-    match job {
+    let event = event_of(headers, media_type, &data);
+    let event = if is_named { event.and_then(Event::without_privileges) } else { event };
+    match event.and_then(|event| event.into_job(pool, class, arrived_at)) {
         Ok(job) => DecodedJob { job, unreadable: None },
         Err(why) => {
             let job = unreadable(pool, class, position, media_type, data, arrived_at);
@@ -109,7 +111,7 @@ mod tests {
     fn read_raw(headers: &[(&[u8], &[u8])], data: &'static [u8]) -> DecodedJob {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
         let pool = "resnet50".parse().unwrap();
-        job_of(&pool, Class::Standard, &headers, Bytes::from_static(data), Timestamp::UNIX_EPOCH, "topic/0/7")
+        job_of(&pool, Class::Standard, false, &headers, Bytes::from_static(data), Timestamp::UNIX_EPOCH, "topic/0/7")
     }
 
     #[test]
