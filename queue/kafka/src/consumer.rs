@@ -84,3 +84,17 @@ impl Drop for KafkaConsumer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_panic_of_its_thread_a_consumer_has_ended() {
+        let (commands, _) = crossbeam_channel::unbounded();
+        let (_, ended) = crossbeam_channel::bounded(0);
+        let consumer = KafkaConsumer { commands, ended };
+        assert_eq!(consumer.receive(1).await.unwrap_err().kind(), ErrorKind::Ended);
+        assert_eq!(consumer.settle(Vec::new()).await.unwrap_err().kind(), ErrorKind::Ended);
+    }
+}
