@@ -51,8 +51,10 @@ impl JobId {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use jiff::Timestamp;
 
     use super::*;
+    use crate::{BlobRef, Body, Class, Ending, JobState, Output, PoolName};
 
     /// The reason, if the event has a claim that it may not make.
     fn reason(more: &[(&'static str, &str)]) -> Option<String> {
@@ -85,8 +87,21 @@ mod tests {
             assert_eq!(reason(&[("dataref", key)]), Some(expected));
         }
         let ending = |key| reason(&[("source", "/millrace/pools/first"), ("type", SUCCEEDED), ("dataref", key)]);
-        assert_eq!(ending("output/5a/job.1"), None);
         assert!(ending("input/5a/job.1").is_some());
+    }
+
+    #[test]
+    fn the_big_output_of_a_pool_is_a_job_of_the_next_pool() {
+        let (id, pool): (JobId, PoolName) = ("job".parse().unwrap(), "first".parse().unwrap());
+        let key = "output/5a/job.1".to_owned();
+        let blob = BlobRef { key, size_bytes: Some(1), sha256: None, is_borrowed: false };
+        let output = Output { media_type: "text/plain".to_owned(), body: Body::Reference(blob.clone()) };
+        let (state, finished_at) = (JobState::Succeeded, Timestamp::UNIX_EPOCH);
+        let (output, error, origin, trace_parent) = (Some(output), None, None, None);
+        let ending = Ending { id, pool, state, finished_at, output, error, origin, trace_parent };
+        let event = Event::of_ending(&ending).without_privileges().unwrap();
+        let job = event.into_job(&"second".parse().unwrap(), Class::Standard, finished_at).unwrap();
+        assert_eq!(job.input.body, Body::Reference(BlobRef { is_borrowed: true, ..blob }));
     }
 
     #[test]
