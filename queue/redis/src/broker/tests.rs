@@ -10,8 +10,10 @@ use crate::fixture::RedisFixture;
 use queue::{Body, Class, Clock};
 use queue_contract::{DEAD_AFTER, Fixture as _, job, jobs, pool, soon};
 
+type Field<'a> = (&'a str, &'a [u8]);
+
 /// Publishes an entry of the class `standard`, like an outside producer without this library.
-async fn add(redis: &Redis, fields: &[(&str, &[u8])]) {
+async fn add(redis: &Redis, fields: &[Field<'_>]) {
     let mut command = cmd("XADD");
     command.arg(redis.key("stream:resnet50:standard")).arg("*");
     for (name, value) in fields {
@@ -78,10 +80,10 @@ async fn an_unreadable_entry_is_the_same_job_with_each_delivery() {
 async fn ten_kinds_of_hostile_entries_are_unreadable_and_the_pool_continues() {
     let fixture = RedisFixture::start();
     let (process, redis) = (fixture.open().await, fixture.redis());
-    let event: [(&str, &[u8]); 3] = [("ce_specversion", b"1.0"), ("ce_source", b"/cameras/7"), ("ce_id", b"1")];
+    let event: [Field; 3] = [("ce_specversion", b"1.0"), ("ce_source", b"/cameras/7"), ("ce_id", b"1")];
     let deep = format!("{{\"id\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    let structured: (&str, &[u8]) = ("content-type", b"application/cloudevents+json");
-    let hostile: [(&[(&str, &[u8])], &str); 10] = [
+    let structured: Field = ("content-type", b"application/cloudevents+json");
+    let hostile: [(&[Field], &str); 10] = [
         (&[("data", b"?")], "specversion: is missing"),
         (&[("", b"")], "specversion: is missing"),
         (&[structured], "not a structured event: "),
