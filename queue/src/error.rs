@@ -33,6 +33,8 @@ pub enum ErrorKind {
     Incompatible,
     /// The stored data cannot be read.
     Corrupt,
+    /// The consumer has ended, by a fault of this program. Each later call fails too. Only a new process helps.
+    Ended,
 }
 
 impl Error {

@@ -14,16 +14,20 @@
 //! | `datarefsize`, `datarefsha256` | expected size in bytes and digest of that input | not checked |
 //! | `datarefborrowed` | another program owns that input: it is not deleted with the job | true, unless the event is ours |
 //! | `originsource`, `originid` | `origin`, for a job that is published again | the event is the origin, unless it is ours |
-//! | `maxattempts` | `max_attempts` | [`MAX_ATTEMPTS`] |
-//! | `retentionms` | `retention` | [`RETENTION`] |
+//! | `maxattempts` | `max_attempts` | [`MAX_ATTEMPTS`]; at most [`MOST_ATTEMPTS`] unless the event is ours |
+//! | `retentionms` | `retention` | [`RETENTION`]; at most [`LONGEST_RETENTION`] unless the event is ours |
 //!
 //! The ending of a job is an event too, if the pool has a route for results; see [`Event::of_ending`].
 //!
 //! Sources: CloudEvents 1.0.2, its extensions `correlation`, `dataref`, `distributed-tracing` and `expirytime`, its JSON
 //! format.
 
+mod time;
+mod trust;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -53,6 +57,11 @@ const LONGEST_MEDIA_TYPE: usize = 255;
 const SPEC_VERSION: &str = "1.0";
 const MAX_ATTEMPTS: u32 = 5;
 const RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+/// The most that an outside event may request.
+const MOST_ATTEMPTS: u32 = 100;
+const LONGEST_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+
 const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
 
 /// An event: its attributes, without the prefix of a transport, and its data.
@@ -66,7 +75,7 @@ pub struct Event {
 
 /// Why a message is not a job, as a text for its sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
+#[error("{0:.500}")]
 pub struct Unreadable(String);
 
 impl Event {
@@ -189,6 +198,8 @@ impl Event {
         }
         let body = match of("dataref") {
             Some(uri) if uri.contains(':') => {
+                // The query of a URL may hold a signature.
+                let uri = uri.split(['?', '#']).next().unwrap_or_default();
                 return Err(Unreadable(format!("dataref: {uri:?} is not a path in the blob store")));
             }
             Some(path) => {
@@ -205,9 +216,11 @@ impl Event {
             (Some(source), Some(id)) => Some(event(source, id)),
             _ => (source != SOURCE).then(|| event(source, event_id)),
         };
-        let time = |name: &str| of(name).map(|text| read::<Timestamp>(name, text, "an RFC 3339 time")).transpose();
+        let time = |name: &str| of(name).map(|text| time::read(name, text)).transpose();
         let max_attempts = of("maxattempts").map(|text| read("maxattempts", text, "a number of at least 1"));
         let retention = of("retentionms").map(|text| read("retentionms", text, "a number of milliseconds"));
+        let (most_attempts, longest_retention) =
+            if source == SOURCE { (u32::MAX, Duration::MAX) } else { (MOST_ATTEMPTS, LONGEST_RETENTION) };
         Ok(Job {
             id: JobId::of_event(pool, source, event_id).map_err(Unreadable::new)?,
             pool: pool.clone(),
@@ -215,8 +228,8 @@ impl Event {
             input: Input { media_type: media_type.to_owned(), body },
             created_at: milliseconds(time("time")?.unwrap_or(arrived_at)),
             deadline_at: time("expirytime")?.map(milliseconds),
-            max_attempts: max_attempts.transpose()?.map_or(MAX_ATTEMPTS, std::num::NonZeroU32::get),
-            retention: retention.transpose()?.map_or(RETENTION, Duration::from_millis),
+            max_attempts: max_attempts.transpose()?.map_or(MAX_ATTEMPTS, NonZeroU32::get).min(most_attempts),
+            retention: retention.transpose()?.map_or(RETENTION, Duration::from_millis).min(longest_retention),
             trace_parent: of("traceparent").map(str::to_owned),
             origin,
         })
@@ -363,6 +376,19 @@ mod tests {
         assert_eq!(job.origin, Some(Origin { source: "/cameras/7".to_owned(), id: "4711".to_owned() }));
         assert_eq!(job.input.media_type, UNKNOWN_MEDIA_TYPE);
         assert_eq!(job.input.body, Body::Inline(Bytes::from_static(b"\xff\xd8data")));
+    }
+
+    #[test]
+    fn an_outside_event_cannot_request_endless_attempts_or_print_a_signature() {
+        let mut attributes = vec![("specversion", "1.0"), ("source", "/s"), ("id", "1"), ("maxattempts", "4000000000")];
+        attributes.push(("retentionms", "18446744073709551615"));
+        let job = event(&attributes).into_job(&pool(), Class::Standard, at(0)).unwrap();
+        assert_eq!((job.max_attempts, job.retention), (MOST_ATTEMPTS, LONGEST_RETENTION));
+        let url = format!("https://bucket/1?signature=secret{}", "x".repeat(9999));
+        attributes.push(("dataref", &url));
+        let reason = event(&attributes).into_job(&pool(), Class::Standard, at(0)).unwrap_err().to_string();
+        assert_eq!(reason, "dataref: \"https://bucket/1\" is not a path in the blob store");
+        assert_eq!(Unreadable::new("x".repeat(9999)).to_string().len(), 500);
     }
 
     #[test]

@@ -312,7 +312,10 @@ impl Serving {
                 true => ended.map_err(|_| "the outbox"),
                 false => Err("the outbox"),
             },
-            _ = async { tokio::join!(intake.run(stop), drain) } => outbox.await.map_err(|_| "the outbox"),
+            taken = async { tokio::try_join!(intake.run(stop), async { drain.await; Ok(()) }) } => match taken {
+                Ok(_) => outbox.await.map_err(|_| "the outbox"),
+                Err(part) => Err(part),
+            },
         }
     }
 }

@@ -48,8 +48,9 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// Takes jobs in until `stop`, then waits until all received jobs are claimed.
-    pub(crate) async fn run(self, stop: &CancellationToken) {
+    /// Takes jobs in until `stop`, then waits until all received jobs are claimed. The error names the part that ended
+    /// before `stop`: a consumer that has ended never receives again.
+    pub(crate) async fn run(self, stop: &CancellationToken) -> Result<(), &'static str> {
         let intake = Arc::new(self);
         let claiming = TaskTracker::new();
         while let Some(room) = stop.run_until_cancelled(intake.window.room()).await {
@@ -59,6 +60,10 @@ impl Intake {
                     let received = deliveries.into_iter().zip(room).collect();
                     claiming.spawn(Arc::clone(&intake).claim(received, stop.clone()));
                 }
+                Some(Err(error)) if error.kind() == ErrorKind::Ended => {
+                    tracing::error!(%error, "cannot receive jobs any more; the worker ends");
+                    return Err("the consumer");
+                }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "cannot receive jobs; trying again");
                     stop.run_until_cancelled(sleep(PAUSE)).await;
@@ -67,6 +72,7 @@ impl Intake {
         }
         claiming.close();
         claiming.wait().await;
+        Ok(())
     }
 
     async fn claim(self: Arc<Self>, received: Vec<(Delivery, Place)>, stop: CancellationToken) {

@@ -462,6 +462,17 @@ impl Instance for FailingInstance {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_consumer_has_ended_ends() {
+    let bench = Bench::new().await;
+    bench.faulty.order(Call::Receive, Fault::Fail, 1);
+    bench.faulty.order(Call::Receive, Fault::End, 1);
+    let worker = bench.start(Echo::default());
+    let error = timeout(PATIENCE, worker).await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(&error, WorkerError::Broken { part: "the consumer", .. }), "{error}");
+    assert_eq!(error.exit_code(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_device_fails_for_good_ends_and_charges_no_job() {
     let bench = Bench::new().await;
     let jobs: Vec<Job> = (0..1_000)

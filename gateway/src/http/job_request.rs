@@ -231,6 +231,7 @@ mod tests {
             assert_eq!(kind(invalid), ProblemKind::InvalidInput, "{invalid}");
         }
         assert_eq!(kind(r#"{"id":"a/b","inputs":[]}"#), ProblemKind::BadId);
+        assert_eq!(kind(r#"{"id":"event-1","inputs":[]}"#), ProblemKind::BadId);
         assert_eq!(kind(r#"{"class":"gold","inputs":[]}"#), ProblemKind::BadOption);
         assert_eq!(kind(r#"{"input":{"media_type":"a/b","data":""}}"#), ProblemKind::EmptyBody);
         assert_eq!(kind(""), ProblemKind::EmptyBody);

@@ -26,7 +26,7 @@ pub(crate) fn from_query(uri: &Uri) -> Result<JobOptions, Problem> {
 /// Sets `id`, `class` or `deadline`, each at most once.
 pub(crate) fn set(options: &mut JobOptions, key: &str, value: &str) -> Result<(), Problem> {
     let twice = match key {
-        "id" => options.id.replace(id(value)?).is_some(),
+        "id" => options.id.replace(new_id(value)?).is_some(),
         "class" => {
             let class = value.parse().map_err(|error: queue::Error| bad_option("class", error.to_string()))?;
             options.class.replace(class).is_some()
@@ -39,14 +39,25 @@ pub(crate) fn set(options: &mut JobOptions, key: &str, value: &str) -> Result<()
     Ok(())
 }
 
+/// The id that a client chooses for a new job. With an id of a job of an event, the client would take the place of that
+/// job.
+fn new_id(text: &str) -> Result<JobId, Problem> {
+    let id = id(text)?;
+    match id.reserved_prefix() {
+        Some(prefix) => {
+            Err(bad_id(format!("id: {text:?} starts with {prefix:?}, which is reserved for jobs of events")))
+        }
+        None => Ok(id),
+    }
+}
+
 /// The id of a job, in a path or an option.
 pub(crate) fn id(text: &str) -> Result<JobId, Problem> {
-    let bad = |detail| Problem::new(ProblemKind::BadId, detail).field("id");
     // Clients remove `.` and `..` from a path before they send it, so no request could name such a job.
     if matches!(text, "." | "..") {
-        return Err(bad(format!("id: {text:?} cannot stand in a URL")));
+        return Err(bad_id(format!("id: {text:?} cannot stand in a URL")));
     }
-    text.parse().map_err(|error: queue::Error| bad(error.to_string()))
+    text.parse().map_err(|error: queue::Error| bad_id(error.to_string()))
 }
 
 fn deadline(value: &str) -> Result<Duration, Problem> {
@@ -56,6 +67,10 @@ fn deadline(value: &str) -> Result<Duration, Problem> {
         Ok(deadline) => Ok(deadline),
         Err(reason) => Err(bad(reason)),
     }
+}
+
+fn bad_id(detail: String) -> Problem {
+    Problem::new(ProblemKind::BadId, detail).field("id")
 }
 
 fn bad_option(key: &str, detail: String) -> Problem {
@@ -86,7 +101,7 @@ mod tests {
         for query in ["?class=gold", "?deadline=soon", "?deadline=0s", "?class=batch&class=batch"] {
             assert_eq!(options(query), Err(ProblemKind::BadOption), "{query}");
         }
-        for query in ["?id=a/b", "?id=", "?id=..", "?id=%00"] {
+        for query in ["?id=a/b", "?id=", "?id=..", "?id=%00", "?id=event-1", "?id=unreadable-1"] {
             assert_eq!(options(query), Err(ProblemKind::BadId), "{query}");
         }
         assert_eq!(options("?prio=1"), Err(ProblemKind::BadQuery));

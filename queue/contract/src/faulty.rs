@@ -17,6 +17,8 @@ pub enum Fault {
     Fail,
     /// The call has its effect, but fails with [`ErrorKind::Unavailable`].
     LoseAnswer,
+    /// The call has no effect and fails with [`ErrorKind::Ended`].
+    End,
     /// The call is made after this time.
     Delay(Duration),
 }
@@ -83,6 +85,7 @@ impl Faulty {
         match fault {
             None => done.await,
             Some(Fault::Fail) => unavailable("not done"),
+            Some(Fault::End) => Err(Error::new(ErrorKind::Ended, format_args!("{call:?}: has ended (as planned)"))),
             Some(Fault::LoseAnswer) => {
                 done.await?;
                 unavailable("the answer was lost")

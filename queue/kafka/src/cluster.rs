@@ -75,6 +75,15 @@ const CLASSIC_GROUP: [(&str, &str); 3] = [
     ("heartbeat.interval.ms", "2000"),
 ];
 
+/// A topic whose records are jobs of a pool.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) topic: Arc<str>,
+    pub(super) class: Class,
+    /// Its name comes from a route, and it may belong to another program.
+    pub(super) is_named: bool,
+}
+
 pub(super) struct Cluster {
     pub(super) url: KafkaUrl,
     pub(super) routes: Routes,
@@ -97,9 +106,19 @@ impl Cluster {
 
     /// The topics whose records are jobs of `pool`, with their classes.
     pub(super) fn topics(&self, pool: &PoolName) -> Vec<(String, Class)> {
-        let own = Class::ALL.into_iter().map(|class| (self.url.topic(pool, class), class));
-        let others = self.routes.jobs_from(pool).iter().map(|topic| (topic.clone(), Class::default()));
-        own.chain(others).collect()
+        self.sources(pool).into_iter().map(|source| (source.topic.to_string(), source.class)).collect()
+    }
+
+    /// The topics whose records are jobs of `pool`.
+    pub(super) fn sources(&self, pool: &PoolName) -> Vec<Source> {
+        let own = Class::ALL.into_iter().map(|class| Source {
+            topic: self.url.topic(pool, class).into(),
+            class,
+            is_named: false,
+        });
+        let named = self.routes.jobs_from(pool).iter();
+        let named = named.map(|topic| Source { topic: topic.as_str().into(), class: Class::default(), is_named: true });
+        own.chain(named).collect()
     }
 
     /// A client that publishes, with the context that collects its events.

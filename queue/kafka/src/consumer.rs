@@ -56,7 +56,7 @@ impl KafkaConsumer {
     }
 
     async fn call<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {
-        let gone = || Error::new(ErrorKind::Unavailable, "the kafka consumer has ended");
+        let gone = || Error::new(ErrorKind::Ended, "the kafka consumer has ended, and cannot receive again");
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -82,5 +82,19 @@ impl Drop for KafkaConsumer {
         {
             tracing::warn!(waited = ?LEAVE_TIMEOUT, "the kafka consumer is still leaving its group; no longer waiting");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_panic_of_its_thread_a_consumer_has_ended() {
+        let (commands, _) = crossbeam_channel::unbounded();
+        let (_, ended) = crossbeam_channel::bounded(0);
+        let consumer = KafkaConsumer { commands, ended };
+        assert_eq!(consumer.receive(1).await.unwrap_err().kind(), ErrorKind::Ended);
+        assert_eq!(consumer.settle(Vec::new()).await.unwrap_err().kind(), ErrorKind::Ended);
     }
 }

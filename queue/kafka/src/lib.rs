@@ -41,6 +41,7 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod gauge;
+mod headers;
 mod mark;
 mod member;
 mod membership;

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use self::rebalance::PendingRebalance;
 use super::assigned::AssignedPartitions;
-use super::cluster::{Cluster, call_error, fatal_error};
+use super::cluster::{Cluster, Source, call_error, fatal_error};
 use super::command::{Requeuer, Waker};
 use super::commits::{CommitOutcome, Commits, PartitionCommit, PendingReply};
 use super::committer::Committer;
@@ -21,7 +21,7 @@ use super::error::{failed, unavailable};
 use super::partition::{Partition, ReceivedRecord};
 use super::unsettled::{RecordPosition, UnsettledDeliveries};
 use queue::driver::{Delivery, DeliveryTag, Settlement};
-use queue::{Class, PoolName, Result};
+use queue::{PoolName, Result};
 
 /// While an error is known, a receive waits for this time. Then it asks the server whether the error still exists.
 const STALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub(super) struct Membership {
     committer: Committer,
     consumer: Arc<BaseConsumer<Context>>,
     pool: PoolName,
-    topics: Vec<(Arc<str>, Class)>,
+    sources: Vec<Source>,
     waker: Waker,
     unsettled: UnsettledDeliveries,
     commits: Commits,
@@ -62,12 +62,11 @@ pub(super) struct ReceiveRequest {
 
 impl Membership {
     pub(super) fn join(cluster: &Cluster, pool: &PoolName, waker: Waker, requeuer: Arc<Requeuer>) -> Result<Self> {
-        let topics = cluster.topics(pool).into_iter().map(|(topic, class)| (Arc::from(topic), class));
-        let topics: Vec<(Arc<str>, Class)> = topics.collect();
+        let sources = cluster.sources(pool);
         let mut consumer = cluster.consumer(pool)?;
         let wake = waker.clone();
         consumer.set_nonempty_callback(move || wake.wake());
-        let names: Vec<&str> = topics.iter().map(|(topic, _)| &**topic).collect();
+        let names: Vec<&str> = sources.iter().map(|source| &*source.topic).collect();
         consumer.subscribe(&names).map_err(|error| failed("subscribe", error))?;
         let consumer = Arc::new(consumer);
         Ok(Self {
@@ -75,7 +74,7 @@ impl Membership {
             committer: Committer::start(Arc::clone(&consumer), waker.clone())?,
             consumer,
             pool: pool.clone(),
-            topics,
+            sources,
             waker,
             unsettled: UnsettledDeliveries::new(requeuer),
             commits: Commits::new(),
@@ -250,7 +249,7 @@ impl Membership {
         if !is_late || context.reported_error(&action).is_none() {
             return Ok(());
         }
-        match self.consumer.fetch_metadata(Some(&self.topics[0].0), PROBE_TIMEOUT) {
+        match self.consumer.fetch_metadata(Some(&self.sources[0].topic), PROBE_TIMEOUT) {
             Ok(_) => {
                 context.clear_connection_error();
                 context.reported_error(&action).map_or(Ok(()), Err)
@@ -292,7 +291,7 @@ impl Membership {
                 self.partitions.clear();
                 self.unsettled.retain(|_| false);
                 self.consumer.unsubscribe();
-                let names: Vec<&str> = self.topics.iter().map(|(topic, _)| &**topic).collect();
+                let names: Vec<&str> = self.sources.iter().map(|source| &*source.topic).collect();
                 self.consumer.subscribe(&names).unwrap();
             }
         }

@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message, Offset};
 
+use super::cluster::Source;
 use super::committer::OffsetCommit;
 use super::context::Context;
 use super::mark::Mark;
@@ -27,6 +28,8 @@ pub(super) struct Partition {
     pub(super) topic: Arc<str>,
     pub(super) number: i32,
     pub(super) class: Class,
+    /// The topic's name comes from a route.
+    is_named: bool,
     /// The consumer is about to give the partition up, so no record of it is delivered any more.
     pub(super) is_leaving: bool,
     /// The state has changed since the last commit.
@@ -61,9 +64,8 @@ pub(super) struct ReceivedRecord {
 impl Partition {
     /// `committed` is the offset and mark that the group has committed.
     pub(super) fn new(
-        topic: Arc<str>,
+        source: &Source,
         number: i32,
-        class: Class,
         queue: PartitionQueue<Context>,
         committed: Option<(i64, Option<Mark>)>,
     ) -> Self {
@@ -72,9 +74,10 @@ impl Partition {
             None => Tracker::resume(None, None),
         };
         Self {
-            topic,
+            topic: Arc::clone(&source.topic),
             number,
-            class,
+            class: source.class,
+            is_named: source.is_named,
             is_leaving: false,
             // The former consumer is gone, so the records that it held are returned now.
             is_dirty: committed.is_some_and(|(_, mark)| mark.is_some_and(|mark| mark.open_count() > mark.returned)),
@@ -143,7 +146,7 @@ impl Partition {
                         Arrival::Acknowledged => continue,
                         arrival => arrival == Arrival::Redelivered,
                     };
-                    let decoded = record::read(pool, self.class, &message);
+                    let decoded = record::read(pool, self.class, self.is_named, &message);
                     self.unsettled.insert(offset, decoded.clone());
                     let position = RecordPosition { partition: id, log: self.log, offset };
                     taken.push(ReceivedRecord { position, decoded, redelivered });

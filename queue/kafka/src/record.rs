@@ -6,8 +6,9 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 
+use super::headers::{self, RawHeader};
 use queue::driver::{Event, STRUCTURED, Unreadable, unreadable};
 use queue::{Class, Job, PoolName};
 
@@ -37,31 +38,30 @@ pub(super) fn write(event: Event) -> (OwnedHeaders, Bytes) {
     (headers, event.data)
 }
 
-/// Reads a record as a job of this pool and class.
-pub(super) fn read(pool: &PoolName, class: Class, message: &BorrowedMessage<'_>) -> DecodedJob {
+/// Reads a record as a job of this pool and class. `is_named`: a route names its topic, so other programs write to it.
+pub(super) fn read(pool: &PoolName, class: Class, is_named: bool, message: &BorrowedMessage<'_>) -> DecodedJob {
     let data = Bytes::copy_from_slice(message.payload().unwrap_or_default());
-    let headers = message.headers().map(|headers| {
-        let pairs = headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()));
-        pairs.collect::<Vec<_>>()
-    });
+    let headers = headers::of(message);
     let arrived_at = message.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok());
     let arrived_at = arrived_at.unwrap_or_else(Timestamp::now);
     let position = format!("{}/{}/{}", message.topic(), message.partition(), message.offset());
-    job_of(pool, class, &headers.unwrap_or_default(), data, arrived_at, &position)
+    job_of(pool, class, is_named, &headers, data, arrived_at, &position)
 }
 
 fn job_of(
     pool: &PoolName,
     class: Class,
-    headers: &[(String, Vec<u8>)],
+    is_named: bool,
+    headers: &[RawHeader],
     data: Bytes,
     arrived_at: Timestamp,
     position: &str,
 ) -> DecodedJob {
-    let media_type = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE));
+    let media_type = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes()));
     let media_type = media_type.and_then(|(_, value)| str::from_utf8(value).ok());
-    let job = event_of(headers, media_type, &data).and_then(|event| event.into_job(pool, class, arrived_at));
-    match job {
+    let event = event_of(headers, media_type, &data);
+    let event = if is_named { event.and_then(Event::without_privileges) } else { event };
+    match event.and_then(|event| event.into_job(pool, class, arrived_at)) {
         Ok(job) => DecodedJob { job, unreadable: None },
         Err(why) => {
             let job = unreadable(pool, class, position, media_type, data, arrived_at);
@@ -70,12 +70,20 @@ fn job_of(
     }
 }
 
-fn event_of(headers: &[(String, Vec<u8>)], media_type: Option<&str>, data: &Bytes) -> Result<Event, Unreadable> {
+fn event_of(headers: &[RawHeader], media_type: Option<&str>, data: &Bytes) -> Result<Event, Unreadable> {
     if media_type.is_some_and(|media_type| media_type.to_ascii_lowercase().starts_with(STRUCTURED)) {
         return Event::from_structured(data);
     }
     let mut event = Event { attributes: Vec::with_capacity(headers.len()), data: data.clone() };
     for (header, value) in headers {
+        let Ok(header) = str::from_utf8(header) else {
+            let is_foreign = !header.to_ascii_lowercase().starts_with(PREFIX.as_bytes());
+            if is_foreign {
+                continue;
+            }
+            let header = header.escape_ascii();
+            return Err(Unreadable::new(format_args!("{header}: the name of the header is not UTF-8")));
+        };
         let header = header.to_ascii_lowercase();
         let name = match header.strip_prefix(PREFIX) {
             Some(name) => name.to_owned(),
@@ -96,9 +104,14 @@ mod tests {
     use super::*;
 
     fn read(headers: &[(&str, &[u8])], data: &'static [u8]) -> DecodedJob {
-        let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), *value)).collect();
+        read_raw(&headers, data)
+    }
+
+    fn read_raw(headers: &[(&[u8], &[u8])], data: &'static [u8]) -> DecodedJob {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
         let pool = "resnet50".parse().unwrap();
-        job_of(&pool, Class::Standard, &headers, Bytes::from_static(data), Timestamp::UNIX_EPOCH, "topic/0/7")
+        job_of(&pool, Class::Standard, false, &headers, Bytes::from_static(data), Timestamp::UNIX_EPOCH, "topic/0/7")
     }
 
     #[test]
@@ -131,5 +144,16 @@ mod tests {
         assert_eq!(read.job.input.media_type, "text/plain");
         assert_eq!(read.job.input.body, queue::Body::Inline(Bytes::from_static(b"hello")));
         assert_eq!(read.job.max_attempts, 1);
+    }
+
+    #[test]
+    fn the_name_of_a_header_may_be_any_bytes() {
+        let event: [(&[u8], &[u8]); 3] = [(b"ce_specversion", b"1.0"), (b"ce_source", b"/s"), (b"ce_id", b"1")];
+        let with = |name: &'static [u8]| read_raw(&[&event[..], &[(name, b"x")]].concat(), b"data");
+        assert_eq!(with(b"caf\xe9").unreadable, None);
+        let read = with(b"CE_caf\xe9");
+        let reason = "CE_caf\\xe9: the name of the header is not UTF-8";
+        assert_eq!(read.unreadable.unwrap().to_string(), reason);
+        assert_eq!(read.job.input.body, queue::Body::Inline(Bytes::from_static(b"data")));
     }
 }

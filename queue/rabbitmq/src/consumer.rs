@@ -55,7 +55,8 @@ impl RabbitMqConsumer {
     }
 
     async fn call<T>(&self, command: Command, reply: oneshot::Receiver<Result<T>>) -> Result<T> {
-        let ended = || Error::new(ErrorKind::Unavailable, "the consumer has ended");
+        // Without `Leave`, which only the destructor sends, the supervisor ends only by a panic.
+        let ended = || Error::new(ErrorKind::Ended, "the consumer has ended, and cannot receive again");
         self.commands.send(command).map_err(|_| ended())?;
         reply.await.map_err(|_| ended())?
     }
@@ -259,5 +260,18 @@ impl Supervisor {
                 tracing::warn!(%error, "cannot close a channel; its deliveries are requeued when its connection ends");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_panic_of_its_task_a_consumer_has_ended() {
+        let (commands, _) = mpsc::unbounded_channel();
+        let consumer = RabbitMqConsumer { commands };
+        assert_eq!(consumer.receive(1).await.unwrap_err().kind(), ErrorKind::Ended);
+        assert_eq!(consumer.settle(Vec::new()).await.unwrap_err().kind(), ErrorKind::Ended);
     }
 }

@@ -10,9 +10,9 @@ use lapin::protocol::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use sha2::{Digest, Sha256};
 
-use super::queues;
+use super::queues::{self, Source};
 use queue::driver::{Event, STRUCTURED, Unreadable, unreadable};
-use queue::{Class, Ending, Error, ErrorKind, Job, JobId, PoolName, Result};
+use queue::{Ending, Error, ErrorKind, Job, JobId, PoolName, Result};
 
 const PREFIXES: [&str; 2] = ["cloudEvents:", "cloudEvents_"];
 const CONTENT_TYPE: &str = "datacontenttype";
@@ -61,21 +61,23 @@ impl Message {
     }
 }
 
-/// Reads the job in a message of `queue`. If it cannot be read, returns a job that stands for it, and the reason.
+/// Reads the job in a message of `source`. If it cannot be read, returns a job that stands for it, and the reason.
 pub(super) fn read(
-    queue: &str,
+    source: &Source,
     pool: &PoolName,
-    class: Class,
     properties: &BasicProperties,
     body: Bytes,
 ) -> (Job, Option<Unreadable>) {
+    let class = source.class;
     let sent_at = properties.timestamp().and_then(|seconds| i64::try_from(seconds).ok());
     let arrived_at = sent_at.and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or_else(Timestamp::now);
-    match event(properties, &body).and_then(|event| event.into_job(pool, class, arrived_at)) {
+    let event = event(properties, &body);
+    let event = if source.is_named { event.and_then(Event::without_privileges) } else { event };
+    match event.and_then(|event| event.into_job(pool, class, arrived_at)) {
         Ok(job) => (job, None),
         Err(reason) => {
             let media_type = properties.content_type().as_ref().map(ShortString::as_str);
-            let position = position(queue, properties, &body);
+            let position = position(source.queue.as_str(), properties, &body);
             (unreadable(pool, class, &position, media_type, body, arrived_at), Some(reason))
         }
     }

@@ -204,8 +204,7 @@ impl Session {
         let tag =
             DeliveryTag { message: self.number, delivery: i64::try_from(message.delivery_tag).unwrap_or(i64::MAX) };
         let body = Bytes::from(message.data);
-        let (job, unreadable) =
-            message::read(source.queue.as_str(), &self.pool, source.class, &message.properties, body);
+        let (job, unreadable) = message::read(source, &self.pool, &message.properties, body);
         let requeuer = Arc::clone(requeuer);
         match unreadable {
             None => Delivery::new(job, message.redelivered, tag, requeuer),

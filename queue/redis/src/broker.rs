@@ -119,7 +119,7 @@ impl Consumer for RedisConsumer {
 
 impl RedisConsumer {
     async fn request<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
-        let ended = || Error::new(ErrorKind::Unavailable, "redis: the consumer's task has ended");
+        let ended = || Error::new(ErrorKind::Ended, "redis: the consumer's task has ended, and cannot receive again");
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).map_err(|_| ended())?;
         answer.await.unwrap_or_else(|_| Err(ended()))

@@ -57,7 +57,7 @@ impl From<queue::Error> for Problem {
                 let detail = "the queue does not accept requests of this gateway; the gateway's log has the details";
                 Self::new(ProblemKind::Unavailable, detail)
             }
-            ErrorKind::Incompatible | ErrorKind::Corrupt => {
+            ErrorKind::Incompatible | ErrorKind::Corrupt | ErrorKind::Ended => {
                 tracing::error!(error = %error, "stored data unreadable");
                 Self::new(ProblemKind::Internal, "stored data cannot be read; the gateway's log has the details")
             }
@@ -84,6 +84,7 @@ mod tests {
             (ErrorKind::Denied, 503),
             (ErrorKind::Incompatible, 500),
             (ErrorKind::Corrupt, 500),
+            (ErrorKind::Ended, 500),
         ] {
             let response = Problem::from(queue::Error::new(kind, "why")).into_response();
             assert_eq!(response.status().as_u16(), status);

@@ -1,6 +1,5 @@
 //! Rebalances: how a membership takes partitions over and gives them up.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -11,6 +10,7 @@ use super::Membership;
 use crate::cluster::{CALL_TIMEOUT, call_error};
 use crate::context::{Rebalance, acknowledge_rebalance};
 use crate::error::{failed, unavailable};
+use crate::headers;
 use crate::mark::Mark;
 use crate::partition::Partition;
 use queue::{Error, Result};
@@ -121,21 +121,21 @@ impl Membership {
             }
         };
         let mut list = TopicPartitionList::new();
-        for element in committed.elements() {
+        for (index, element) in committed.elements().into_iter().enumerate() {
             let (topic, number) = (element.topic(), element.partition());
-            let Some((topic, class)) = self.topics.iter().find(|(name, _)| **name == *topic) else { continue };
+            let Some(source) = self.sources.iter().find(|source| *source.topic == *topic) else { continue };
             let queue = self.consumer.split_partition_queue(topic, number);
             let mut queue =
                 queue.ok_or_else(|| unavailable(format_args!("cannot {action}: {topic}/{number} has no queue")))?;
             let waker = self.waker.clone();
             queue.set_nonempty_callback(move || waker.wake());
             let at = match element.offset() {
-                Offset::Offset(offset) => Some((offset, Mark::from_text(element.metadata()))),
+                Offset::Offset(offset) => Some((offset, Mark::from_text(&headers::metadata(&committed, index)))),
                 _ => None,
             };
             let start = at.as_ref().map_or(Offset::Invalid, |(offset, _)| Offset::Offset(*offset));
             list.add_partition_offset(topic, number, start).map_err(|error| failed(action, error))?;
-            self.partitions.add(Partition::new(Arc::clone(topic), number, *class, queue, at));
+            self.partitions.add(Partition::new(source, number, queue, at));
         }
         acknowledge_rebalance(&self.consumer, true, &list).map_err(|error| failed(action, error))?;
         self.consumer.context().clear_error();

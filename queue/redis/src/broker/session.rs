@@ -43,6 +43,9 @@ const BLOCK: Duration = Duration::from_secs(2);
 /// The most entries that one script takes.
 const MAX_TAKEN_ENTRIES: usize = 256;
 
+/// The number of bytes at which the script takes no further entry. The connection is shared, so an answer must be short.
+const MAX_TAKEN_BYTES: usize = 4 * 1024 * 1024;
+
 /// The most requests of a consumer that are handled together.
 const MAX_REQUESTS: usize = 256;
 
@@ -195,7 +198,8 @@ impl ConsumerSession {
     }
 
     async fn take(&self, max: usize) -> Result<Vec<Entry>> {
-        let arguments = vec![self.name.clone(), max.min(MAX_TAKEN_ENTRIES).to_string(), self.offset()];
+        let arguments =
+            vec![self.name.clone(), max.min(MAX_TAKEN_ENTRIES).to_string(), self.offset(), MAX_TAKEN_BYTES.to_string()];
         let answer = self.script("take", &self.scripts.take, arguments).await?;
         let mut taken = Vec::new();
         for part in array(answer)? {

@@ -71,7 +71,7 @@ pub(super) fn published(redis: &Redis, pool: &PoolName, class: Class) -> String 
 
 /// The scripts of a consumer. Each runs as one step, and takes the keys of [`Streams`].
 pub(super) struct Scripts {
-    /// Consumer, most entries, offset of the clock → a list of streams and their entries.
+    /// Consumer, most entries, offset of the clock, number of bytes at which it stops → a list of streams and their entries.
     pub(super) take: Script,
     /// Of each entry its stream, its id, and `ack`, `requeue` or `requeue_unseen`.
     pub(super) settle: Script,

@@ -10,8 +10,10 @@ use crate::fixture::RedisFixture;
 use queue::{Body, Class, Clock};
 use queue_contract::{DEAD_AFTER, Fixture as _, job, jobs, pool, soon};
 
+type Field<'a> = (&'a str, &'a [u8]);
+
 /// Publishes an entry of the class `standard`, like an outside producer without this library.
-async fn add(redis: &Redis, fields: &[(&str, &[u8])]) {
+async fn add(redis: &Redis, fields: &[Field<'_>]) {
     let mut command = cmd("XADD");
     command.arg(redis.key("stream:resnet50:standard")).arg("*");
     for (name, value) in fields {
@@ -72,6 +74,67 @@ async fn an_unreadable_entry_is_the_same_job_with_each_delivery() {
         ids.insert(delivery.job.id.clone());
     }
     assert_eq!(ids.len(), 1);
+}
+
+#[tokio::test]
+async fn ten_kinds_of_hostile_entries_are_unreadable_and_the_pool_continues() {
+    let fixture = RedisFixture::start();
+    let (process, redis) = (fixture.open().await, fixture.redis());
+    let event: [Field; 3] = [("ce_specversion", b"1.0"), ("ce_source", b"/cameras/7"), ("ce_id", b"1")];
+    let deep = format!("{{\"id\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let structured: Field = ("content-type", b"application/cloudevents+json");
+    let hostile: [(&[Field], &str); 10] = [
+        (&[("data", b"?")], "specversion: is missing"),
+        (&[("", b"")], "specversion: is missing"),
+        (&[structured], "not a structured event: "),
+        (&[structured, ("data", deep.as_bytes())], "id: is not a text, number or boolean"),
+        (&[structured, ("data", br#"{"data_base64":"?"}"#)], "data_base64: is not base64"),
+        (&[("ce_specversion", b"0.3")], "specversion: \"0.3\" is not 1.0"),
+        (&[("ce_type", b"\xff")], "type: is not UTF-8"),
+        (&[("ce_expirytime", b"soon")], "expirytime: \"soon\" is not an RFC 3339 time"),
+        (&[("ce_maxattempts", b"0")], "maxattempts: \"0\" is not a number of at least 1"),
+        (&[("ce_type", b"millrace.job.failed")], "type: \"millrace.job.failed\" is the ending of a job"),
+    ];
+    for (fields, _) in hostile {
+        let is_event = fields[0].0.starts_with("ce_");
+        // Of two fields with the same name, the first one counts.
+        add(&redis, &[fields, if is_event { &event[..] } else { &[] }].concat()).await;
+    }
+    add(&redis, &[&event[..], &[("caf\u{e9}", b"\xe9"), ("data", b"jpeg")]].concat()).await;
+    let consumer = process.broker.consumer(&pool()).await.unwrap();
+    let mut received = Vec::new();
+    while received.len() < 11 {
+        received.extend(receive(&*consumer, 11 - received.len()).await);
+    }
+    for (delivery, (_, reason)) in received.iter().zip(hostile) {
+        let found = delivery.unreadable.as_deref().unwrap_or_default();
+        assert!(found.starts_with(reason), "{found:?} instead of {reason:?}");
+    }
+    assert_eq!((&received[10].unreadable, &received[10].job.input.body), (&None, &Body::Inline("jpeg".into())));
+}
+
+#[tokio::test]
+async fn one_answer_has_a_few_mebibytes_of_big_entries() {
+    let fixture = RedisFixture::start();
+    let process = fixture.open().await;
+    let all = jobs(&fixture, 64).into_iter().map(|mut job| {
+        job.input.body = Body::Inline(vec![0; 256 * 1024].into());
+        job
+    });
+    let all = all.collect::<Vec<_>>();
+    for some in all.chunks(8) {
+        process.broker.producer().await.unwrap().publish(some).await.unwrap();
+    }
+    let consumer = process.broker.consumer(&pool()).await.unwrap();
+    let mut received = Vec::new();
+    while received.len() < 64 {
+        let part = receive(&*consumer, 64 - received.len()).await;
+        // 4 MiB, and at most the entry that woke the consumer.
+        assert!(part.len() <= 17, "{} deliveries", part.len());
+        received.extend(part);
+    }
+    let ids: Vec<_> = received.iter().map(|delivery| &delivery.job.id).collect();
+    assert_eq!(ids, all.iter().map(|job| &job.id).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -217,4 +280,12 @@ async fn a_pool_that_cannot_be_read_does_not_hide_the_others() {
     let error = depths.remove(0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("bert") && error.to_string().contains("WRONGTYPE"), "{error}");
+}
+
+#[tokio::test]
+async fn after_a_panic_of_its_task_a_consumer_has_ended() {
+    let (requests, _) = tokio::sync::mpsc::unbounded_channel();
+    let consumer = RedisConsumer { requests };
+    assert_eq!(consumer.receive(1).await.unwrap_err().kind(), ErrorKind::Ended);
+    assert_eq!(consumer.settle(Vec::new()).await.unwrap_err().kind(), ErrorKind::Ended);
 }
