@@ -153,7 +153,10 @@ impl Cluster {
     pub(super) fn client(&self) -> Result<Arc<BaseConsumer<Context>>> {
         let mut client = self.client.lock();
         if client.is_none() {
-            *client = Some(Arc::new(self.create("open a client", &[], Context::default())?));
+            // Without a group of its own, librdkafka ends the process when a server is not the coordinator of a group any
+            // more: `rd_kafka_handle_OffsetFetch` uses the client's own group. This client never joins it.
+            let group = format!("{}._", self.url.prefix());
+            *client = Some(Arc::new(self.create("open a client", &[("group.id", &group)], Context::default())?));
         }
         client.clone().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the kafka client is gone"))
     }
