@@ -191,7 +191,8 @@ impl Device {
         };
         match catch_unwind(AssertUnwindSafe(|| self.model.present(tensors))) {
             Ok(Ok(output)) => Disposition::Succeeded(output),
-            Ok(Err(error)) => Disposition::Failed(error),
+            // Values such as NaN come from the model or its device, so another attempt may succeed.
+            Ok(Err(error)) => Disposition::Retry(error),
             Err(_) => Disposition::Failed(JobErrorKind::ModelError.error("presenting the result panicked")),
         }
     }

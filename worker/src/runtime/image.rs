@@ -10,6 +10,10 @@ use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use model::{Datatype, HostTensor, ImageStep, InputFault, InputFaultKind};
 
+mod whole;
+
+use whole::is_whole;
+
 /// The limits of an image. A file of some kilobytes can declare an image of gigabytes. The pictures of all cameras are
 /// within these limits.
 const MAX_SIDE: u32 = 16_384;
@@ -162,6 +166,10 @@ fn decode(format: ImageFormat, file: &[u8]) -> Result<DynamicImage, InputFault> 
     // An orientation that cannot be read is ignored, as image viewers do.
     let orientation = decoder.orientation().ok();
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    if !is_whole(format, file, &image) {
+        let message = format!("not a readable {name}: the file is cut off");
+        return Err(InputFault::new(InputFaultKind::Malformed, "body", message));
+    }
     if let Some(orientation) = orientation {
         image.apply_orientation(orientation);
     }
