@@ -54,10 +54,15 @@ fn the_reference_of_the_configuration_is_up_to_date() {
 /// The pipe is closed before the program writes to it.
 #[test]
 fn a_closed_pipe_ends_a_command_quietly() {
-    for command in ["schema", "reference", "show", "check"] {
+    let pool = ["--set", "pools.echo.model=echo"];
+    for (command, settings) in [("schema", &[][..]), ("reference", &[]), ("show", &pool), ("check", &pool)] {
         let (reader, writer) = std::io::pipe().unwrap_or_else(|error| panic!("{error}"));
         drop(reader);
-        let output = Command::new(env!("CARGO_BIN_EXE_millrace")).args(["config", command]).stdout(writer).output();
+        let output = Command::new(env!("CARGO_BIN_EXE_millrace"))
+            .args(["config", command])
+            .args(settings)
+            .stdout(writer)
+            .output();
         let Ok(output) = output else { panic!("{command}: {output:?}") };
         let printed = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && printed.is_empty(), "{command}: {}: {printed}", output.status);

@@ -1,10 +1,12 @@
 //! Jobs are followed to their end.
 
-use queue::{JobError, JobState, Outcome};
+use std::time::Duration;
+
+use queue::{Body, Class, Input, Job, JobError, JobState, Outcome};
 use serde_json::{Value, json};
 
 use crate::doubles::Call;
-use crate::harness::{TestGateway, problem, problem_name, start, start_with_short_polls, text};
+use crate::harness::{TestGateway, pool_name, problem, problem_name, start, start_with_short_polls, text};
 
 fn error() -> JobError {
     JobError { kind: "model_error".to_owned(), message: "out of luck".to_owned() }
@@ -130,7 +132,20 @@ async fn a_job_that_was_never_submitted_is_unknown() {
 async fn a_job_is_found_by_the_pool_source_and_id_of_its_event() {
     let gateway = start().await;
     let id = queue::JobId::of_event(&"text".parse().unwrap(), "/cameras/7", "4711").unwrap();
-    gateway.submit(id.as_str(), "hello").await;
+    // A worker opens the record of a job that arrives as an event.
+    let job = Job {
+        id,
+        pool: pool_name(),
+        class: Class::Standard,
+        input: Input { media_type: "text/plain".to_owned(), body: Body::Inline("hello".into()) },
+        created_at: jiff::Timestamp::now(),
+        deadline_at: None,
+        max_attempts: 1,
+        retention: Duration::from_secs(3600),
+        trace_parent: None,
+        origin: None,
+    };
+    gateway.ledger.submit(&[job]).await.unwrap();
     assert_eq!(state(&gateway, "/v1/jobs?pool=text&source=/cameras/7&id=4711").await, "queued");
     for (query, kind) in [
         ("?pool=text&source=/cameras/7&id=4712", (404, "unknown-job")),
