@@ -77,7 +77,8 @@ async fn a_bad_request_is_a_problem_that_names_the_field_and_leaves_nothing_behi
         let counts = backend.ledger.counts(std::slice::from_ref(&pool)).await.unwrap();
         assert_eq!(counts, [JobCounts { ended: counts[0].ended, ..JobCounts::default() }], "{pool:?}");
     }
-    assert_eq!(files_below(&system.folder().join("data/blobs")), 0);
+    // The store has a marker, and no blob.
+    assert_eq!(files_below(&system.folder().join("data/blobs")), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
