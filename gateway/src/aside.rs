@@ -7,7 +7,9 @@ pub(crate) const LARGE_BYTES: usize = 64 * 1024;
 
 /// Runs `work` on another thread. A panic in it is a panic here.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    #[allow(clippy::disallowed_methods, reason = "the work ends with its body, and the bytes of all bodies are bounded")]
+    let running = tokio::task::spawn_blocking(work);
+    match running.await {
         Ok(result) => result,
         // The runtime cancels the work only when it ends, and this task ends with it.
         Err(error) => match error.try_into_panic() {
