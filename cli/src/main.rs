@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Parser;
 use cli::Arguments;
 
+#[allow(clippy::disallowed_methods, reason = "a device thread may be stuck, and it would delay the end")]
 #[tokio::main]
 async fn main() -> ExitCode {
     let started = Instant::now();

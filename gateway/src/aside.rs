@@ -7,7 +7,10 @@ pub(crate) const LARGE_BYTES: usize = 64 * 1024;
 
 /// Runs `work` on another thread. A panic in it is a panic here.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    #[allow(clippy::disallowed_methods, reason = "the work ends with its body, and the bytes of all bodies are bounded")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the work ends with its body, and the bytes of all bodies are bounded"
+    )]
     let running = tokio::task::spawn_blocking(work);
     match running.await {
         Ok(result) => result,

@@ -7,7 +7,7 @@ use super::super::{ImagePreprocessor, format_of};
 use super::*;
 
 fn pixel(x: u32, y: u32) -> [u8; 3] {
-    [(x * 37 ^ y * 11) as u8, (x * y * 5) as u8, (x * 3 + y * 29) as u8]
+    [((x * 37) ^ (y * 11)) as u8, (x * y * 5) as u8, (x * 3 + y * 29) as u8]
 }
 
 fn image() -> RgbImage {
