@@ -38,7 +38,7 @@ pub struct Blobs {
     inline_limit_bytes: usize,
 }
 
-/// An object that tells one store from another. Its content is a unique id.
+/// The object that identifies a store. Its content is a unique id.
 const MARKER: &str = "millrace-store";
 
 impl Blobs {
