@@ -29,23 +29,25 @@ impl Batcher {
         Self { waiting: Mutex::new(waiting), changed: Condvar::new() }
     }
 
-    /// Adds a job. Returns the job if the batcher is closed.
-    pub(crate) fn push(&self, ready: ReadyJob) -> Result<(), Box<ReadyJob>> {
+    /// Adds jobs that are ready at the same time, so that they can share a batch. Returns them if the batcher is closed.
+    pub(crate) fn push(&self, ready: Vec<ReadyJob>) -> Vec<ReadyJob> {
         let mut waiting = self.lock();
         if waiting.is_closed {
-            return Err(Box::new(ready));
+            return ready;
         }
-        let shape = match &ready.input {
-            ReadyInput::Prepared(item) => {
-                Some(item.tensors.iter().map(|tensor| (tensor.datatype, tensor.shape.clone())).collect())
-            }
-            ReadyInput::Raw(_) => None,
-        };
-        let job = &ready.job.delivery.job;
-        let (class, deadline_at) = (job.class, job.deadline_at);
-        waiting.buckets.push(shape, class, deadline_at, ready);
-        self.changed.notify_one();
-        Ok(())
+        for ready in ready {
+            let shape = match &ready.input {
+                ReadyInput::Prepared(item) => {
+                    Some(item.tensors.iter().map(|tensor| (tensor.datatype, tensor.shape.clone())).collect())
+                }
+                ReadyInput::Raw(_) => None,
+            };
+            let job = &ready.job.delivery.job;
+            let (class, deadline_at) = (job.class, job.deadline_at);
+            waiting.buckets.push(shape, class, deadline_at, ready);
+            self.changed.notify_one();
+        }
+        Vec::new()
     }
 
     /// Waits for jobs and forms a batch of them. `None`: the batcher is closed.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Bytes;
 use futures::{StreamExt, future, stream};
+use parking_lot::Mutex;
 use queue::{
     Blobs, Body, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobErrorKind, Ledger, Settlement, WorkerId,
 };
@@ -30,6 +31,10 @@ const BLOBS_AT_ONCE: usize = 16;
 
 /// The number of times that a worker looks for a missing or damaged input.
 const LOOKS_FOR_MISSING: u32 = 3;
+
+/// The longest time for which a prepared job waits for others of its claim, so that one push brings a device as many of
+/// them as possible. Waking a device thread takes a few hundredths of this time.
+const LONGEST_GATHERING: Duration = Duration::from_millis(1);
 
 /// The part of a worker that takes jobs in.
 pub(crate) struct Intake {
@@ -99,12 +104,14 @@ impl Intake {
         }
         // Jobs without a blob start at once. The others may wait long for the blob store.
         let (inline, stored): (Vec<_>, Vec<_>) = granted.into_iter().partition(has_inline_input);
+        let mut to_prepare = Vec::with_capacity(inline.len());
         for job in inline {
-            self.start(job, &stop).await;
+            to_prepare.extend(self.start(job, &stop).await);
         }
+        self.prepare(to_prepare);
         let start = stream::iter(stored).for_each_concurrent(BLOBS_AT_ONCE, |job| {
             let (intake, stop) = (Arc::clone(&self), stop.clone());
-            async move { intake.start(job, &stop).await }
+            async move { intake.prepare(intake.start(job, &stop).await.into_iter().collect()) }
         });
         future::join(start, self.acknowledge(acknowledged, ended, &stop)).await;
     }
@@ -180,36 +187,69 @@ impl Intake {
         acknowledged
     }
 
-    /// Reads the input of a job and prepares it on the CPU threads.
-    async fn start(self: &Arc<Self>, mut job: ClaimedJob, stop: &CancellationToken) {
+    /// Reads the input of a job. `None`: the job has ended, or it is a suspect, whose input is prepared later.
+    async fn start(&self, mut job: ClaimedJob, stop: &CancellationToken) -> Option<(ClaimedJob, Bytes)> {
         if let Some(reason) = job.delivery.unreadable.take() {
             // Its only attempt fails, so the job ends as dead and its bytes stay with the dead jobs.
             tracing::warn!(job = %job.lease.lease().id, reason, "cannot read a message; its job ends as dead");
-            return self.finish(job, Disposition::Retry(JobErrorKind::UnreadableMessage.error(reason)));
+            self.finish(job, Disposition::Retry(JobErrorKind::UnreadableMessage.error(reason)));
+            return None;
         }
         let body = match self.body_in_time(&mut job, stop).await {
             Ok(Some(body)) => body,
-            Ok(None) => return self.finish(job, Disposition::Released),
+            Ok(None) => {
+                self.finish(job, Disposition::Released);
+                return None;
+            }
             Err(error) => {
                 let failure = JobErrorKind::InputUnreadable.error(error.to_string());
                 let is_final = error.kind() == ErrorKind::Corrupt;
                 let disposition = if is_final { Disposition::Failed(failure) } else { Disposition::Retry(failure) };
-                return self.finish(job, disposition);
+                self.finish(job, disposition);
+                return None;
             }
         };
         if job.is_suspect {
-            return self.push(ReadyJob { job, input: ReadyInput::Raw(body) });
+            self.push(vec![ReadyJob { job, input: ReadyInput::Raw(body) }]);
+            return None;
         }
-        let intake = Arc::clone(self);
-        self.cpu.spawn(move || {
-            let watch = intake.watchdog.watch("preparing an input", Arc::from([job.lease.lease().id.clone()]));
-            let prepared = job.prepare(intake.model.as_ref(), body);
-            drop(watch);
-            match prepared {
-                Ok(item) => intake.push(ReadyJob { job, input: ReadyInput::Prepared(item) }),
-                Err(error) => intake.finish(job, Disposition::Failed(error)),
+        Some((job, body))
+    }
+
+    /// Prepares inputs on the CPU threads. Each thread takes the next job when it has finished one.
+    fn prepare(self: &Arc<Self>, jobs: Vec<(ClaimedJob, Bytes)>) {
+        let threads = self.cpu.current_num_threads().min(jobs.len());
+        let jobs = Arc::new(Mutex::new(jobs.into_iter()));
+        for _ in 0..threads {
+            let (intake, jobs) = (Arc::clone(self), Arc::clone(&jobs));
+            self.cpu.spawn(move || {
+                let (mut ready, mut gathering_since) = (Vec::new(), StdInstant::now());
+                loop {
+                    let next = jobs.lock().next();
+                    let Some((job, body)) = next else { break };
+                    ready.extend(intake.prepared(job, body));
+                    if gathering_since.elapsed() >= LONGEST_GATHERING {
+                        intake.push(std::mem::take(&mut ready));
+                        gathering_since = StdInstant::now();
+                    }
+                }
+                intake.push(ready);
+            });
+        }
+    }
+
+    /// Prepares one input. `None`: the input is bad, so its job has ended.
+    fn prepared(&self, job: ClaimedJob, body: Bytes) -> Option<ReadyJob> {
+        let watch = self.watchdog.watch("preparing an input", Arc::from([job.lease.lease().id.clone()]));
+        let prepared = job.prepare(self.model.as_ref(), body);
+        drop(watch);
+        match prepared {
+            Ok(item) => Some(ReadyJob { job, input: ReadyInput::Prepared(item) }),
+            Err(error) => {
+                self.finish(job, Disposition::Failed(error));
+                None
             }
-        });
+        }
     }
 
     /// The bytes of a job's input. While the blob store is away, the job waits and its lease is renewed. A missing blob
@@ -249,8 +289,8 @@ impl Intake {
         self.blobs.bytes(&delivery.job.input.body).await
     }
 
-    fn push(&self, ready: ReadyJob) {
-        if let Err(ready) = self.batcher.push(ready) {
+    fn push(&self, ready: Vec<ReadyJob>) {
+        for ready in self.batcher.push(ready) {
             self.finish(ready.job, Disposition::Released);
         }
     }
