@@ -8,18 +8,23 @@
 //! The intake writes to the ledger first, and then publishes to the broker. A job is accepted after both. So an
 //! accepted job is never lost: upkeep publishes a job that is in the ledger and not in the broker.
 
+//!
+//! Concurrent submissions to one queue of the broker share their calls. Other queues have calls of their own, so that a
+//! slow or full queue does not delay the submissions to others.
+
 use std::collections::BTreeMap;
-use std::slice;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use queue::{
-    Blobs, Body, Clock, ErrorKind, Input, Job, JobId, JobRecord, Ledger, PoolName, Producer, Publication, Role,
-    Submitted,
+    BlobRef, Blobs, Body, Class, Clock, ErrorKind, Input, Job, JobId, JobRecord, Ledger, PoolName, Producer, Role,
 };
 
-use crate::{aside, metrics};
+use crate::aside;
 
+mod acceptor;
+mod combiner;
 mod confirmations;
 mod error;
 mod pool;
@@ -30,16 +35,23 @@ pub(crate) use error::IntakeError;
 pub use pool::Pool;
 pub(crate) use submission::{JobOptions, Submission};
 
-use confirmations::Confirmations;
+use acceptor::Acceptor;
+use combiner::Combiner;
 
 /// Accepts jobs for the configured pools.
 pub(crate) struct Intake {
-    pools: BTreeMap<PoolName, Pool>,
-    ledger: Arc<dyn Ledger>,
-    producer: Arc<dyn Producer>,
+    pools: BTreeMap<PoolName, OpenPool>,
     blobs: Blobs,
-    confirmations: Confirmations,
 }
+
+/// A configured pool, and the submissions to each of its queues, by class.
+struct OpenPool {
+    pool: Pool,
+    queues: [Submissions; Class::ALL.len()],
+}
+
+/// The submissions to one queue, which share their calls.
+type Submissions = Combiner<Job, Result<Accepted, IntakeError>>;
 
 /// An accepted job: ledger and broker have it durably.
 #[derive(Debug)]
@@ -48,6 +60,8 @@ pub(crate) struct Accepted {
     pub(crate) job: Job,
     /// The record of the job if an earlier submission opened it. `None`: the job is new.
     pub(crate) existing: Option<JobRecord>,
+    /// Whether the record, or the message in the broker, refers to the input of this submission.
+    is_input_used: bool,
 }
 
 impl Intake {
@@ -59,11 +73,18 @@ impl Intake {
         blobs: Blobs,
     ) -> (Self, ConfirmationWriter) {
         let (confirmations, writer) = confirmations::channel(Arc::clone(&ledger));
-        (Self { pools, ledger, producer, blobs, confirmations }, writer)
+        let acceptor = Arc::new(Acceptor { ledger, producer, confirmations });
+        let open = |pool| OpenPool { pool, queues: Class::ALL.map(|_| submissions(&acceptor)) };
+        let pools = pools.into_iter().map(|(name, pool)| (name, open(pool))).collect();
+        (Self { pools, blobs }, writer)
     }
 
     /// A configured pool. A door can refuse an unknown pool before it reads a large input.
     pub(crate) fn pool(&self, name: &PoolName) -> Result<&Pool, IntakeError> {
+        self.open_pool(name).map(|open| &open.pool)
+    }
+
+    fn open_pool(&self, name: &PoolName) -> Result<&OpenPool, IntakeError> {
         self.pools.get(name).ok_or_else(|| IntakeError::UnknownPool(name.clone()))
     }
 
@@ -73,39 +94,16 @@ impl Intake {
     /// the same id is safe.
     pub(crate) async fn accept(&self, submission: Submission) -> Result<Accepted, IntakeError> {
         let job = self.job(submission).await?;
-        let submitting = self.ledger.submit(slice::from_ref(&job)).await;
-        let mut submitted = match submitting {
-            Ok(submitted) => submitted,
-            Err(source) => {
-                // A submission without an answer may have opened a record, which needs its input.
-                if wrote_nothing(&source) {
-                    self.delete_input(&job).await;
-                }
-                return Err(IntakeError::Ledger { id: job.id, source });
-            }
-        };
-        match submitted.pop() {
-            Some(Submitted::New) => {
-                metrics::submitted(&job.pool, job.class, "new");
-                metrics::input_bytes(&job.pool, &job.input.body);
-                self.publish(&job, Publication::first(job.id.clone())).await?;
-                Ok(Accepted { job, existing: None })
-            }
-            Some(Submitted::Existing { record, publish }) => {
-                metrics::submitted(&job.pool, job.class, "known");
-                match publish {
-                    Some(publication) => self.publish(&job, publication).await?,
-                    None => self.delete_input(&job).await,
-                }
-                Ok(Accepted { job, existing: Some(*record) })
-            }
-            Some(Submitted::Conflict) => {
-                metrics::submitted(&job.pool, job.class, "conflict");
-                self.delete_input(&job).await;
-                Err(IntakeError::IdConflict(job.id))
-            }
-            None => Err(IntakeError::NoAnswer(job.id)),
+        let (id, blob) = (job.id.clone(), blob_of(&job));
+        let queue = &self.open_pool(&job.pool)?.queues[job.class as usize];
+        let accepted = queue.answer(job).await.unwrap_or(Err(IntakeError::NoAnswer(id)));
+        if let Some(blob) = blob
+            && is_unused_input(&accepted)
+            && let Err(error) = self.blobs.delete(&blob).await
+        {
+            tracing::warn!(%error, blob = blob.key, "cannot delete the input of a submission without a record");
         }
+        accepted
     }
 
     /// The input of job `id`, checked against the model of the pool, and durable.
@@ -152,24 +150,38 @@ impl Intake {
             origin: None,
         })
     }
+}
 
-    /// Publishes the job and waits for the broker's confirmation.
-    async fn publish(&self, job: &Job, publication: Publication) -> Result<(), IntakeError> {
-        if let Err(error) = self.producer.publish(slice::from_ref(job)).await {
-            tracing::warn!(%error, job = %job.id, "the broker did not confirm a job");
-            return Err(IntakeError::NotConfirmed(job.id.clone()));
-        }
-        self.confirmations.send(publication);
-        Ok(())
+fn submissions(acceptor: &Arc<Acceptor>) -> Submissions {
+    let acceptor = Arc::clone(acceptor);
+    let handler = move |jobs| {
+        let acceptor = Arc::clone(&acceptor);
+        async move { acceptor.accept(jobs).await }.boxed()
+    };
+    Combiner::new(inline_bytes, Box::new(handler))
+}
+
+fn inline_bytes(job: &Job) -> usize {
+    match &job.input.body {
+        Body::Inline(bytes) => bytes.len(),
+        Body::Reference(_) => 0,
     }
+}
 
-    /// Deletes the input of a submission that opened no record: no record refers to it.
-    async fn delete_input(&self, job: &Job) {
-        if let Body::Reference(blob) = &job.input.body
-            && let Err(error) = self.blobs.delete(blob).await
-        {
-            tracing::warn!(%error, blob = blob.key, "cannot delete the input of a submission without a record");
-        }
+fn blob_of(job: &Job) -> Option<BlobRef> {
+    match &job.input.body {
+        Body::Inline(_) => None,
+        Body::Reference(blob) => Some(blob.clone()),
+    }
+}
+
+/// Whether neither a record nor a message refers to the input of a submission with this answer.
+fn is_unused_input(accepted: &Result<Accepted, IntakeError>) -> bool {
+    match accepted {
+        Ok(accepted) => !accepted.is_input_used,
+        // A submission without an answer may have opened a record, which needs its input.
+        Err(IntakeError::Ledger { source, .. }) => wrote_nothing(source),
+        Err(error) => matches!(error, IntakeError::IdConflict(_)),
     }
 }
 

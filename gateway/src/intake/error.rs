@@ -39,6 +39,7 @@ pub(crate) enum IntakeError {
     )]
     NotConfirmed(JobId),
 
-    #[error("the ledger returned no answer")]
+    /// The intake failed. The job may be stored, and may run.
+    #[error("the gateway failed to accept the job; its log has the details")]
     NoAnswer(JobId),
 }
