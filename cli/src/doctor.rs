@@ -77,6 +77,10 @@ async fn check_backend(settings: &Settings, urls: &BackendUrls, existing: &Exist
     if let Some(ledger) = &existing.ledger {
         let found = call("ledger", &of_ledger, ledger.risks()).await;
         risks.extend(found.unwrap_or_else(|risk| vec![*risk]));
+        // An unreachable ledger is reported above.
+        if let Ok(Some(recorded)) = call("ledger", &of_ledger, ledger.blob_store(None)).await {
+            risks.extend(advice::of_blob_store(settings, &recorded));
+        }
     }
     risks
 }

@@ -45,13 +45,13 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
                 tls.verify().await.map_err(|faults| anyhow::anyhow!("the configuration has faults\n{faults}"))?;
             }
             let listener = services::bind("scaler.listen", &settings.scaler.listen).await?;
-            let opened = Opened::open(&settings).await?;
+            let backend = backends::open(&settings.backend_urls()?).await?;
             print_line(format_args!("scaler grpc://{}", listener.local_addr()?));
             let health = Health::new();
             health.not_ready("scaler", "starting");
             let journal = Journal::default();
             serve_admin(admin.admin, &health, journal.router(settings.pool_names()?)).await?;
-            services::scaler(&settings, &opened, listener, journal, health, stop).await?;
+            services::scaler(&settings, &backend, listener, journal, health, stop).await?;
         }
         Command::Worker { configuration, pool, admin, follow_parent } => {
             let (settings, stop) = start(&configuration)?;

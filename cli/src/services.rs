@@ -2,21 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use gateway::Gateway;
-use queue::{Backend, Blobs, JobId, PoolName, Upkeep, WorkerId};
+use queue::{Backend, Blobs, ErrorKind, JobId, PoolName, Upkeep, WorkerId};
 use scaler::{Journal, Sources};
 use service::Health;
 use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
 use worker::runtime::Model;
 
 use crate::settings::{PoolSettings, Settings};
 
-/// The backend and the blob store, which every service opens.
+/// How long a start waits for the ledger to name its blob store. Without an answer the service starts, and asks again.
+const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The wait before the ledger is asked again.
+const STORE_CHECK_PAUSE: Duration = Duration::from_millis(250);
+
+/// The backend and the blob store, which gateway and worker open.
 #[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) backend: Backend,
@@ -28,7 +35,34 @@ impl Opened {
         let backend = backends::open(&settings.backend_urls()?).await?;
         let blobs = Blobs::directory(&settings.blobs.folder, settings.blobs.inline_limit.as_usize())
             .map_err(|error| anyhow::anyhow!("blobs.folder: {error}"))?;
-        Ok(Self { backend, blobs })
+        let opened = Self { backend, blobs };
+        match timeout(STORE_CHECK_TIMEOUT, opened.refusal()).await {
+            Ok(refusal) => refusal?,
+            Err(_) => tracing::warn!("the ledger does not answer which blob store belongs to it; starting anyway"),
+        }
+        Ok(opened)
+    }
+
+    /// Returns when the ledger has answered. The error: another blob store belongs to the ledger.
+    async fn refusal(&self) -> anyhow::Result<()> {
+        loop {
+            match self.blobs.check_ledger(&*self.backend.ledger).await {
+                Err(error) if error.kind() == ErrorKind::Incompatible => bail!("blobs.folder: {error}"),
+                Err(error) => tracing::debug!(%error, "cannot check which blob store belongs to the ledger"),
+                Ok(()) => return Ok(()),
+            }
+            sleep(STORE_CHECK_PAUSE).await;
+        }
+    }
+
+    /// Runs a service. Ends it if the ledger was away at the start, and then names another blob store.
+    async fn run(&self, service: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+        let mut service = std::pin::pin!(service);
+        tokio::select! {
+            served = &mut service => return served,
+            refusal = self.refusal() => refusal?,
+        }
+        service.await
     }
 }
 
@@ -68,24 +102,27 @@ pub(crate) async fn gateway(
     let mut upkeep = tokio::spawn(upkeep.run(stop.clone()));
     let blobs = opened.blobs.clone();
     let gateway = Gateway { pools, ledger, producer, blobs, settings: settings.gateway.clone(), health };
-    let mut serving = std::pin::pin!(gateway::run(listener, gateway, stop));
-    tokio::select! {
-        served = &mut serving => {
-            served.context("gateway")?;
-            upkeep.await.context("gateway: upkeep")
+    let serving = async {
+        let mut serving = std::pin::pin!(gateway::run(listener, gateway, stop));
+        tokio::select! {
+            served = &mut serving => {
+                served.context("gateway")?;
+                upkeep.await.context("gateway: upkeep")
+            }
+            // Before the stop signal only a panic ends it, and then no process may publish due jobs any more.
+            ended = &mut upkeep => {
+                ended.context("gateway: upkeep")?;
+                serving.await.context("gateway")
+            }
         }
-        // Before the stop signal only a panic ends it, and then no process may publish due jobs any more.
-        ended = &mut upkeep => {
-            ended.context("gateway: upkeep")?;
-            serving.await.context("gateway")
-        }
-    }
+    };
+    opened.run(serving).await
 }
 
 /// Runs the scaler on `listener`.
 pub(crate) async fn scaler(
     settings: &Settings,
-    opened: &Opened,
+    backend: &Backend,
     listener: TcpListener,
     journal: Journal,
     health: Health,
@@ -95,7 +132,6 @@ pub(crate) async fn scaler(
     for (name, pool) in &settings.pools {
         pools.insert(name.parse::<PoolName>()?, pool.scale.clone());
     }
-    let backend = &opened.backend;
     let sources = Sources {
         gauge: backend.broker.gauge().await?,
         ledger: Arc::clone(&backend.ledger),
@@ -142,5 +178,51 @@ pub(crate) async fn worker(
         health,
         started,
     };
-    Ok(worker::run(worker, stop).await?)
+    opened.run(async { Ok(worker::run(worker, stop).await?) }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use queue_contract::faulty::{Call, Fault, Faulty};
+    use service::{Sources, config};
+
+    use super::*;
+
+    fn settings(folder: &Path, blobs: &str) -> Settings {
+        let path = |name: &str| folder.join(name).display().to_string();
+        let flags = [format!("broker=embedded:{}", path("data")), format!("blobs.folder={}", path(blobs))];
+        let flags = flags.into_iter().chain(["pools.echo.model=echo".to_owned()]).collect();
+        config::load(&Sources { flags, ..Sources::default() }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_process_that_sees_another_blob_store_than_the_others_does_not_start() {
+        let folder = tempfile::tempdir().unwrap();
+        Opened::open(&settings(folder.path(), "blobs")).await.unwrap();
+        Opened::open(&settings(folder.path(), "blobs")).await.unwrap();
+        let error = Opened::open(&settings(folder.path(), "other")).await.err().unwrap().to_string();
+        for store in ["blobs", "other"] {
+            let id = Blobs::id_of_directory(&folder.path().join(store)).unwrap();
+            assert!(error.starts_with("blobs.folder: ") && error.contains(&id), "{error}");
+        }
+        // The way out that the error names.
+        let marker = |store: &str| folder.path().join(store).join("millrace-store");
+        std::fs::copy(marker("blobs"), marker("other")).unwrap();
+        Opened::open(&settings(folder.path(), "other")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_service_with_another_blob_store_ends_when_the_ledger_is_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut opened = Opened::open(&settings(folder.path(), "blobs")).await.unwrap();
+        opened.blobs = Blobs::directory(&folder.path().join("other"), 1024).unwrap();
+        let faulty = Faulty::default();
+        opened.backend = faulty.wrap(opened.backend);
+        faulty.order(Call::BlobStore, Fault::Fail, 2);
+        let error = opened.run(std::future::pending()).await.unwrap_err();
+        assert!(error.to_string().starts_with("blobs.folder: "), "{error}");
+        assert_eq!(faulty.left(Call::BlobStore), 0);
+    }
 }

@@ -73,7 +73,7 @@ pub(crate) async fn up(
     let (settings_of, opened_of, health_of, stop_of) = (settings.clone(), opened.clone(), health.clone(), stop.clone());
     running.spawn(async move { services::gateway(&settings_of, pools, &opened_of, http, health_of, stop_of).await });
     let (settings_of, stop_of) = (settings.clone(), stop.clone());
-    running.spawn(async move { services::scaler(&settings_of, &opened, grpc, journal, health, stop_of).await });
+    running.spawn(async move { services::scaler(&settings_of, &opened.backend, grpc, journal, health, stop_of).await });
 
     let mut outcome = Ok(());
     while let Some(ended) = running.join_next().await {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 
-use crate::{BlobRef, Body, Error, ErrorKind, JobId, Result};
+use crate::{BlobRef, Body, Error, ErrorKind, JobId, Ledger, Result};
 
 /// Whether bytes are the input or the output of a job. The folder of the blob depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,9 @@ pub struct Blobs {
 /// The object that identifies a store. Its content is a unique id.
 const MARKER: &str = "millrace-store";
 
+/// The largest object that every store can copy in one call.
+const LARGEST_COPY_BYTES: u64 = 5 << 30;
+
 impl Blobs {
     /// The default of the largest size of bytes that travel with the job.
     pub const INLINE_LIMIT_BYTES: usize = 256 * 1024;
@@ -57,30 +60,66 @@ impl Blobs {
         Ok(Self { store: Arc::new(store.with_fsync(true)), marker: marker.into(), inline_limit_bytes })
     }
 
+    /// The id of the store in `folder`. `None`: there is no store. Creates nothing.
+    pub fn id_of_directory(folder: &Path) -> Option<String> {
+        std::fs::read_to_string(folder.join(MARKER)).ok()
+    }
+
+    /// Compares this store with the one that belongs to `ledger`. The first store that a ledger meets belongs to it. Any
+    /// other store is `Incompatible`: its blobs would be missing in other processes.
+    pub async fn check_ledger(&self, ledger: &dyn Ledger) -> Result<()> {
+        let found = String::from_utf8_lossy(&self.marker);
+        match ledger.blob_store(Some(&found)).await? {
+            Some(recorded) if recorded != found => Err(Error::new(ErrorKind::Incompatible, other(&found, &recorded))),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes a body of `bytes`. Small bytes are inline. Otherwise the body is an object that is durable when this
     /// returns. Each call uses a new name, so that deleting one record never deletes an object of another record.
     pub async fn body(&self, id: &JobId, role: Role, bytes: Bytes) -> Result<Body> {
         self.put_under(id, role, &uuid::Uuid::now_v7().to_string(), bytes).await
     }
 
-    /// Moves the input of a delivered job to the store if the input is big. The same job and bytes give the same
-    /// object, so the call may be repeated.
+    /// Gives a delivered job an input of its own in the store, if the input is big or is the output of another job. The
+    /// same job and input give the same object, so the call may be repeated.
     pub async fn delivered(&self, id: &JobId, body: &Body) -> Result<Body> {
         match body {
             Body::Inline(bytes) if bytes.len() > self.inline_limit_bytes => {
                 self.put_under(id, Role::Input, &digest(bytes), bytes.clone()).await
             }
+            Body::Reference(blob) if blob.is_borrowed && blob.key.starts_with("output/") => self.copy(id, blob).await,
             body => Ok(body.clone()),
         }
+    }
+
+    /// Copies the output of another job, because that output is deleted with its own job. A reference that cannot be
+    /// copied is returned unchanged.
+    async fn copy(&self, id: &JobId, output: &BlobRef) -> Result<Body> {
+        let unchanged = || Ok(Body::Reference(output.clone()));
+        let Ok(from) = path(&output.key) else { return unchanged() };
+        if output.size_bytes.is_some_and(|bytes| bytes > LARGEST_COPY_BYTES) {
+            return unchanged();
+        }
+        let key = key(Role::Input, id, &digest(output.key.as_bytes()));
+        let to = path(&key)?;
+        // A repeated copy to a linked file would leave a temporary file.
+        if self.store.head(&to).await.is_err() {
+            self.check_marker().await?;
+            match self.store.copy(&from, &to).await {
+                Ok(()) => {}
+                Err(object_store::Error::NotFound { .. }) => return unchanged(),
+                Err(error) => return Err(failed("copy", &output.key, error)),
+            }
+        }
+        Ok(Body::Reference(BlobRef { key, is_borrowed: false, ..output.clone() }))
     }
 
     async fn put_under(&self, id: &JobId, role: Role, name: &str, bytes: Bytes) -> Result<Body> {
         if bytes.len() <= self.inline_limit_bytes {
             return Ok(Body::Inline(bytes));
         }
-        // The last digits of a name are evenly spread, so a role has at most 256 folders of about the same size.
-        let spread = &name[name.len() - 2..];
-        let key = format!("{}/{spread}/{id}.{name}", role.folder());
+        let key = key(role, id, name);
         let (size_bytes, sha256) = (Some(bytes.len() as u64), Some(digest(&bytes)));
         // A write would create the folder of the store again if it has vanished.
         self.check_marker().await?;
@@ -90,18 +129,27 @@ impl Blobs {
 
     /// The bytes of a body, checked against size and digest where these are known.
     pub async fn bytes(&self, body: &Body) -> Result<Bytes> {
+        self.bytes_up_to(body, u64::MAX).await
+    }
+
+    /// Like [`Blobs::bytes`]. A body above `limit_bytes` is `Refused`, and is not read.
+    pub async fn bytes_up_to(&self, body: &Body, limit_bytes: u64) -> Result<Bytes> {
         let blob = match body {
             Body::Inline(bytes) => return Ok(bytes.clone()),
             Body::Reference(blob) => blob,
         };
-        let bytes = self.read(&blob.key).await?;
-        let is_sound = blob.size_bytes.is_none_or(|size| bytes.len() as u64 == size)
-            && blob.sha256.as_ref().is_none_or(|sha256| *sha256 == digest(&bytes));
-        if !is_sound {
-            let message = format!("blob {}: size or digest differs from its reference", blob.key);
-            return Err(Error::new(ErrorKind::Corrupt, message));
+        let found = self.find(blob, limit_bytes, GetOptions::default()).await?;
+        let bytes = found.bytes().await.map_err(|error| failed("read", &blob.key, error))?;
+        if blob.sha256.as_ref().is_some_and(|sha256| *sha256 != digest(&bytes)) {
+            return Err(differs(&blob.key));
         }
         Ok(bytes)
+    }
+
+    /// Checks that a body is there, has its known size, and does not exceed `limit_bytes`. Reads no bytes of it.
+    pub async fn check(&self, body: &Body, limit_bytes: u64) -> Result<()> {
+        let Body::Reference(blob) = body else { return Ok(()) };
+        self.find(blob, limit_bytes, GetOptions { head: true, ..GetOptions::default() }).await.map(drop)
     }
 
     /// Deletes a blob. A missing blob is not an error; a borrowed one stays.
@@ -118,23 +166,32 @@ impl Blobs {
         Ok(())
     }
 
-    async fn read(&self, key: &str) -> Result<Bytes> {
+    /// An object of an acceptable size, before its bytes are read.
+    async fn find(&self, blob: &BlobRef, limit_bytes: u64, options: GetOptions) -> Result<GetResult> {
+        let key = blob.key.as_str();
         let exact = path(key)?;
-        let found = match self.store.get(&exact).await {
+        let found = match self.store.get_opts(&exact, options.clone()).await {
             // Former versions stored a key with escapes.
-            Err(object_store::Error::NotFound { .. }) => self.store.get(&ObjectPath::from(key)).await,
+            Err(object_store::Error::NotFound { .. }) => self.store.get_opts(&ObjectPath::from(key), options).await,
             found => found,
         };
-        match found {
-            Ok(found) => found.bytes().await.map_err(|error| failed("read", key, error)),
-            Err(error) => {
-                if is_of_object(&error) {
-                    self.check_marker().await?;
-                    return Err(Error::caused(ErrorKind::Corrupt, format_args!("blob {key}: cannot read"), error));
-                }
-                Err(failed("read", key, error))
+        let found = match found {
+            Ok(found) => found,
+            Err(error) if is_of_object(&error) => {
+                self.check_marker().await?;
+                return Err(Error::caused(ErrorKind::Corrupt, format_args!("blob {key}: cannot read"), error));
             }
+            Err(error) => return Err(failed("read", key, error)),
+        };
+        let bytes = found.meta.size;
+        if blob.size_bytes.is_some_and(|size| size != bytes) {
+            return Err(differs(key));
         }
+        if bytes > limit_bytes {
+            let message = format!("blob {key}: its {bytes} bytes are more than {limit_bytes}");
+            return Err(Error::new(ErrorKind::Refused, message));
+        }
+        Ok(found)
     }
 
     /// `Unavailable` if the store has vanished, or if another store is in its place.
@@ -154,6 +211,23 @@ impl Blobs {
 /// The path of an object, without escapes: outside programs choose the keys of borrowed blobs.
 fn path(key: &str) -> Result<ObjectPath> {
     ObjectPath::parse(key).map_err(|error| Error::caused(ErrorKind::Corrupt, format_args!("blob {key:?}"), error))
+}
+
+/// The key of an object. The last digits of its name are evenly spread, so a role has at most 256 folders of about the
+/// same size.
+fn key(role: Role, id: &JobId, name: &str) -> String {
+    format!("{}/{}/{id}.{name}", role.folder(), &name[name.len() - 2..])
+}
+
+fn differs(key: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format_args!("blob {key}: size or digest differs from its reference"))
+}
+
+fn other(found: &str, recorded: &str) -> String {
+    format!(
+        "this blob store has the id {found}, but the one of the ledger has the id {recorded}: use that store; to \
+         use this one instead, without the blobs of that one, write {recorded} into its object {MARKER}"
+    )
 }
 
 /// The content of the marker in `folder`, which is created if it is missing.
@@ -210,74 +284,4 @@ fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_big_delivery_is_one_blob_however_often_it_is_delivered_and_is_deleted_with_its_job() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::directory(folder.path(), 4).unwrap();
-        let id: JobId = "job".parse().unwrap();
-        let (small, big) = (Body::Inline(Bytes::from_static(b"1234")), Body::Inline(Bytes::from_static(b"12345")));
-        assert_eq!(blobs.delivered(&id, &small).await.unwrap(), small);
-        let stored = blobs.delivered(&id, &big).await.unwrap();
-        assert_eq!(blobs.delivered(&id, &big).await.unwrap(), stored);
-        assert_eq!(blobs.bytes(&stored).await.unwrap(), "12345");
-        let Body::Reference(blob) = &stored else { panic!("{stored:?}") };
-        let borrowed = BlobRef { is_borrowed: true, size_bytes: None, sha256: None, ..blob.clone() };
-        blobs.delete(&borrowed).await.unwrap();
-        assert_eq!(blobs.bytes(&Body::Reference(borrowed)).await.unwrap(), "12345");
-        blobs.delete(blob).await.unwrap();
-        assert_eq!(blobs.bytes(&stored).await.unwrap_err().kind(), ErrorKind::Corrupt);
-    }
-
-    #[tokio::test]
-    async fn a_store_that_vanished_or_was_replaced_is_unavailable_and_is_not_created_again() {
-        let parent = tempfile::tempdir().unwrap();
-        let (folder, away) = (parent.path().join("blobs"), parent.path().join("away"));
-        let blobs = Blobs::directory(&folder, 4).unwrap();
-        let id: JobId = "job".parse().unwrap();
-        let put = || blobs.body(&id, Role::Output, Bytes::from_static(b"12345"));
-        let stored = put().await.unwrap();
-        std::fs::rename(&folder, &away).unwrap();
-        assert_eq!(put().await.unwrap_err().kind(), ErrorKind::Unavailable);
-        assert_eq!(blobs.bytes(&stored).await.unwrap_err().kind(), ErrorKind::Unavailable);
-        assert!(!folder.exists());
-        Blobs::directory(&folder, 4).unwrap();
-        assert_eq!(put().await.unwrap_err().kind(), ErrorKind::Unavailable);
-        assert_eq!(blobs.bytes(&stored).await.unwrap_err().kind(), ErrorKind::Unavailable);
-        std::fs::remove_dir_all(&folder).unwrap();
-        std::fs::rename(&away, &folder).unwrap();
-        assert_eq!(blobs.bytes(&stored).await.unwrap(), "12345");
-        put().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_borrowed_key_is_the_name_of_its_file_and_jobs_do_not_have_folders_of_their_own() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::directory(folder.path(), 4).unwrap();
-        let borrowed = |key: &str| {
-            Body::Reference(BlobRef { key: key.to_owned(), size_bytes: None, sha256: None, is_borrowed: true })
-        };
-        for name in ["IMG[1].txt", "grün.txt", "a~b", "50%", "a #1.txt", "old%7Ename"] {
-            std::fs::write(folder.path().join(name), name).unwrap();
-            assert_eq!(blobs.bytes(&borrowed(name)).await.unwrap(), name);
-        }
-        assert_eq!(blobs.bytes(&borrowed("old~name")).await.unwrap(), "old%7Ename");
-        for unreadable in ["../etc/passwd", "a~b/c", "a#1", &"x".repeat(300)] {
-            assert_eq!(
-                blobs.bytes(&borrowed(unreadable)).await.unwrap_err().kind(),
-                ErrorKind::Corrupt,
-                "{unreadable}"
-            );
-        }
-        for job in 0..600 {
-            let id: JobId = format!("job~{job}").parse().unwrap();
-            let body = blobs.body(&id, Role::Input, Bytes::from_static(b"12345")).await.unwrap();
-            let Body::Reference(blob) = body else { panic!("it is longer than the limit") };
-            assert!(folder.path().join(&blob.key).exists());
-            blobs.delete(&blob).await.unwrap();
-        }
-        assert!(std::fs::read_dir(folder.path().join("input")).unwrap().count() <= 256);
-    }
-}
+mod tests;

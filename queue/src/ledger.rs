@@ -123,6 +123,10 @@ pub trait Ledger: Send + Sync {
     /// Deletes up to `limit` of the records that [`Ledger::dead`] lists for `filter`, as [`Ledger::forget`] does.
     async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged>;
 
+    /// The id of the blob store that belongs to this ledger. If none is recorded yet, `found` is recorded. Every later call
+    /// returns the same id, also in other processes. `None`: none is recorded, and `found` is `None`.
+    async fn blob_store(&self, found: Option<&str>) -> Result<Option<String>>;
+
     /// The settings of this ledger that may lose or delay jobs. Changes nothing. An unreachable server is an error, as in
     /// any call.
     async fn risks(&self) -> Result<Vec<Risk>>;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backends::{BackendUrl, BackendUrls};
-use queue::{Risk, Severity};
+use queue::{Blobs, Risk, Severity};
 use service::Period;
 
 use crate::settings::{PoolSettings, Settings};
@@ -75,6 +75,20 @@ fn of_pool(name: &str, pool: &PoolSettings, has_embedded_broker: bool) -> Vec<Ri
         });
     }
     risks
+}
+
+/// The risk of a blob store that is not the one with the id `recorded`, which belongs to the ledger. A machine without a
+/// store has no risk: no service needs to run there.
+pub(super) fn of_blob_store(settings: &Settings, recorded: &str) -> Option<Risk> {
+    let found = Blobs::id_of_directory(&settings.blobs.folder).filter(|found| found != recorded)?;
+    Some(Risk {
+        severity: Severity::Severe,
+        subject: "blobs".to_owned(),
+        setting: "blobs.folder".to_owned(),
+        found: format!("{}, with the id {found}", settings.blobs.folder.display()),
+        why: format!("the blob store of the ledger has the id {recorded}, so gateway and workers do not start here"),
+        advice: "make sure that gateway and workers share one folder".to_owned(),
+    })
 }
 
 /// The risk that follows from the longest batch time that a worker of the pool measured.

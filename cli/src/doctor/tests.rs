@@ -160,3 +160,18 @@ fn the_report_names_every_part_of_a_risk_and_counts_the_severe_ones() {
     assert_eq!((lines.len(), &lines[0]["severity"], &lines[1]["setting"]), (2, &json!("severe"), &json!("two")));
     assert_eq!(printed(&[], false), "no risks found\n");
 }
+
+#[tokio::test]
+async fn another_blob_store_than_that_of_the_ledger_is_severe() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = |name: &str| format!("blobs.folder={}", folder.path().join(name).display());
+    services::Opened::open(&settings(folder.path(), &[&blobs("blobs")])).await.unwrap();
+    for (store, severity) in [("blobs", None), ("missing", None), ("other", Some(Severity::Severe))] {
+        if store == "other" {
+            queue::Blobs::directory(&folder.path().join(store), 1024).unwrap();
+        }
+        let risks = examined(&settings(folder.path(), &[&blobs(store)])).await;
+        assert_eq!(find(&risks, "blobs.folder").map(|risk| risk.severity), severity, "{store}");
+    }
+    assert!(!folder.path().join("missing").exists());
+}

@@ -177,6 +177,10 @@ impl Ledger for ObservedLedger {
         self.ledger.purge_dead(filter, limit).await
     }
 
+    async fn blob_store(&self, found: Option<&str>) -> Result<Option<String>> {
+        self.ledger.blob_store(found).await
+    }
+
     async fn risks(&self) -> Result<Vec<Risk>> {
         self.ledger.risks().await
     }

@@ -50,6 +50,7 @@ pub enum Call {
     Requeue,
     Forget,
     PurgeDead,
+    BlobStore,
     Risks,
 }
 

@@ -5,6 +5,7 @@ mod claim;
 mod counts;
 mod dead;
 mod ended;
+mod facts;
 mod finish;
 pub(crate) mod grace;
 mod history;
@@ -177,6 +178,14 @@ impl Ledger for EmbeddedLedger {
     async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged> {
         let filter = filter.clone();
         self.store.write(Durability::Power, move |write| dead::purge(write, &filter, limit)).await
+    }
+
+    async fn blob_store(&self, found: Option<&str>) -> Result<Option<String>> {
+        if let Some(recorded) = self.store.read(facts::blob_store).await? {
+            return Ok(Some(recorded));
+        }
+        let Some(found) = found.map(str::to_owned) else { return Ok(None) };
+        self.store.write(Durability::Power, move |write| facts::record_blob_store(write, &found)).await
     }
 
     async fn risks(&self) -> Result<Vec<Risk>> {

@@ -16,6 +16,7 @@
 //! | `open:POOL` | hash | the number of jobs in each open state, and of ended ones |
 //! | `attempts:ID` | list | the failed attempts at a job, as JSON |
 //! | `dead`, `failed`, `dead:POOL`, `failed:POOL` | sorted set | dead and failed jobs by the time they ended, of all pools and of one |
+//! | `blob_store` | string | the id of the blob store that belongs to this ledger |
 //! | `ended` | channel | ids of jobs that have just ended, separated by spaces |
 //! | `arrived` | channel | pools that may have new work, separated by spaces |
 //!
@@ -285,6 +286,17 @@ impl Ledger for RedisLedger {
 
     async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged> {
         dead::purge(&self.redis, filter, limit).await
+    }
+
+    async fn blob_store(&self, found: Option<&str>) -> Result<Option<String>> {
+        let key = self.redis.key("blob_store");
+        let mut pipeline = redis::pipe();
+        if let Some(found) = found {
+            pipeline.cmd("SET").arg(&key).arg(found).arg("NX").ignore();
+        }
+        pipeline.cmd("GET").arg(&key);
+        let (recorded,): (Option<String>,) = self.redis.pipeline("read the id of the blob store", &pipeline).await?;
+        Ok(recorded)
     }
 
     async fn risks(&self) -> Result<Vec<Risk>> {

@@ -92,6 +92,10 @@ impl Ledger for FaultyLedger {
         self.faulty.call(Call::PurgeDead, self.ledger.purge_dead(filter, limit)).await
     }
 
+    async fn blob_store(&self, found: Option<&str>) -> Result<Option<String>> {
+        self.faulty.call(Call::BlobStore, self.ledger.blob_store(found)).await
+    }
+
     async fn risks(&self) -> Result<Vec<Risk>> {
         self.faulty.call(Call::Risks, self.ledger.risks()).await
     }

@@ -412,3 +412,13 @@ pub async fn reading_the_risks_changes_nothing(fixture: &dyn Fixture) {
     }
     assert_eq!(get(&*ledger, &job).await, before);
 }
+
+pub async fn the_first_blob_store_is_the_one_of_the_ledger(fixture: &dyn Fixture) {
+    let (first, second) = (open(fixture).await, open(fixture).await);
+    assert_eq!(first.blob_store(None).await.unwrap(), None);
+    for found in [Some("a"), Some("b"), None] {
+        for ledger in [&first, &second] {
+            assert_eq!(ledger.blob_store(found).await.unwrap().as_deref(), Some("a"));
+        }
+    }
+}

@@ -8,7 +8,7 @@ use super::error::sqlite;
 use queue::{Error, ErrorKind, Result};
 
 /// The version of the tables. It grows with every change of them.
-pub(super) const VERSION: i64 = 6;
+pub(super) const VERSION: i64 = 7;
 
 /// Marks the file as ours ("Mill" in ASCII), so that the database of another program is not taken for an empty file.
 const APPLICATION_ID: i64 = 0x4d69_6c6c;
@@ -71,7 +71,7 @@ pub(super) fn upgrade(connection: &mut Connection, version: i64) -> Result<()> {
         upgrading.execute_batch(TABLES).map_err(&opening)?;
         upgrading.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
     }
-    for (to, step) in [(2, TO_2), (3, TO_3), (4, TO_4), (5, TO_5), (6, TO_6)] {
+    for (to, step) in [(2, TO_2), (3, TO_3), (4, TO_4), (5, TO_5), (6, TO_6), (7, TO_7)] {
         if version < to {
             upgrading.execute_batch(step).map_err(&opening)?;
         }
@@ -295,4 +295,9 @@ CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs WHEN old.state <= 2 BEGIN
         given_out = given_out - (old.state = 0 AND old.due_at IS NOT NULL AND old.fence > 0 AND old.confirmed IS NOT old.fence)
     WHERE pool = old.pool;
 END;
+";
+
+/// From version 6 to 7: facts about the installation, such as the id of its blob store.
+const TO_7: &str = "
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";

@@ -1,0 +1,106 @@
+//! Tests of the blob store in a folder.
+
+use super::*;
+
+#[tokio::test]
+async fn a_big_delivery_is_one_blob_however_often_it_is_delivered_and_is_deleted_with_its_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::directory(folder.path(), 4).unwrap();
+    let id: JobId = "job".parse().unwrap();
+    let (small, big) = (Body::Inline(Bytes::from_static(b"1234")), Body::Inline(Bytes::from_static(b"12345")));
+    assert_eq!(blobs.delivered(&id, &small).await.unwrap(), small);
+    let stored = blobs.delivered(&id, &big).await.unwrap();
+    assert_eq!(blobs.delivered(&id, &big).await.unwrap(), stored);
+    assert_eq!(blobs.bytes(&stored).await.unwrap(), "12345");
+    let Body::Reference(blob) = &stored else { panic!("{stored:?}") };
+    let borrowed = BlobRef { is_borrowed: true, size_bytes: None, sha256: None, ..blob.clone() };
+    blobs.delete(&borrowed).await.unwrap();
+    assert_eq!(blobs.bytes(&Body::Reference(borrowed)).await.unwrap(), "12345");
+    blobs.delete(blob).await.unwrap();
+    assert_eq!(blobs.bytes(&stored).await.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn a_store_that_vanished_or_was_replaced_is_unavailable_and_is_not_created_again() {
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, away) = (parent.path().join("blobs"), parent.path().join("away"));
+    let blobs = Blobs::directory(&folder, 4).unwrap();
+    let id: JobId = "job".parse().unwrap();
+    let put = || blobs.body(&id, Role::Output, Bytes::from_static(b"12345"));
+    let stored = put().await.unwrap();
+    std::fs::rename(&folder, &away).unwrap();
+    assert_eq!(put().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(blobs.bytes(&stored).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(!folder.exists());
+    Blobs::directory(&folder, 4).unwrap();
+    assert_eq!(put().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(blobs.bytes(&stored).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::rename(&away, &folder).unwrap();
+    assert_eq!(blobs.bytes(&stored).await.unwrap(), "12345");
+    put().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_borrowed_key_is_the_name_of_its_file_and_jobs_do_not_have_folders_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::directory(folder.path(), 4).unwrap();
+    let borrowed =
+        |key: &str| Body::Reference(BlobRef { key: key.to_owned(), size_bytes: None, sha256: None, is_borrowed: true });
+    for name in ["IMG[1].txt", "grün.txt", "a~b", "50%", "a #1.txt", "old%7Ename"] {
+        std::fs::write(folder.path().join(name), name).unwrap();
+        assert_eq!(blobs.bytes(&borrowed(name)).await.unwrap(), name);
+    }
+    assert_eq!(blobs.bytes(&borrowed("old~name")).await.unwrap(), "old%7Ename");
+    for unreadable in ["../etc/passwd", "a~b/c", "a#1", &"x".repeat(300)] {
+        assert_eq!(blobs.bytes(&borrowed(unreadable)).await.unwrap_err().kind(), ErrorKind::Corrupt, "{unreadable}");
+    }
+    for job in 0..600 {
+        let id: JobId = format!("job~{job}").parse().unwrap();
+        let body = blobs.body(&id, Role::Input, Bytes::from_static(b"12345")).await.unwrap();
+        let Body::Reference(blob) = body else { panic!("it is longer than the limit") };
+        assert!(folder.path().join(&blob.key).exists());
+        blobs.delete(&blob).await.unwrap();
+    }
+    assert!(std::fs::read_dir(folder.path().join("input")).unwrap().count() <= 256);
+}
+
+#[tokio::test]
+async fn a_job_whose_input_is_the_output_of_another_job_has_its_own_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::directory(folder.path(), 4).unwrap();
+    let (first, second): (JobId, JobId) = ("first".parse().unwrap(), "second".parse().unwrap());
+    let output = blobs.body(&first, Role::Output, Bytes::from_static(b"12345")).await.unwrap();
+    let Body::Reference(output) = output else { panic!("it is longer than the limit") };
+    let borrowed = Body::Reference(BlobRef { is_borrowed: true, ..output.clone() });
+    let copy = blobs.delivered(&second, &borrowed).await.unwrap();
+    assert_eq!(blobs.delivered(&second, &borrowed).await.unwrap(), copy);
+    blobs.delete(&output).await.unwrap();
+    // A message that is delivered again finds the copy, although the output is gone.
+    assert_eq!(blobs.delivered(&second, &borrowed).await.unwrap(), copy);
+    assert_eq!(blobs.bytes(&copy).await.unwrap(), "12345");
+    let Body::Reference(copied) = &copy else { panic!("{copy:?}") };
+    blobs.delete(copied).await.unwrap();
+    assert_eq!(blobs.bytes(&copy).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(blobs.delivered(&second, &borrowed).await.unwrap(), borrowed);
+    for key in ["outside/1", "output/../1"] {
+        let outside = Body::Reference(BlobRef { key: key.to_owned(), is_borrowed: true, ..output.clone() });
+        assert_eq!(blobs.delivered(&second, &outside).await.unwrap(), outside);
+    }
+}
+
+#[tokio::test]
+async fn a_body_above_the_limit_is_refused_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::directory(folder.path(), 4).unwrap();
+    let sparse = std::fs::File::create(folder.path().join("huge")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    let body =
+        |size_bytes| Body::Reference(BlobRef { key: "huge".to_owned(), size_bytes, sha256: None, is_borrowed: true });
+    let kind = |result: Result<()>| result.unwrap_err().kind();
+    assert_eq!(kind(blobs.bytes_up_to(&body(None), 1 << 20).await.map(drop)), ErrorKind::Refused);
+    assert_eq!(kind(blobs.check(&body(None), 1 << 20).await), ErrorKind::Refused);
+    blobs.check(&body(None), 1 << 40).await.unwrap();
+    // Its size differs from the reference.
+    assert_eq!(kind(blobs.bytes(&body(Some(1))).await.map(drop)), ErrorKind::Corrupt);
+}
