@@ -199,6 +199,10 @@ impl Config for Settings {
             }
             pool.scale.check(&format!("pools.{name}.scale"), faults);
             pool.worker.check(&format!("pools.{name}.worker"), faults);
+            if pool.worker.max_input < self.gateway.max_body {
+                let rule = format!("is less than gateway.max_body, {}", self.gateway.max_body);
+                faults.refuse(format_args!("pools.{name}.worker.max_input"), pool.worker.max_input, rule);
+            }
         }
     }
 }

@@ -40,7 +40,7 @@ impl Batcher {
                 ReadyInput::Prepared(item) => {
                     Some(item.tensors.iter().map(|tensor| (tensor.datatype, tensor.shape.clone())).collect())
                 }
-                ReadyInput::Raw(_) => None,
+                ReadyInput::Unread => None,
             };
             let job = &ready.job.delivery.job;
             let (class, deadline_at) = (job.class, job.deadline_at);

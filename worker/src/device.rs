@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use queue::{JobErrorKind, Ledger};
 use rayon::ThreadPool;
@@ -14,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batcher;
+use crate::job::input::Inputs;
 use crate::job::window::Window;
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ItemResult, ReadyInput, ReadyJob, RunJob};
 use crate::report::heartbeat::Heartbeat;
@@ -37,6 +37,7 @@ pub(crate) struct Device {
     pub(crate) heartbeat: Arc<Heartbeat>,
     pub(crate) cpu: Arc<ThreadPool>,
     pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) inputs: Inputs,
     pub(crate) runtime: Handle,
     pub(crate) finished: mpsc::UnboundedSender<Vec<FinishedJob>>,
     /// Held while a suspect runs: two suspects never run at the same time.
@@ -141,13 +142,13 @@ impl Device {
         suspect: &mut Option<MutexGuard<'d, ()>>,
     ) -> (Vec<ClaimedJob>, Vec<Item>) {
         let (mut jobs, mut items, mut not_run) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
-        for ReadyJob { job, input } in batch {
+        for ReadyJob { mut job, input } in batch {
             let item = match (job.ended_before_start(), input) {
                 (Some(end), _) => Err(end),
                 (None, ReadyInput::Prepared(item)) => Ok(item),
-                (None, ReadyInput::Raw(body)) => {
+                (None, ReadyInput::Unread) => {
                     *suspect = Some(self.suspects.lock());
-                    self.begin(&job, body)
+                    self.begin(&mut job)
                 }
             };
             match item {
@@ -168,10 +169,11 @@ impl Device {
     ///
     /// All results are written first, so that a crash loses no result. This is most important for a suspect that ran
     /// before: it must not be charged for a crash that this suspect causes.
-    fn begin(&self, job: &ClaimedJob, body: Bytes) -> Result<Item, Disposition> {
+    fn begin(&self, job: &mut ClaimedJob) -> Result<Item, Disposition> {
         self.runtime.block_on(self.window.wait_until_written());
         match self.runtime.block_on(self.ledger.begin(job.lease.lease())) {
             Ok(true) => {
+                let body = self.runtime.block_on(self.inputs.read(job, &self.stop))?;
                 let _watch = self.watchdog.watch("preparing an input", Arc::from([job.lease.lease().id.clone()]));
                 job.prepare(self.model.as_ref(), body).map_err(Disposition::Failed)
             }

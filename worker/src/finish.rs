@@ -115,7 +115,7 @@ impl Outbox {
         loop {
             match self.blobs.body(&lease.id, Role::Output, bytes.clone()).await {
                 Ok(body) => return Ok(Output { media_type: output.media_type, body }),
-                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full) => {
+                Err(error) if is_outage(error.kind()) => {
                     tracing::warn!(%error, job = %lease.id, "cannot store an output; trying again");
                 }
                 Err(error) => return Err(error),
@@ -182,6 +182,11 @@ impl Outbox {
             tracing::warn!(%error, "cannot settle deliveries; the ledger will not run their jobs again");
         }
     }
+}
+
+/// Whether the same call may succeed later: the store is back, has room, or accepts this client.
+fn is_outage(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Denied)
 }
 
 /// The ending of a job after this outcome was recorded. `None`: the job is open, or the lease is lost.

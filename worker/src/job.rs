@@ -9,6 +9,7 @@ use queue::{Delivery, JobError, JobErrorKind, Output};
 
 use crate::runtime::{Item, Model, ModelError};
 
+pub(crate) mod input;
 pub(crate) mod leases;
 pub(crate) mod window;
 
@@ -57,8 +58,9 @@ pub(crate) struct ReadyJob {
 pub(crate) enum ReadyInput {
     /// The item can run in a batch.
     Prepared(Item),
-    /// The bytes of a suspect. Preparing them may already crash the worker, so that also happens without other jobs.
-    Raw(Bytes),
+    /// The input of a suspect is not read yet. Reading and preparing it may crash the worker, so that happens when the
+    /// attempt counts, and without other jobs.
+    Unread,
 }
 
 /// The result of one item of a batch.

@@ -19,6 +19,7 @@ use crate::batch::Batcher;
 use crate::device::Device;
 use crate::finish::Outbox;
 use crate::finish::announcements::Announcements;
+use crate::job::input::Inputs;
 use crate::job::leases::Leases;
 use crate::job::window::Window;
 use crate::job::{Disposition, FinishedJob};
@@ -225,6 +226,11 @@ fn build(
         heartbeat: Arc::clone(heartbeat),
         cpu: Arc::new(cpu.build().map_err(|error| WorkerError::Thread(error.to_string()))?),
         ledger: Arc::clone(&worker.backend.ledger),
+        inputs: Inputs {
+            blobs: worker.blobs.clone(),
+            ledger: Arc::clone(&worker.backend.ledger),
+            max_bytes: *worker.settings.max_input,
+        },
         runtime: Handle::current(),
         finished,
         suspects: Arc::default(),
@@ -280,6 +286,7 @@ async fn connect(
         ledger: Arc::clone(ledger),
         announcements,
         blobs: worker.blobs.clone(),
+        inputs: device.inputs.clone(),
         model: Arc::clone(&device.model),
         leases: Arc::clone(leases),
         window: Arc::clone(&device.window),

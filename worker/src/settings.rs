@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use service::{Faults, Period};
+use service::{ByteSize, Faults, Period};
 
 /// How a worker takes jobs, batches them and retries them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +17,8 @@ pub struct WorkerSettings {
     pub instances: NonZeroUsize,
     /// The number of threads that decode and preprocess inputs. Unless given, one per core.
     pub prepare_threads: Option<NonZeroUsize>,
+    /// The largest input that is read. A job with a larger one fails as `bad_input`.
+    pub max_input: ByteSize,
     /// The time after which a lease expires unless it is renewed. It is renewed each second, and at least three times in
     /// this time.
     pub lease: Period,
@@ -37,6 +39,7 @@ impl Default for WorkerSettings {
             max_batch_items: None,
             instances: NonZeroUsize::MIN,
             prepare_threads: None,
+            max_input: ByteSize::mib(256),
             lease: Period::seconds(30),
             retry_initial: Period::seconds(1),
             retry_max: Period::seconds(60),

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::batch::Batcher;
 use crate::finish::announcements::{Announcements, EndedJob};
+use crate::job::input::Inputs;
 use crate::job::leases::Leases;
 use crate::job::window::{Place, Window};
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ReadyInput, ReadyJob};
@@ -29,9 +30,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The most inputs that a round of claims reads from the blob store at a time.
 const BLOBS_AT_ONCE: usize = 16;
 
-/// The number of times that a worker looks for a missing or damaged input.
-const LOOKS_FOR_MISSING: u32 = 3;
-
 /// The longest time for which a prepared job waits for others of its claim, so that one push brings a device as many of
 /// them as possible. Waking a device thread takes a few hundredths of this time.
 const LONGEST_GATHERING: Duration = Duration::from_millis(1);
@@ -43,6 +41,7 @@ pub(crate) struct Intake {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) announcements: Announcements,
     pub(crate) blobs: Blobs,
+    pub(crate) inputs: Inputs,
     pub(crate) model: Arc<dyn Model>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) window: Arc<Window>,
@@ -195,25 +194,16 @@ impl Intake {
             self.finish(job, Disposition::Retry(JobErrorKind::UnreadableMessage.error(reason)));
             return None;
         }
-        let body = match self.body_in_time(&mut job, stop).await {
-            Ok(Some(body)) => body,
-            Ok(None) => {
-                self.finish(job, Disposition::Released);
-                return None;
-            }
-            Err(error) => {
-                let failure = JobErrorKind::InputUnreadable.error(error.to_string());
-                let is_final = error.kind() == ErrorKind::Corrupt;
-                let disposition = if is_final { Disposition::Failed(failure) } else { Disposition::Retry(failure) };
-                self.finish(job, disposition);
-                return None;
-            }
+        let read = match job.is_suspect {
+            true => self.inputs.check(&mut job, stop).await.map(|()| None),
+            false => self.inputs.read(&mut job, stop).await.map(Some),
         };
-        if job.is_suspect {
-            self.push(vec![ReadyJob { job, input: ReadyInput::Raw(body) }]);
-            return None;
+        match read {
+            Ok(Some(body)) => return Some((job, body)),
+            Ok(None) => self.push(vec![ReadyJob { job, input: ReadyInput::Unread }]),
+            Err(disposition) => self.finish(job, disposition),
         }
-        Some((job, body))
+        None
     }
 
     /// Prepares inputs on the CPU threads. Each thread takes the next job when it has finished one.
@@ -252,43 +242,6 @@ impl Intake {
         }
     }
 
-    /// The bytes of a job's input. While the blob store is away, the job waits and its lease is renewed. A missing blob
-    /// is looked for again, because a shared folder may show a new file late. `None`: the worker stops first.
-    async fn body_in_time(&self, job: &mut ClaimedJob, stop: &CancellationToken) -> Result<Option<Bytes>, Error> {
-        let mut looks = 1;
-        loop {
-            let error = match self.body(&mut job.delivery).await {
-                Ok(body) => return Ok(Some(body)),
-                Err(error) => error,
-            };
-            let is_missing = error.kind() == ErrorKind::Corrupt;
-            let is_final = if is_missing { looks >= LOOKS_FOR_MISSING } else { !is_outage(&error) };
-            if is_final {
-                return Err(error);
-            }
-            if stop.is_cancelled() {
-                return Ok(None);
-            }
-            tracing::warn!(%error, job = %job.lease.lease().id, "cannot read an input; trying again");
-            stop.run_until_cancelled(sleep(PAUSE)).await;
-            looks += 1;
-        }
-    }
-
-    /// The bytes of a job's input. The message may be older than the input: editing the input deletes the former blob.
-    /// So if the blob is missing, the worker reads the present input from the ledger.
-    async fn body(&self, delivery: &mut Delivery) -> Result<Bytes, Error> {
-        let missing = match self.blobs.bytes(&delivery.job.input.body).await {
-            Err(error) if error.kind() == ErrorKind::Corrupt => error,
-            read => return read,
-        };
-        match self.ledger.input(&delivery.job.id).await? {
-            Some(input) if input != delivery.job.input => delivery.job.input = input,
-            _ => return Err(missing),
-        }
-        self.blobs.bytes(&delivery.job.input.body).await
-    }
-
     fn push(&self, ready: Vec<ReadyJob>) {
         for ready in self.batcher.push(ready) {
             self.finish(ready.job, Disposition::Released);
@@ -311,9 +264,4 @@ fn deadline(delivery: &Delivery) -> Option<StdInstant> {
 
 fn has_inline_input(job: &ClaimedJob) -> bool {
     matches!(job.delivery.job.input.body, Body::Inline(_))
-}
-
-/// Whether the same call may succeed later, when the store is back or has room.
-fn is_outage(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full)
 }

@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 mod device;
+mod inputs;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
