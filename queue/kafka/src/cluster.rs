@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::FutureProducer;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::blocking::BlockingCalls;
 use super::context::Context;
@@ -176,22 +176,52 @@ impl Cluster {
         }
     }
 
-    /// Creates those of `topics` that do not exist. Blocks.
+    /// Creates those of `topics` that do not exist, and waits until their servers accept records. Blocks.
     pub(super) fn ensure_topics(&self, topics: Vec<String>) -> Result<()> {
+        let unknown: Vec<_> = topics.into_iter().filter(|topic| !self.is_known_topic(topic)).collect();
         let mut missing = Vec::new();
-        for topic in topics {
-            if !self.is_known_topic(&topic) {
-                if self.partition_count(&topic)? == 0 {
-                    missing.push(topic);
-                } else {
-                    self.existing_topics.lock().insert(topic);
-                }
+        for topic in &unknown {
+            if self.partition_count(topic)? == 0 {
+                missing.push(topic.clone());
             }
         }
-        if missing.is_empty() { Ok(()) } else { self.create_topics(missing) }
+        if !missing.is_empty() {
+            self.create_topics(&missing)?;
+        }
+        self.await_logs(&unknown)?;
+        self.existing_topics.lock().extend(unknown);
+        Ok(())
     }
 
-    fn create_topics(&self, topics: Vec<String>) -> Result<()> {
+    /// Waits until the server of each partition has its log. A server shows a new topic a little earlier than it accepts
+    /// records. A batch that comes too early is rejected, and the next batch of the same producer may be accepted. Then
+    /// librdkafka reports both as delivered.
+    fn await_logs(&self, topics: &[String]) -> Result<()> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let client = self.client()?;
+        let deadline = Instant::now() + TOPIC_TIMEOUT;
+        let mut partitions = TopicPartitionList::new();
+        for topic in topics {
+            partitions.add_partition_range(topic, 0, self.partition_count(topic)? - 1);
+        }
+        let action = "read the ends of new logs";
+        partitions.set_all_offsets(Offset::End).map_err(|error| failed(action, error))?;
+        loop {
+            let ends = client.offsets_for_times(partitions.clone(), CALL_TIMEOUT);
+            let error = ends.and_then(|ends| ends.elements().iter().try_for_each(|end| end.error())).err();
+            let Some(error) = error else { return Ok(()) };
+            if Instant::now() > deadline {
+                // A partition may have no server for long. Those with a server must not wait for it.
+                tracing::warn!(%error, ?topics, "not every partition has a server that accepts records");
+                return Ok(());
+            }
+            let _ = crossbeam_channel::after(TOPIC_CHECK_INTERVAL).recv();
+        }
+    }
+
+    fn create_topics(&self, topics: &[String]) -> Result<()> {
         let partitions = self.url.partitions();
         let action = format!("create the topics {} with {partitions} partitions", topics.join(", "));
         let creating = |error| failed(&action, error);
@@ -218,14 +248,13 @@ impl Cluster {
         }
         let deadline = Instant::now() + TOPIC_TIMEOUT;
         for topic in topics {
-            while self.partition_count(&topic)? == 0 {
+            while self.partition_count(topic)? == 0 {
                 if Instant::now() > deadline {
                     let why = format!("the new topic {topic} is still unknown after {TOPIC_TIMEOUT:?}");
                     return Err(Error::new(ErrorKind::Unavailable, why));
                 }
                 let _ = crossbeam_channel::after(TOPIC_CHECK_INTERVAL).recv();
             }
-            self.existing_topics.lock().insert(topic);
         }
         Ok(())
     }

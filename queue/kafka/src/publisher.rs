@@ -101,6 +101,13 @@ impl Publisher {
 
     async fn confirmed(&self, context: &Context, sent: UnconfirmedRecord<'_>) -> Result<()> {
         match sent.confirmed.await {
+            // librdkafka concludes from the confirmation of a later record that this one is in the log too. That is wrong
+            // if the server rejected this one first: in a new partition, a server accepts any record as the first.
+            Ok(Ok(delivery)) if delivery.offset < 0 => {
+                let why = format!("cannot publish the job {} to the topic {}", sent.job, sent.topic);
+                let why = format!("{why}: the servers confirmed it without an offset, so it may not be in the log");
+                Err(Error::new(ErrorKind::Unavailable, why))
+            }
             Ok(Ok(_)) => {
                 context.clear_error();
                 Ok(())

@@ -74,3 +74,15 @@ async fn a_group_whose_committed_offsets_cannot_be_read_is_named() {
     let consumer = consumer(&process).await;
     refused(soon(consumer.receive(1)).await, ErrorKind::Denied, "cannot take over partitions");
 }
+
+#[tokio::test]
+async fn a_record_that_was_confirmed_without_an_offset_does_not_count_as_published() {
+    let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
+    let (server, fixture) = refusing(RDKafkaApiKey::Produce, code);
+    let process = fixture.open().await;
+    let producer = process.broker.producer().await.unwrap();
+    let jobs = jobs(&fixture, 1);
+    refused(soon(producer.publish(&jobs)).await, ErrorKind::Unavailable, "without an offset");
+    server.clear_request_errors(RDKafkaApiKey::Produce);
+    soon(producer.publish(&jobs)).await.unwrap();
+}

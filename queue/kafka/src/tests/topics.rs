@@ -1,7 +1,9 @@
 //! Topics that are created, deleted, read or checked for risks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
@@ -58,6 +60,23 @@ async fn a_topic_that_was_deleted_is_created_again() {
     };
     soon(again).await;
     assert_eq!(receive_and_acknowledge(&*consumer(&process).await, 2).await, ["job-0", "job-1"]);
+}
+
+/// The batches of one producer arrive one after another while the servers create the logs.
+#[tokio::test]
+async fn each_job_that_is_published_while_its_topic_is_created_is_in_the_log() {
+    for _ in 0..10 {
+        let fixture = KafkaFixture::start();
+        let process = fixture.open().await;
+        let producer = process.broker.producer().await.unwrap();
+        let jobs = jobs(&fixture, 64);
+        let publishing = jobs.iter().map(|job| {
+            let producer = Arc::clone(&producer);
+            async move { producer.publish(std::slice::from_ref(job)).await }
+        });
+        soon(try_join_all(publishing)).await.unwrap();
+        assert_eq!(depth(&process).await.waiting(), 64);
+    }
 }
 
 #[tokio::test]
