@@ -37,6 +37,14 @@ pub enum ErrorKind {
     Ended,
 }
 
+impl ErrorKind {
+    /// Whether the cause may be one value of a batch. A caller then repeats the call for each value alone, so that one
+    /// value does not block the others.
+    pub fn is_about_a_value(self) -> bool {
+        matches!(self, Self::Conflict | Self::Refused | Self::Corrupt)
+    }
+}
+
 impl Error {
     /// An error without a source.
     pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {

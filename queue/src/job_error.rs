@@ -19,11 +19,11 @@ pub enum JobErrorKind {
     BadInput,
     /// The deadline passed before the job was started.
     Expired,
-    /// The input in the blob store is missing, damaged or unreachable.
+    /// The input in the blob store is missing, damaged or unreachable, or the ledger cannot read it.
     InputUnreadable,
     /// The model failed, or its output could not be presented.
     ModelError,
-    /// The output could not be written to the blob store.
+    /// The output could not be written to the blob store, or the ledger cannot record the result.
     OutputUnwritable,
     /// The broker rejects the job permanently, so no worker could ever take it.
     Unpublishable,
@@ -74,10 +74,10 @@ impl JobErrorKind {
     /// Whether a job is retried after it.
     pub const fn retried(self) -> Retried {
         match self {
-            Self::OutputUnwritable | Self::WorkerVanished => Retried::Yes,
+            Self::WorkerVanished => Retried::Yes,
             // A damaged input stays damaged, but an unreachable store becomes reachable again. A failed forward pass is
-            // repeated, but the presentation of an output is not.
-            Self::InputUnreadable | Self::ModelError => Retried::Depends,
+            // repeated, but the presentation of an output is not. A result that the ledger cannot record is final.
+            Self::InputUnreadable | Self::ModelError | Self::OutputUnwritable => Retried::Depends,
             Self::BadInput | Self::Expired | Self::Unpublishable | Self::UnreadableMessage => Retried::No,
         }
     }

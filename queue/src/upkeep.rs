@@ -67,9 +67,9 @@ impl Upkeep {
             let (jobs, publications): (Vec<Job>, Vec<_>) =
                 due.into_iter().map(|due| (due.job, due.publication)).unzip();
             match self.producer.publish(&jobs).await {
-                Ok(()) => self.ledger.published(&publications).await?,
+                Ok(()) => self.confirm(&publications).await?,
                 // A job that the broker rejects permanently must not block the others.
-                Err(error) if error.kind() == ErrorKind::Refused => {
+                Err(error) if error.kind().is_about_a_value() => {
                     for (job, publication) in jobs.iter().zip(publications) {
                         self.publish_alone(job, publication).await?;
                     }
@@ -98,7 +98,7 @@ impl Upkeep {
         let mut last_denial = None;
         for (jobs, publications) in pools.into_values() {
             match self.producer.publish(&jobs).await {
-                Ok(()) => self.ledger.published(&publications).await?,
+                Ok(()) => self.confirm(&publications).await?,
                 Err(error) if error.kind() == ErrorKind::Denied => last_denial = Some(error),
                 Err(error) => return Err(error),
             }
@@ -108,10 +108,33 @@ impl Upkeep {
 
     async fn publish_alone(&self, job: &Job, publication: Publication) -> Result<()> {
         match self.producer.publish(std::slice::from_ref(job)).await {
-            Ok(()) => self.ledger.published(&[publication]).await,
-            Err(error) if error.kind() == ErrorKind::Refused => self.give_up(job, &error).await,
+            Ok(()) => self.confirm(&[publication]).await,
+            Err(error) if error.kind().is_about_a_value() => match self.give_up(job, &error).await {
+                Err(error) if error.kind().is_about_a_value() => {
+                    tracing::error!(job = %job.id, %error, "the ledger cannot end a job that the broker rejects");
+                    Ok(())
+                }
+                ended => ended,
+            },
             Err(error) => Err(error),
         }
+    }
+
+    /// Records confirmed publications. One that the ledger cannot record must not block the others: its job is due again.
+    async fn confirm(&self, publications: &[Publication]) -> Result<()> {
+        match self.ledger.published(publications).await {
+            Err(error) if error.kind().is_about_a_value() => {}
+            confirmed => return confirmed,
+        }
+        for publication in publications {
+            match self.ledger.published(std::slice::from_ref(publication)).await {
+                Err(error) if error.kind().is_about_a_value() => {
+                    tracing::error!(job = %publication.id, %error, "the ledger cannot record that a job is published");
+                }
+                confirmed => confirmed?,
+            }
+        }
+        Ok(())
     }
 
     /// Ends a job that cannot be published, since no worker could ever receive it.

@@ -73,7 +73,7 @@ impl Outbox {
             unwritten.push((delivery, lease, settlement, has_outcome));
             places.push(place);
         }
-        let finished = self.finish(&finishes).await;
+        let finished = self.finish(&mut finishes).await;
         drop(places);
         let mut finished = finishes.into_iter().zip(finished);
         let written = unwritten.into_iter().map(|(delivery, lease, settlement, has_outcome)| {
@@ -125,20 +125,53 @@ impl Outbox {
         }
     }
 
-    async fn finish(&self, finishes: &[Finish]) -> Vec<Finished> {
+    async fn finish(&self, finishes: &mut [Finish]) -> Vec<Finished> {
         if finishes.is_empty() {
             return Vec::new();
         }
+        let error = match self.finish_together(finishes).await {
+            Ok(finished) => return finished,
+            Err(error) => error,
+        };
+        if finishes.len() > 1 {
+            tracing::warn!(%error, jobs = finishes.len(), "cannot write results together; writing each alone");
+        }
+        let mut finished = Vec::with_capacity(finishes.len());
+        for finish in finishes {
+            finished.push(self.finish_alone(finish).await);
+        }
+        finished
+    }
+
+    /// Writes results until the ledger takes them. Returns an error if a value is the cause, because a repetition would
+    /// fail too.
+    async fn finish_together(&self, finishes: &[Finish]) -> Result<Vec<Finished>, Error> {
         let mut pause = FIRST_PAUSE;
         loop {
             // A repetition is safe: the fence rejects a result that was already recorded.
             match self.ledger.finish(finishes.to_vec()).await {
-                Ok(finished) => return finished,
+                Ok(finished) => return Ok(finished),
+                Err(error) if error.kind().is_about_a_value() => return Err(error),
                 Err(error) => tracing::warn!(%error, jobs = finishes.len(), "cannot write results; trying again"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Writes one result. A job whose result the ledger cannot record ends as failed. If the ledger cannot record that
+    /// either, the worker gives the job up, and its lease expires.
+    async fn finish_alone(&self, finish: &mut Finish) -> Finished {
+        for _ in 0..2 {
+            let error = match self.finish_together(std::slice::from_ref(finish)).await {
+                Ok(finished) => return finished.first().copied().unwrap_or(Finished::LeaseLost),
+                Err(error) => error,
+            };
+            tracing::error!(job = %finish.lease.id, %error, "the ledger cannot record a result");
+            let message = format!("the ledger cannot record the result: {error}");
+            finish.outcome = Outcome::Failed(JobErrorKind::OutputUnwritable.error(message));
+        }
+        Finished::LeaseLost
     }
 
     fn count(&self, written: &[WrittenJob]) {

@@ -82,6 +82,13 @@ impl Intake {
     async fn claim(self: Arc<Self>, received: Vec<(Delivery, Place)>, stop: CancellationToken) {
         let (claims, claimed_at) = match self.claims(&received, &stop).await {
             Ok(claims) => claims,
+            // One job that cannot be claimed must not block the others.
+            Err(error) if error.kind().is_about_a_value() && received.len() > 1 => {
+                tracing::warn!(%error, jobs = received.len(), "cannot claim jobs together; claiming each alone");
+                let each = received.into_iter().map(|one| Arc::clone(&self).claim(vec![one], stop.clone()));
+                Box::pin(future::join_all(each)).await;
+                return;
+            }
             Err(error) => {
                 tracing::warn!(%error, jobs = received.len(), "cannot claim jobs; requeueing them");
                 stop.run_until_cancelled(sleep(PAUSE)).await;

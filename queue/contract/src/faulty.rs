@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use queue::{Backend, Error, ErrorKind, Result};
+use queue::{Backend, Error, ErrorKind, JobId, Result};
 
 mod broker;
 mod ledger;
@@ -58,6 +58,16 @@ pub enum Call {
 #[derive(Debug, Clone, Default)]
 pub struct Faulty {
     ordered: Arc<Mutex<HashMap<Call, VecDeque<Fault>>>>,
+    bad_jobs: Arc<Mutex<Vec<BadJob>>>,
+}
+
+/// A job that makes each batch with it fail.
+#[derive(Debug)]
+struct BadJob {
+    call: Call,
+    id: JobId,
+    kind: ErrorKind,
+    times: usize,
 }
 
 impl Faulty {
@@ -73,6 +83,28 @@ impl Faulty {
     /// Plans `fault` for the next `times` of `call`, after the faults planned for it before.
     pub fn order(&self, call: Call, fault: Fault, times: usize) {
         self.lock().entry(call).or_default().extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// Plans that the next `times` of `call` with the job `id` in the batch have no effect and fail with `kind`.
+    pub fn order_for_job(&self, call: Call, id: &JobId, kind: ErrorKind, times: usize) {
+        self.bad_jobs.lock().push(BadJob { call, id: id.clone(), kind, times });
+    }
+
+    /// The number of planned failures of `call` because of jobs that have not happened yet.
+    pub fn left_for_jobs(&self, call: Call) -> usize {
+        self.bad_jobs.lock().iter().filter(|bad| bad.call == call).map(|bad| bad.times).sum()
+    }
+
+    fn check<'a>(&self, call: Call, mut ids: impl Iterator<Item = &'a JobId>) -> Result<()> {
+        let mut bad_jobs = self.bad_jobs.lock();
+        let of_call: Vec<_> = bad_jobs.iter_mut().filter(|bad| bad.call == call && bad.times > 0).collect();
+        if of_call.is_empty() {
+            return Ok(());
+        }
+        let found = ids.find_map(|id| of_call.iter().position(|bad| bad.id == *id));
+        let Some(bad) = found.and_then(|index| of_call.into_iter().nth(index)) else { return Ok(()) };
+        bad.times -= 1;
+        Err(Error::new(bad.kind, format_args!("{call:?}: the value of job {} is bad (as planned)", bad.id)))
     }
 
     /// The number of planned faults of `call` that have not happened yet.

@@ -32,6 +32,11 @@ impl EmbeddedFixture {
         Self { folder: tempfile::tempdir().unwrap(), clock, processes: Mutex::default() }
     }
 
+    /// The data file.
+    pub fn file(&self) -> std::path::PathBuf {
+        self.folder.path().join("millrace.db")
+    }
+
     fn store(&self) -> Store {
         let options = StoreOptions::new(self.folder.path());
         Store::open(&options, self.clock.clone()).unwrap()

@@ -13,7 +13,7 @@ use millrace_queue_embedded::EmbeddedFixture;
 use queue::{Blobs, Error, ErrorKind, Job, JobId, JobState, Ledger, Producer, Result, Upkeep};
 use queue_contract::Fixture;
 
-/// A producer that rejects a job with the id `big`, and stores the ids of all others.
+/// A producer that rejects jobs with the ids `big` and `odd`, and stores the ids of all others.
 #[derive(Default)]
 struct RejectingProducer(Mutex<Vec<String>>);
 
@@ -22,6 +22,9 @@ impl Producer for RejectingProducer {
     async fn publish(&self, jobs: &[Job]) -> Result<()> {
         if jobs.iter().any(|job| job.id.as_str() == "big") {
             return Err(Error::new(ErrorKind::Refused, "it is too big"));
+        }
+        if jobs.iter().any(|job| job.id.as_str() == "odd") {
+            return Err(Error::new(ErrorKind::Corrupt, "it cannot be encoded"));
         }
         self.0.lock().extend(jobs.iter().map(|job| job.id.to_string()));
         Ok(())
@@ -32,21 +35,41 @@ impl Producer for RejectingProducer {
 async fn a_job_that_the_broker_rejects_fails_and_blocks_no_other() {
     let fixture = EmbeddedFixture::start();
     let ledger = fixture.open().await.ledger;
-    let names = ["before", "big", "after"];
+    let names = ["before", "big", "odd", "after"];
     ledger.submit(&names.map(|name| queue_contract::job(&fixture, name))).await.unwrap();
     fixture.advance(Duration::from_secs(3600)).await;
     let producer = Arc::new(RejectingProducer::default());
     let folder = tempfile::tempdir().unwrap();
     let blobs = Blobs::directory(folder.path(), 4).unwrap();
     let upkeep = Upkeep { ledger: Arc::clone(&ledger), producer: producer.clone(), blobs };
-    assert_eq!(upkeep.publish_due().await.unwrap(), 3);
+    assert_eq!(upkeep.publish_due().await.unwrap(), 4);
     assert_eq!(*producer.0.lock(), ["before", "after"]);
     let record = async |name: &str| ledger.get(&name.parse::<JobId>().unwrap()).await.unwrap().unwrap();
-    let big = record("big").await;
-    assert_eq!((big.state, big.error.unwrap().kind.as_str()), (JobState::Failed, "unpublishable"));
+    for name in ["big", "odd"] {
+        let rejected = record(name).await;
+        assert_eq!((rejected.state, rejected.error.unwrap().kind.as_str()), (JobState::Failed, "unpublishable"));
+    }
     assert_eq!(record("after").await.state, JobState::Queued);
     fixture.advance(Duration::from_secs(3600)).await;
     assert_eq!(upkeep.publish_due().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_due_job_that_cannot_be_read_fails_and_blocks_no_other() {
+    let fixture = EmbeddedFixture::start();
+    let ledger = fixture.open().await.ledger;
+    ledger.submit(&["before", "spoiled", "after"].map(|name| queue_contract::job(&fixture, name))).await.unwrap();
+    let file = rusqlite::Connection::open(fixture.file()).unwrap();
+    let spoil = "UPDATE inputs SET blob = 'no reference' WHERE job = (SELECT job FROM jobs WHERE id = 'spoiled')";
+    assert_eq!(file.execute(spoil, []).unwrap(), 1);
+    fixture.advance(Duration::from_secs(3600)).await;
+    let due: Vec<_> = ledger.due(10).await.unwrap().into_iter().map(|due| due.job.id.to_string()).collect();
+    assert_eq!(due, ["before", "after"]);
+    let spoiled = ledger.get(&"spoiled".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!((spoiled.state, spoiled.error.unwrap().kind.as_str()), (JobState::Failed, "input_unreadable"));
+    // Its record is deleted like any other.
+    fixture.advance(Duration::from_secs(7 * 24 * 3600)).await;
+    assert_eq!(ledger.purge(10).await.unwrap(), Some(Vec::new()));
 }
 
 /// A producer that is denied a pool, or all pools, until the rights are given.

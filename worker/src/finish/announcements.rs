@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use queue::{Announcer, Ending, Error, ErrorKind, Job, JobId, Ledger, Origin};
+use queue::{Announcer, Ending, Error, Job, JobId, Ledger, Origin};
 
 /// The number of records that are read at a time.
 const READS: usize = 16;
@@ -54,6 +54,11 @@ impl Announcements {
                     endings.extend(ending);
                     true
                 }
+                // A repetition would fail too, and requeue the delivery for ever.
+                Err(error) if error.kind().is_about_a_value() => {
+                    tracing::error!(%error, "the ledger cannot read how a job ended; its ending is not published");
+                    true
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot read how a job ended");
                     false
@@ -93,7 +98,7 @@ async fn announce(announcer: &dyn Announcer, endings: &[Ending]) -> Result<(), E
         endings => announcer.announce(endings).await,
     };
     let Err(error) = announced else { return Ok(()) };
-    if error.kind() != ErrorKind::Refused {
+    if !error.kind().is_about_a_value() {
         return Err(error);
     }
     if let [ending] = endings {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use queue::{JobId, Lease, Ledger};
+use queue::{ErrorKind, JobId, Lease, Ledger};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// The longest time between two renewals.
@@ -83,18 +83,27 @@ impl Leases {
             if leases.is_empty() {
                 continue;
             }
-            match self.ledger.renew(&leases, self.duration).await {
-                Ok(renewed) => {
-                    for (lease, _) in leases.iter().zip(renewed).filter(|(_, is_renewed)| !is_renewed) {
-                        if let Some(renewal) = self.lock().remove(&key(lease)) {
-                            renewal.is_lost.store(true, Ordering::Relaxed);
-                        }
-                    }
+            // One lease that the ledger cannot renew must not make the others expire.
+            if self.renew_together(&leases).await.is_err_and(|kind| kind.is_about_a_value()) && leases.len() > 1 {
+                for lease in &leases {
+                    let _ = self.renew_together(std::slice::from_ref(lease)).await;
                 }
-                // Jobs continue to run. If their leases expire meanwhile, the fence rejects the results.
-                Err(error) => tracing::warn!(%error, leases = leases.len(), "cannot renew leases; trying again"),
             }
         }
+    }
+
+    async fn renew_together(&self, leases: &[Lease]) -> Result<(), ErrorKind> {
+        let renewed = self.ledger.renew(leases, self.duration).await.map_err(|error| {
+            // Jobs continue to run. If their leases expire meanwhile, the fence rejects the results.
+            tracing::warn!(%error, leases = leases.len(), "cannot renew leases; trying again");
+            error.kind()
+        })?;
+        for (lease, _) in leases.iter().zip(renewed).filter(|(_, is_renewed)| !is_renewed) {
+            if let Some(renewal) = self.lock().remove(&key(lease)) {
+                renewal.is_lost.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(JobId, u64), Renewal>> {

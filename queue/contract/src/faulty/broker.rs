@@ -48,6 +48,7 @@ impl Broker for FaultyBroker {
 #[async_trait]
 impl Producer for Role<dyn Producer> {
     async fn publish(&self, jobs: &[Job]) -> Result<()> {
+        self.faulty.check(Call::Publish, jobs.iter().map(|job| &job.id))?;
         self.faulty.call(Call::Publish, self.inner.publish(jobs)).await
     }
 }
@@ -55,6 +56,7 @@ impl Producer for Role<dyn Producer> {
 #[async_trait]
 impl Announcer for Role<dyn Announcer> {
     async fn announce(&self, endings: &[Ending]) -> Result<()> {
+        self.faulty.check(Call::Announce, endings.iter().map(|ending| &ending.id))?;
         self.faulty.call(Call::Announce, self.inner.announce(endings)).await
     }
 }

@@ -25,10 +25,12 @@ impl Ledger for FaultyLedger {
     }
 
     async fn published(&self, publications: &[Publication]) -> Result<()> {
+        self.faulty.check(Call::Published, publications.iter().map(|publication| &publication.id))?;
         self.faulty.call(Call::Published, self.ledger.published(publications)).await
     }
 
     async fn claim(&self, worker: &WorkerId, requests: Vec<ClaimRequest>, lease: Duration) -> Result<Vec<Claim>> {
+        self.faulty.check(Call::Claim, requests.iter().map(|request| &request.job.id))?;
         self.faulty.call(Call::Claim, self.ledger.claim(worker, requests, lease)).await
     }
 
@@ -37,10 +39,12 @@ impl Ledger for FaultyLedger {
     }
 
     async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>> {
+        self.faulty.check(Call::Renew, leases.iter().map(|lease| &lease.id))?;
         self.faulty.call(Call::Renew, self.ledger.renew(leases, lease)).await
     }
 
     async fn finish(&self, finishes: Vec<Finish>) -> Result<Vec<Finished>> {
+        self.faulty.check(Call::Finish, finishes.iter().map(|finish| &finish.lease.id))?;
         self.faulty.call(Call::Finish, self.ledger.finish(finishes)).await
     }
 
@@ -49,6 +53,7 @@ impl Ledger for FaultyLedger {
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<JobRecord>> {
+        self.faulty.check(Call::Get, std::iter::once(id))?;
         self.faulty.call(Call::Get, self.ledger.get(id)).await
     }
 

@@ -6,7 +6,7 @@ use rusqlite::params;
 use super::{arrivals, finish, grace, history, rows, submit};
 use crate::store::{Change, Write, read_blob, sqlite};
 use queue::ledger::{DueJob, JobState, Publication};
-use queue::{BlobRef, JobErrorKind, Result};
+use queue::{BlobRef, Error, JobErrorKind, JobId, Result};
 
 /// The number of rows that stay in the table `endings`. A process that is further behind reads the records of its watched
 /// jobs instead.
@@ -43,10 +43,16 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
     let mut due = Vec::with_capacity(found.len());
     for (row_id, code, fence, begun, deadline_at) in found {
         let (fence, state) = (fence + 1, rows::state(code)?);
+        let job = match rows::job(write.connection(), row_id) {
+            Err(error) if error.kind().is_about_a_value() => {
+                end_unreadable(write, row_id, &error)?;
+                continue;
+            }
+            job => job?,
+        };
         if state == JobState::Queued && deadline_at.is_some_and(|deadline| deadline < now) {
-            let id = rows::job(write.connection(), row_id)?.id;
             let error = JobErrorKind::Expired.error("the deadline passed before the job was started");
-            finish::end(write, row_id, &id, JobState::Expired, Some(&error))?;
+            finish::end(write, row_id, &job.id, JobState::Expired, Some(&error))?;
             continue;
         }
         let was_leased = state == JobState::Leased;
@@ -54,12 +60,26 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
             history::record_failed_attempt(write, row_id, &history::worker_disappeared())?;
         }
         update.execute(params![rows::code(JobState::Queued), fence, was_leased, due_at, row_id]).map_err(&taking)?;
-        let job = rows::job(write.connection(), row_id)?;
         let publication = Publication { id: job.id.clone(), fence };
         due.push(DueJob { job, publication });
     }
     arrivals::record(write, due.iter().map(|due| due.job.pool.as_str()))?;
     Ok(due)
+}
+
+/// Ends a due job that cannot be read, because it would block the others. If even its id cannot be read, it is never due
+/// again.
+fn end_unreadable(write: &mut Write<'_>, row_id: i64, error: &Error) -> Result<()> {
+    tracing::error!(row_id, %error, "cannot read a due job; it ends as failed");
+    let ending = sqlite("end an unreadable job");
+    let mut select = write.prepare("SELECT CAST(id AS TEXT) FROM jobs WHERE job = ?1")?;
+    let id = select.query_row([row_id], |row| row.get::<_, String>(0)).ok().and_then(|id| id.parse::<JobId>().ok());
+    let Some(id) = id else {
+        let mut update = write.prepare("UPDATE jobs SET due_at = NULL WHERE job = ?1")?;
+        return update.execute([row_id]).map(drop).map_err(&ending);
+    };
+    let error = JobErrorKind::InputUnreadable.error(format!("the ledger cannot read the job: {error}"));
+    finish::end(write, row_id, &id, JobState::Failed, Some(&error)).map(drop)
 }
 
 pub(super) fn is_over(file: &Connection, now: i64) -> Result<bool> {
@@ -100,7 +120,11 @@ pub(super) fn delete(write: &mut Write<'_>, jobs: &[i64]) -> Result<Vec<BlobRef>
         for delete in &mut delete_bodies {
             let mut rows = delete.query([row_id]).map_err(&deleting)?;
             while let Some(row) = rows.next().map_err(&deleting)? {
-                blobs.extend(read_blob(row, 0)?);
+                match read_blob(row, 0) {
+                    Ok(blob) => blobs.extend(blob),
+                    // The record must not stay for ever. Its blob stays and only takes space.
+                    Err(error) => tracing::error!(%error, "cannot read a blob reference; its blob is not deleted"),
+                }
             }
         }
     }

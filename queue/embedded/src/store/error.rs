@@ -9,9 +9,17 @@ use queue::{Error, ErrorKind};
 /// Converts an error that SQLite returned during `action`.
 pub(crate) fn sqlite(action: &'static str) -> impl Fn(rusqlite::Error) -> Error {
     move |error| {
-        let kind = match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => ErrorKind::Full,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorKind::Corrupt,
+        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+        let kind = match (error.sqlite_error_code(), &error) {
+            (Some(ErrorCode::DiskFull), _) => ErrorKind::Full,
+            (Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation), _) => {
+                ErrorKind::Corrupt
+            }
+            (Some(ErrorCode::TooBig), _) => ErrorKind::Refused,
+            // A value in a row that this program could not have written.
+            (_, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..)) => {
+                ErrorKind::Corrupt
+            }
             _ => ErrorKind::Unavailable,
         };
         Error::caused(kind, format_args!("cannot {action}"), error)
