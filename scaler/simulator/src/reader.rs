@@ -211,6 +211,12 @@ impl<'a> TraceBuilder<'a> {
         }
         self.jobs.sort_by_key(|(nanoseconds, _)| *nanoseconds);
         let begin = self.begin.or(self.earliest).unwrap_or(0);
+        let first = Duration::from_nanos(u64::try_from(self.earliest.unwrap_or(begin) - begin).unwrap_or_default());
+        if first > MAX_LENGTH {
+            let (first, rule) = (first.as_secs(), "seconds count from the beginning of the trace");
+            let advice = "write seconds since 1970 as RFC 3339, or subtract the first time";
+            return Err(table.unfit(format!("its first time is {first} s, and {rule}; {advice}")));
+        }
         let speedup = self.selection.speedup;
         // This cannot overflow: the table limits times, and the scenario limits speedups.
         let since = |nanoseconds: i128| Duration::from_secs_f64((nanoseconds - begin).max(0) as f64 / 1e9 / speedup);

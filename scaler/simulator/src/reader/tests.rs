@@ -166,5 +166,10 @@ fn missing_information_in_a_file_is_an_error_not_an_empty_trace() {
     let expected = "trace.csv line 2: makes 4294967295 jobs, and a trace has at most 20000000; choose a pool";
     assert_eq!(fault(text, Format::AzureFunctions, &EVERYTHING), expected);
     let expected = "trace.csv: lasts longer than 366 days; give a length, or a speedup";
-    assert_eq!(fault("time\n1700000000\n", Format::Own, &EVERYTHING), expected);
+    assert_eq!(fault("time\n0\n1700000000\n", Format::Own, &EVERYTHING), expected);
+    let expected = "trace.csv: its first time is 1700000000 s, and seconds count from the beginning of the trace; write \
+                    seconds since 1970 as RFC 3339, or subtract the first time";
+    for selection in [EVERYTHING, Selection { length: Some(Duration::from_secs(60)), ..EVERYTHING }] {
+        assert_eq!(fault("time\n1700000000\n1700000001\n", Format::Own, &selection), expected);
+    }
 }
