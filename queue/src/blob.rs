@@ -124,6 +124,8 @@ impl Blobs {
         // A write would create the folder of the store again if it has vanished.
         self.check_marker().await?;
         self.store.put(&path(&key)?, bytes.into()).await.map_err(|error| failed("write", &key, error))?;
+        // The store may have vanished since the first check. Then this object may be in another folder.
+        self.check_marker().await?;
         Ok(Body::Reference(BlobRef { key, size_bytes, sha256, is_borrowed: false }))
     }
 

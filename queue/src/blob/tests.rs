@@ -104,3 +104,35 @@ async fn a_body_above_the_limit_is_refused_before_it_is_read() {
     // Its size differs from the reference.
     assert_eq!(kind(blobs.bytes(&body(Some(1))).await.map(drop)), ErrorKind::Corrupt);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_object_is_lost_if_the_store_vanishes_while_objects_are_written() {
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, away) = (parent.path().join("blobs"), parent.path().join("away"));
+    let blobs = Blobs::directory(&folder, 4).unwrap();
+    let id: JobId = "job".parse().unwrap();
+    for _ in 0..50 {
+        let (first, mut is_first) = tokio::sync::mpsc::channel(1);
+        let mut writers = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (blobs, id, first) = (blobs.clone(), id.clone(), first.clone());
+            writers.spawn(async move {
+                let mut stored = Vec::new();
+                while let Ok(body) = blobs.body(&id, Role::Output, Bytes::from_static(b"12345")).await {
+                    first.try_send(()).ok();
+                    stored.push(body);
+                }
+                stored
+            });
+        }
+        is_first.recv().await.unwrap();
+        std::fs::rename(&folder, &away).unwrap();
+        let stored = writers.join_all().await.concat();
+        // A write that was under way may have created the folder again.
+        drop(std::fs::remove_dir_all(&folder));
+        std::fs::rename(&away, &folder).unwrap();
+        for body in &stored {
+            assert_eq!(blobs.bytes(body).await.unwrap(), "12345");
+        }
+    }
+}
