@@ -11,7 +11,7 @@ use queue::{
 };
 use rayon::ThreadPool;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -140,8 +140,9 @@ impl Intake {
 
     /// The ledger's answers, in order, and the time of the call that they answer.
     ///
-    /// A lost answer may have granted leases. Requeued jobs would then look like jobs of a worker that disappeared. So
-    /// the same requests are repeated until such leases would have expired.
+    /// A lost answer may have granted leases, and a server that was suspended may grant them when it resumes. Requeued
+    /// jobs would then look like jobs of a worker that disappeared. So the same requests are repeated while the ledger is
+    /// away.
     async fn claims(
         &self,
         received: &[(Delivery, Place)],
@@ -155,13 +156,13 @@ impl Intake {
             job.input.body = self.blobs.delivered(&job.id, &job.input.body).await?;
             requests.push(ClaimRequest::new(job, delivery.redelivered));
         }
-        let (start, mut is_repeated) = (Instant::now(), false);
+        let mut is_repeated = false;
         loop {
             let error = match self.ledger.claim(&self.worker, requests.clone(), self.leases.duration()).await {
                 Ok(claims) => return Ok((claims, claimed_at)),
                 Err(error) => error,
             };
-            let may_be_claimed = error.kind() == ErrorKind::Unavailable && start.elapsed() < self.leases.duration();
+            let may_be_claimed = error.kind() == ErrorKind::Unavailable;
             if !may_be_claimed || is_repeated && stop.is_cancelled() {
                 return Err(error);
             }

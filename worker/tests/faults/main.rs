@@ -260,7 +260,7 @@ async fn a_finish_whose_answer_is_lost_has_one_effect() {
 async fn a_job_that_could_not_be_received_or_claimed_is_delivered_again() {
     let bench = Bench::new().await;
     bench.faulty.order(Call::Receive, Fault::Fail, 1);
-    // One more failure than the number of calls that the worker makes before a lease would have expired.
+    // More failures than the number of calls that the worker makes before a lease would have expired.
     bench.faulty.order(Call::Claim, Fault::Fail, 4);
     bench.submit(&["one"]).await;
     let lease = service::Period::millis(100);
@@ -277,6 +277,21 @@ async fn a_job_whose_claim_was_not_answered_is_charged_for_one_attempt_and_is_no
     bench.faulty.order(Call::Claim, Fault::LoseAnswer, 2);
     bench.submit_jobs(vec![Job { max_attempts: 1, ..job("one") }]).await;
     let worker = bench.start(Echo::with_faults());
+    bench.ended("one").await;
+    let record = bench.sound.ledger.get(&job("one").id).await.unwrap().unwrap();
+    assert_eq!((record.state, record.attempts, record.history.len()), (JobState::Succeeded, 1, 0));
+    bench.stopped(worker).await;
+    assert_eq!((bench.in_broker().await, bench.faulty.left(Call::Claim)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_repeated_for_longer_than_its_lease() {
+    let bench = Bench::new().await;
+    let lease = service::Period::seconds(2);
+    // One more than the number of calls that the worker makes within a lease.
+    bench.faulty.order(Call::Claim, Fault::LoseAnswer, 4);
+    bench.submit_jobs(vec![Job { max_attempts: 1, ..job("one") }]).await;
+    let worker = bench.start_with(Echo::with_faults(), WorkerSettings { lease, ..WorkerSettings::default() });
     bench.ended("one").await;
     let record = bench.sound.ledger.get(&job("one").id).await.unwrap().unwrap();
     assert_eq!((record.state, record.attempts, record.history.len()), (JobState::Succeeded, 1, 0));
