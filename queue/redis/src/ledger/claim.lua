@@ -58,16 +58,19 @@ local function claim(job, redelivered, token)
     return { alone and 'alone' or 'granted', job.fence + 1, job.attempts + 1 }
 end
 
+local function open_and_claim(id, redelivered, token, follows, body_at)
+    local job = find(id)
+    if not job and follows then
+        open(body_at)
+        job = find(id)
+    end
+    return job and claim(job, redelivered, token)
+end
+
 local answers, at = {}, 5
 while at <= #ARGV do
     local id, redelivered, token, follows = ARGV[at], ARGV[at + 1] == '1', ARGV[at + 2], ARGV[at + 3] == '1'
-    local job = find(id)
-    if not job and follows then
-        open(at + 4)
-        job = find(id)
-    end
-    answers[#answers + 1] = job and claim(job, redelivered, token) or { 'unknown', 0, 0 }
+    answers[#answers + 1] = try(open_and_claim, id, redelivered, token, follows, at + 4) or { 'unknown', 0, 0 }
     at = at + 4 + (follows and OPEN_FIELDS or 0)
 end
-publish_changes()
-return answers
+return answer_batch(answers)

@@ -2,7 +2,9 @@
 -- blob and body; of `failed`: error type and message; of `retry`: error type, message and milliseconds to wait.
 -- Returns the time in milliseconds, at which the jobs ended. Then per attempt the state of its job afterwards, or -1
 -- where the lease is lost.
-local function finish(job, outcome, first, second, third)
+local function finish(id, fence, outcome, first, second, third)
+    local job = find(id)
+    if not is_lease_valid(job, fence) then return -1 end
     local key = job_key(job.id)
     if outcome == 'succeeded' then
         end_job(job, 'leased', SUCCEEDED)
@@ -38,12 +40,7 @@ end
 
 local answers = { now }
 for at = 4, #ARGV, 6 do
-    local job = find(ARGV[at])
-    local state = -1
-    if is_lease_valid(job, ARGV[at + 1]) then
-        state = finish(job, ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
-    end
-    answers[#answers + 1] = state
+    answers[#answers + 1] =
+        try(finish, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]) or -1
 end
-publish_changes()
-return answers
+return answer_batch(answers)

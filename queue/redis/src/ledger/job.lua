@@ -144,6 +144,15 @@ local function confirm(job, after)
     redis.call('ZADD', DUE, math.min(now + after, job.deadline_at or math.huge), job.id)
 end
 
+-- Runs the work on one item of a batch, for `answer_batch`. An error of one item must not stop a script between the writes
+-- of other items and their counters. So the script goes on, and returns the error at its end.
+local failure
+local function try(work, ...)
+    local is_done, answer = pcall(work, ...)
+    if is_done then return answer end
+    failure = failure or answer
+end
+
 -- Writes the counters, and publishes the jobs that ended and the pools that may have work.
 local function publish_changes()
     for pool, changes in pairs(counts) do
@@ -155,4 +164,11 @@ local function publish_changes()
     local pools = {}
     for pool in pairs(arrived) do pools[#pools + 1] = pool end
     if #pools > 0 then redis.call('PUBLISH', PREFIX .. 'arrived', table.concat(pools, ' ')) end
+end
+
+-- The answer of a script that handles each item of a batch with `try`.
+local function answer_batch(answers)
+    publish_changes()
+    if not failure then return answers end
+    return type(failure) == 'table' and failure or redis.error_reply(tostring(failure))
 end

@@ -1,8 +1,10 @@
 -- Renews leases. ARGV: 3 milliseconds, then id and fence in turn. Returns for each whether the lease is valid.
-local answers = {}
-for at = 4, #ARGV, 2 do
-    local is_valid = is_lease_valid(find(ARGV[at]), ARGV[at + 1])
-    if is_valid then redis.call('ZADD', DUE, now + ARGV[3], ARGV[at]) end
-    answers[#answers + 1] = is_valid and 1 or 0
+local function renew(id, fence)
+    if not is_lease_valid(find(id), fence) then return 0 end
+    redis.call('ZADD', DUE, now + ARGV[3], id)
+    return 1
 end
-return answers
+
+local answers = {}
+for at = 4, #ARGV, 2 do answers[#answers + 1] = try(renew, ARGV[at], ARGV[at + 1]) or 0 end
+return answer_batch(answers)

@@ -153,6 +153,42 @@ async fn dead_jobs_that_cannot_be_read_do_not_hide_the_others() {
 }
 
 #[tokio::test]
+async fn a_record_of_a_wrong_type_leaves_the_counts_of_its_batch_right() {
+    let fixture = RedisFixture::start();
+    let (ledger, redis) = (RedisLedger::new(fixture.redis()), fixture.redis());
+    let [first, bad, last] = ["first", "bad", "last"].map(|id| job(&fixture, id));
+    ledger.submit(&[first.clone(), bad.clone(), last.clone()]).await.unwrap();
+    let mut overwrite = redis::cmd("SET");
+    overwrite.arg(redis.key("job:bad")).arg("a text");
+    let mut delete = redis::cmd("DEL");
+    delete.arg(redis.key("job:bad"));
+    redis.run::<()>("delete", &delete).await.unwrap();
+    redis.run::<()>("overwrite", &overwrite).await.unwrap();
+
+    let worker = WorkerId::new("worker");
+    let requests: Vec<_> = [&first, &bad, &last].map(|job| ClaimRequest::new(job.clone(), false)).into();
+    let error = ledger.claim(&worker, requests.clone(), LEASE).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let counts = async || ledger.counts(std::slice::from_ref(&first.pool)).await.unwrap()[0];
+    assert_eq!(counts().await, JobCounts { queued: 1, leased: 2, retry: 0, ended: 0 });
+    // The same requests without the bad one get the same leases again.
+    let sound: Vec<_> = requests.into_iter().filter(|request| request.job.id != bad.id).collect();
+    let mut leases = Vec::new();
+    for claim in ledger.claim(&worker, sound, LEASE).await.unwrap() {
+        let Claim::Granted { lease, .. } = claim else { panic!("{claim:?}") };
+        leases.push(lease);
+    }
+    leases.insert(1, Lease { id: bad.id.clone(), fence: 1, attempt: 1 });
+    let error = ledger.renew(&leases, LEASE).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let output = || Output { media_type: "text/plain".to_owned(), body: Body::Inline("done".into()) };
+    let finish = |lease| Finish { lease, outcome: Outcome::Succeeded(output()) };
+    let error = ledger.finish(leases.into_iter().map(finish).collect()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert_eq!(counts().await, JobCounts { queued: 1, leased: 0, retry: 0, ended: 2 });
+}
+
+#[tokio::test]
 async fn a_server_that_writes_nothing_to_disk_is_a_severe_risk() {
     let safe = PrivateRedis::started(&["--appendfsync", "always"]);
     assert_eq!(ledger_at(&safe, &Clock::default()).risks().await.unwrap(), []);
