@@ -14,6 +14,7 @@ use crate::input_fault::{InputFault, InputFaultKind};
 use crate::tensor::{HostTensor, TensorSpec};
 
 mod element;
+mod short_list;
 
 use element::{ElementReader, Keep};
 
@@ -21,7 +22,7 @@ use element::{ElementReader, Keep};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InputBody<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "short_list::short_list")]
     inputs: Vec<InputTensor<'a>>,
 }
 
@@ -30,6 +31,7 @@ struct InputBody<'a> {
 struct InputTensor<'a> {
     name: String,
     datatype: String,
+    #[serde(deserialize_with = "short_list::short_list")]
     shape: Vec<i64>,
     /// The text of the list. Elements take many times the memory of their text, so they are converted one by one.
     #[serde(borrow)]
@@ -59,6 +61,24 @@ pub fn read(wanted: &[TensorSpec], body: &[u8]) -> Result<Vec<HostTensor>, Input
 pub fn check(wanted: &[TensorSpec], body: &[u8]) -> Result<(), InputFault> {
     read_all(wanted, body, Keep::Nothing).map(|_| ())
 }
+
+/// The most memory that [`read`] takes for a body of `body_bytes`, without the body.
+pub fn memory(wanted: &[TensorSpec], body_bytes: usize) -> u64 {
+    let body_bytes = body_bytes as u64;
+    // An element has at least two characters: itself and a comma.
+    let most_elements = body_bytes / 2 + 1;
+    let elements = |spec: &TensorSpec| {
+        let fixed = spec.shape.iter().try_fold(1_u64, |count, size| count.checked_mul(u64::try_from(*size).ok()?));
+        fixed.map_or(most_elements, |fixed| fixed.min(most_elements))
+    };
+    let bytes = |spec: &TensorSpec| elements(spec).saturating_mul(spec.datatype.size_bytes().unwrap_or(1) as u64);
+    let data = wanted.iter().map(bytes).fold(0_u64, u64::saturating_add);
+    // A name with escapes is a copy of its text. A list of tensors and their shapes is short.
+    data.saturating_add(body_bytes).saturating_add(SHORT_LISTS_BYTES)
+}
+
+/// Memory for the lists of tensors and sizes, whose lengths are limited.
+const SHORT_LISTS_BYTES: u64 = 64 * 1024;
 
 fn unreadable(error: serde_json::Error) -> InputFault {
     match error.is_data() {
@@ -100,10 +120,12 @@ fn read_one(spec: &TensorSpec, given: &[InputTensor<'_>], keep: Keep) -> Result<
         let message = format!("{:?} does not fit {:?}, the shape of {:?}", tensor.shape, spec.shape, spec.name);
         return fault("shape", message);
     }
+    let count = tensor.shape.iter().try_fold(1_i64, |count, size| count.checked_mul(*size));
+    let expected = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
     let mut elements = ElementReader::new(spec.datatype, keep);
+    elements.expect(expected.min(tensor.data.get().len() / 2 + 1));
     let mut json = serde_json::Deserializer::from_str(tensor.data.get());
     elements.deserialize(&mut json).map_err(unreadable)?;
-    let count = tensor.shape.iter().try_fold(1_i64, |count, size| count.checked_mul(*size));
     if count != i64::try_from(elements.count).ok() {
         let message = format!("{} elements do not fill the shape {:?}", elements.count, tensor.shape);
         return fault("data", message);

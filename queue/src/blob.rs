@@ -148,10 +148,16 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// Checks that a body is there, has its known size, and does not exceed `limit_bytes`. Reads no bytes of it.
-    pub async fn check(&self, body: &Body, limit_bytes: u64) -> Result<()> {
-        let Body::Reference(blob) = body else { return Ok(()) };
-        self.find(blob, limit_bytes, GetOptions { head: true, ..GetOptions::default() }).await.map(drop)
+    /// Checks that a body is there, has its known size, and does not exceed `limit_bytes`. Returns the number of its bytes,
+    /// and reads none of them.
+    pub async fn check(&self, body: &Body, limit_bytes: u64) -> Result<u64> {
+        match body {
+            Body::Inline(bytes) => Ok(bytes.len() as u64),
+            Body::Reference(blob) => {
+                let options = GetOptions { head: true, ..GetOptions::default() };
+                Ok(self.find(blob, limit_bytes, options).await?.meta.size)
+            }
+        }
     }
 
     /// Deletes a blob. A missing blob is not an error; a borrowed one stays.

@@ -120,7 +120,7 @@ impl Device {
             drop(suspect);
             let device = self.clone();
             self.cpu.spawn(move || {
-                let finished = |RunJob { job, result }| FinishedJob { job, disposition: device.present(result) };
+                let finished = |RunJob { job, result }| FinishedJob::ran(job, device.present(result));
                 device.finish(ran.into_iter().map(finished).collect());
             });
         }
@@ -173,7 +173,8 @@ impl Device {
         self.runtime.block_on(self.window.wait_until_written());
         match self.runtime.block_on(self.ledger.begin(job.lease.lease())) {
             Ok(true) => {
-                let body = self.runtime.block_on(self.inputs.read(job, &self.stop))?;
+                let body = self.runtime.block_on(self.inputs.read_alone(job, &self.stop))?;
+                self.inputs.check_memory(job, self.model.as_ref(), &body)?;
                 let _watch = self.watchdog.watch("preparing an input", Arc::from([job.lease.lease().id.clone()]));
                 job.prepare(self.model.as_ref(), body).map_err(Disposition::Failed)
             }

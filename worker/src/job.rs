@@ -5,15 +5,17 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use model::HostTensor;
-use queue::{Delivery, JobError, JobErrorKind, Output};
+use queue::{Body, Delivery, JobError, JobErrorKind, Output};
 
 use crate::runtime::{Item, Model, ModelError};
 
 pub(crate) mod input;
 pub(crate) mod leases;
+pub(crate) mod memory;
 pub(crate) mod window;
 
 use leases::RenewedLease;
+use memory::HeldMemory;
 use window::Place;
 
 /// A job that was received and claimed.
@@ -21,6 +23,8 @@ pub(crate) struct ClaimedJob {
     pub(crate) delivery: Delivery,
     pub(crate) lease: RenewedLease,
     pub(crate) place: Place,
+    /// The memory of its input, and later of its output.
+    pub(crate) memory: HeldMemory,
     /// The time at which the job was received. If its claim was repeated, the time of the last claim, because the wait
     /// for an unreachable ledger is not work.
     pub(crate) received: Instant,
@@ -89,9 +93,25 @@ pub(crate) struct FinishedJob {
 impl FinishedJob {
     /// Ends jobs that did not run. After this call they wait for the ledger.
     pub(crate) fn not_run(jobs: impl IntoIterator<Item = (ClaimedJob, Disposition)>) -> Vec<Self> {
-        let mut jobs: Vec<_> = jobs.into_iter().map(|(job, disposition)| Self { job, disposition }).collect();
+        let jobs = jobs.into_iter().map(|(job, end)| (ClaimedJob { memory: HeldMemory::default(), ..job }, end));
+        let mut jobs: Vec<_> = jobs.map(|(job, disposition)| Self { job, disposition }).collect();
         Place::wait_for_ledger(jobs.iter_mut().map(|finished| &mut finished.job.place));
         jobs
+    }
+}
+
+impl FinishedJob {
+    /// Ends a job that ran. Its output counts until it is written.
+    pub(crate) fn ran(mut job: ClaimedJob, disposition: Disposition) -> Self {
+        let output_bytes = match &disposition {
+            Disposition::Succeeded(Output { body: Body::Inline(output), .. }) => output.len() as u64,
+            _ => 0,
+        };
+        job.memory.keep(output_bytes);
+        if output_bytes > 0 {
+            job.place.add_bytes(output_bytes);
+        }
+        Self { job, disposition }
     }
 }
 

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use queue::{Backend, Blobs, PoolName, Upkeep, WorkerId, WorkerRecord, WorkerState};
 use rayon::ThreadPoolBuilder;
-use service::Health;
+use service::{ByteSize, Health};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -21,6 +21,7 @@ use crate::finish::Outbox;
 use crate::finish::announcements::Announcements;
 use crate::job::input::Inputs;
 use crate::job::leases::Leases;
+use crate::job::memory::{self, InputMemory};
 use crate::job::window::Window;
 use crate::job::{Disposition, FinishedJob};
 use crate::report::heartbeat::Heartbeat;
@@ -218,11 +219,12 @@ fn build(
     let cpu = ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("millrace-cpu-{number}"));
     let (finished, finished_jobs) = mpsc::unbounded_channel();
     let max_batch_items = max_batch_items(worker);
+    let memory = InputMemory::new(worker.settings.input_memory.map_or_else(memory::default_bytes, ByteSize::get));
     let device = Device {
         pool: worker.pool.as_str().into(),
         model: Arc::clone(&worker.model),
         batcher: Arc::new(Batcher::new()),
-        window: Arc::new(Window::new(max_batch_items, worker.settings.instances.get())),
+        window: Arc::new(Window::new(max_batch_items, worker.settings.instances.get(), memory.window_bytes())),
         heartbeat: Arc::clone(heartbeat),
         cpu: Arc::new(cpu.build().map_err(|error| WorkerError::Thread(error.to_string()))?),
         ledger: Arc::clone(&worker.backend.ledger),
@@ -230,6 +232,7 @@ fn build(
             blobs: worker.blobs.clone(),
             ledger: Arc::clone(&worker.backend.ledger),
             max_bytes: *worker.settings.max_input,
+            memory: Arc::new(memory),
         },
         runtime: Handle::current(),
         finished,

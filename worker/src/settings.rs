@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service::{ByteSize, Faults, Period};
 
+use crate::job::memory;
+
 /// How a worker takes jobs, batches them and retries them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -19,6 +21,11 @@ pub struct WorkerSettings {
     pub prepare_threads: Option<NonZeroUsize>,
     /// The largest input that is read. A job with a larger one fails as `bad_input`.
     pub max_input: ByteSize,
+    /// The most memory for inputs and outputs of all jobs that this worker holds: a quarter for inputs from the blob
+    /// store, a half for preparing inputs and for prepared ones, a quarter for messages and outputs. An input that needs
+    /// more than a whole part fails. Unless given, half of the memory that the process may use (the limit of its cgroup,
+    /// or else the memory of the machine). Set it where several workers share a machine.
+    pub input_memory: Option<ByteSize>,
     /// The time after which a lease expires unless it is renewed. It is renewed each second, and at least three times in
     /// this time.
     pub lease: Period,
@@ -40,6 +47,7 @@ impl Default for WorkerSettings {
             instances: NonZeroUsize::MIN,
             prepare_threads: None,
             max_input: ByteSize::mib(256),
+            input_memory: None,
             lease: Period::seconds(30),
             retry_initial: Period::seconds(1),
             retry_max: Period::seconds(60),
@@ -58,6 +66,10 @@ impl WorkerSettings {
         }
         if self.batch_timeout < Period::millis(1) {
             faults.refuse(format_args!("{key}.batch_timeout"), self.batch_timeout, "is not at least 1ms");
+        }
+        let least = ByteSize::bytes(memory::LEAST_BYTES);
+        if let Some(input_memory) = self.input_memory.filter(|input_memory| *input_memory < least) {
+            faults.refuse(format_args!("{key}.input_memory"), input_memory, format!("is not at least {least}"));
         }
         if self.retry_max < self.retry_initial {
             let rule = format!("is less than retry_initial, {}", self.retry_initial);

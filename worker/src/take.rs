@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Bytes;
-use futures::{StreamExt, future, stream};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt, future, stream};
 use parking_lot::Mutex;
 use queue::{
     Blobs, Body, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobErrorKind, Ledger, Settlement, WorkerId,
@@ -19,6 +20,7 @@ use crate::batch::Batcher;
 use crate::finish::announcements::{Announcements, EndedJob};
 use crate::job::input::Inputs;
 use crate::job::leases::Leases;
+use crate::job::memory::HeldMemory;
 use crate::job::window::{Place, Window};
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ReadyInput, ReadyJob};
 use crate::runtime::Model;
@@ -61,7 +63,10 @@ impl Intake {
             match stop.run_until_cancelled(intake.consumer.receive(room.places())).await {
                 None => {}
                 Some(Ok(deliveries)) => {
-                    let received = deliveries.into_iter().zip(room).collect();
+                    let mut received: Vec<_> = deliveries.into_iter().zip(room).collect();
+                    intake
+                        .window
+                        .received(received.iter_mut().map(|(delivery, place)| (place, inline_bytes(delivery))));
                     claiming.spawn(Arc::clone(&intake).claim(received, stop.clone()));
                 }
                 Some(Err(error)) if error.kind() == ErrorKind::Ended => {
@@ -102,7 +107,8 @@ impl Intake {
                     let lease = self.leases.add(lease);
                     let deadline = deadline(&delivery);
                     let received = claimed_at;
-                    granted.push(ClaimedJob { delivery, lease, place, received, deadline, is_suspect: alone });
+                    let memory = HeldMemory::default();
+                    granted.push(ClaimedJob { delivery, lease, place, memory, received, deadline, is_suspect: alone });
                 }
                 Claim::Ended(_) => ended.push((delivery, place)),
                 Claim::HeldElsewhere => acknowledged.push(delivery),
@@ -111,15 +117,21 @@ impl Intake {
         // Jobs without a blob start at once. The others may wait long for the blob store.
         let (inline, stored): (Vec<_>, Vec<_>) = granted.into_iter().partition(has_inline_input);
         let mut to_prepare = Vec::with_capacity(inline.len());
-        for job in inline {
-            to_prepare.extend(self.start(job, &stop).await);
+        let mut starting: FuturesUnordered<_> = inline.into_iter().map(|job| self.start(job, &stop)).collect();
+        while let Some(Some(started)) = starting.next().now_or_never() {
+            to_prepare.extend(started);
         }
         self.prepare(to_prepare);
+        // The others wait for memory.
+        let start_inline = starting.for_each(|started| {
+            self.prepare(started.into_iter().collect());
+            future::ready(())
+        });
         let start = stream::iter(stored).for_each_concurrent(BLOBS_AT_ONCE, |job| {
             let (intake, stop) = (Arc::clone(&self), stop.clone());
             async move { intake.prepare(intake.start(job, &stop).await.into_iter().collect()) }
         });
-        future::join(start, self.acknowledge(acknowledged, ended, &stop)).await;
+        future::join3(start_inline, start, self.acknowledge(acknowledged, ended, &stop)).await;
     }
 
     /// Acknowledges deliveries that need no work.
@@ -204,7 +216,7 @@ impl Intake {
         }
         let read = match job.is_suspect {
             true => self.inputs.check(&mut job, stop).await.map(|()| None),
-            false => self.inputs.read(&mut job, stop).await.map(Some),
+            false => self.inputs.read(&mut job, self.model.as_ref(), stop).await.map(Some),
         };
         match read {
             Ok(Some(body)) => return Some((job, body)),
@@ -237,12 +249,15 @@ impl Intake {
     }
 
     /// Prepares one input. `None`: the input is bad, so its job has ended.
-    fn prepared(&self, job: ClaimedJob, body: Bytes) -> Option<ReadyJob> {
+    fn prepared(&self, mut job: ClaimedJob, body: Bytes) -> Option<ReadyJob> {
         let watch = self.watchdog.watch("preparing an input", Arc::from([job.lease.lease().id.clone()]));
         let prepared = job.prepare(self.model.as_ref(), body);
         drop(watch);
         match prepared {
-            Ok(item) => Some(ReadyJob { job, input: ReadyInput::Prepared(item) }),
+            Ok(item) => {
+                job.memory.keep(item.size_bytes());
+                Some(ReadyJob { job, input: ReadyInput::Prepared(item) })
+            }
             Err(error) => {
                 self.finish(job, Disposition::Failed(error));
                 None
@@ -260,6 +275,14 @@ impl Intake {
     fn finish(&self, job: ClaimedJob, disposition: Disposition) {
         // The outbox ends only after all its senders were dropped.
         drop(self.finished.send(FinishedJob::not_run([(job, disposition)])));
+    }
+}
+
+/// The bytes of a message that are in memory.
+fn inline_bytes(delivery: &Delivery) -> u64 {
+    match &delivery.job.input.body {
+        Body::Inline(bytes) => bytes.len() as u64,
+        Body::Reference(_) => 0,
     }
 }
 

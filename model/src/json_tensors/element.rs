@@ -117,6 +117,13 @@ impl ElementReader {
     pub(super) fn new(datatype: Datatype, keep: Keep) -> Self {
         Self { datatype, keep, count: 0, misfit: None, data: Vec::new() }
     }
+
+    /// Takes memory for `count` elements at once. A list that grows takes up to three times the memory.
+    pub(super) fn expect(&mut self, count: usize) {
+        if self.keep == Keep::All {
+            self.data.reserve_exact(count.saturating_mul(self.datatype.size_bytes().unwrap_or(1)));
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for &mut ElementReader {
@@ -137,6 +144,12 @@ impl<'de> Visitor<'de> for &mut ElementReader {
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         while let Some(element) = elements.next_element::<Element>()? {
             // The whole list is read even after a misfit, because a wrong number of elements is the fault to report.
+            let is_full = self.keep == Keep::All && self.data.len() == self.data.capacity();
+            if is_full {
+                // More elements than the shape has are counted, and not kept.
+                self.count += 1;
+                continue;
+            }
             if self.misfit.is_none() && !element.write(self.datatype, &mut self.data) {
                 self.misfit = Some((self.count, element));
             }

@@ -3,15 +3,18 @@
 
 use std::io::Cursor;
 
-use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use ::image::metadata::Orientation;
+use ::image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, RgbImage};
 use bytes::Bytes;
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use model::{Datatype, HostTensor, ImageStep, InputFault, InputFaultKind};
 
+mod memory;
 mod whole;
 
+use memory::metadata_bytes;
 use whole::is_whole;
 
 /// The limits of an image. A file of some kilobytes can declare an image of gigabytes. The pictures of all cameras are
@@ -57,9 +60,10 @@ impl ImagePreprocessor {
     ///
     /// The file must match its media type, be complete, and have at most 64 million pixels.
     pub fn apply(&self, format: ImageFormat, file: &[u8]) -> Result<HostTensor, InputFault> {
-        let image = decode(format, file)?;
+        let (image, orientation) = decode(format, file)?;
         let (width, height) = (image.width(), image.height());
-        let pixels = if self.step.channels == 1 { gray(image) } else { image.into_rgb8().into_raw() };
+        let pixels = if self.step.channels == 1 { gray(image) } else { rgb(image) };
+        let (pixels, width, height) = self.upright(pixels, width, height, orientation);
         let (pixels, width, height) = self.resized(pixels, width, height)?;
         Ok(HostTensor {
             name: self.name.clone(),
@@ -85,6 +89,21 @@ impl ImagePreprocessor {
                 }
             }
         }
+    }
+
+    /// Turns pixels upright. They are converted before, because two copies exist meanwhile.
+    fn upright(&self, pixels: Vec<u8>, width: u32, height: u32, orientation: Orientation) -> (Vec<u8>, u32, u32) {
+        if orientation == Orientation::NoTransforms {
+            return (pixels, width, height);
+        }
+        let image = match self.step.channels {
+            1 => GrayImage::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8),
+            _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8),
+        };
+        let mut image = image.unwrap_or_default();
+        image.apply_orientation(orientation);
+        let (width, height) = (image.width(), image.height());
+        (image.into_bytes(), width, height)
     }
 
     fn resized(&self, pixels: Vec<u8>, width: u32, height: u32) -> Result<(Vec<u8>, u32, u32), InputFault> {
@@ -141,39 +160,67 @@ fn centred(size: usize, crop: usize) -> usize {
     (size.saturating_sub(crop) as f64 / 2.0).round_ties_even() as usize
 }
 
-/// Decodes an image and turns it upright.
-fn decode(format: ImageFormat, file: &[u8]) -> Result<DynamicImage, InputFault> {
-    let name = format.to_mime_type();
-    let broken = |error: ::image::ImageError| {
-        InputFault::new(InputFaultKind::Malformed, "body", format!("not a readable {name}: {error}"))
-    };
+/// A decoder that has read the header of a file.
+fn decoder<'f>(format: ImageFormat, file: &'f [u8]) -> ImageResult<impl ImageDecoder + 'f> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    limits.max_alloc = Some(metadata_bytes(file));
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
     reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder().map_err(broken)?;
-    let (width, height) = decoder.dimensions();
+    let mut decoder = reader.into_decoder()?;
+    // The frame of a GIF may be larger than its image.
+    limits.max_alloc = Some(decoder.total_bytes().min(MAX_DECODER_BYTES));
+    decoder.set_limits(limits)?;
+    Ok(decoder)
+}
+
+fn check_size(width: u32, height: u32) -> Result<(), String> {
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        let message = format!("an image of {width} × {height} is more than {MAX_PIXELS} pixels");
-        return Err(InputFault::new(InputFaultKind::Malformed, "body", message));
+        return Err(format!("an image of {width} × {height} is more than {MAX_PIXELS} pixels"));
     }
+    Ok(())
+}
+
+/// Decodes an image. The orientation is the one to apply.
+fn decode(format: ImageFormat, file: &[u8]) -> Result<(DynamicImage, Orientation), InputFault> {
+    let name = format.to_mime_type();
+    let malformed = |message: String| InputFault::new(InputFaultKind::Malformed, "body", message);
+    let broken = |error: ::image::ImageError| malformed(format!("not a readable {name}: {error}"));
+    let mut decoder = decoder(format, file).map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height).map_err(malformed)?;
     if width == 0 || height == 0 {
-        return Err(InputFault::new(InputFaultKind::Malformed, "body", format!("not a readable {name}: it is empty")));
+        return Err(malformed(format!("not a readable {name}: it is empty")));
     }
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
     limits.reserve(decoder.total_bytes()).map_err(broken)?;
     // An orientation that cannot be read is ignored, as image viewers do.
-    let orientation = decoder.orientation().ok();
-    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
     if !is_whole(format, file, &image) {
-        let message = format!("not a readable {name}: the file is cut off");
-        return Err(InputFault::new(InputFaultKind::Malformed, "body", message));
+        return Err(malformed(format!("not a readable {name}: the file is cut off")));
     }
-    if let Some(orientation) = orientation {
-        image.apply_orientation(orientation);
+    Ok((image, orientation))
+}
+
+/// The colours of each pixel, without alpha.
+fn rgb(image: DynamicImage) -> Vec<u8> {
+    match image {
+        DynamicImage::ImageRgba8(image) => without_alpha(image.into_raw()),
+        image => image.into_rgb8().into_raw(),
     }
-    Ok(image)
+}
+
+/// Moves the colours together in the same memory.
+fn without_alpha(mut pixels: Vec<u8>) -> Vec<u8> {
+    let count = pixels.len() / 4;
+    for pixel in 0..count {
+        pixels.copy_within(4 * pixel..4 * pixel + 3, 3 * pixel);
+    }
+    pixels.truncate(3 * count);
+    pixels
 }
 
 /// The brightness of each pixel by the weights of ITU-R BT.601, which Pillow uses and models are trained with.
@@ -187,7 +234,7 @@ fn gray(image: DynamicImage) -> Vec<u8> {
             let weighted = |[r, g, b]: [u8; 3]| {
                 ((u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000) >> 16) as u8
             };
-            colour.into_rgb8().pixels().map(|pixel| weighted(pixel.0)).collect()
+            rgb(colour).as_chunks().0.iter().map(|pixel| weighted(*pixel)).collect()
         }
     }
 }

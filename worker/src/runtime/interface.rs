@@ -11,6 +11,15 @@ pub trait Model: Send + Sync {
     /// Decodes and preprocesses one input. An error is the fault of this input. Only its job fails, without a retry.
     fn prepare(&self, media_type: &str, body: Bytes) -> Result<Item, JobError>;
 
+    /// The most memory in bytes that [`Model::prepare`] takes, without `body` and with the item. It is quick, and it
+    /// reads only the header of an image. The worker prepares as many inputs at once as its memory allows.
+    ///
+    /// The default is for a model whose item is the body itself.
+    fn memory_to_prepare(&self, media_type: &str, body: &[u8]) -> u64 {
+        let _ = (media_type, body);
+        0
+    }
+
     /// Postprocesses the tensors that [`Instance::run`] returned for one item.
     fn present(&self, tensors: Vec<HostTensor>) -> Result<Output, JobError>;
 
@@ -37,4 +46,11 @@ pub trait Instance {
 pub struct Item {
     /// The tensors: one per input of the model, in the model's order.
     pub tensors: Vec<HostTensor>,
+}
+
+impl Item {
+    /// The memory of the elements.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.data.len() as u64).sum()
+    }
 }

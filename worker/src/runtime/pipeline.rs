@@ -42,6 +42,18 @@ impl Pipeline {
         Ok(Item { tensors })
     }
 
+    /// The most memory that [`Pipeline::prepare`] takes, without `body`.
+    pub fn memory_to_prepare(&self, media_type: &str, body: &[u8]) -> u64 {
+        let essence = media_type_essence(media_type);
+        if essence == TENSORS_MEDIA_TYPE {
+            return json_tensors::memory(&self.manifest.inputs, body.len());
+        }
+        match (&self.image, image::format_of(&essence)) {
+            (Some(image), Some(format)) => image.memory(format, body),
+            _ => 0,
+        }
+    }
+
     fn tensors(&self, media_type: &str, body: &[u8]) -> Result<Vec<HostTensor>, InputFault> {
         let essence = media_type_essence(media_type);
         if essence == TENSORS_MEDIA_TYPE {

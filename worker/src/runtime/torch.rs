@@ -36,6 +36,10 @@ impl Model for TorchModel {
         self.pipeline.prepare(media_type, &body)
     }
 
+    fn memory_to_prepare(&self, media_type: &str, body: &[u8]) -> u64 {
+        self.pipeline.memory_to_prepare(media_type, body)
+    }
+
     fn present(&self, tensors: Vec<HostTensor>) -> Result<Output, JobError> {
         self.pipeline.present(&tensors)
     }

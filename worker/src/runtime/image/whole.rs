@@ -28,6 +28,41 @@ pub(super) fn is_whole(format: ImageFormat, file: &[u8], image: &DynamicImage) -
     }
 }
 
+/// What the header of a JPEG file tells about the memory to decode it.
+pub(super) struct JpegHeader {
+    pub(super) components: u64,
+    /// Whether the decoder keeps all coefficients: no scan defines whole pixels.
+    pub(super) stores_coefficients: bool,
+}
+
+impl JpegHeader {
+    /// Reads the segments up to the first scan. A file without a frame or a scan cannot be decoded.
+    pub(super) fn read(file: &[u8]) -> Self {
+        let (mut rest, mut components, mut is_progressive) = (file, 0, false);
+        while let Some((marker, after)) = next_marker(rest) {
+            rest = after;
+            if matches!(marker, 0xD8 | 0x01) {
+                continue;
+            }
+            let length = rest.first_chunk().map_or(2, |bytes| usize::from(u16::from_be_bytes(*bytes)).max(2));
+            let Some((segment, after)) = rest.split_at_checked(length) else { break };
+            match marker {
+                0xC0..=0xC2 => {
+                    components = segment.get(7).map_or(0, |count| u64::from(*count));
+                    is_progressive = marker == 0xC2;
+                }
+                0xDA => {
+                    let in_scan = segment.get(2).map_or(0, |count| u64::from(*count));
+                    return Self { components, stores_coefficients: is_progressive || in_scan < components };
+                }
+                _ => {}
+            }
+            rest = after;
+        }
+        Self { components, stores_coefficients: false }
+    }
+}
+
 /// The place where a JPEG file ends.
 #[derive(Debug, PartialEq, Eq)]
 enum JpegEnd {
