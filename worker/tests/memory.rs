@@ -105,7 +105,7 @@ fn file(image: &DynamicImage, format: ImageFormat) -> Bytes {
 
 /// A large image in all kinds of files, with their media types.
 fn images() -> Vec<(String, &'static str, Bytes)> {
-    let image = DynamicImage::new_rgb8(3_000, 2_000);
+    let image = DynamicImage::new_rgb8(1_500, 1_000);
     let mut images = Vec::new();
     for (name, image) in [
         ("rgb", image.clone()),
@@ -128,7 +128,7 @@ fn images() -> Vec<(String, &'static str, Bytes)> {
         let mut file = Vec::new();
         let mut encoder = jpeg_encoder::Encoder::new(&mut file, 90);
         encoder.set_progressive(is_progressive);
-        encoder.encode(image.as_bytes(), 3_000, 2_000, jpeg_encoder::ColorType::Rgb).unwrap();
+        encoder.encode(image.as_bytes(), 1_500, 1_000, jpeg_encoder::ColorType::Rgb).unwrap();
         Bytes::from(file)
     };
     let cut = progressive(true);
@@ -242,7 +242,7 @@ async fn inputs_take_no_more_memory_than_announced_and_a_worker_keeps_within_its
 
     // 24 MB each when decoded: 64 MiB have room for two at once.
     let rgba = file(&DynamicImage::new_rgba8(3_000, 2_000), ImageFormat::Png);
-    let (peak, ended) = run(Prepares::new(MANIFEST), 128 * MIB, "image/png", rgba, 20).await;
+    let (peak, ended) = run(Prepares::new(MANIFEST), 128 * MIB, "image/png", rgba, 8).await;
     assert!(ended.iter().all(|(state, _)| *state == JobState::Succeeded), "{ended:?}");
     assert!(peak < 140 * MIB, "{peak} bytes for images");
 
