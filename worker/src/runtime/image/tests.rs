@@ -3,6 +3,8 @@ use model::IMAGE_MEDIA_TYPES;
 
 use super::*;
 
+mod formats;
+
 fn step(width: u32, height: u32, channels: usize) -> ImageStep {
     ImageStep { width, height, channels, resize: None, scale: 1.0, mean: Vec::new(), std: Vec::new() }
 }
