@@ -131,17 +131,23 @@ impl Inputs {
 
     async fn look(&self, job: &mut ClaimedJob, look: Look, stop: &CancellationToken) -> Result<Bytes, NotRead> {
         let body = &job.delivery.job.input.body;
-        // Inline bytes are in memory already; the window counts them.
-        if let Body::Inline(bytes) = body {
-            return Ok(bytes.clone());
-        }
+        let size_bytes = match body {
+            // Inline bytes are in memory already; the window counts them.
+            Body::Inline(bytes) => return Ok(bytes.clone()),
+            Body::Reference(blob) => blob.size_bytes,
+        };
         match look {
             Look::Check => {
                 self.blobs.check(body, self.max_bytes).await.map_err(NotRead::Failed)?;
                 return Ok(Bytes::new());
             }
             Look::Read => {
-                let size_bytes = self.blobs.check(body, self.max_bytes).await.map_err(NotRead::Failed)?;
+                // A known size needs no call. The read compares both sizes.
+                let known = size_bytes.filter(|bytes| *bytes <= self.max_bytes);
+                let size_bytes = match known {
+                    Some(size_bytes) => size_bytes,
+                    None => self.blobs.check(body, self.max_bytes).await.map_err(NotRead::Failed)?,
+                };
                 // A former attempt may hold memory.
                 job.memory = HeldMemory::default();
                 let permit =
