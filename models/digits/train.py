@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains the digits model and writes everything in this folder but this file and README.md.
+"""Trains the digits model and writes everything in this folder but this file, model.yaml and README.md.
 
     python3 -m venv digits-venv
     digits-venv/bin/pip install torch==2.11.0 scikit-learn==1.7.2 numpy pillow
