@@ -43,6 +43,11 @@ impl ErrorKind {
     pub fn is_about_a_value(self) -> bool {
         matches!(self, Self::Conflict | Self::Refused | Self::Corrupt)
     }
+
+    /// Whether the same call may succeed later: when the backend is back, has room, or accepts this client.
+    pub fn is_outage(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Full | Self::Denied)
+    }
 }
 
 impl Error {

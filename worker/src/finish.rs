@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{
-    Blobs, Body, Consumer, Delivery, Ending, Error, ErrorKind, Finish, Finished, Job, JobError, JobErrorKind, JobState,
-    Lease, Ledger, Outcome, Output, Role, Settlement,
+    Blobs, Body, Consumer, Delivery, Ending, Error, Finish, Finished, Job, JobError, JobErrorKind, JobState, Lease,
+    Ledger, Outcome, Output, Role, Settlement,
 };
 use tokio::sync::mpsc;
 
@@ -115,7 +115,7 @@ impl Outbox {
         loop {
             match self.blobs.body(&lease.id, Role::Output, bytes.clone()).await {
                 Ok(body) => return Ok(Output { media_type: output.media_type, body }),
-                Err(error) if is_outage(error.kind()) => {
+                Err(error) if error.kind().is_outage() => {
                     tracing::warn!(%error, job = %lease.id, "cannot store an output; trying again");
                 }
                 Err(error) => return Err(error),
@@ -215,11 +215,6 @@ impl Outbox {
             tracing::warn!(%error, "cannot settle deliveries; the ledger will not run their jobs again");
         }
     }
-}
-
-/// Whether the same call may succeed later: the store is back, has room, or accepts this client.
-fn is_outage(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Denied)
 }
 
 /// The ending of a job after this outcome was recorded. `None`: the job is open, or the lease is lost.

@@ -122,8 +122,8 @@ macro_rules! ledger_contract {
             a_watch_continues_over_a_requeue
             an_ended_job_is_deleted_on_request_and_its_blobs_are_returned
             only_dead_jobs_of_the_pool_and_state_are_purged
-            the_first_blob_store_is_the_one_of_the_ledger
             reading_the_risks_changes_nothing
+            the_first_blob_store_is_the_one_of_the_ledger
         }
     };
 }

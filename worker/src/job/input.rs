@@ -98,8 +98,8 @@ impl Inputs {
                 ErrorKind::Corrupt if looks >= LOOKS_FOR_MISSING => {
                     return Err(Disposition::Failed(JobErrorKind::InputUnreadable.error(error.to_string())));
                 }
-                // The store may be back, have room or accept this client later.
-                ErrorKind::Corrupt | ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Denied => {}
+                ErrorKind::Corrupt => {}
+                kind if kind.is_outage() => {}
                 _ => return Err(Disposition::Retry(JobErrorKind::InputUnreadable.error(error.to_string()))),
             }
             if stop.is_cancelled() {

@@ -28,7 +28,7 @@ pub(super) fn is_whole(format: ImageFormat, file: &[u8], image: &DynamicImage) -
     }
 }
 
-/// What the header of a JPEG file tells about the memory to decode it.
+/// The parts of a JPEG header that determine the memory to decode the file.
 pub(super) struct JpegHeader {
     pub(super) components: u64,
     /// Whether the decoder keeps all coefficients: no scan defines whole pixels.
