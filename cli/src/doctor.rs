@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use backends::{BackendUrls, Existing};
-use queue::{PoolExpectation, PoolName, Result, Risk, Roster, Severity, WorkerRecord};
+use queue::{Blobs, PoolExpectation, PoolName, Result, Risk, Roster, Severity, WorkerRecord};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -77,12 +77,25 @@ async fn check_backend(settings: &Settings, urls: &BackendUrls, existing: &Exist
     if let Some(ledger) = &existing.ledger {
         let found = call("ledger", &of_ledger, ledger.risks()).await;
         risks.extend(found.unwrap_or_else(|risk| vec![*risk]));
-        // An unreachable ledger is reported above.
-        if let Ok(Some(recorded)) = call("ledger", &of_ledger, ledger.blob_store(None)).await {
-            risks.extend(advice::of_blob_store(settings, &recorded));
-        }
     }
+    risks.extend(check_blobs(settings, existing).await);
     risks
+}
+
+/// The risk of the blob store, if there is one. Creates nothing. A machine without the folder has no risk: no service needs
+/// to run there.
+async fn check_blobs(settings: &Settings, existing: &Existing) -> Option<Risk> {
+    let (setting, place) = settings.blobs.place();
+    let found = match settings.blobs.url {
+        None => Blobs::id_of_directory(&settings.blobs.folder),
+        Some(_) => match call(setting, &place, async { settings.blobs.open()?.existing_id().await }).await {
+            Ok(found) => found,
+            Err(risk) => return Some(*risk),
+        },
+    };
+    // An unreachable ledger is reported elsewhere.
+    let recorded = timeout(CALL_TIMEOUT, existing.ledger.as_ref()?.blob_store(None)).await.ok()?.ok()??;
+    advice::of_blob_store(settings, &found?, &recorded)
 }
 
 /// The demands of each pool on its broker, from its configuration and the measurements of its workers.
@@ -140,6 +153,9 @@ async fn call<T>(setting: &str, subject: &str, call: impl Future<Output = Result
         advice: match setting {
             // No server was called yet, so the cause is a folder or a file that a URL names.
             BOTH => "correct the folder or file named here, or change `broker` and `ledger`".to_owned(),
+            setting if setting.starts_with("blobs") => {
+                "correct the URL, or endpoint and credentials in the environment".to_owned()
+            }
             "broker" => "start the server, or set `broker` to its URL".to_owned(),
             _ => "start the server, or set `ledger` to its URL".to_owned(),
         },

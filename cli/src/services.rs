@@ -28,14 +28,16 @@ const STORE_CHECK_PAUSE: Duration = Duration::from_millis(250);
 pub(crate) struct Opened {
     pub(crate) backend: Backend,
     pub(crate) blobs: Blobs,
+    /// The setting that names the blob store.
+    setting: &'static str,
 }
 
 impl Opened {
     pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let backend = backends::open(&settings.backend_urls()?).await?;
-        let blobs = Blobs::directory(&settings.blobs.folder, settings.blobs.inline_limit.as_usize())
-            .map_err(|error| anyhow::anyhow!("blobs.folder: {error}"))?;
-        let opened = Self { backend, blobs };
+        let setting = settings.blobs.place().0;
+        let blobs = settings.blobs.open().map_err(|error| anyhow::anyhow!("{setting}: {error}"))?;
+        let opened = Self { backend, blobs, setting };
         match timeout(STORE_CHECK_TIMEOUT, opened.refusal()).await {
             Ok(refusal) => refusal?,
             Err(_) => tracing::warn!("the ledger does not answer which blob store belongs to it; starting anyway"),
@@ -47,7 +49,7 @@ impl Opened {
     async fn refusal(&self) -> anyhow::Result<()> {
         loop {
             match self.blobs.check_ledger(&*self.backend.ledger).await {
-                Err(error) if error.kind() == ErrorKind::Incompatible => bail!("blobs.folder: {error}"),
+                Err(error) if error.kind() == ErrorKind::Incompatible => bail!("{}: {error}", self.setting),
                 Err(error) => tracing::debug!(%error, "cannot check which blob store belongs to the ledger"),
                 Ok(()) => return Ok(()),
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use backends::{BackendUrl, BackendUrls};
+use backends::{BackendUrl, BackendUrls, BlobUrl};
 use gateway::GatewaySettings;
 use model::ModelSource;
 use queue::{Blobs, PoolName, Route, RouteErrors, Routes};
@@ -45,6 +45,10 @@ pub struct Settings {
 pub struct BlobSettings {
     /// The folder. The gateway and all workers must share it.
     pub folder: PathBuf,
+    /// The bucket or container that takes the place of the folder: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
+    /// `az://CONTAINER/PREFIX`. Credentials and endpoint come from the environment, such as `AWS_ACCESS_KEY_ID`.
+    #[serde(serialize_with = "option_without_credentials")]
+    pub url: Option<String>,
     /// The largest input or output that travels with the job.
     pub inline_limit: ByteSize,
 }
@@ -105,10 +109,28 @@ impl Default for Settings {
     }
 }
 
+impl BlobSettings {
+    /// The setting that names the store, and its value. It holds no password after a successful [`Settings::check`].
+    pub(crate) fn place(&self) -> (&'static str, String) {
+        match &self.url {
+            Some(url) => ("blobs.url", url.clone()),
+            None => ("blobs.folder", self.folder.display().to_string()),
+        }
+    }
+
+    /// Opens the store. Creates the folder if it is missing, and does not wait for a server.
+    pub(crate) fn open(&self) -> queue::Result<Blobs> {
+        match &self.url {
+            Some(url) => backends::open_blobs(&url.parse()?, self.inline_limit.as_usize()),
+            None => Blobs::directory(&self.folder, self.inline_limit.as_usize()),
+        }
+    }
+}
+
 impl Default for BlobSettings {
     fn default() -> Self {
         let inline_limit = ByteSize::bytes(Blobs::INLINE_LIMIT_BYTES as u64);
-        Self { folder: PathBuf::from("./data/blobs"), inline_limit }
+        Self { folder: PathBuf::from("./data/blobs"), url: None, inline_limit }
     }
 }
 
@@ -158,6 +180,11 @@ fn option_without_password<S: Serializer>(url: &Option<String>, serializer: S) -
     url.as_deref().map(redacted).serialize(serializer)
 }
 
+fn option_without_credentials<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    let shown = |url: &String| url.parse::<BlobUrl>().map_or_else(|_| "***".to_owned(), |url| url.to_string());
+    url.as_ref().map(shown).serialize(serializer)
+}
+
 impl Config for Settings {
     fn check(&self, faults: &mut Faults) {
         if let Err(error) = self.broker.parse::<BackendUrl>() {
@@ -174,6 +201,9 @@ impl Config for Settings {
                     }
                 }
             }
+        }
+        if let Some(Err(error)) = self.blobs.url.as_ref().map(|url| url.parse::<BlobUrl>()) {
+            faults.add("blobs.url", error);
         }
         self.gateway.check("gateway", faults);
         self.scaler.check("scaler", faults);

@@ -1,14 +1,18 @@
 //! Inputs and outputs that are too big to travel with a job.
 
+mod error;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 
+use self::error::{failed, is_of_file, is_of_object, kind_of, text_of};
 use crate::{BlobRef, Body, Error, ErrorKind, JobId, Ledger, Result};
 
 /// Whether bytes are the input or the output of a job. The folder of the blob depends on it.
@@ -33,8 +37,10 @@ impl Role {
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
-    /// The content of the store's marker when this process opened the store.
-    marker: Bytes,
+    /// The content of the store's marker when this process first saw it.
+    marker: Arc<OnceCell<Bytes>>,
+    /// The store is a folder, which may vanish, and which a write would create again.
+    is_folder: bool,
     inline_limit_bytes: usize,
 }
 
@@ -57,7 +63,17 @@ impl Blobs {
         std::fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
         let marker = marker(folder).map_err(|error| failed(error.into()))?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| failed(error.into()))?;
-        Ok(Self { store: Arc::new(store.with_fsync(true)), marker: marker.into(), inline_limit_bytes })
+        Ok(Self {
+            store: Arc::new(store.with_fsync(true)),
+            marker: Arc::new(OnceCell::new_with(Some(marker.into()))),
+            is_folder: true,
+            inline_limit_bytes,
+        })
+    }
+
+    /// Blobs as objects of a server. Its marker is read, and created if it is missing, before the first write.
+    pub fn of_server(store: Arc<dyn ObjectStore>, inline_limit_bytes: usize) -> Self {
+        Self { store, marker: Arc::default(), is_folder: false, inline_limit_bytes }
     }
 
     /// The id of the store in `folder`. `None`: there is no store. Creates nothing.
@@ -65,10 +81,19 @@ impl Blobs {
         std::fs::read_to_string(folder.join(MARKER)).ok()
     }
 
+    /// The id of the store. `None`: it has none yet. Creates nothing.
+    pub async fn existing_id(&self) -> Result<Option<String>> {
+        match self.read_marker().await {
+            Ok(id) => Ok(Some(String::from_utf8_lossy(&id).into_owned())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(unreadable_marker(&error)),
+        }
+    }
+
     /// Compares this store with the one that belongs to `ledger`. The first store that a ledger meets belongs to it. Any
     /// other store is `Incompatible`: its blobs would be missing in other processes.
     pub async fn check_ledger(&self, ledger: &dyn Ledger) -> Result<()> {
-        let found = String::from_utf8_lossy(&self.marker);
+        let found = String::from_utf8_lossy(self.marker().await?);
         match ledger.blob_store(Some(&found)).await? {
             Some(recorded) if recorded != found => Err(Error::new(ErrorKind::Incompatible, other(&found, &recorded))),
             _ => Ok(()),
@@ -105,7 +130,7 @@ impl Blobs {
         let to = path(&key)?;
         // A repeated copy to a linked file would leave a temporary file.
         if self.store.head(&to).await.is_err() {
-            self.check_marker().await?;
+            self.check_before_write().await?;
             match self.store.copy(&from, &to).await {
                 Ok(()) => {}
                 Err(object_store::Error::NotFound { .. }) => return unchanged(),
@@ -121,8 +146,7 @@ impl Blobs {
         }
         let key = key(role, id, name);
         let (size_bytes, sha256) = (Some(bytes.len() as u64), Some(digest(&bytes)));
-        // A write would create the folder of the store again if it has vanished.
-        self.check_marker().await?;
+        self.check_before_write().await?;
         self.store.put(&path(&key)?, bytes.into()).await.map_err(|error| failed("write", &key, error))?;
         // The store may have vanished since the first check. Then this object may be in another folder.
         self.check_marker().await?;
@@ -165,7 +189,9 @@ impl Blobs {
         if blob.is_borrowed {
             return Ok(());
         }
-        for path in [path(&blob.key)?, ObjectPath::from(blob.key.as_str())] {
+        // Former versions stored the key of a file with escapes.
+        let escaped = self.is_folder.then(|| ObjectPath::from(blob.key.as_str()));
+        for path in [Some(path(&blob.key)?), escaped].into_iter().flatten() {
             match self.store.delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(failed("delete", &blob.key, error)),
@@ -179,15 +205,18 @@ impl Blobs {
         let key = blob.key.as_str();
         let exact = path(key)?;
         let found = match self.store.get_opts(&exact, options.clone()).await {
-            // Former versions stored a key with escapes.
-            Err(object_store::Error::NotFound { .. }) => self.store.get_opts(&ObjectPath::from(key), options).await,
+            // Former versions stored the key of a file with escapes.
+            Err(object_store::Error::NotFound { .. }) if self.is_folder => {
+                self.store.get_opts(&ObjectPath::from(key), options).await
+            }
             found => found,
         };
         let found = match found {
             Ok(found) => found,
-            Err(error) if is_of_object(&error) => {
+            Err(error) if is_of_object(&error) || self.is_folder && is_of_file(&error) => {
                 self.check_marker().await?;
-                return Err(Error::caused(ErrorKind::Corrupt, format_args!("blob {key}: cannot read"), error));
+                let message = format!("blob {key}: cannot read: {}", text_of(&error));
+                return Err(Error::new(ErrorKind::Corrupt, message));
             }
             Err(error) => return Err(failed("read", key, error)),
         };
@@ -202,18 +231,59 @@ impl Blobs {
         Ok(found)
     }
 
-    /// `Unavailable` if the store has vanished, or if another store is in its place.
+    /// A write to a folder that has vanished would create it again. A bucket is never created, so its marker is read once.
+    async fn check_before_write(&self) -> Result<()> {
+        if self.is_folder { self.check_marker().await } else { self.marker().await.map(drop) }
+    }
+
+    /// An error if the store has vanished, or if another store is in its place.
     async fn check_marker(&self) -> Result<()> {
-        let read = async { self.store.get(&MARKER.into()).await?.bytes().await };
-        let found = read.await.map_err(|error| {
-            Error::caused(ErrorKind::Unavailable, format_args!("blob store: cannot read its marker {MARKER}"), error)
-        })?;
-        if found != self.marker {
+        let known = self.marker().await?;
+        let found = self.read_marker().await.map_err(|error| unreadable_marker(&error))?;
+        if found != *known {
             let message = format!("blob store: its marker {MARKER} has changed since this process started");
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
         Ok(())
     }
+
+    /// The content of the marker when this process first saw it. Creates the marker if it is missing.
+    async fn marker(&self) -> Result<&Bytes> {
+        self.marker
+            .get_or_try_init(|| async {
+                match self.read_marker().await {
+                    Err(object_store::Error::NotFound { .. }) => {}
+                    found => return found,
+                }
+                let id = uuid::Uuid::now_v7().to_string();
+                let options = PutOptions::from(PutMode::Create);
+                match self.store.put_opts(&MARKER.into(), id.clone().into(), options).await {
+                    Ok(_)
+                    | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+                    // A server that cannot create an object only if it is missing.
+                    Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
+                        self.store.put(&MARKER.into(), id.into()).await?;
+                    }
+                    Err(error) => return Err(error),
+                }
+                self.read_marker().await
+            })
+            .await
+            .map_err(|error| unreadable_marker(&error))
+    }
+
+    async fn read_marker(&self) -> object_store::Result<Bytes> {
+        self.store.get(&MARKER.into()).await?.bytes().await
+    }
+}
+
+/// Without its marker a store is away, whatever else is there.
+fn unreadable_marker(error: &object_store::Error) -> Error {
+    let kind = match kind_of(error) {
+        ErrorKind::Corrupt => ErrorKind::Unavailable,
+        kind => kind,
+    };
+    Error::new(kind, format_args!("blob store: cannot use its marker {MARKER}: {}", text_of(error)))
 }
 
 /// The path of an object, without escapes: outside programs choose the keys of borrowed blobs.
@@ -259,36 +329,6 @@ fn marker(folder: &Path) -> std::io::Result<Vec<u8>> {
 
 fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
-}
-
-fn failed(verb: &str, key: &str, error: object_store::Error) -> Error {
-    let kind = match &error {
-        object_store::Error::NotFound { .. } => ErrorKind::Corrupt,
-        _ if is_full(&error) => ErrorKind::Full,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::caused(kind, format_args!("blob {key}: cannot {verb}"), error)
-}
-
-/// Whether a read failed because of the object, if the rest of the store can be read. Outside programs choose keys, so a
-/// key may be too long for a file, or name a file that this process may not read.
-fn is_of_object(error: &object_store::Error) -> bool {
-    use object_store::Error as Store;
-    use std::io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, PermissionDenied};
-    matches!(error, Store::NotFound { .. } | Store::InvalidPath { .. } | Store::PermissionDenied { .. })
-        // The files' store has a private error for a name that it reserves, such as `a#1`.
-        || io_kinds(error).next().is_none()
-        || io_kinds(error).any(|kind| matches!(kind, InvalidFilename | IsADirectory | NotADirectory | PermissionDenied))
-}
-
-fn io_kinds(error: &(dyn std::error::Error + 'static)) -> impl Iterator<Item = std::io::ErrorKind> {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>().map(std::io::Error::kind))
-}
-
-fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    io_kinds(error).any(|kind| matches!(kind, StorageFull | QuotaExceeded | FileTooLarge))
 }
 
 #[cfg(test)]

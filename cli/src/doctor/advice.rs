@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backends::{BackendUrl, BackendUrls};
-use queue::{Blobs, Risk, Severity};
+use queue::{Risk, Severity};
 use service::Period;
 
 use crate::settings::{PoolSettings, Settings};
@@ -27,17 +27,20 @@ pub(super) fn of_settings(settings: &Settings, urls: &BackendUrls) -> Vec<Risk> 
                 advice: "run all processes on one machine, or use Redis as the ledger".to_owned(),
             });
         }
-        risks.push(Risk {
-            severity: Severity::Warning,
-            subject: "blobs".to_owned(),
-            setting: "blobs.folder".to_owned(),
-            found: settings.blobs.folder.display().to_string(),
-            why: format!(
-                "inputs above {} are files that other machines must be able to read",
-                settings.blobs.inline_limit
-            ),
-            advice: "make sure that gateway and workers share this folder".to_owned(),
-        });
+        if settings.blobs.url.is_none() {
+            risks.push(Risk {
+                severity: Severity::Warning,
+                subject: "blobs".to_owned(),
+                setting: "blobs.folder".to_owned(),
+                found: settings.blobs.folder.display().to_string(),
+                why: format!(
+                    "inputs above {} are files that other machines must be able to read",
+                    settings.blobs.inline_limit
+                ),
+                advice: "make sure that gateway and workers share this folder, or name a bucket in blobs.url"
+                    .to_owned(),
+            });
+        }
     }
     for (name, pool) in &settings.pools {
         risks.extend(of_pool(name, pool, is_embedded(urls.broker())));
@@ -77,17 +80,16 @@ fn of_pool(name: &str, pool: &PoolSettings, has_embedded_broker: bool) -> Vec<Ri
     risks
 }
 
-/// The risk of a blob store that is not the one with the id `recorded`, which belongs to the ledger. A machine without a
-/// store has no risk: no service needs to run there.
-pub(super) fn of_blob_store(settings: &Settings, recorded: &str) -> Option<Risk> {
-    let found = Blobs::id_of_directory(&settings.blobs.folder).filter(|found| found != recorded)?;
-    Some(Risk {
+/// The risk of a blob store with the id `found`, if the one with the id `recorded` belongs to the ledger.
+pub(super) fn of_blob_store(settings: &Settings, found: &str, recorded: &str) -> Option<Risk> {
+    let (setting, place) = settings.blobs.place();
+    (found != recorded).then(|| Risk {
         severity: Severity::Severe,
         subject: "blobs".to_owned(),
-        setting: "blobs.folder".to_owned(),
-        found: format!("{}, with the id {found}", settings.blobs.folder.display()),
+        setting: setting.to_owned(),
+        found: format!("{place}, with the id {found}"),
         why: format!("the blob store of the ledger has the id {recorded}, so gateway and workers do not start here"),
-        advice: "make sure that gateway and workers share one folder".to_owned(),
+        advice: "make sure that gateway and workers use one store".to_owned(),
     })
 }
 

@@ -77,7 +77,7 @@ const LIBRARIES: [(&str, &[&str]); 10] = [
     ("rdkafka", &["millrace-queue-kafka"]),
     ("redis", &["millrace-queue-redis"]),
     ("rusqlite", &["millrace-queue-embedded"]),
-    ("object_store", &["millrace-queue"]),
+    ("object_store", &["millrace-backends", "millrace-queue"]),
     ("image", &["millrace-model", "millrace-worker"]),
     ("tonic-prost", &["millrace-proto", "millrace-tests"]),
     ("prost", &["millrace-proto", "millrace-tests"]),
