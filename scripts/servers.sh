@@ -1,29 +1,32 @@
 #!/usr/bin/env bash
-# Real brokers for tests and benchmarks, on this machine and for as long as they are needed.
+# Real brokers, and a server of S3, for tests and benchmarks, on this machine and for as long as they are needed.
 #
-#   servers.sh run COMMAND [ARGUMENT]...        start RabbitMQ, Kafka and Redis, run the command, stop the servers
-#   servers.sh start NAME FOLDER [PORT]         start one server (rabbitmq, kafka or redis), print its URL
+#   servers.sh run COMMAND [ARGUMENT]...        start all servers, run the command, stop the servers
+#   servers.sh start NAME FOLDER [PORT]         start one server (rabbitmq, kafka, redis or s3), print its URL
 #   servers.sh stop FOLDER [--kill]             stop the server of that folder, with --kill as `kill -9` does
 #
-# `run` exports the URLs as MILLRACE_TEST_RABBITMQ_URL, MILLRACE_TEST_KAFKA_URL and MILLRACE_TEST_REDIS_URL. If one of them
-# is set already, `run` uses that server and starts none. A server keeps its data in FOLDER, also after `stop`. A later
+# `run` exports the URLs as MILLRACE_TEST_RABBITMQ_URL, MILLRACE_TEST_KAFKA_URL, MILLRACE_TEST_REDIS_URL and
+# MILLRACE_TEST_S3_URL (the last is s3://BUCKET, with AWS_ENDPOINT and credentials beside it). If one of them is set already, `run` uses that server and starts none. A server keeps its data in FOLDER, also after `stop`. A later
 # `start` in the same folder uses the same data, and the same port of 127.0.0.1 unless PORT is given.
 #
 # RabbitMQ, Redis, Java and Maven come from the distribution (rabbitmq-server, redis-server). Kafka's jars come from Maven
-# Central into the folder kafka of MILLRACE_CACHE (default: .cache in this repository). If the user is root, apt-get
+# Central into the folder kafka of MILLRACE_CACHE (default: .cache in this repository). The server of S3 is moto, from PyPI,
+# in the folder s3 of the cache; it keeps its data in memory. If the user is root, apt-get
 # installs missing packages. This script prints its progress on standard error.
 #
 # Redis syncs its file before each answer (appendfsync always). MILLRACE_REDIS_APPENDFSYNC=everysec is faster.
 set -euo pipefail
 
 KAFKA=4.1.0
+MOTO=5.2.5
+S3_BUCKET=millrace-test
 READY_WITHIN_SECONDS=180
 
 # Debian's wrapper in the path needs the user rabbitmq and the folders of the system. The wrapped program does not.
 PATH=/usr/lib/rabbitmq/bin:$PATH
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-names=(rabbitmq kafka redis)
+names=(rabbitmq kafka redis s3)
 
 log() { echo "servers: $*" >&2; }
 fail() { log "$*"; exit 1; }
@@ -33,6 +36,7 @@ variable_of() { echo "MILLRACE_TEST_${1^^}_URL"; }
 url_of() {
     case $1 in
         rabbitmq) echo "rabbitmq://guest:guest@127.0.0.1:$2" ;;
+        s3) echo "http://127.0.0.1:$2" ;;
         *) echo "$1://127.0.0.1:$2" ;;
     esac
 }
@@ -107,6 +111,29 @@ kafka_jars() {
         rm -rf "$partial"
     fi
     echo "$jars"
+}
+
+# Prints the folder of moto's packages. Fetches them first if they are missing.
+s3_packages() {
+    local cache=${MILLRACE_CACHE:-$repository/.cache}
+    mkdir -p "$cache/s3" || fail "MILLRACE_CACHE=$cache cannot be created"
+    cache=$(cd "$cache/s3" && pwd)
+    # The packages have compiled parts, which fit one version of Python.
+    local packages
+    packages=$cache/$MOTO-$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if [ ! -d "$packages" ]; then
+        log "fetching moto $MOTO from PyPI (110 MB) into $packages"
+        local partial
+        partial=$(mktemp -d "$cache/partial.XXXXXX")
+        if ! "$repository/scripts/pip-target.sh" "$partial/packages" "moto[s3]==$MOTO" flask flask-cors; then
+            rm -rf "$partial"
+            fail "pip could not fetch moto $MOTO; its reason is above; or set $(variable_of s3)"
+        fi
+        # Another process may have fetched the same packages in the meantime. Then its folder is used.
+        mv -T "$partial/packages" "$packages" 2>/dev/null || [ -d "$packages" ] || fail "$packages cannot be created"
+        rm -rf "$partial"
+    fi
+    echo "$packages"
 }
 
 # Starts a command in the background, with its output in $1/log, as the leader of a process group. Thus it can be killed
@@ -197,12 +224,32 @@ spawn_redis() {
         --appendonly yes --appendfsync "${MILLRACE_REDIS_APPENDFSYNC:-always}" --maxmemory-policy noeviction
 }
 
+spawn_s3() {
+    local folder=$1 port=$2 packages
+    packages=$(s3_packages)
+    PYTHONPATH=$packages spawn "$folder" python3 -c 'from moto.server import main; main()' -H 127.0.0.1 -p "$port"
+}
+
+# Creates the bucket of the tests in the server on port $1, and exports what a client of it needs.
+export_s3() {
+    local status
+    exec 3<>"/dev/tcp/127.0.0.1/$1"
+    printf 'PUT /%s HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n' "$S3_BUCKET" >&3
+    read -r status <&3
+    exec 3>&-
+    case $status in *" 200 "*) ;; *) fail "s3: cannot create the bucket $S3_BUCKET: $status" ;; esac
+    export AWS_ENDPOINT="http://127.0.0.1:$1" AWS_ALLOW_HTTP=true AWS_REGION=us-east-1 \
+        AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
+    export MILLRACE_TEST_S3_URL="s3://$S3_BUCKET"
+}
+
 # Prints the log line of server $1 that marks the end of its start.
 ready_line_of() {
     case $1 in
         rabbitmq) echo "Server startup complete" ;;
         kafka) echo "Kafka Server started" ;;
         redis) echo "Ready to accept connections" ;;
+        s3) echo "Running on http" ;;
     esac
 }
 
@@ -220,6 +267,7 @@ prepare() {
             need redis redis-server redis-server
             at_least redis redis-server 7 "$(redis-server --version | sed -n 's/.* v=\([0-9]*\).*/\1/p')"
             ;;
+        s3) need s3 python3 "python3 python3-venv"; s3_packages >/dev/null ;;
         *) fail "there is no server $1: use one of ${names[*]}" ;;
     esac
 }
@@ -340,7 +388,7 @@ run() {
         name=${started[$index]} port=${ports[$index]}
         await "$name" "$work/$name" "$port"
         variable=$(variable_of "$name")
-        export "$variable=$(url_of "$name" "$port")"
+        if [ "$name" = s3 ]; then export_s3 "$port"; else export "$variable=$(url_of "$name" "$port")"; fi
         log "$name: $variable=${!variable}"
     done
     # The command runs in the background, so that this script handles signals meanwhile, but reads the terminal's input. It

@@ -130,9 +130,9 @@ impl Blobs {
         let to = path(&key)?;
         // A repeated copy to a linked file would leave a temporary file.
         if self.store.head(&to).await.is_err() {
-            self.check_before_write().await?;
+            self.check_around_write().await?;
             match self.store.copy(&from, &to).await {
-                Ok(()) => {}
+                Ok(()) => self.check_around_write().await?,
                 Err(object_store::Error::NotFound { .. }) => return unchanged(),
                 Err(error) => return Err(failed("copy", &output.key, error)),
             }
@@ -146,10 +146,10 @@ impl Blobs {
         }
         let key = key(role, id, name);
         let (size_bytes, sha256) = (Some(bytes.len() as u64), Some(digest(&bytes)));
-        self.check_before_write().await?;
+        self.check_around_write().await?;
         self.store.put(&path(&key)?, bytes.into()).await.map_err(|error| failed("write", &key, error))?;
         // The store may have vanished since the first check. Then this object may be in another folder.
-        self.check_marker().await?;
+        self.check_around_write().await?;
         Ok(Body::Reference(BlobRef { key, size_bytes, sha256, is_borrowed: false }))
     }
 
@@ -232,7 +232,7 @@ impl Blobs {
     }
 
     /// A write to a folder that has vanished would create it again. A bucket is never created, so its marker is read once.
-    async fn check_before_write(&self) -> Result<()> {
+    async fn check_around_write(&self) -> Result<()> {
         if self.is_folder { self.check_marker().await } else { self.marker().await.map(drop) }
     }
 
