@@ -4,6 +4,7 @@ mod error;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
@@ -11,6 +12,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use self::error::{failed, is_of_file, is_of_object, kind_of, text_of};
 use crate::{BlobRef, Body, Error, ErrorKind, JobId, Ledger, Result};
@@ -49,6 +51,9 @@ const MARKER: &str = "millrace-store";
 
 /// The largest object that every store can copy in one call.
 const LARGEST_COPY_BYTES: u64 = 5 << 30;
+
+/// The longest time in which the bytes of a blob arrive. A store that hangs is away.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Blobs {
     /// The default of the largest size of bytes that travel with the job.
@@ -165,7 +170,11 @@ impl Blobs {
             Body::Reference(blob) => blob,
         };
         let found = self.find(blob, limit_bytes, GetOptions::default()).await?;
-        let bytes = found.bytes().await.map_err(|error| failed("read", &blob.key, error))?;
+        let bytes = timeout(READ_TIMEOUT, found.bytes()).await.map_err(|_| {
+            let message = format!("blob {}: cannot read it within {READ_TIMEOUT:?}", blob.key);
+            Error::new(ErrorKind::Unavailable, message)
+        })?;
+        let bytes = bytes.map_err(|error| failed("read", &blob.key, error))?;
         if blob.sha256.as_ref().is_some_and(|sha256| *sha256 != digest(&bytes)) {
             return Err(differs(&blob.key));
         }

@@ -1,21 +1,22 @@
 //! Opens the blob store that a URL names.
 
+mod http;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
+use object_store::{ObjectStore, RetryConfig};
 use queue::{Blobs, Error, ErrorKind, Result};
 use url::Url;
 
-/// The longest time of one request, with the transfer of a large blob.
-const REQUEST_TIMEOUT: &str = "300s";
+use self::http::Connector;
 
 /// The client repeats a failed request for this time. After that, the caller decides.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,8 +61,6 @@ impl fmt::Display for BlobUrl {
 
 /// Opens the blob store at `url`, with the credentials and the endpoint of the environment. Does not wait for the server.
 pub fn open_blobs(url: &BlobUrl, inline_limit_bytes: usize) -> Result<Blobs> {
-    // An error means that the provider was chosen before.
-    drop(rustls::crypto::ring::default_provider().install_default());
     let store = store(url).map_err(|error| Error::caused(ErrorKind::Denied, format_args!("{url}"), error))?;
     Ok(Blobs::of_server(store, inline_limit_bytes))
 }
@@ -72,18 +71,15 @@ fn store(url: &BlobUrl) -> object_store::Result<Arc<dyn ObjectStore>> {
     let bucket = format!("{}://{}", url.0.scheme(), url.0.host_str().unwrap_or_default());
     let store: Arc<dyn ObjectStore> = match url.0.scheme() {
         "gs" => {
-            let timeout = GoogleConfigKey::Client(ClientConfigKey::Timeout);
-            let builder = GoogleCloudStorageBuilder::from_env().with_url(bucket).with_config(timeout, REQUEST_TIMEOUT);
+            let builder = GoogleCloudStorageBuilder::from_env().with_url(bucket).with_http_connector(Connector);
             Arc::new(builder.with_retry(retry).build()?)
         }
         "az" => {
-            let timeout = AzureConfigKey::Client(ClientConfigKey::Timeout);
-            let builder = MicrosoftAzureBuilder::from_env().with_url(bucket).with_config(timeout, REQUEST_TIMEOUT);
+            let builder = MicrosoftAzureBuilder::from_env().with_url(bucket).with_http_connector(Connector);
             Arc::new(builder.with_retry(retry).build()?)
         }
         _ => {
-            let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
-            let builder = AmazonS3Builder::from_env().with_url(bucket).with_config(timeout, REQUEST_TIMEOUT);
+            let builder = AmazonS3Builder::from_env().with_url(bucket).with_http_connector(Connector);
             Arc::new(builder.with_retry(retry).build()?)
         }
     };
