@@ -75,6 +75,10 @@ const CLASSIC_GROUP: [(&str, &str); 3] = [
     ("heartbeat.interval.ms", "2000"),
 ];
 
+/// The rule if the URL sets `group.protocol=consumer`. Each topic is shared evenly. By default the servers share the
+/// partitions of all classes evenly, so a worker might get none of the class that has jobs.
+const CONSUMER_GROUP: [(&str, &str); 1] = [("group.remote.assignor", "range")];
+
 /// A topic whose records are jobs of a pool.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
@@ -134,6 +138,8 @@ impl Cluster {
         let mut defaults = CONSUMERS.to_vec();
         if self.url.property("group.protocol").is_none_or(|protocol| protocol == "classic") {
             defaults.extend(CLASSIC_GROUP);
+        } else {
+            defaults.extend(CONSUMER_GROUP);
         }
         defaults.push(("group.id", &group));
         self.create("open a consumer", &defaults, Context::default())

@@ -2,6 +2,7 @@
 //!
 //! At most one commit is in flight. The next one carries everything that has changed meanwhile.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -136,8 +137,20 @@ impl Commits {
         let in_flight = self.in_flight.as_mut().map(|in_flight| &mut in_flight.waiters);
         for waiters in [Some(&mut self.waiting), in_flight].into_iter().flatten() {
             for late in waiters.extract_if(.., |waiter| waiter.deadline <= now) {
-                late.reply.fail(&self.failure);
+                let failure = &self.failure;
+                let why = format_args!("the group's coordinator has not confirmed a commit within {CALL_TIMEOUT:?}");
+                late.reply.fail(format_args!("{why}: {failure}"));
             }
+        }
+    }
+}
+
+/// Without an answer the caller would assume that the consumer has ended.
+impl Drop for Commits {
+    fn drop(&mut self) {
+        let in_flight = self.in_flight.take().map(|in_flight| in_flight.waiters).into_iter().flatten();
+        for waiter in self.waiting.drain(..).chain(in_flight) {
+            waiter.reply.fail(format_args!("this member has left its group"));
         }
     }
 }
@@ -152,12 +165,29 @@ impl PendingReply {
         }
     }
 
-    fn fail(self, failure: &str) {
-        let why = format!("the group's coordinator has not confirmed a commit within {CALL_TIMEOUT:?}: {failure}");
+    fn fail(self, why: fmt::Arguments<'_>) {
         let error = |action: &str| Error::new(ErrorKind::Unavailable, format_args!("cannot {action}: {why}"));
         match self {
             Self::Settled(reply) => drop(reply.send(Err(error("settle")))),
             Self::Received(_, reply) => drop(reply.send(Err(error("receive")))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_wait_for_a_commit_when_the_member_leaves_are_unavailable() {
+        let mut commits = Commits::new();
+        let (settled, of_settle) = oneshot::channel();
+        let (received, of_receive) = oneshot::channel();
+        commits.reply_after_commit(PendingReply::Settled(settled));
+        commits.start(Vec::new());
+        commits.reply_after_commit(PendingReply::Received(Vec::new(), received));
+        drop(commits);
+        assert_eq!(of_settle.blocking_recv().unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(of_receive.blocking_recv().unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
     }
 }

@@ -4,7 +4,7 @@
 //! does not set. A synchronous commit blocks, so it has a thread of its own.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -24,12 +24,16 @@ pub(super) struct OffsetCommit {
     pub(super) mark: String,
 }
 
+/// The longest time for which dropping a committer waits for a commit. If no server replies, the thread ends later, and
+/// closes the client then.
+const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Dropping it waits for the commits that have been started, and ends the thread.
 pub(super) struct Committer {
     /// `None`: the thread must end.
     work: Option<Sender<Vec<OffsetCommit>>>,
+    /// Disconnected when the thread ends.
     results: Receiver<KafkaResult<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Committer {
@@ -42,11 +46,13 @@ impl Committer {
                 drop(outbox.send(commit(&consumer, &commits)));
                 waker.wake();
             }
+            // The member closes the client, unless it waits no longer. So this thread must give it up first.
+            drop(consumer);
+            drop(outbox);
         };
         let started = std::thread::Builder::new().name("kafka-commit".to_owned()).spawn(run);
-        let thread =
-            started.map_err(|error| unavailable(format_args!("cannot start the thread that commits: {error}")))?;
-        Ok(Self { work: Some(work), results, thread: Some(thread) })
+        started.map_err(|error| unavailable(format_args!("cannot start the thread that commits: {error}")))?;
+        Ok(Self { work: Some(work), results })
     }
 
     /// Starts a commit; [`Committer::result`] has its result later.
@@ -64,11 +70,8 @@ impl Committer {
 impl Drop for Committer {
     fn drop(&mut self) {
         self.work = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that commits offsets panicked");
-        }
+        let deadline = Instant::now() + LAST_COMMIT_TIMEOUT;
+        while let Ok(_unused) = self.results.recv_deadline(deadline) {}
     }
 }
 

@@ -96,6 +96,7 @@ impl Member {
         loop {
             membership.poll()?;
             membership.finish_commits();
+            membership.check_unanswered_commit()?;
             membership.rebalance()?;
             if membership.has_assignment() {
                 self.joined = None;

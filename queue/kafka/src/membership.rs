@@ -1,6 +1,7 @@
 //! One membership in a pool's group: the assigned partitions, the deliveries from them, and the commits.
 
 mod rebalance;
+mod unanswered;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use rdkafka::error::KafkaError;
 use tokio::sync::oneshot;
 
 use self::rebalance::PendingRebalance;
+use self::unanswered::Unanswered;
 use super::assigned::AssignedPartitions;
 use super::cluster::{Cluster, Source, call_error, fatal_error};
 use super::command::{Requeuer, Waker};
@@ -46,6 +48,7 @@ pub(super) struct Membership {
     commits: Commits,
     /// When the first change was made that is not committed yet, whether or not a reply waits for it.
     uncommitted_since: Option<Instant>,
+    unanswered: Unanswered,
     pending_rebalance: Option<PendingRebalance>,
     has_assignment: bool,
     is_leaving: bool,
@@ -79,6 +82,7 @@ impl Membership {
             unsettled: UnsettledDeliveries::new(requeuer),
             commits: Commits::new(),
             uncommitted_since: None,
+            unanswered: Unanswered::default(),
             pending_rebalance: None,
             has_assignment: false,
             is_leaving: false,
@@ -114,6 +118,7 @@ impl Membership {
     /// Handles the results of commits.
     pub(super) fn finish_commits(&mut self) {
         while let Some(result) = self.committer.result() {
+            self.unanswered.end();
             match self.commits.finish(result) {
                 CommitOutcome::Committed(partitions) => {
                     self.consumer.context().clear_error();
@@ -157,6 +162,7 @@ impl Membership {
             self.commits.nothing_to_commit();
         } else {
             self.commits.start(partitions);
+            self.unanswered.start();
             self.committer.commit(commits);
         }
     }
@@ -256,6 +262,12 @@ impl Membership {
             }
             Err(error) => Err(call_error(&self.consumer, &action, error)),
         }
+    }
+
+    /// Returns an error if this client must be replaced, because a commit has no answer.
+    pub(super) fn check_unanswered_commit(&mut self) -> Result<()> {
+        let (consumer, topic) = (&self.consumer, &self.sources[0].topic);
+        self.unanswered.check(|| consumer.fetch_metadata(Some(topic), PROBE_TIMEOUT).is_ok())
     }
 
     /// Requeues all deliveries, and then delivers no records any more.
