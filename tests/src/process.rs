@@ -97,8 +97,27 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = self.child.id().with_context(|| format!("{} has ended already", self.name))?;
-        Ok(kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?)
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+    }
+
+    /// Stops the process for some time, as SIGSTOP does. [`Process::resume`] lets it run again.
+    pub fn suspend(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a suspended process run again.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// The status with which the process has ended; `None` while it runs.
+    pub fn status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
     }
 
     /// Waits for the end of the process. Returns its status and its output.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::Output;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -39,6 +41,23 @@ impl PrivateServer {
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         self.url = servers(&["start", self.kind.name(), &self.path()]).await?;
         Ok(())
+    }
+
+    /// Stops all processes of the server for some time, as SIGSTOP does. [`PrivateServer::resume`] lets them run again.
+    pub fn suspend(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a suspended server run again.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// The script keeps the number of the server's process group in a file.
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(self.folder.path().join("pid"))?;
+        let group = text.split_whitespace().next().context("the file pid is empty")?.parse()?;
+        Ok(killpg(Pid::from_raw(group), signal)?)
     }
 
     fn path(&self) -> String {
