@@ -27,10 +27,11 @@ openssl:
 build: openssl ## Build the program with libtorch
 	$(with_libtorch) && cargo build $(FLAGS) --bin millrace
 
-test: openssl ## Run all tests, with real brokers on this machine
+test: openssl ## Run all tests, with real brokers on this machine, and fuzz each parser for a second
 	$(with_libtorch) && cargo test $(FLAGS) --no-run
 	$(with_libtorch) && MILLRACE_TEST_PYTHONPATH="$$(scripts/python.sh)" && export MILLRACE_TEST_PYTHONPATH && \
 		scripts/servers.sh run cargo test $(FLAGS)
+	FUZZ_RUNS=5000 scripts/fuzz.sh
 
 # Left out: tests of RabbitMQ, Kafka and Redis, the scenarios of the whole system, TorchScript models. `make test` has them.
 test-fast: openssl ## Run the tests that need no server and no libtorch
