@@ -13,7 +13,7 @@ FLAGS = --release --locked --workspace --features torch
 NEED_SERVERS = millrace-queue-kafka millrace-queue-rabbitmq millrace-queue-redis millrace-backends millrace-tests
 FAST_FLAGS = --release --locked
 
-.PHONY: help run openssl build test test-fast test-broker check features msrv check-aarch64 docs bench audit fuzz fmt reference chart
+.PHONY: help run openssl build test test-fast test-broker check features msrv check-aarch64 docs bench audit fuzz fmt reference chart monitoring
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -67,6 +67,9 @@ check-aarch64: ## Check for 64-bit ARM; elsewhere this needs gcc and g++ for aar
 
 chart: ## Check the Helm chart: objects, schemas, pod security, refused values (needs Go)
 	scripts/chart.sh
+
+monitoring: ## Check the rules, alerts and dashboards of Prometheus and Grafana (needs Go)
+	scripts/monitoring.sh
 
 docs: ## Build the book, and check the links of all documents
 	scripts/links.py
