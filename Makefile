@@ -13,7 +13,7 @@ FLAGS = --release --locked --workspace --features torch
 NEED_SERVERS = millrace-queue-kafka millrace-queue-rabbitmq millrace-queue-redis millrace-backends millrace-tests
 FAST_FLAGS = --release --locked
 
-.PHONY: help run openssl build test test-fast test-broker check features msrv check-aarch64 docs bench audit fuzz fmt reference chart monitoring
+.PHONY: help run openssl build test test-fast test-broker check features msrv check-aarch64 docs bench audit fuzz fmt reference chart monitoring images test-deploy
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -70,6 +70,11 @@ chart: ## Check the Helm chart: objects, schemas, pod security, refused values (
 
 monitoring: ## Check the rules, alerts and dashboards of Prometheus and Grafana (needs Go)
 	scripts/monitoring.sh
+
+test-deploy: chart monitoring images ## Check everything in deploy: chart, rules, dashboards, images
+
+images: build ## Build the container images, and run them (needs root on Debian 12)
+	scripts/images.sh "$(CARGO_TARGET_DIR)/release/millrace"
 
 docs: ## Build the book, and check the links of all documents
 	scripts/links.py
