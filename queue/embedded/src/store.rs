@@ -9,6 +9,7 @@
 mod body;
 mod connection;
 mod error;
+mod lock;
 mod notifier;
 mod risk;
 mod schema;

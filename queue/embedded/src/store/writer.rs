@@ -1,7 +1,6 @@
 //! The thread that runs all writes of a process.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -9,6 +8,7 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::connection;
 use super::error::sqlite;
+use super::lock::FileLock;
 use super::notifier::{Change, Changes, Publisher};
 use queue::driver::milliseconds_of;
 use queue::{Clock, Error, ErrorKind, Result};
@@ -122,8 +122,7 @@ where
 /// The connection and the file lock of the thread.
 pub(super) struct Writer {
     connection: Connection,
-    lock: File,
-    lock_path: PathBuf,
+    lock: FileLock,
     clock: Clock,
     synchronous: Option<Durability>,
     /// The number of further groups that hold a single write.
@@ -132,27 +131,25 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn open(file: &Path, lock_path: &Path, max_size_bytes: Option<u64>, clock: Clock) -> Result<Self> {
-        let lock =
-            File::options().create(true).append(true).open(lock_path).map_err(|error| locked(lock_path, error))?;
+        let lock = FileLock::open(lock_path)?;
         // Two processes that start at the same time must not both create the tables.
-        lock.lock().map_err(|error| locked(lock_path, error))?;
+        lock.acquire_patiently()?;
         let connection = connection::open_for_writing(file, max_size_bytes)?;
-        lock.unlock().map_err(|error| locked(lock_path, error))?;
-        let lock_path = lock_path.to_owned();
-        Ok(Self { connection, lock, lock_path, clock, synchronous: None, single_write_groups: 0 })
+        lock.release()?;
+        Ok(Self { connection, lock, clock, synchronous: None, single_write_groups: 0 })
     }
 
     /// Runs until every handle is dropped and every queued write has run.
     pub(super) fn run(mut self, queue: &Receiver<Box<dyn QueuedWrite>>, publisher: &Publisher) {
         while let Ok(first) = queue.recv() {
             // Writes that arrive while this waits for the lock still join the group.
-            let locked = self.lock.lock().map_err(|error| locked(&self.lock_path, error));
+            let locked = self.lock.acquire();
             let others = if self.single_write_groups > 0 { 0 } else { GROUP_LIMIT - 1 };
             let mut group: Vec<_> = std::iter::once(first).chain(queue.try_iter().take(others)).collect();
             let mut changes = [false; Change::COUNT];
             let committed = locked.and_then(|()| {
                 let committed = self.commit(&mut group, &mut changes);
-                self.lock.unlock().map_err(|error| self::locked(&self.lock_path, error))?;
+                self.lock.release()?;
                 committed
             });
             match &committed {
@@ -212,8 +209,4 @@ impl Writer {
         let mut statement = self.connection.prepare_cached(sql).map_err(sqlite("write"))?;
         statement.execute([]).map(drop).map_err(sqlite("write"))
     }
-}
-
-fn locked(path: &Path, error: std::io::Error) -> Error {
-    Error::caused(ErrorKind::Unavailable, format_args!("lock file {}", path.display()), error)
 }
