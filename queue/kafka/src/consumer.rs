@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crossbeam_channel::{Receiver, Sender};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use super::cluster::Cluster;
@@ -77,10 +78,17 @@ impl Consumer for KafkaConsumer {
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
-        if self.commands.send(Command::Leave).is_ok()
-            && self.ended.recv_timeout(LEAVE_TIMEOUT) == Err(crossbeam_channel::RecvTimeoutError::Timeout)
-        {
-            tracing::warn!(waited = ?LEAVE_TIMEOUT, "the kafka consumer is still leaving its group; no longer waiting");
+        let leave = || {
+            if self.commands.send(Command::Leave).is_ok()
+                && self.ended.recv_timeout(LEAVE_TIMEOUT) == Err(crossbeam_channel::RecvTimeoutError::Timeout)
+            {
+                tracing::warn!(waited = ?LEAVE_TIMEOUT, "the kafka consumer is still leaving its group; no longer waiting");
+            }
+        };
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            // Another thread runs the other tasks of this one meanwhile.
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(leave),
+            _ => leave(),
         }
     }
 }
@@ -96,5 +104,29 @@ mod tests {
         let consumer = KafkaConsumer { commands, ended };
         assert_eq!(consumer.receive(1).await.unwrap_err().kind(), ErrorKind::Ended);
         assert_eq!(consumer.settle(Vec::new()).await.unwrap_err().kind(), ErrorKind::Ended);
+    }
+
+    /// With one thread for tasks, another task can only run if the consumer gives its thread up.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_consumer_that_leaves_its_group_stops_no_other_task() {
+        let (commands, inbox) = crossbeam_channel::unbounded();
+        let (end, ended) = crossbeam_channel::bounded(0);
+        let dropping = tokio::spawn(async { drop(KafkaConsumer { commands, ended }) });
+        let thread = std::thread::spawn(move || {
+            assert!(matches!(inbox.recv(), Ok(Command::Leave)));
+            inbox
+        });
+        let others_run = async {
+            while !thread.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            tokio::spawn(async {}).await.unwrap();
+        };
+        tokio::time::timeout(LEAVE_TIMEOUT / 2, others_run)
+            .await
+            .expect("another task must run while a consumer leaves");
+        let _inbox = thread.join().unwrap();
+        drop(end);
+        dropping.await.unwrap();
     }
 }
