@@ -1,12 +1,14 @@
 //! Inputs and outputs that are too big to travel with a job.
 
 mod error;
+mod pieces;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
@@ -170,15 +172,26 @@ impl Blobs {
             Body::Reference(blob) => blob,
         };
         let found = self.find(blob, limit_bytes, GetOptions::default()).await?;
-        let bytes = timeout(READ_TIMEOUT, found.bytes()).await.map_err(|_| {
-            let message = format!("blob {}: cannot read it within {READ_TIMEOUT:?}", blob.key);
-            Error::new(ErrorKind::Unavailable, message)
-        })?;
+        let bytes = timeout(READ_TIMEOUT, found.bytes()).await.map_err(|_| late(&blob.key))?;
         let bytes = bytes.map_err(|error| failed("read", &blob.key, error))?;
         if blob.sha256.as_ref().is_some_and(|sha256| *sha256 != digest(&bytes)) {
             return Err(differs(&blob.key));
         }
         Ok(bytes)
+    }
+
+    /// Like [`Blobs::bytes`], in pieces, so that memory does not bound the size. Returns the number of all bytes first. The
+    /// last piece comes only if the digest is right.
+    pub async fn stream(&self, body: &Body) -> Result<(u64, BoxStream<'static, Result<Bytes>>)> {
+        match body {
+            Body::Inline(bytes) => {
+                Ok((bytes.len() as u64, stream::once(std::future::ready(Ok(bytes.clone()))).boxed()))
+            }
+            Body::Reference(blob) => {
+                let found = self.find(blob, u64::MAX, GetOptions::default()).await?;
+                Ok((found.meta.size, pieces::checked(blob.clone(), found.into_stream())))
+            }
+        }
     }
 
     /// Checks that a body is there, has its known size, and does not exceed `limit_bytes`. Returns the number of its bytes,
@@ -304,6 +317,10 @@ fn path(key: &str) -> Result<ObjectPath> {
 /// same size.
 fn key(role: Role, id: &JobId, name: &str) -> String {
     format!("{}/{}/{id}.{name}", role.folder(), &name[name.len() - 2..])
+}
+
+fn late(key: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format_args!("blob {key}: cannot read it within {READ_TIMEOUT:?}"))
 }
 
 fn differs(key: &str) -> Error {

@@ -50,8 +50,7 @@ pub(crate) async fn input(
 ) -> Result<Response, Problem> {
     query::none(&uri)?;
     let input = gateway.ledger.input(&id).await?.ok_or_else(|| Problem::unknown_job(&id))?;
-    let bytes = gateway.blobs.bytes(&input.body).await.map_err(|error| Problem::from(error).job(&id))?;
-    Ok(result::untrusted_bytes(&id, &input.media_type, bytes))
+    result::untrusted_bytes(&gateway.blobs, &id, &input.media_type, &input.body).await
 }
 
 /// Returns the result of the job; with `wait` as soon as the job has ended.

@@ -1,9 +1,9 @@
 //! The result of a job, or the problem of a job without one.
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Response};
-use bytes::Bytes;
+use futures::TryStreamExt;
 use queue::{Blobs, JobId, JobRecord, JobState};
 
 use crate::http::job_request::UNKNOWN_MEDIA_TYPE;
@@ -38,15 +38,31 @@ async fn output(blobs: &Blobs, record: &JobRecord) -> Result<Response<Body>, Pro
         tracing::error!(job = %record.id, "a job that succeeded has no output");
         return Err(Problem::new(ProblemKind::Internal, "the job succeeded but its output is missing").job(&record.id));
     };
-    let bytes = blobs.bytes(&output.body).await.map_err(|error| Problem::from(error).job(&record.id))?;
-    Ok(untrusted_bytes(&record.id, &output.media_type, bytes))
+    untrusted_bytes(blobs, &record.id, &output.media_type, &output.body).await
 }
 
-/// An input or output of a job, with its media type.
-pub(crate) fn untrusted_bytes(id: &JobId, media_type: &str, bytes: Bytes) -> Response<Body> {
+/// An input or output of a job, with its media type. It may be larger than the memory, so it is not read as a whole.
+pub(crate) async fn untrusted_bytes(
+    blobs: &Blobs,
+    id: &JobId,
+    media_type: &str,
+    body: &queue::Body,
+) -> Result<Response<Body>, Problem> {
+    let mut length = None;
+    let body = match body {
+        queue::Body::Inline(bytes) => Body::from(bytes.clone()),
+        body => {
+            let (bytes, pieces) = blobs.stream(body).await.map_err(|error| Problem::from(error).job(id))?;
+            let id = id.clone();
+            let pieces = pieces.inspect_err(move |error| tracing::warn!(%error, job = %id, "an answer was cut off"));
+            length = Some(HeaderValue::from(bytes));
+            Body::from_stream(pieces)
+        }
+    };
     let media_type = HeaderValue::from_str(media_type).unwrap_or_else(|_| HeaderValue::from_static(UNKNOWN_MEDIA_TYPE));
-    let mut response = Response::new(Body::from(bytes));
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
+    headers.extend(length.map(|length| (CONTENT_LENGTH, length)));
     headers.insert(CONTENT_TYPE, media_type);
     // Any client may have sent these bytes, and the gateway serves them. So a browser must not guess their type or
     // execute them.
@@ -55,7 +71,7 @@ pub(crate) fn untrusted_bytes(id: &JobId, media_type: &str, bytes: Bytes) -> Res
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         headers.insert(JOB_ID_HEADER, id);
     }
-    response
+    Ok(response)
 }
 
 fn reason(record: &JobRecord) -> &str {

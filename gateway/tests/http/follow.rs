@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queue::{Body, Class, Input, Job, JobError, JobState, Outcome};
+use queue::{BlobRef, Body, Class, Input, Job, JobError, JobState, Outcome, Output, Role};
 use serde_json::{Value, json};
 
 use crate::doubles::Call;
@@ -161,4 +161,23 @@ async fn a_job_is_found_by_the_pool_source_and_id_of_its_event() {
         let response = gateway.get(&format!("/v1/jobs{query}")).send().await.unwrap();
         assert_eq!(problem_name(response).await, (kind.0, kind.1.to_owned()), "{query}");
     }
+}
+
+#[tokio::test]
+async fn a_large_result_is_sent_whole_and_a_damaged_one_is_cut_off() {
+    let gateway = start().await;
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let stored = gateway.blobs.body(&"a".parse().unwrap(), Role::Output, bytes.clone().into()).await.unwrap();
+    let Body::Reference(blob) = stored else { panic!("{stored:?}") };
+    let damaged = BlobRef { sha256: Some("00".repeat(32)), ..blob.clone() };
+    for (id, blob) in [("a", blob), ("b", damaged)] {
+        gateway.submit(id, "hello").await;
+        let output = Output { media_type: "text/plain".to_owned(), body: Body::Reference(blob) };
+        gateway.work(Outcome::Succeeded(output)).await;
+    }
+    let whole = gateway.get("/v1/jobs/a/result").send().await.unwrap();
+    assert_eq!((whole.status().as_u16(), whole.content_length()), (200, Some(3_000_000)));
+    assert!(whole.bytes().await.unwrap() == bytes);
+    let cut_off = gateway.get("/v1/jobs/b/result").send().await.unwrap();
+    cut_off.bytes().await.unwrap_err();
 }

@@ -136,3 +136,27 @@ async fn no_object_is_lost_if_the_store_vanishes_while_objects_are_written() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_blob_comes_in_pieces_and_the_last_one_only_if_the_digest_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::directory(folder.path(), 4).unwrap();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let stored = blobs.body(&"job".parse().unwrap(), Role::Input, bytes.clone().into()).await.unwrap();
+    let (size, pieces) = blobs.stream(&stored).await.unwrap();
+    let pieces: Vec<Bytes> = pieces.map(Result::unwrap).collect().await;
+    assert!(pieces.len() > 1 && pieces.concat() == bytes);
+    assert_eq!(size, 3_000_000);
+
+    let (size, small) = blobs.stream(&Body::Inline(Bytes::from_static(b"123"))).await.unwrap();
+    assert_eq!((size, small.map(Result::unwrap).collect::<Vec<_>>().await.concat()), (3, b"123".to_vec()));
+
+    let Body::Reference(blob) = stored else { panic!("{stored:?}") };
+    let damaged = Body::Reference(BlobRef { sha256: Some(digest(b"other bytes")), ..blob.clone() });
+    let pieces: Vec<_> = blobs.stream(&damaged).await.unwrap().1.collect().await;
+    assert_eq!(pieces.last().unwrap().as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
+    let read: usize = pieces.iter().flatten().map(Bytes::len).sum();
+    assert!(read < bytes.len(), "the last piece is held back");
+    let wrong_size = Body::Reference(BlobRef { size_bytes: Some(1), ..blob });
+    assert_eq!(blobs.stream(&wrong_size).await.map(drop).unwrap_err().kind(), ErrorKind::Corrupt);
+}
