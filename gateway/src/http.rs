@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 pub(crate) mod budget;
+pub(crate) mod encoding;
 pub(crate) mod extract;
 pub(crate) mod job_request;
 pub(crate) mod observe;

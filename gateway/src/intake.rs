@@ -180,6 +180,7 @@ fn is_unused_input(accepted: &Result<Accepted, IntakeError>) -> bool {
         Ok(accepted) => !accepted.is_input_used,
         // A submission without an answer may have opened a record, which needs its input.
         Err(IntakeError::Ledger { source, .. }) => wrote_nothing(source),
+        Err(IntakeError::Unpublishable { is_input_used, .. }) => !is_input_used,
         Err(error) => matches!(error, IntakeError::IdConflict(_)),
     }
 }

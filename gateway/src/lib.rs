@@ -15,7 +15,8 @@
 //! | `GET /livez`, `/readyz`, `/metrics` | probes and metrics for an orchestrator |
 //!
 //! An input is a raw body with its media type, and `id`, `class` and `deadline` in the query. Or it is
-//! `application/json`: an envelope that carries bytes in base64, or tensors. Every error is a problem document
+//! `application/json`: an envelope that carries bytes in base64, or tensors. The body may
+//! have the `Content-Encoding` gzip or zstd. Every error is a problem document
 //! (RFC 9457) whose `type` starts with `urn:millrace:problem:`. One exception: hyper answers a malformed request line or
 //! too large headers itself, without a body.
 //!

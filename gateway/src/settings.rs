@@ -10,7 +10,7 @@ use service::{ByteSize, Faults, Period};
 pub struct GatewaySettings {
     /// The address that the gateway listens on: `host:port`.
     pub listen: String,
-    /// The largest body of a request. A larger body is answered with 413.
+    /// The largest body of a request, as it was sent and decoded. A larger body is answered with 413.
     pub max_body: ByteSize,
     /// How long the body of a request may take to arrive.
     pub body_timeout: Period,

@@ -42,7 +42,7 @@ fn read(body: Bytes) -> Result<JobRequest, Problem> {
 }
 
 fn written(request: &JobRequest) -> Bytes {
-    let JobRequest { options, media_type, bytes } = request;
+    let JobRequest { options, media_type, bytes, .. } = request;
     let envelope = json!({
         "id": options.id.as_ref().map(|id| id.as_str()),
         "class": options.class.map(|class| class.as_str()),

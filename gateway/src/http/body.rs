@@ -7,15 +7,31 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 
 use crate::http::budget::{BodyBudget, Reserved};
+use crate::http::encoding::Encoding;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::settings::GatewaySettings;
 
 /// The most memory that is reserved before the body arrives, from the length that the client has announced.
 const RESERVED_BYTES: usize = 1024 * 1024;
 
-/// Reads the whole body. A body that arrives in one piece is not copied. Room for it is reserved until the second part of
-/// the result is dropped.
+/// Reads the whole body, and decodes it. Its size is limited before and after. Room for it is reserved until the second
+/// part of the result is dropped. An empty body has no encoding.
 pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    settings: &GatewaySettings,
+    budget: &BodyBudget,
+) -> Result<(Bytes, Reserved), Problem> {
+    let encoding = Encoding::of(headers)?;
+    let (bytes, reserved) = read_encoded(headers, body, settings, budget).await?;
+    match encoding {
+        Some(encoding) if !bytes.is_empty() => encoding.decode(bytes, reserved, settings.max_body.as_usize()).await,
+        _ => Ok((bytes, reserved)),
+    }
+}
+
+/// Reads the body as it was sent. A body that arrives in one piece is not copied.
+async fn read_encoded(
     headers: &HeaderMap,
     body: Body,
     settings: &GatewaySettings,

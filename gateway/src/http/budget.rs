@@ -37,6 +37,12 @@ impl BodyBudget {
     pub(crate) fn start(&self) -> Reserved {
         Reserved { budget: Arc::clone(&self.0), permit: None }
     }
+
+    /// The room that no request uses.
+    #[cfg(test)]
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.0.available_permits() * UNIT_BYTES
+    }
 }
 
 impl Reserved {
@@ -58,6 +64,14 @@ impl Reserved {
             none => *none = Some(more),
         }
         Ok(())
+    }
+
+    /// Returns the room for more than `bytes`.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        if let Some(permit) = &mut self.permit {
+            let unused = permit.num_permits().saturating_sub(bytes.div_ceil(UNIT_BYTES));
+            drop(permit.split(unused));
+        }
     }
 }
 

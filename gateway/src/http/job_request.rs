@@ -29,6 +29,8 @@ const JSON_MEDIA_TYPE: &str = "application/json";
 pub(crate) struct JobRequest {
     pub(crate) options: JobOptions,
     pub(crate) media_type: String,
+    /// The part of the request that gave the media type, for an error about it.
+    pub(crate) media_type_field: &'static str,
     pub(crate) bytes: Bytes,
 }
 
@@ -74,7 +76,8 @@ impl JobRequest {
             })?,
         };
         if media_type_essence(media_type) != JSON_MEDIA_TYPE {
-            return Ok(Self { options, media_type: media_type.trim().to_owned(), bytes: body });
+            let media_type = media_type.trim().to_owned();
+            return Ok(Self { options, media_type, media_type_field: "content-type", bytes: body });
         }
         let envelope = Envelope::read(&body)?;
         for (key, value) in [("id", &envelope.id), ("class", &envelope.class), ("deadline", &envelope.deadline)] {
@@ -82,8 +85,9 @@ impl JobRequest {
                 options::set(&mut options, key, value)?;
             }
         }
+        let media_type_field = if envelope.input.is_some() { "input.media_type" } else { "inputs" };
         let (media_type, bytes) = envelope.into_input()?;
-        Ok(Self { options, media_type, bytes })
+        Ok(Self { options, media_type, media_type_field, bytes })
     }
 }
 

@@ -4,10 +4,12 @@
 
 use axum::Json;
 use axum::http::HeaderValue;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use queue::{JobError, JobId, JobState};
 use serde::Serialize;
+
+use crate::http::encoding;
 
 mod from;
 mod kind;
@@ -105,6 +107,9 @@ impl IntoResponse for Problem {
         let mut response = (status, Json(document)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.0.kind == ProblemKind::UnsupportedEncoding {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encoding::ACCEPTED));
+        }
         use ProblemKind::{Busy, JobNotEnded, NotConfirmed, Unavailable};
         if matches!(self.0.kind, Busy | Unavailable | NotConfirmed | JobNotEnded) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -2,14 +2,21 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
-use queue::{Error, ErrorKind, Job, Ledger, Producer, Publication, Result, Submitted};
+use queue::{
+    Claim, ClaimRequest, Error, ErrorKind, Finish, Forgotten, Job, JobErrorKind, Ledger, Outcome, Producer,
+    Publication, Result, Submitted, WorkerId,
+};
 
 use super::confirmations::Confirmations;
 use super::{Accepted, IntakeError};
 use crate::metrics;
+
+/// The lease on a job that the broker refuses, while its record is deleted.
+const FORGET_WITHIN: Duration = Duration::from_secs(30);
 
 /// Records and publishes jobs. A job that fails does not fail the other jobs of its batch, unless the ledger or the broker
 /// is unavailable.
@@ -35,7 +42,32 @@ impl Acceptor {
         let mut published = self.publish(&publishing).await.into_iter();
         drop(publishing);
         let mut answer = |(job, submitted)| self.answer(job, submitted, &mut published);
-        jobs.into_iter().zip(submitted).map(&mut answer).collect()
+        let mut answers: Vec<_> = jobs.into_iter().zip(submitted).map(&mut answer).collect();
+        join_all(answers.iter_mut().filter_map(|answer| answer.as_mut().err()).map(|error| self.refused(error))).await;
+        answers
+    }
+
+    /// Deletes the record of a job that the broker refuses, if this submission opened it. Otherwise an earlier message of
+    /// the job may be in the broker. If the record stays, upkeep ends the job as failed.
+    async fn refused(&self, error: &mut IntakeError) {
+        let IntakeError::Unpublishable { job, source, is_input_used } = error else { return };
+        if *is_input_used {
+            match self.forget(job, source).await {
+                Ok(is_forgotten) => *is_input_used = !is_forgotten,
+                Err(error) => tracing::warn!(%error, job = %job.id, "cannot delete the record of a refused job"),
+            }
+        }
+    }
+
+    async fn forget(&self, job: &Job, why: &Error) -> Result<bool> {
+        let request = ClaimRequest::new(job.clone(), false);
+        let claim = self.ledger.claim(&WorkerId::new("gateway"), vec![request], FORGET_WITHIN).await?.pop();
+        // Otherwise the job has ended, or a worker has it: its message is in the broker after all.
+        let Some(Claim::Granted { lease, .. }) = claim else { return Ok(false) };
+        let error = JobErrorKind::Unpublishable.error(why.to_string());
+        self.ledger.finish(vec![Finish { lease, outcome: Outcome::Failed(error) }]).await?;
+        // The submission deletes its input.
+        Ok(matches!(self.ledger.forget(&job.id).await?, Forgotten::Forgotten(_)))
     }
 
     /// The answer for one job. `published` returns the results of the jobs that were published, in order.
@@ -65,6 +97,10 @@ impl Acceptor {
         if let Some(publication) = publication {
             match published.next() {
                 Some(Ok(())) => self.confirmations.send(publication),
+                Some(Err(error)) if error.kind() == ErrorKind::Refused => {
+                    let job = Box::new(job);
+                    return Err(IntakeError::Unpublishable { job, source: error, is_input_used: existing.is_none() });
+                }
                 Some(Err(error)) => {
                     tracing::warn!(%error, job = %job.id, "the broker did not confirm a job");
                     return Err(IntakeError::NotConfirmed(job.id));
@@ -130,7 +166,7 @@ mod tests {
     use std::time::Duration;
 
     use async_trait::async_trait;
-    use queue::{Body, Class, Clock, Input, JobState};
+    use queue::{Body, Class, Clock, Input, JobState, Submitted};
     use queue_embedded::StoreOptions;
 
     use super::super::confirmations;
@@ -173,18 +209,33 @@ mod tests {
         let acceptor = Acceptor { ledger: Arc::clone(&backend.ledger), producer, confirmations };
         let batch = [("a", "1"), ("refused", "1"), ("a", "1"), ("a", "2"), ("b", "1")];
         let answers = acceptor.accept(batch.map(|(id, body)| job(id, body)).into()).await;
-        use IntakeError::{IdConflict, NotConfirmed};
-        let [Ok(new), Err(NotConfirmed(refused)), Ok(again), Err(IdConflict(conflict)), Ok(other)] = &answers[..]
+        use IntakeError::{IdConflict, Unpublishable};
+        let [Ok(new), Err(Unpublishable { job, .. }), Ok(again), Err(IdConflict(conflict)), Ok(other)] = &answers[..]
         else {
             panic!("{answers:?}");
         };
         assert_eq!((new.existing.is_none(), again.existing.is_some(), other.existing.is_none()), (true, true, true));
-        assert_eq!((refused.as_str(), conflict.as_str(), other.job.id.as_str()), ("refused", "a", "b"));
-        let stored = backend.ledger.get(&"refused".parse().unwrap()).await.unwrap().unwrap();
-        assert_eq!(stored.state, JobState::Queued);
+        assert_eq!((job.id.as_str(), conflict.as_str(), other.job.id.as_str()), ("refused", "a", "b"));
+        assert_eq!(backend.ledger.get(&"refused".parse().unwrap()).await.unwrap(), None);
         let depth = backend.broker.gauge().await.unwrap().depths(&["text".parse().unwrap()]).await.remove(0).unwrap();
         // The repetition came before the confirmation, so it was published too. The ledger makes its effect happen once.
         assert_eq!(depth.waiting(), 3);
+    }
+
+    /// The record of a job that an earlier submission may have published is not deleted.
+    #[tokio::test]
+    async fn a_refused_repetition_does_not_delete_the_record_of_the_first_submission() {
+        let folder = tempfile::tempdir().unwrap();
+        let backend = queue_embedded::open(&StoreOptions::new(folder.path()), Clock::default()).unwrap();
+        let first = job("refused", "1");
+        assert_eq!(backend.ledger.submit(std::slice::from_ref(&first)).await.unwrap(), [Submitted::New]);
+        let producer = Arc::new(Refusing(backend.broker.producer().await.unwrap()));
+        let (confirmations, _writer) = confirmations::channel(Arc::clone(&backend.ledger));
+        let acceptor = Acceptor { ledger: Arc::clone(&backend.ledger), producer, confirmations };
+        let answers = acceptor.accept(vec![first]).await;
+        assert!(matches!(answers[..], [Err(IntakeError::Unpublishable { is_input_used: false, .. })]), "{answers:?}");
+        let stored = backend.ledger.get(&"refused".parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!(stored.state, JobState::Queued);
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use model::InputFault;
-use queue::{JobId, PoolName};
+use model::{InputFault, InputFaultKind};
+use queue::{Job, JobId, PoolName};
 
 /// Why the intake did not accept a job. A door turns each kind into an answer of its protocol.
 ///
@@ -32,6 +32,15 @@ pub(crate) enum IntakeError {
     #[error("the queue did not confirm job {id}, which may still run; repeating the request with this id is safe")]
     Ledger { id: JobId, source: queue::Error },
 
+    /// The broker can never take the job, because it is too large.
+    #[error("job {}: the broker does not take it: {source}", .job.id)]
+    Unpublishable {
+        job: Box<Job>,
+        source: queue::Error,
+        /// Whether the record of the job refers to the input of this submission.
+        is_input_used: bool,
+    },
+
     /// The job is stored, but the broker did not confirm it.
     #[error(
         "job {0} is stored but the broker did not confirm it; it may still run, and repeating the request with this \
@@ -42,4 +51,16 @@ pub(crate) enum IntakeError {
     /// The intake failed. The job may be stored, and may run.
     #[error("the gateway failed to accept the job; its log has the details")]
     NoAnswer(JobId),
+}
+
+impl IntakeError {
+    /// The error of a door whose requests name the media type `field`.
+    pub(crate) fn with_media_type_field(mut self, field: &str) -> Self {
+        if let Self::InvalidInput(fault) = &mut self
+            && fault.kind == InputFaultKind::MediaType
+        {
+            field.clone_into(&mut fault.field);
+        }
+        self
+    }
 }

@@ -74,7 +74,7 @@ async fn new_input(
     headers: &HeaderMap,
     bytes: Bytes,
 ) -> Result<Input, Problem> {
-    let JobRequest { options, media_type, bytes } = read_request(uri, headers, bytes).await?;
+    let JobRequest { options, media_type, media_type_field, bytes } = read_request(uri, headers, bytes).await?;
     if options != JobOptions::default() {
         return Err(options_refused());
     }
@@ -83,7 +83,8 @@ async fn new_input(
         let detail = format!("pool: {:?} of job {id} is not configured any more", record.pool.as_str());
         Problem::new(ProblemKind::UnknownPool, detail).field("pool").job(id)
     })?;
-    Ok(gateway.intake.input(id, pool, media_type, bytes).await?)
+    let input = gateway.intake.input(id, pool, media_type, bytes).await;
+    Ok(input.map_err(|error| error.with_media_type_field(media_type_field))?)
 }
 
 fn empty_body() -> Problem {

@@ -28,12 +28,14 @@ pub(crate) async fn submit(
     gateway.intake.pool(&pool)?;
     let (parts, body) = request.into_parts();
     let (bytes, reserved) = body::read(&parts.headers, body, &gateway.settings, &gateway.budget).await?;
-    let JobRequest { options, media_type, bytes } = read_request(&parts.uri, &parts.headers, bytes).await?;
+    let JobRequest { options, media_type, media_type_field, bytes } =
+        read_request(&parts.uri, &parts.headers, bytes).await?;
     let trace_parent = trace::parent(&parts.headers);
     let submission = Submission { pool, options, media_type, bytes, trace_parent };
     let accepting = Arc::clone(&gateway);
     let accepted = run_to_end(async move {
-        let accepted = accepting.intake.accept(submission).await?;
+        let accepted = accepting.intake.accept(submission).await;
+        let accepted = accepted.map_err(|error| error.with_media_type_field(media_type_field))?;
         // The wait for the result holds no body.
         drop(reserved);
         Ok(accepted)

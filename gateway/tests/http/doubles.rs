@@ -1,7 +1,7 @@
 //! Test doubles of the rest of the system.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,12 +30,38 @@ pub(crate) fn text_model(media_type: &str, body: &[u8]) -> std::result::Result<(
         }
         other => {
             let message = format!("{other:?} is not text/plain");
-            Err(InputFault::new(InputFaultKind::MediaType, "content-type", message))
+            Err(InputFault::new(InputFaultKind::MediaType, "media_type", message))
         }
     }
 }
 
-/// A producer whose broker can be made unavailable.
+/// A check of inputs that waits until the test opens it.
+#[derive(Default)]
+pub(crate) struct Gate {
+    state: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// Waits, as a check of a large input does, with a thread of its own.
+    pub(crate) fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.0 += 1;
+        drop(self.changed.wait_while(state, |(_, open)| !*open).unwrap());
+    }
+
+    /// The number of checks that have begun.
+    pub(crate) fn checks(&self) -> usize {
+        self.state.lock().unwrap().0
+    }
+
+    pub(crate) fn open(&self) {
+        self.state.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A producer whose broker can be made unavailable, and for which the job `large` is too large.
 pub(crate) struct FlakyProducer {
     pub(crate) producer: Arc<dyn Producer>,
     pub(crate) unavailable: Arc<AtomicBool>,
@@ -46,6 +72,9 @@ impl Producer for FlakyProducer {
     async fn publish(&self, jobs: &[Job]) -> Result<()> {
         if self.unavailable.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Unavailable, "broker at 10.0.0.7: away"));
+        }
+        if jobs.iter().any(|job| job.id.as_str() == "large") {
+            return Err(Error::new(ErrorKind::Refused, "70000 bytes are more than 65536"));
         }
         self.producer.publish(jobs).await
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use gateway::{Gateway, GatewaySettings, Pool};
-use model::InputCheck;
+use model::{InputCheck, Manifest};
 use queue::{
     Blobs, Body, Broker, Claim, ClaimRequest, Clock, Consumer, ErrorKind, Finish, Job, Ledger, Outcome, Output,
     PoolName, Settlement, WorkerId,
@@ -22,7 +22,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::doubles::{Call, FlakyProducer, ForgetPause, ObservedLedger, text_model};
+use crate::doubles::{Call, FlakyProducer, ForgetPause, Gate, ObservedLedger, text_model};
 
 /// The limits of a body and of an inline input. They are small, so that a short text exceeds them.
 pub(crate) const MAX_BODY_BYTES: usize = 4096;
@@ -40,13 +40,14 @@ pub(crate) struct TestGateway {
     pub(crate) broker_unavailable: Arc<AtomicBool>,
     pub(crate) ledger_error: Arc<std::sync::Mutex<Option<ErrorKind>>>,
     pub(crate) forget_pause: ForgetPause,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) calls: UnboundedReceiver<Call>,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<std::io::Result<()>>,
     pub(crate) folder: TempDir,
 }
 
-/// A gateway with the pool `text`, whose jobs have two attempts.
+/// A gateway with the pools `text`, `digits` and `gated`, whose jobs have two attempts.
 pub(crate) async fn start() -> TestGateway {
     start_with(GatewaySettings::default()).await
 }
@@ -57,7 +58,11 @@ pub(crate) async fn start_with_short_polls() -> TestGateway {
 }
 
 pub(crate) async fn start_with(settings: GatewaySettings) -> TestGateway {
-    let settings = GatewaySettings { max_body: service::ByteSize::bytes(MAX_BODY_BYTES as u64), ..settings };
+    launch(GatewaySettings { max_body: service::ByteSize::bytes(MAX_BODY_BYTES as u64), ..settings }).await
+}
+
+/// A gateway with these settings, whatever the size of a body.
+pub(crate) async fn launch(settings: GatewaySettings) -> TestGateway {
     let folder = tempfile::tempdir().unwrap();
     let options = StoreOptions::new(folder.path().join("data"));
     let clock = Clock::manual(jiff::Timestamp::now());
@@ -81,9 +86,14 @@ pub(crate) async fn start_with(settings: GatewaySettings) -> TestGateway {
         retention: Duration::from_secs(3600),
         deadline: None,
     };
-    let health = Health::new();
+    let (health, gate) = (Health::new(), Arc::new(Gate::default()));
     let gateway = Gateway {
-        pools: [(pool_name(), pool)].into(),
+        pools: [
+            (pool_name(), pool.clone()),
+            ("digits".parse().unwrap(), digits(pool.clone())),
+            ("gated".parse().unwrap(), gated(pool, Arc::clone(&gate))),
+        ]
+        .into(),
         ledger: Arc::new(ledger),
         producer: Arc::new(producer),
         blobs: blobs.clone(),
@@ -105,11 +115,27 @@ pub(crate) async fn start_with(settings: GatewaySettings) -> TestGateway {
         broker_unavailable,
         ledger_error,
         forget_pause,
+        gate,
         calls,
         serving: tokio::spawn(gateway::run(listener, gateway, stop.clone())),
         stop,
         folder,
     }
+}
+
+/// A pool like `pool` with a real model, which takes images and tensors.
+fn digits(pool: Pool) -> Pool {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/digits/1");
+    Pool { input_check: InputCheck::by_manifest(Manifest::read(folder.as_ref()).unwrap()), ..pool }
+}
+
+/// A pool like `pool` whose inputs are checked when the test opens the gate.
+fn gated(pool: Pool, gate: Arc<Gate>) -> Pool {
+    let check = move |_: &str, _: &[u8]| {
+        gate.pass();
+        Ok(())
+    };
+    Pool { input_check: InputCheck::new(check), ..pool }
 }
 
 pub(crate) fn pool_name() -> PoolName {

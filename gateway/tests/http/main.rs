@@ -4,7 +4,9 @@
 extern crate millrace_gateway as gateway;
 
 mod doubles;
+mod encoding;
 mod harness;
+mod load;
 
 mod dead;
 mod follow;

@@ -18,12 +18,17 @@ async fn each_bad_submission_has_its_problem_and_stores_nothing() {
     let gateway = start().await;
     const JOBS: &str = "/v1/pools/text/jobs";
     let tensors = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1,2]}]}"#;
+    const DIGITS: &str = "/v1/pools/digits/jobs";
+    let typed = r#"{"input":{"media_type":"text/plain","data":"aGk="}}"#;
     let (text, json) = ("text/plain", "application/json");
     for (path, media_type, body, status, name, field) in [
         ("/v1/pools/nowhere/jobs", text, "a", 404, "unknown-pool", "pool"),
         ("/v1/pools/No_Pool/jobs", text, "a", 404, "unknown-pool", "pool"),
         ("/v1/pools/%FF/jobs", text, "a", 400, "bad-path", "path"),
         (JOBS, "image/png", "a", 415, "unsupported-media-type", "content-type"),
+        (DIGITS, text, "a", 415, "unsupported-media-type", "content-type"),
+        (DIGITS, json, typed, 415, "unsupported-media-type", "input.media_type"),
+        (DIGITS, json, "{\"inputs\":[]}", 422, "invalid-input", "inputs"),
         (JOBS, json, tensors, 422, "invalid-input", "inputs[0].shape"),
         (JOBS, text, "", 400, "empty-body", "body"),
         (JOBS, json, "{", 400, "malformed-json", "body"),

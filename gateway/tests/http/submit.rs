@@ -176,6 +176,27 @@ async fn an_unconfirmed_job_stays_in_the_ledger_and_can_be_submitted_again() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_too_large_for_the_broker_is_refused_and_leaves_nothing() {
+    let gateway = start().await;
+    let long = "a text that is longer than the largest input that travels with its job";
+    for body in ["hello", long] {
+        let response = gateway.submit("large", body).await;
+        assert_eq!(response.status(), 413);
+        assert!(!response.headers().contains_key("retry-after"));
+        let problem = problem(response).await;
+        assert_eq!(
+            (&problem["type"], &problem["job_id"]),
+            (&json!("urn:millrace:problem:unpublishable"), &json!("large"))
+        );
+        assert!(problem["detail"].as_str().unwrap().contains("70000 bytes are more than 65536"), "{problem}");
+        assert_eq!(gateway.ledger.get(&"large".parse().unwrap()).await.unwrap(), None);
+        assert_eq!(gateway.blob_count(), 0);
+    }
+    assert_eq!(gateway.submit("small", "hello").await.status(), 202);
+    assert_eq!(gateway.waiting().await, 1);
+}
+
+#[tokio::test]
 async fn the_ledger_records_the_confirmed_publications() {
     let mut gateway = start().await;
     gateway.submit("a", "hello").await;

@@ -31,6 +31,9 @@ impl From<IntakeError> for Problem {
                 }
                 problem.job(&id)
             }
+            IntakeError::Unpublishable { job, .. } => {
+                Self::new(ProblemKind::Unpublishable, detail).field("body").job(&job.id)
+            }
             IntakeError::NotConfirmed(id) => Self::new(ProblemKind::NotConfirmed, detail).job(&id),
             IntakeError::NoAnswer(id) => Self::new(ProblemKind::Internal, detail).job(&id),
         }

@@ -19,9 +19,11 @@ pub(crate) enum ProblemKind {
     BodyTimeout,
     BodyUnreadable,
     UnsupportedMediaType,
+    UnsupportedEncoding,
     InvalidInput,
     IdConflict,
     Refused,
+    Unpublishable,
     JobNotEnded,
     JobEnded,
     JobFailed,
@@ -56,13 +58,17 @@ impl ProblemKind {
             Self::EmptyBody => ("empty-body", S::BAD_REQUEST, "the input is empty"),
             Self::BodyTooLarge => ("body-too-large", S::PAYLOAD_TOO_LARGE, "the body is too large"),
             Self::BodyTimeout => ("body-timeout", S::REQUEST_TIMEOUT, "the body arrived too slowly"),
-            Self::BodyUnreadable => ("body-unreadable", S::BAD_REQUEST, "the body broke off"),
+            Self::BodyUnreadable => ("body-unreadable", S::BAD_REQUEST, "the body cannot be read"),
             Self::UnsupportedMediaType => {
                 ("unsupported-media-type", S::UNSUPPORTED_MEDIA_TYPE, "the model does not take this media type")
+            }
+            Self::UnsupportedEncoding => {
+                ("unsupported-encoding", S::UNSUPPORTED_MEDIA_TYPE, "the gateway does not decode this encoding")
             }
             Self::InvalidInput => ("invalid-input", S::UNPROCESSABLE_ENTITY, "the input is not valid"),
             Self::IdConflict => ("id-conflict", S::CONFLICT, "the id belongs to another job"),
             Self::Refused => ("refused", S::BAD_REQUEST, "the request was refused"),
+            Self::Unpublishable => ("unpublishable", S::PAYLOAD_TOO_LARGE, "the job is too large for the broker"),
             Self::JobNotEnded => ("job-not-ended", S::CONFLICT, "the job has not ended yet"),
             Self::JobEnded => ("job-ended", S::CONFLICT, "the job has ended already"),
             Self::JobFailed => ("job-failed", S::UNPROCESSABLE_ENTITY, "the job failed"),
