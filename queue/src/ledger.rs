@@ -97,6 +97,13 @@ pub trait Ledger: Send + Sync {
     /// the gap are lost. So the caller must also read the counts, after an error and at intervals.
     async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>>;
 
+    /// Takes or keeps the upkeep of this ledger for `holder` until `lease` from now. `false`: another holder has it. A lease
+    /// of zero gives it up.
+    ///
+    /// This only spares work: [`Ledger::due`] and [`Ledger::purge`] are safe in several processes at once. A call also
+    /// shows that a process can reach the ledger, as a call of [`Ledger::due`] does.
+    async fn hold_upkeep(&self, holder: &str, lease: Duration) -> Result<bool>;
+
     /// Deletes up to `limit` records of ended jobs whose retention is over. The caller deletes the returned blobs.
     /// `None` instead of a list: there were no such jobs.
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>>;

@@ -4,16 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     Blobs, Claim, ClaimRequest, Error, ErrorKind, Finish, Job, JobErrorKind, Ledger, Outcome, Producer, Publication,
     Result, WorkerId,
 };
 
-/// The interval at which upkeep looks for due jobs. It limits the delay of a retry.
+/// The interval at which the holder of the upkeep looks for due jobs. It limits the delay of a retry.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// The interval at which the other processes ask for the upkeep.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// The lease on the upkeep. With [`ASK_EVERY`], it limits the time in which no process looks for due jobs.
+const HOLD_FOR: Duration = Duration::from_millis(1500);
 
 /// The most jobs that one round publishes or deletes, so that the work after a long outage is split into rounds.
 const LIMIT: usize = 500;
@@ -23,7 +30,8 @@ const GIVE_UP_WITHIN: Duration = Duration::from_secs(30);
 
 /// Publishes due jobs and deletes records whose retention is over.
 ///
-/// Any number of processes may run it on the same ledger: each due job goes to one of them.
+/// Any number of processes may run it on the same ledger. One of them does the work, and another one takes over when that
+/// one ends or fails.
 pub struct Upkeep {
     /// The ledger.
     pub ledger: Arc<dyn Ledger>,
@@ -34,25 +42,52 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// Runs until `stop`. A failed round is logged and retried in the next round.
+    /// Runs until `stop`. A failed round is logged, and another process may try the next one.
     pub async fn run(self, stop: CancellationToken) {
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last_failure = None;
-        while stop.run_until_cancelled(looks.tick()).await.is_some() {
-            let failure = self.publish_due().await.err();
-            log_change(last_failure, failure.as_ref());
-            last_failure = failure.map(|error| error.kind());
-            while !stop.is_cancelled() {
-                match self.purge().await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot purge jobs; trying again");
-                        break;
-                    }
+        let holder = Uuid::now_v7().to_string();
+        let (mut pause, mut last_failure) = (Duration::ZERO, None);
+        while stop.run_until_cancelled(sleep(pause)).await.is_some() {
+            let round = match self.ledger.hold_upkeep(&holder, HOLD_FOR).await {
+                Ok(false) => {
+                    pause = ASK_EVERY;
+                    continue;
+                }
+                Ok(true) => self.publish_due().await.map(drop),
+                Err(error) => Err(error),
+            };
+            log_change(last_failure, round.as_ref().err());
+            last_failure = round.err().map(|error| error.kind());
+            if last_failure.is_some() {
+                // The cause may be this process: it may lack a right or a connection.
+                self.give_up_upkeep(&holder).await;
+                pause = ASK_EVERY;
+                continue;
+            }
+            self.purge_all(&stop).await;
+            pause = LOOK_EVERY;
+        }
+        self.give_up_upkeep(&holder).await;
+    }
+
+    async fn purge_all(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            match self.purge().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot purge jobs; trying again");
+                    break;
                 }
             }
+        }
+    }
+
+    /// Lets another process take the upkeep now. Otherwise it waits until the lease expires.
+    async fn give_up_upkeep(&self, holder: &str) {
+        match timeout(HOLD_FOR, self.ledger.hold_upkeep(holder, Duration::ZERO)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "cannot give up the upkeep; its lease will expire"),
+            Err(_) => tracing::debug!("cannot give up the upkeep in time; its lease will expire"),
         }
     }
 

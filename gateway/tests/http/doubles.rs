@@ -171,6 +171,10 @@ impl Ledger for ObservedLedger {
         self.ledger.arrivals().await
     }
 
+    async fn hold_upkeep(&self, holder: &str, lease: Duration) -> Result<bool> {
+        self.ledger.hold_upkeep(holder, lease).await
+    }
+
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {
         self.ledger.purge(limit).await
     }

@@ -44,6 +44,7 @@ pub enum Call {
     Due,
     Counts,
     Arrivals,
+    HoldUpkeep,
     Purge,
     Input,
     Dead,

@@ -55,6 +55,8 @@ macro_rules! ledger_contract {
             a_due_job_that_is_not_published_is_due_again
             due_returns_no_more_than_its_limit
             a_late_confirmation_does_not_touch_a_later_publication
+            one_process_at_a_time_holds_the_upkeep
+            the_upkeep_of_a_dead_process_passes_on_without_a_gap
             a_claim_starts_the_first_attempt
             a_live_lease_blocks_other_claims
             a_repeated_claim_gets_the_same_lease

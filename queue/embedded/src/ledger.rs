@@ -9,6 +9,7 @@ mod facts;
 mod finish;
 pub(crate) mod grace;
 mod history;
+mod holder;
 mod rows;
 mod submit;
 mod upkeep;
@@ -150,6 +151,16 @@ impl Ledger for EmbeddedLedger {
 
     async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>> {
         arrivals::follow(&self.store).await
+    }
+
+    async fn hold_upkeep(&self, holder: &str, lease: Duration) -> Result<bool> {
+        let (now, name) = (self.store.clock().now_milliseconds(), holder.to_owned());
+        // Most calls change nothing, and a read needs no file lock.
+        if let Some(has_upkeep) = self.store.read(move |file| holder::has_upkeep(file, &name, lease, now)).await? {
+            return Ok(has_upkeep);
+        }
+        let name = holder.to_owned();
+        self.store.write(Durability::Process, move |write| holder::hold(write, &name, lease)).await
     }
 
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {

@@ -8,9 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use millrace_queue_embedded::EmbeddedFixture;
-use queue::{Blobs, Error, ErrorKind, Job, JobId, JobState, Ledger, Producer, Result, Upkeep};
+use queue::{
+    Blobs, Claim, ClaimRequest, Error, ErrorKind, Finish, Job, JobErrorKind, JobId, JobState, Ledger, Outcome,
+    Producer, Result, Upkeep, WorkerId,
+};
 use queue_contract::Fixture;
 
 /// A producer that rejects jobs with the ids `big` and `odd`, and stores the ids of all others.
@@ -77,6 +82,7 @@ async fn a_due_job_that_cannot_be_read_fails_and_blocks_no_other() {
 struct DeniedProducer {
     denied_pool: Option<String>,
     is_allowed: AtomicBool,
+    rejected: Arc<Notify>,
     published: Mutex<Vec<String>>,
 }
 
@@ -85,6 +91,7 @@ impl Producer for DeniedProducer {
     async fn publish(&self, jobs: &[Job]) -> Result<()> {
         let is_denied = |job: &Job| self.denied_pool.as_ref().is_none_or(|pool| job.pool.as_str() == pool);
         if !self.is_allowed.load(Ordering::Relaxed) && jobs.iter().any(is_denied) {
+            self.rejected.notify_one();
             return Err(Error::new(ErrorKind::Denied, "ACCESS_REFUSED"));
         }
         self.published.lock().extend(jobs.iter().map(|job| job.id.to_string()));
@@ -135,4 +142,83 @@ async fn a_pool_that_this_client_may_not_publish_to_blocks_no_other() {
     let upkeep = upkeep(&ledger, &producer, folder.path());
     assert_eq!(upkeep.publish_due().await.unwrap_err().kind(), ErrorKind::Denied);
     assert_eq!(*producer.published.lock(), ["allowed"]);
+}
+
+/// A producer that sends the name of its process and the id of each job.
+struct NamedProducer(&'static str, mpsc::UnboundedSender<(&'static str, String)>);
+
+#[async_trait]
+impl Producer for NamedProducer {
+    async fn publish(&self, jobs: &[Job]) -> Result<()> {
+        jobs.iter().for_each(|job| self.1.send((self.0, job.id.to_string())).unwrap());
+        Ok(())
+    }
+}
+
+/// Makes a job due without moving the clock.
+async fn make_due(ledger: &dyn Ledger, fixture: &EmbeddedFixture, id: &str) {
+    let job = queue_contract::job(fixture, id);
+    let request = ClaimRequest::new(job.clone(), false);
+    let claim = ledger.claim(&WorkerId::new("worker"), vec![request], queue_contract::LEASE).await.unwrap().remove(0);
+    let Claim::Granted { lease, .. } = claim else { panic!("{claim:?}") };
+    let outcome = Outcome::Failed(JobErrorKind::BadInput.error("no digit"));
+    ledger.finish(vec![Finish { lease, outcome }]).await.unwrap();
+    ledger.requeue(&job.id, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_process_does_the_upkeep_and_another_one_takes_over_when_it_is_killed() {
+    let fixture = EmbeddedFixture::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, mut published) = mpsc::unbounded_channel();
+    let start = async |name| {
+        let ledger = fixture.open().await.ledger;
+        let producer = Arc::new(NamedProducer(name, sender.clone()));
+        let blobs = Blobs::directory(folder.path(), 4).unwrap();
+        tokio::spawn(Upkeep { ledger, producer, blobs }.run(CancellationToken::new()))
+    };
+    let ledger = fixture.open().await.ledger;
+    let processes = [start("first").await, start("second").await];
+    make_due(&*ledger, &fixture, "before").await;
+    let (holder, id) = queue_contract::soon(published.recv()).await.unwrap();
+    assert_eq!(id, "before");
+    for number in 0..5 {
+        make_due(&*ledger, &fixture, &format!("job-{number}")).await;
+        assert_eq!(queue_contract::soon(published.recv()).await.unwrap(), (holder, format!("job-{number}")));
+    }
+    let (killed, other) = if holder == "first" { (0, "second") } else { (1, "first") };
+    processes[killed].abort();
+    make_due(&*ledger, &fixture, "after").await;
+    fixture.advance(Duration::from_secs(2)).await;
+    assert_eq!(queue_contract::soon(published.recv()).await.unwrap(), (other, "after".to_owned()));
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_publish_leaves_the_upkeep_to_another_one() {
+    let fixture = EmbeddedFixture::start();
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = fixture.open().await.ledger;
+    let producer = Arc::new(DeniedProducer::default());
+    let rejected = Arc::clone(&producer.rejected);
+    let stop = CancellationToken::new();
+    let denied = tokio::spawn(upkeep(&ledger, &producer, folder.path()).run(stop.clone()));
+    make_due(&*ledger, &fixture, "denied").await;
+    let (sender, mut published) = mpsc::unbounded_channel();
+    let blobs = Blobs::directory(folder.path(), 4).unwrap();
+    let able = Upkeep { ledger: Arc::clone(&ledger), producer: Arc::new(NamedProducer("able", sender)), blobs };
+    // It has taken the job, and cannot publish it.
+    queue_contract::soon(rejected.notified()).await;
+    tokio::spawn(able.run(stop.clone()));
+    let is_published = async {
+        for number in 0.. {
+            make_due(&*ledger, &fixture, &format!("job-{number}")).await;
+            let next = tokio::time::timeout(Duration::from_secs(1), published.recv()).await;
+            if next.is_ok_and(|next| next.is_some()) {
+                break;
+            }
+        }
+    };
+    queue_contract::soon(is_published).await;
+    stop.cancel();
+    denied.await.unwrap();
 }

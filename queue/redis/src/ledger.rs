@@ -16,6 +16,7 @@
 //! | `open:POOL` | hash | the number of jobs in each open state, and of ended ones |
 //! | `attempts:ID` | list | the failed attempts at a job, as JSON |
 //! | `dead`, `failed`, `dead:POOL`, `failed:POOL` | sorted set | dead and failed jobs by the time they ended, of all pools and of one |
+//! | `upkeep` | hash | the process that does the upkeep, and the end of its lease |
 //! | `blob_store` | string | the id of the blob store that belongs to this ledger |
 //! | `ended` | channel | ids of jobs that have just ended, separated by spaces |
 //! | `arrived` | channel | pools that may have new work, separated by spaces |
@@ -264,6 +265,11 @@ impl Ledger for RedisLedger {
 
     async fn arrivals(&self) -> Result<BoxStream<'static, Result<PoolName>>> {
         arrivals::follow(&self.redis).await
+    }
+
+    async fn hold_upkeep(&self, holder: &str, lease: Duration) -> Result<bool> {
+        let call = Call::new(&self.redis).with(holder).with_number(milliseconds_of(lease));
+        call.run("hold the upkeep", &scripts::HOLD_UPKEEP).await
     }
 
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {

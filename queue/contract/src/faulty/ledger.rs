@@ -73,6 +73,10 @@ impl Ledger for FaultyLedger {
         self.faulty.call(Call::Arrivals, self.ledger.arrivals()).await
     }
 
+    async fn hold_upkeep(&self, holder: &str, lease: Duration) -> Result<bool> {
+        self.faulty.call(Call::HoldUpkeep, self.ledger.hold_upkeep(holder, lease)).await
+    }
+
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {
         self.faulty.call(Call::Purge, self.ledger.purge(limit)).await
     }

@@ -115,3 +115,44 @@ pub async fn a_late_confirmation_does_not_touch_a_later_publication(fixture: &dy
     fixture.advance(PUBLISH_TIMEOUT * 2).await;
     assert!(due(&*ledger).await.is_empty());
 }
+
+pub async fn one_process_at_a_time_holds_the_upkeep(fixture: &dyn Fixture) {
+    let ledgers = [open(fixture).await, open(fixture).await];
+    let holders = ["first", "second"];
+    let hold = async |index: usize, lease| ledgers[index].hold_upkeep(holders[index], lease).await.unwrap();
+    for _ in 0..3 {
+        assert!(hold(0, LEASE).await);
+        assert!(!hold(1, LEASE).await);
+        // The holder has kept it meanwhile.
+        fixture.advance(LEASE * 3 / 4).await;
+    }
+    // Only the holder can give it up.
+    assert!(!hold(1, Duration::ZERO).await);
+    assert!(!hold(1, LEASE).await);
+    assert!(!hold(0, Duration::ZERO).await);
+    assert!(hold(1, LEASE).await);
+    assert!(!hold(0, LEASE).await);
+    // A lease beyond its length is not believed: the clock was set back.
+    assert!(hold(1, LEASE * 100).await);
+    assert!(hold(0, LEASE).await);
+}
+
+pub async fn the_upkeep_of_a_dead_process_passes_on_without_a_gap(fixture: &dyn Fixture) {
+    let (dead, ledger) = (fixture.open().await, open(fixture).await);
+    let lease = Duration::from_millis(1900);
+    let job = job(fixture, "job");
+    accept(&*ledger, std::slice::from_ref(&job)).await;
+    claim(&*ledger, &job).await;
+    fixture.advance(LEASE - Duration::from_secs(3)).await;
+    assert!(dead.ledger.hold_upkeep("first", lease).await.unwrap());
+    fixture.kill(dead).await;
+    // The other process asks once a second, as upkeep does.
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        fixture.advance_in_outage(Duration::from_secs(1)).await;
+        asked.push(ledger.hold_upkeep("second", lease).await.unwrap());
+    }
+    assert_eq!(asked, [false, true, true, true]);
+    // The lease expired at its time.
+    assert_eq!(due(&*ledger).await.len(), 1);
+}

@@ -10,7 +10,7 @@ use queue::Result;
 use queue::driver::milliseconds_of;
 use queue::ledger::JobState;
 
-/// If no process has looked for due jobs for this time, the file or all processes were away.
+/// If no process has looked for due jobs or asked for the upkeep for this time, the file or all processes were away.
 const GAP: Duration = Duration::from_secs(3);
 
 /// One write a second is enough to notice a gap.

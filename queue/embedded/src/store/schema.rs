@@ -8,7 +8,7 @@ use super::error::sqlite;
 use queue::{Error, ErrorKind, Result};
 
 /// The version of the tables. It grows with every change of them.
-pub(super) const VERSION: i64 = 7;
+pub(super) const VERSION: i64 = 8;
 
 /// Marks the file as ours ("Mill" in ASCII), so that the database of another program is not taken for an empty file.
 const APPLICATION_ID: i64 = 0x4d69_6c6c;
@@ -71,7 +71,7 @@ pub(super) fn upgrade(connection: &mut Connection, version: i64) -> Result<()> {
         upgrading.execute_batch(TABLES).map_err(&opening)?;
         upgrading.pragma_update(None, "application_id", APPLICATION_ID).map_err(&opening)?;
     }
-    for (to, step) in [(2, TO_2), (3, TO_3), (4, TO_4), (5, TO_5), (6, TO_6), (7, TO_7)] {
+    for (to, step) in [(2, TO_2), (3, TO_3), (4, TO_4), (5, TO_5), (6, TO_6), (7, TO_7), (8, TO_8)] {
         if version < to {
             upgrading.execute_batch(step).map_err(&opening)?;
         }
@@ -257,7 +257,7 @@ CREATE TABLE measured (
 
 /// From version 5 to 6: the length of a lease, and the times of upkeep (one row): when a process last looked for due jobs,
 /// and the end of the last gap in which none did. A job whose publication is confirmed is due too, after hours.
-const TO_6: &str = "
+pub(super) const TO_6: &str = "
 ALTER TABLE jobs ADD COLUMN lease INTEGER NOT NULL DEFAULT 30000;
 CREATE TABLE upkeep (looked_at INTEGER, resumed_at INTEGER);
 INSERT INTO upkeep VALUES (NULL, NULL);
@@ -298,6 +298,48 @@ END;
 ";
 
 /// From version 6 to 7: facts about the installation, such as the id of its blob store.
-const TO_7: &str = "
+pub(super) const TO_7: &str = "
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// From version 7 to 8: triggers count the messages of a pool too. One process at a time does the upkeep. A job that
+/// succeeded has the digest of its input.
+pub(super) const TO_8: &str = "
+-- The waiting messages of each class, and the messages that a consumer holds.
+CREATE TABLE depths (
+    pool TEXT PRIMARY KEY,
+    premium INTEGER NOT NULL,
+    standard INTEGER NOT NULL,
+    batch INTEGER NOT NULL,
+    held INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO depths (pool, premium, standard, batch, held)
+SELECT pool, sum(consumer IS NULL AND class = 0), sum(consumer IS NULL AND class = 1),
+    sum(consumer IS NULL AND class = 2), sum(consumer IS NOT NULL) FROM messages GROUP BY pool;
+CREATE TRIGGER messages_added AFTER INSERT ON messages BEGIN
+    INSERT INTO depths (pool, premium, standard, batch, held)
+    VALUES (new.pool, new.consumer IS NULL AND new.class = 0, new.consumer IS NULL AND new.class = 1,
+        new.consumer IS NULL AND new.class = 2, new.consumer IS NOT NULL)
+    ON CONFLICT (pool) DO UPDATE SET premium = premium + excluded.premium, standard = standard + excluded.standard,
+        batch = batch + excluded.batch, held = held + excluded.held;
+END;
+CREATE TRIGGER messages_changed AFTER UPDATE OF consumer ON messages
+WHEN (old.consumer IS NULL) <> (new.consumer IS NULL) BEGIN
+    UPDATE depths SET held = held + (new.consumer IS NOT NULL) - (old.consumer IS NOT NULL),
+        premium = premium + (new.class = 0) * ((new.consumer IS NULL) - (old.consumer IS NULL)),
+        standard = standard + (new.class = 1) * ((new.consumer IS NULL) - (old.consumer IS NULL)),
+        batch = batch + (new.class = 2) * ((new.consumer IS NULL) - (old.consumer IS NULL))
+    WHERE pool = new.pool;
+END;
+CREATE TRIGGER messages_deleted AFTER DELETE ON messages BEGIN
+    UPDATE depths SET held = held - (old.consumer IS NOT NULL), premium = premium - (old.consumer IS NULL AND old.class = 0),
+        standard = standard - (old.consumer IS NULL AND old.class = 1),
+        batch = batch - (old.consumer IS NULL AND old.class = 2)
+    WHERE pool = old.pool;
+END;
+-- The process that does the upkeep, and the end of its lease.
+ALTER TABLE upkeep ADD COLUMN holder TEXT;
+ALTER TABLE upkeep ADD COLUMN held_until INTEGER;
+-- The digest of an input that was deleted when its job succeeded.
+ALTER TABLE jobs ADD COLUMN digest BLOB;
 ";

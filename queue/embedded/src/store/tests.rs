@@ -314,6 +314,48 @@ async fn a_file_of_the_fifth_version_keeps_its_counts_and_its_published_jobs_bec
     assert_eq!(rows, [(21_600_001, 30_000), (9, 30_000), (5, 30_000), (5, 30_000)]);
 }
 
+#[tokio::test]
+async fn a_file_of_the_seventh_version_gets_counts_of_its_messages() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("millrace.db");
+    let seventh = Connection::open(&file).unwrap();
+    use schema::{TABLES, TO_2, TO_3, TO_4, TO_5, TO_6, TO_7};
+    for step in [TABLES, TO_2, TO_3, TO_4, TO_5, TO_6, TO_7] {
+        seventh.execute_batch(step).unwrap();
+    }
+    let add = |pool: &str, class: i64, consumer: Option<i64>| {
+        let sql = "INSERT INTO messages (pool, class, consumer, published_at) VALUES (?1, ?2, ?3, 1000)";
+        seventh.execute(sql, (pool, class, consumer)).unwrap();
+    };
+    for (class, consumer) in [(0, None), (1, None), (1, None), (2, None), (1, Some(7)), (2, Some(7))] {
+        add("first", class, consumer);
+    }
+    add("second", 2, Some(8));
+    seventh
+        .execute_batch(
+            "PRAGMA application_id = 1298754668; PRAGMA user_version = 7;
+             INSERT INTO jobs (id, pool, class, state, max_attempts, created_at, retention)
+             VALUES ('old', 'first', 1, 0, 3, 1, 1)",
+        )
+        .unwrap();
+    drop(seventh);
+    let backend = crate::backend(&open(folder.path(), None).unwrap());
+    let gauge = backend.broker.gauge().await.unwrap();
+    let pools = ["first", "second", "third"].map(|pool| pool.parse().unwrap());
+    let depths = async || {
+        let depths = gauge.depths(&pools).await.into_iter().map(Result::unwrap);
+        depths.map(|depth| (depth.waiting_by_class, depth.in_flight.unwrap())).collect::<Vec<_>>()
+    };
+    assert_eq!(depths().await, [([1, 2, 1], 2), ([0, 0, 0], 1), ([0, 0, 0], 0)]);
+    let file = Connection::open(&file).unwrap();
+    file.execute("UPDATE messages SET consumer = 9 WHERE pool = 'first' AND class = 1", []).unwrap();
+    file.execute("UPDATE messages SET consumer = NULL WHERE pool = 'first' AND class = 2", []).unwrap();
+    file.execute("DELETE FROM messages WHERE pool = 'second' OR class = 0", []).unwrap();
+    assert_eq!(depths().await, [([0, 0, 2], 3), ([0, 0, 0], 0), ([0, 0, 0], 0)]);
+    file.execute("DELETE FROM messages", []).unwrap();
+    assert_eq!(depths().await, [([0, 0, 0], 0); 3]);
+}
+
 #[test]
 fn a_check_before_the_first_use_creates_and_converts_nothing() {
     let folder = tempfile::Builder::new().prefix("50%?#").tempdir().unwrap();

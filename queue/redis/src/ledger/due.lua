@@ -4,9 +4,7 @@
 -- again. Returns per job: id, the fence of its publication, fields and values in turn, the bytes of its input.
 local answers, bytes = {}, 0
 local resumed_at = end_of_gap()
-local looked_at = tonumber(redis.call('GET', PREFIX .. 'looked_at') or '0')
--- One write a second is enough to notice a gap.
-if math.abs(now - looked_at) >= 1000 then redis.call('SET', PREFIX .. 'looked_at', now) end
+record_look()
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, ARGV[3])) do
     local job = find(id)
     if not job then

@@ -46,8 +46,8 @@ local function is_lease_valid(job, fence)
     return job and job.state == LEASED and job.fence == tonumber(fence)
 end
 
--- The end of the last gap in milliseconds, 0 for none. If no process has looked for due jobs for a while, the server or all
--- processes were away, and no lease could be renewed. So a lease gets its whole length from the end of the gap on.
+-- The end of the last gap in milliseconds, 0 for none. If no process has looked for due jobs or asked for the upkeep for a while, the
+-- server or all processes were away, and no lease could be renewed. So a lease gets its whole length from the end of the gap on.
 local GAP = 3000
 local function end_of_gap()
     local looked_at = tonumber(redis.call('GET', PREFIX .. 'looked_at') or nil)
@@ -58,6 +58,12 @@ local function end_of_gap()
     local resumed_at = tonumber(redis.call('GET', PREFIX .. 'resumed_at') or '0')
     -- A time in the future means that the clock was set back.
     return resumed_at <= now and resumed_at or 0
+end
+
+-- Records that a process can reach the ledger. One write a second is enough to notice a gap.
+local function record_look()
+    local looked_at = tonumber(redis.call('GET', PREFIX .. 'looked_at') or '0')
+    if math.abs(now - looked_at) >= 1000 then redis.call('SET', PREFIX .. 'looked_at', now) end
 end
 
 -- The whole record: fields and values in turn, then the bytes of the output.

@@ -35,6 +35,7 @@ pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| script(&[include_s
 pub(super) static CANCEL: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("cancel.lua")]));
 pub(super) static GET: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("get.lua")]));
 pub(super) static DUE: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("due.lua")]));
+pub(super) static HOLD_UPKEEP: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("hold_upkeep.lua")]));
 pub(super) static PURGE: LazyLock<Script> = LazyLock::new(|| script(&[DELETE_JOB, include_str!("purge.lua")]));
 pub(super) static INPUT: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("input.lua")]));
 pub(super) static DEAD: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("dead.lua")]));

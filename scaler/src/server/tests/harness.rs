@@ -216,6 +216,10 @@ impl Ledger for Fake {
         Err(unavailable())
     }
 
+    async fn hold_upkeep(&self, _: &str, _: Duration) -> Result<bool> {
+        Err(unavailable())
+    }
+
     async fn purge(&self, _: usize) -> Result<Option<Vec<BlobRef>>> {
         Err(unavailable())
     }
