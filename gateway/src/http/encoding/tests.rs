@@ -19,8 +19,10 @@ fn zstd(text: &[u8]) -> Vec<u8> {
     ::zstd::encode_all(text, 3).unwrap()
 }
 
+type Encoder = fn(&[u8]) -> Vec<u8>;
+
 /// The encodings, each with its encoder.
-const ENCODERS: [(Encoding, fn(&[u8]) -> Vec<u8>); 2] = [(Encoding::Gzip, gzip), (Encoding::Zstd, zstd)];
+const ENCODERS: [(Encoding, Encoder); 2] = [(Encoding::Gzip, gzip), (Encoding::Zstd, zstd)];
 
 async fn decode(encoding: Encoding, body: Vec<u8>) -> Result<Vec<u8>, Problem> {
     let budget = BodyBudget::new(LIMIT);
