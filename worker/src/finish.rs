@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use queue::{
     Blobs, Body, Consumer, Delivery, Ending, Error, Finish, Finished, Job, JobError, JobErrorKind, JobState, Lease,
     Ledger, Outcome, Output, Role, Settlement,
@@ -21,6 +22,9 @@ use announcements::{Announcements, EndedJob};
 
 /// The most batches in one round trip to the ledger.
 const ROUND_LIMIT: usize = 64;
+
+/// The most outputs that are written to the blob store at a time.
+const STORED_AT_ONCE: usize = 16;
 
 /// The waits between attempts to write results. The jobs have run, so the attempts never stop.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -63,11 +67,10 @@ impl Outbox {
     async fn write(&self, jobs: Vec<FinishedJob>) -> Vec<WrittenJob> {
         let (mut finishes, mut places) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
         let mut unwritten = Vec::with_capacity(jobs.len());
-        for FinishedJob { job, disposition } in jobs {
+        let outcomes: Vec<_> =
+            stream::iter(jobs).map(|job| self.with_outcome(job)).buffered(STORED_AT_ONCE).collect().await;
+        for (job, settlement, outcome) in outcomes {
             let ClaimedJob { delivery, lease, place, .. } = job;
-            let settlement =
-                if matches!(disposition, Disposition::Released) { Settlement::Requeue } else { Settlement::Ack };
-            let outcome = self.outcome(lease.lease(), disposition).await;
             let has_outcome = outcome.is_some();
             finishes.extend(outcome.map(|outcome| Finish { lease: lease.lease().clone(), outcome }));
             unwritten.push((delivery, lease, settlement, has_outcome));
@@ -87,6 +90,14 @@ impl Outbox {
             WrittenJob { delivery, settlement, finished, ending, _lease: lease }
         });
         written.collect()
+    }
+
+    async fn with_outcome(&self, job: FinishedJob) -> (ClaimedJob, Settlement, Option<Outcome>) {
+        let FinishedJob { job, disposition } = job;
+        let settlement =
+            if matches!(disposition, Disposition::Released) { Settlement::Requeue } else { Settlement::Ack };
+        let outcome = self.outcome(job.lease.lease(), disposition).await;
+        (job, settlement, outcome)
     }
 
     /// The outcome to write to the ledger. `None`: the lease is lost, so there is nothing to write.
