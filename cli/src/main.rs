@@ -5,10 +5,19 @@ use std::time::Instant;
 
 use clap::Parser;
 use cli::Arguments;
+use service::stop;
 
-#[allow(clippy::disallowed_methods, reason = "a device thread may be stuck, and it would delay the end")]
+fn main() -> ExitCode {
+    let code = run();
+    if code == ExitCode::SUCCESS {
+        // A worker that was stopped while it loaded a model still has a thread inside libtorch.
+        stop::end_at_once(0);
+    }
+    code
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     let started = Instant::now();
     match cli::run(Arguments::parse(), started).await {
         Ok(code) => code,
@@ -16,7 +25,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             eprintln!("millrace: {}", cli::message(&error));
             // A device thread may be inside libtorch or stuck, so no runtime or thread is waited for.
-            std::process::exit(cli::exit_code(&error))
+            stop::end_at_once(cli::exit_code(&error))
         }
     }
 }

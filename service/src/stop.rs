@@ -1,6 +1,6 @@
 //! The signals that stop a process.
 
-use std::io;
+use std::io::{self, Write};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -28,10 +28,22 @@ pub fn on_signal() -> io::Result<CancellationToken> {
             _ = interrupt.recv() => {}
         }
         tracing::warn!("a second signal: ending at once");
-        #[allow(clippy::disallowed_methods, reason = "tasks that still run must not delay the end")]
-        std::process::exit(130);
+        end_at_once(130);
     });
     Ok(stop)
+}
+
+/// Ends the process without destructors of static objects. A thread may still run C++ code that uses these objects, so
+/// their destruction could crash or never end.
+pub fn end_at_once(code: i32) -> ! {
+    // The reader may be gone.
+    let _ = io::stdout().flush();
+    let _ = io::stderr().flush();
+    #[allow(unsafe_code, reason = "the standard library has no such function")]
+    // SAFETY: it takes any code, and needs no state of the process.
+    unsafe {
+        nix::libc::_exit(code)
+    }
 }
 
 #[cfg(test)]
