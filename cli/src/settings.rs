@@ -1,6 +1,7 @@
 //! The configuration file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ use worker::WorkerSettings;
 use worker::runtime::{Device, ModelSettings};
 
 /// Everything that can be configured.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The broker, where jobs wait: `embedded:FOLDER` (shared by the processes of one machine), `kafka://HOST:PORT`,
@@ -39,8 +40,15 @@ pub struct Settings {
     pub pools: BTreeMap<String, PoolSettings>,
 }
 
+/// Shows no password, as in the serialised form.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
 /// The blob store, for inputs and outputs that are too large to travel with a job.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BlobSettings {
     /// The folder. The gateway and all workers must share it.
@@ -253,5 +261,18 @@ impl PoolSettings {
 
     pub(crate) fn model_settings(&self) -> ModelSettings {
         ModelSettings { device: self.device, threads: self.threads.map(|threads| threads.get() as usize) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_debug_text_of_the_settings_shows_no_password() {
+        let broker = "rabbitmq://me:hunter2@host".to_owned();
+        let settings = Settings { ledger: Some("redis://:hunter3@host".to_owned()), broker, ..Settings::default() };
+        let text = format!("{settings:?}");
+        assert!(text.contains("rabbitmq://me") && !text.contains("hunter"), "{text}");
     }
 }
