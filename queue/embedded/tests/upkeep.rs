@@ -175,8 +175,7 @@ async fn one_process_does_the_upkeep_and_another_one_takes_over_when_it_is_kille
         let ledger = fixture.open().await.ledger;
         let producer = Arc::new(NamedProducer(name, sender.clone()));
         let blobs = Blobs::directory(folder.path(), 4).unwrap();
-        let upkeep = Upkeep { ledger, producer, blobs };
-        tokio::task::spawn(upkeep.run(CancellationToken::new()))
+        tokio::spawn(Upkeep { ledger, producer, blobs }.run(CancellationToken::new())).abort_handle()
     };
     let ledger = fixture.open().await.ledger;
     let processes = [start("first").await, start("second").await];
