@@ -18,6 +18,7 @@ use fleet::Fleet;
 use load::Load;
 use plan::Plan;
 
+/// Together they draw each outage of each broker.
 const SEEDS: [u64; 3] = [1, 2, 3];
 
 /// The time limit for all jobs to end after the last outage. It is far longer than needed, so only a fault is slow.
@@ -52,7 +53,7 @@ async fn survives(kind: BrokerKind) {
     for seed in seeds {
         let plan = Plan::new(kind, seed);
         eprintln!("{plan}");
-        let mut fleet = Fleet::start(kind, plan.max_attempts).await.unwrap();
+        let mut fleet = Fleet::start(kind, plan.max_attempts, plan.has_classic_groups).await.unwrap();
         let load = Load::start(fleet.gateway_url());
         for outage in &plan.outages {
             outage.run(&mut fleet).await.unwrap_or_else(|error| panic!("{plan}: {outage}: {error:#}"));
