@@ -108,7 +108,7 @@ impl Plan {
             }
         });
         let max_attempts = if has_one_attempt(seed) { 1 } else { 5 };
-        let has_classic_groups = kind == BrokerKind::Kafka && (seed / 2).is_multiple_of(2);
+        let has_classic_groups = kind == BrokerKind::Kafka && std::env::var("MILLRACE_OUTAGE_CLASSIC_GROUPS").is_ok();
         Self { kind, seed, max_attempts, has_classic_groups, outages: outages.collect() }
     }
 }
