@@ -8,10 +8,7 @@ use bytes::Bytes;
 
 use crate::aside;
 use crate::http::budget::Reserved;
-use crate::http::problem::{Problem, ProblemKind};
-
-/// The value of `Accept-Encoding` in the refusal of another encoding (RFC 9110, section 15.5.16).
-pub(crate) const ACCEPTED: &str = "gzip, zstd, identity";
+use crate::http::problem::{ACCEPTED_ENCODINGS, Problem, ProblemKind};
 
 /// The longest value that an error repeats.
 const SHOWN_CHARACTERS: usize = 80;
@@ -35,7 +32,7 @@ impl Encoding {
                     "identity" => continue,
                     "gzip" | "x-gzip" => Self::Gzip,
                     "zstd" => Self::Zstd,
-                    _ => return Err(unsupported(name, format_args!("is not one of {ACCEPTED}"))),
+                    _ => return Err(unsupported(name, format_args!("is not one of {ACCEPTED_ENCODINGS}"))),
                 };
                 if found.replace(encoding).is_some() {
                     return Err(unsupported(&value, format_args!("is a second encoding; encode the body once")));

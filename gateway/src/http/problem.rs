@@ -9,12 +9,13 @@ use axum::response::{IntoResponse, Response};
 use queue::{JobError, JobId, JobState};
 use serde::Serialize;
 
-use crate::http::encoding;
-
 mod from;
 mod kind;
 
 pub(crate) use kind::ProblemKind;
+
+/// The value of `Accept-Encoding` in the refusal of another encoding (RFC 9110, section 15.5.16).
+pub(crate) const ACCEPTED_ENCODINGS: &str = "gzip, zstd, identity";
 
 /// An error for a client. It is boxed, so that a `Result` without an error stays small.
 #[derive(Debug)]
@@ -108,7 +109,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.0.kind == ProblemKind::UnsupportedEncoding {
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encoding::ACCEPTED));
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED_ENCODINGS));
         }
         use ProblemKind::{Busy, JobNotEnded, NotConfirmed, Unavailable};
         if matches!(self.0.kind, Busy | Unavailable | NotConfirmed | JobNotEnded) {

@@ -50,7 +50,7 @@ async fn a_bad_request_is_a_problem_that_names_the_field_and_leaves_nothing_behi
     type Case<'a> = (&'a str, &'a str, &'a [u8], u16, &'a str, &'a str);
     let cases: [Case<'_>; 10] = [
         ("nosuch", "text/plain", b"x", 404, "unknown-pool", "pool"),
-        ("digits", "text/plain", b"x", 415, "unsupported-media-type", "media_type"),
+        ("digits", "text/plain", b"x", 415, "unsupported-media-type", "content-type"),
         ("digits", "application/json", wrong_shape.as_bytes(), 422, "invalid-input", "inputs[0].shape"),
         ("echo", "text/plain", &big, 413, "body-too-large", "body"),
         ("echo", "text/plain", b"", 400, "empty-body", "body"),
