@@ -34,7 +34,7 @@ impl Unanswered {
         *self = Self::default();
     }
 
-    /// Returns an error if the client must be replaced. `replies` tells whether a server replies.
+    /// Returns an error if the client must be replaced. `replies`: whether a server replies, which costs a call.
     pub(super) fn check(&mut self, replies: impl FnOnce() -> bool) -> Result<()> {
         let is_late = self.since.is_some_and(|since| since.elapsed() > CALL_TIMEOUT);
         if !is_late || self.checked_at.is_some_and(|at| at.elapsed() < CHECK_INTERVAL) {
