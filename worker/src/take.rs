@@ -6,7 +6,6 @@ use std::time::{Duration, Instant as StdInstant};
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, future, stream};
-use parking_lot::Mutex;
 use queue::{
     Blobs, Body, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobErrorKind, Ledger, Settlement, WorkerId,
 };
@@ -26,15 +25,15 @@ use crate::job::{ClaimedJob, Disposition, FinishedJob, ReadyInput, ReadyJob};
 use crate::runtime::Model;
 use crate::watchdog::Watchdog;
 
+mod gathering;
+
+use gathering::Gathering;
+
 /// The wait after an error of the broker or the ledger. Without a wait, repeated calls would only add load.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The most inputs that a round of claims reads from the blob store at a time.
 const BLOBS_AT_ONCE: usize = 16;
-
-/// The longest time for which a prepared job waits for others of its claim, so that one push brings a device as many of
-/// them as possible. Waking a device thread takes a few hundredths of this time.
-const LONGEST_GATHERING: Duration = Duration::from_millis(1);
 
 /// The part of a worker that takes jobs in.
 pub(crate) struct Intake {
@@ -229,21 +228,15 @@ impl Intake {
     /// Prepares inputs on the CPU threads. Each thread takes the next job when it has finished one.
     fn prepare(self: &Arc<Self>, jobs: Vec<(ClaimedJob, Bytes)>) {
         let threads = self.cpu.current_num_threads().min(jobs.len());
-        let jobs = Arc::new(Mutex::new(jobs.into_iter()));
+        let gathering = Arc::new(Gathering::new(jobs));
         for _ in 0..threads {
-            let (intake, jobs) = (Arc::clone(self), Arc::clone(&jobs));
+            let (intake, gathering) = (Arc::clone(self), Arc::clone(&gathering));
             self.cpu.spawn(move || {
-                let (mut ready, mut gathering_since) = (Vec::new(), StdInstant::now());
-                loop {
-                    let next = jobs.lock().next();
-                    let Some((job, body)) = next else { break };
-                    ready.extend(intake.prepared(job, body));
-                    if gathering_since.elapsed() >= LONGEST_GATHERING {
-                        intake.push(std::mem::take(&mut ready));
-                        gathering_since = StdInstant::now();
-                    }
+                while let Some((job, body)) = gathering.next() {
+                    let ready = intake.prepared(job, body);
+                    intake.push(gathering.add(ready));
                 }
-                intake.push(ready);
+                intake.push(gathering.rest());
             });
         }
     }
@@ -266,6 +259,9 @@ impl Intake {
     }
 
     fn push(&self, ready: Vec<ReadyJob>) {
+        if ready.is_empty() {
+            return;
+        }
         for ready in self.batcher.push(ready) {
             self.finish(ready.job, Disposition::Released);
         }
