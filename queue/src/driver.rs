@@ -13,7 +13,7 @@ pub use crate::broker::{
 pub use crate::clock::milliseconds_of;
 pub use crate::ending::Ending;
 pub use crate::event::{Event, STRUCTURED, Unreadable, unreadable};
-pub use crate::stored::{BodyColumns, origin_column};
+pub use crate::stored::{BodyColumns, input_digest, origin_column};
 
 /// The time after which a confirmed publication is repeated, in case the broker lost the message. A second message does no
 /// harm, because the ledger knows the job.

@@ -73,7 +73,8 @@ pub trait Ledger: Send + Sync {
     /// The record of a job with its output and history. `None`: no such job, or its retention is over.
     async fn get(&self, id: &JobId) -> Result<Option<JobRecord>>;
 
-    /// The input of a job as it was submitted or last edited. `None`: no such job.
+    /// The input of a job as it was submitted or last edited. `None`: no such job, or it succeeded. The ledger deletes the
+    /// input of a job that succeeds, because nothing needs it any more. A blob stays until its record is deleted.
     async fn input(&self, id: &JobId) -> Result<Option<Input>>;
 
     /// The current record and, unless the job has ended already, the record at its end; then the stream ends. It may also

@@ -1,7 +1,9 @@
 //! The parts of a job for which a store has no column type: a blob reference and an origin. Both are stored as JSON
 //! text.
 
-use crate::{Body, Origin};
+use sha2::{Digest, Sha256};
+
+use crate::{Body, Input, Origin};
 
 /// A [`Body`] as its columns `body` and `blob`; exactly one is not null.
 pub struct BodyColumns<'a> {
@@ -24,4 +26,22 @@ impl<'a> BodyColumns<'a> {
 /// The column `origin`.
 pub fn origin_column(origin: Option<&Origin>) -> Option<String> {
     origin.map(|origin| serde_json::json!(origin).to_string())
+}
+
+/// The digest by which two inputs are compared. A reference counts by the digest of its blob's bytes, because each
+/// submission has its own blob.
+pub fn input_digest(input: &Input) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(input.media_type.as_bytes());
+    match &input.body {
+        Body::Inline(bytes) => {
+            digest.update([0]);
+            digest.update(bytes);
+        }
+        Body::Reference(blob) => {
+            digest.update([1]);
+            digest.update(blob.identity().as_bytes());
+        }
+    }
+    digest.finalize().into()
 }

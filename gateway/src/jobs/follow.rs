@@ -42,14 +42,23 @@ pub(crate) async fn status_of_event(State(gateway): State<SharedState>, uri: Uri
     }
 }
 
-/// Returns the input of the job, byte for byte.
+/// Returns the input of the job, byte for byte. It is 410 if the job succeeded, because its input is deleted then.
 pub(crate) async fn input(
     State(gateway): State<SharedState>,
     JobPath(id): JobPath,
     uri: Uri,
 ) -> Result<Response, Problem> {
     query::none(&uri)?;
-    let input = gateway.ledger.input(&id).await?.ok_or_else(|| Problem::unknown_job(&id))?;
+    let Some(input) = gateway.ledger.input(&id).await? else {
+        return Err(match gateway.ledger.get(&id).await? {
+            Some(_) => {
+                let detail =
+                    format!("the job succeeded, so its input is deleted; its result is at /v1/jobs/{id}/result");
+                Problem::new(ProblemKind::InputDeleted, detail).job(&id)
+            }
+            None => Problem::unknown_job(&id),
+        });
+    };
     result::untrusted_bytes(&gateway.blobs, &id, &input.media_type, &input.body).await
 }
 

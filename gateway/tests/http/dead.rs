@@ -138,12 +138,15 @@ async fn a_requeued_job_accepts_a_new_input_that_fits_its_model() {
 
     assert_eq!(requeue("text/plain", "", "edited").send().await.unwrap().status(), 202);
     assert_eq!(gateway.blob_count(), 0, "the previous input is deleted");
-    publish_due(&gateway).await;
-    let job = gateway.work(Outcome::Succeeded(text("done"))).await;
-    assert_eq!(job.input.body, Body::Inline("edited".into()));
     let input = gateway.get("/v1/jobs/a/input").send().await.unwrap();
     assert_eq!(input.headers()["content-type"], "text/plain");
     assert_eq!(input.text().await.unwrap(), "edited");
+    publish_due(&gateway).await;
+    let job = gateway.work(Outcome::Succeeded(text("done"))).await;
+    assert_eq!(job.input.body, Body::Inline("edited".into()));
+    // Nothing needs the input of a job that succeeded.
+    let input = gateway.get("/v1/jobs/a/input").send().await.unwrap();
+    assert_eq!(problem_name(input).await, (410, "input-deleted".to_owned()));
 }
 
 #[tokio::test]

@@ -112,6 +112,7 @@ macro_rules! ledger_contract {
             a_vanished_worker_is_in_the_history_if_the_attempt_counted
             the_history_is_limited_to_the_last_attempts
             the_input_of_a_job_can_be_read
+            the_input_of_a_success_is_deleted_and_still_identifies_it
             dead_jobs_are_listed_by_pool_and_state_the_last_first
             dead_jobs_are_listed_page_by_page
             a_requeued_job_is_due_at_once_with_all_its_attempts

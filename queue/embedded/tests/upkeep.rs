@@ -77,6 +77,19 @@ async fn a_due_job_that_cannot_be_read_fails_and_blocks_no_other() {
     assert_eq!(ledger.purge(10).await.unwrap(), Some(Vec::new()));
 }
 
+#[tokio::test]
+async fn a_job_that_no_claim_can_grant_ends() {
+    let fixture = EmbeddedFixture::start();
+    let ledger = fixture.open().await.ledger;
+    let jobs = ["spoiled", "sound"].map(|name| queue_contract::job(&fixture, name));
+    ledger.submit(&jobs).await.unwrap();
+    let file = rusqlite::Connection::open(fixture.file()).unwrap();
+    file.execute("UPDATE jobs SET attempts = 'first' WHERE id = 'spoiled'", []).unwrap();
+    let requests = jobs.iter().map(|job| ClaimRequest::new(job.clone(), false)).collect();
+    let claims = ledger.claim(&WorkerId::new("worker"), requests, queue_contract::LEASE).await.unwrap();
+    assert!(matches!(claims[..], [Claim::Ended(JobState::Failed), Claim::Granted { .. }]), "{claims:?}");
+}
+
 /// A producer that is denied a pool, or all pools, until the rights are given.
 #[derive(Default)]
 struct DeniedProducer {

@@ -10,7 +10,7 @@
 //! | key | type | holds |
 //! |---|---|---|
 //! | `job:ID` | hash | a job's record, without its input and output |
-//! | `input:ID`, `output:ID` | string | the bytes, where they are not in the blob store |
+//! | `input:ID`, `output:ID` | string | the bytes, where they are not in the blob store; no input of a job that succeeded |
 //! | `due` | sorted set | jobs by the time at which they must be published (again), or their lease expires |
 //! | `over` | sorted set | ended jobs by the end of their retention |
 //! | `open:POOL` | hash | the number of jobs in each open state, and of ended ones |
@@ -102,6 +102,14 @@ impl RedisLedger {
         };
         requests.iter().zip(answers).map(claimed).collect()
     }
+}
+
+/// A job that was taken as due: its id, the fence of its publication, its fields and its input.
+type TakenJob = (String, u64, Fields, Option<Vec<u8>>);
+
+fn due_job(id: &str, fence: u64, row: Row) -> Result<DueJob> {
+    let id: JobId = id.parse()?;
+    Ok(DueJob { job: rows::job(&id, row)?, publication: Publication { id, fence } })
 }
 
 /// The answer to one claim. `None` where there is no record of the job.
@@ -246,17 +254,31 @@ impl Ledger for RedisLedger {
             .with(limit.min(CHUNK_ITEMS).to_string())
             .with(CHUNK_BYTES.to_string())
             .with_number(milliseconds_of(PUBLISH_TIMEOUT));
-        let answers: Vec<(String, u64, Fields, Option<Vec<u8>>)> = call.run("take due jobs", &scripts::DUE).await?;
-        let due = |(id, fence, fields, input): (String, u64, Fields, Option<Vec<u8>>)| {
-            let id: JobId = id.parse()?;
-            let job = rows::job(&id, (fields, input))?;
-            Ok(DueJob { job, publication: Publication { id, fence } })
-        };
-        // One unreadable job must not block the others for ever.
-        let readable = |due: Result<DueJob>| {
-            due.inspect_err(|error| tracing::error!(%error, "cannot read a due job; it is not published")).ok()
-        };
-        Ok(answers.into_iter().map(due).filter_map(readable).collect())
+        let (answers, not_taken): (Vec<TakenJob>, Vec<String>) = call.run("take due jobs", &scripts::DUE).await?;
+        for id in not_taken {
+            tracing::error!(
+                id,
+                "cannot take a due job: a key has a wrong type; the job ends as failed or stays as it is"
+            );
+        }
+        let (mut due, mut unreadable) = (Vec::with_capacity(answers.len()), Vec::new());
+        for (id, fence, fields, input) in answers {
+            match due_job(&id, fence, (fields, input)) {
+                Ok(job) => due.push(job),
+                Err(error) => {
+                    tracing::error!(id, %error, "cannot read a due job; it ends as failed");
+                    unreadable.push(id);
+                }
+            }
+        }
+        if !unreadable.is_empty() {
+            let call = unreadable.iter().fold(Call::new(&self.redis), |call, id| call.with(id));
+            // The jobs that can be read are taken already. The others are due again, so the next look repeats this.
+            if let Err(error) = call.run::<()>("end unreadable jobs", &scripts::END_UNREADABLE_JOBS).await {
+                tracing::warn!(%error, "cannot end due jobs that cannot be read");
+            }
+        }
+        Ok(due)
     }
 
     async fn counts(&self, pools: &[PoolName]) -> Result<Vec<JobCounts>> {

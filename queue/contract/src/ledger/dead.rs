@@ -143,6 +143,32 @@ pub async fn the_input_of_a_job_can_be_read(fixture: &dyn Fixture) {
     assert_eq!(ledger.input(&"unknown".parse().unwrap()).await.unwrap(), None);
 }
 
+pub async fn the_input_of_a_success_is_deleted_and_still_identifies_it(fixture: &dyn Fixture) {
+    let ledger = open(fixture).await;
+    let [inline, mut big, failed] = ["inline", "big", "failed"].map(|id| job(fixture, id));
+    big.input.body = blob("input/big/1", "ab");
+    for job in [&inline, &big] {
+        accept(&*ledger, std::slice::from_ref(job)).await;
+        let lease = claim(&*ledger, job).await;
+        assert_eq!(ledger.input(&job.id).await.unwrap().as_ref(), Some(&job.input));
+        finish(&*ledger, &lease, success("done")).await;
+        assert_eq!(ledger.input(&job.id).await.unwrap(), None);
+        let answer = ledger.submit(std::slice::from_ref(job)).await.unwrap().remove(0);
+        assert!(matches!(answer, Submitted::Existing { publish: None, .. }), "{answer:?}");
+        let mut others = [job.clone(), job.clone(), job.clone()];
+        others[0].input.body = Body::Inline(Bytes::from_static(b"other"));
+        others[1].input.media_type = "image/png".to_owned();
+        others[2].input.body = blob("input/big/2", "cd");
+        assert_eq!(ledger.submit(&others).await.unwrap(), vec![Submitted::Conflict; 3]);
+    }
+    // A failed job keeps its input, because it can be requeued.
+    ended_in(fixture, &*ledger, failed.clone(), JobState::Failed).await;
+    assert_eq!(ledger.input(&failed.id).await.unwrap(), Some(failed.input));
+    fixture.advance(inline.retention * 2).await;
+    let blobs = ledger.purge(10).await.unwrap().unwrap();
+    assert_eq!(blobs.into_iter().map(|blob| blob.key).collect::<Vec<_>>(), ["input/big/1"]);
+}
+
 pub async fn dead_jobs_are_listed_by_pool_and_state_the_last_first(fixture: &dyn Fixture) {
     let ledger = open(fixture).await;
     let elsewhere: PoolName = "elsewhere".parse().unwrap();
@@ -321,7 +347,8 @@ pub async fn only_a_dead_or_failed_job_is_requeued(fixture: &dyn Fixture) {
         let edited = Input { media_type: "text/plain".to_owned(), body: Body::Inline("edited".into()) };
         assert_eq!(requeue(&*ledger, &job, Some(edited)).await, Requeued::NotDead(state));
         assert_eq!(get(&*ledger, &job).await, before);
-        assert_eq!(ledger.input(&job.id).await.unwrap(), Some(job.input));
+        let kept = (state != JobState::Succeeded).then_some(job.input);
+        assert_eq!(ledger.input(&job.id).await.unwrap(), kept);
     }
     assert!(due(&*ledger).await.is_empty());
     assert_eq!(ledger.requeue(&"unknown".parse().unwrap(), None).await.unwrap(), Requeued::Unknown);

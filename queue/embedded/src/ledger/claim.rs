@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{finish, grace, history, rows, submit};
+use super::{finish, grace, history, rows, submit, upkeep};
 use crate::store::{Write, corrupt, sqlite};
 use queue::driver::milliseconds_of;
 use queue::ledger::{Claim, ClaimRequest, JobState, Lease};
@@ -32,13 +32,29 @@ struct Row {
     claim: Option<Vec<u8>>,
 }
 
-/// Claims one job for `worker`.
+/// Claims one job for `worker`. A job whose record cannot be read ends, because no claim could ever grant it and its message
+/// would be requeued for ever.
 pub(super) fn claim(
     write: &mut Write<'_>,
     worker: &WorkerId,
     request: &ClaimRequest,
     lease: Duration,
 ) -> Result<Claim> {
+    match claim_readable(write, worker, request, lease) {
+        Err(error) if error.kind().is_about_a_value() => {
+            let mut select = write.prepare("SELECT job, state FROM jobs WHERE id = ?1")?;
+            let found = select.query_row([request.job.id.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional();
+            let Some((row_id, code)) = found.map_err(sqlite("claim"))? else { return Err(error) };
+            match rows::state(code) {
+                Ok(state) if state.has_ended() => Ok(Claim::Ended(state)),
+                _ => upkeep::end_unreadable(write, row_id, &error).map(|()| Claim::Ended(JobState::Failed)),
+            }
+        }
+        claimed => claimed,
+    }
+}
+
+fn claim_readable(write: &mut Write<'_>, worker: &WorkerId, request: &ClaimRequest, lease: Duration) -> Result<Claim> {
     let (now, id) = (write.now_milliseconds(), &request.job.id);
     let row = match find(write, id)? {
         Some(row) => row,

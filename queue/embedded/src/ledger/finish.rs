@@ -4,9 +4,9 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{history, rows};
 use crate::store::{Change, Write, sqlite};
-use queue::driver::{BodyColumns, CHECK_RELEASED_AFTER};
+use queue::driver::{BodyColumns, CHECK_RELEASED_AFTER, input_digest};
 use queue::ledger::{Finish, Finished, JobRecord, JobState, Outcome};
-use queue::{JobError, JobId, Output, Result};
+use queue::{Body, Input, JobError, JobId, Output, Result};
 
 /// Records how one attempt ended, if its lease is still valid.
 pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished> {
@@ -29,6 +29,7 @@ pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished>
         Outcome::Succeeded(output) => {
             insert_output(write, row_id, output)?;
             end(write, JobState::Succeeded, None)?;
+            delete_input(write, row_id)?;
             JobState::Succeeded
         }
         Outcome::Failed(error) => {
@@ -60,6 +61,21 @@ pub(super) fn finish(write: &mut Write<'_>, finish: &Finish) -> Result<Finished>
         }
     };
     Ok(Finished::Recorded { state, finished_at })
+}
+
+/// Deletes an input that nothing needs any more. Repeated submissions are compared by its digest. A reference stays until
+/// the record is deleted, together with its blob.
+fn delete_input(write: &Write<'_>, row_id: i64) -> Result<()> {
+    let deleting = sqlite("finish");
+    let input = match rows::input_of_row(write.connection(), row_id) {
+        // An input that cannot be read must not reject a result.
+        Err(error) if error.kind().is_about_a_value() => return Ok(()),
+        input => input?,
+    };
+    let Some(input @ Input { body: Body::Inline(_), .. }) = input else { return Ok(()) };
+    let mut update = write.prepare("UPDATE jobs SET digest = ?1 WHERE job = ?2")?;
+    update.execute(params![input_digest(&input), row_id]).map_err(&deleting)?;
+    write.prepare("DELETE FROM inputs WHERE job = ?1")?.execute([row_id]).map(drop).map_err(&deleting)
 }
 
 fn insert_output(write: &mut Write<'_>, row_id: i64, output: &Output) -> Result<()> {
@@ -99,4 +115,30 @@ pub(super) fn cancel(write: &mut Write<'_>, id: &JobId) -> Result<Option<JobReco
         end(write, row_id, id, JobState::Cancelled, None)?;
     }
     rows::record(write.connection(), id)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::EmbeddedFixture;
+    use queue::{Claim, ClaimRequest, Finish, Outcome, Output, WorkerId};
+    use queue_contract::Fixture;
+
+    #[tokio::test]
+    async fn the_file_holds_no_input_of_a_job_that_succeeded() {
+        let fixture = EmbeddedFixture::start();
+        let ledger = fixture.open().await.ledger;
+        let jobs = queue_contract::jobs(&fixture, 3);
+        ledger.submit(&jobs).await.unwrap();
+        let requests = jobs[..2].iter().map(|job| ClaimRequest::new(job.clone(), false)).collect();
+        let claims = ledger.claim(&WorkerId::new("worker"), requests, queue_contract::LEASE).await.unwrap();
+        let output = Output { media_type: "text/plain".to_owned(), body: queue::Body::Inline("done".into()) };
+        let finish = |claim| match claim {
+            Claim::Granted { lease, .. } => Finish { lease, outcome: Outcome::Succeeded(output.clone()) },
+            other => panic!("{other:?}"),
+        };
+        ledger.finish(claims.into_iter().map(finish).collect()).await.unwrap();
+        let file = rusqlite::Connection::open(fixture.file()).unwrap();
+        let inputs: i64 = file.query_row("SELECT count(*) FROM inputs", [], |row| row.get(0)).unwrap();
+        assert_eq!(inputs, 1);
+    }
 }

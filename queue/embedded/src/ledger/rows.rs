@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::store::{corrupt, read_body, read_origin, sqlite};
+use queue::driver::input_digest;
 use queue::ledger::{JobRecord, JobState};
 use queue::{Body, Class, Input, Job, JobError, JobId, Output, Result, WorkerId};
 
@@ -104,32 +105,37 @@ pub(super) fn job(file: &Connection, row_id: i64) -> Result<Job> {
     })
 }
 
-/// The input of a job.
+/// The input of a job. A job that succeeded has none, even if the reference to its blob is still there.
 pub(super) fn input(file: &Connection, id: &JobId) -> Result<Option<Input>> {
     let reading = sqlite("read an input");
-    let mut select = file
-        .prepare_cached("SELECT media_type, body, blob FROM inputs JOIN jobs USING (job) WHERE jobs.id = ?1")
-        .map_err(&reading)?;
-    let mut rows = select.query([id.as_str()]).map_err(&reading)?;
+    let mut select = file.prepare_cached("SELECT job FROM jobs WHERE id = ?1 AND state <> ?2").map_err(&reading)?;
+    let found = select.query_row(params![id.as_str(), code(JobState::Succeeded)], |row| row.get(0)).optional();
+    found.map_err(&reading)?.map_or(Ok(None), |row_id| input_of_row(file, row_id))
+}
+
+/// The input of a row, if it is still there.
+pub(super) fn input_of_row(file: &Connection, row_id: i64) -> Result<Option<Input>> {
+    let reading = sqlite("read an input");
+    let mut select =
+        file.prepare_cached("SELECT media_type, body, blob FROM inputs WHERE job = ?1").map_err(&reading)?;
+    let mut rows = select.query([row_id]).map_err(&reading)?;
     let Some(row) = rows.next().map_err(&reading)? else { return Ok(None) };
     Ok(Some(Input { media_type: row.get(0).map_err(&reading)?, body: read_body(row, 1)? }))
 }
 
-/// Whether the stored input of a row equals `input`. References are compared by the digest of their blobs, because each
-/// submission has its own blob.
+/// Whether the input of a row equals `input`. References are compared by the digest of their blobs, because each
+/// submission has its own blob. An input that was deleted is compared by its own digest.
 pub(super) fn has_input(file: &Connection, row_id: i64, input: &Input) -> Result<bool> {
-    let reading = sqlite("read an input");
-    let mut select =
-        file.prepare_cached("SELECT media_type, body, blob FROM inputs WHERE job = ?1").map_err(&reading)?;
-    let stored = select
-        .query_row([row_id], |row| Ok((row.get::<_, String>(0)?, read_body(row, 1))))
-        .optional()
-        .map_err(&reading)?;
-    let Some((media_type, body)) = stored else { return Ok(false) };
-    let same_bytes = match (&body?, &input.body) {
+    let Some(stored) = input_of_row(file, row_id)? else {
+        let reading = sqlite("read the digest of an input");
+        let mut select = file.prepare_cached("SELECT digest FROM jobs WHERE job = ?1").map_err(&reading)?;
+        let digest: Option<Vec<u8>> = select.query_row([row_id], |row| row.get(0)).map_err(&reading)?;
+        return Ok(digest.is_some_and(|digest| digest == input_digest(input)));
+    };
+    let same_bytes = match (&stored.body, &input.body) {
         (Body::Inline(ours), Body::Inline(theirs)) => ours == theirs,
         (Body::Reference(ours), Body::Reference(theirs)) => ours.identity() == theirs.identity(),
         _ => false,
     };
-    Ok(same_bytes && media_type == input.media_type)
+    Ok(same_bytes && stored.media_type == input.media_type)
 }

@@ -67,10 +67,10 @@ pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob
     Ok(due)
 }
 
-/// Ends a due job that cannot be read, because it would block the others. If even its id cannot be read, it is never due
-/// again.
-fn end_unreadable(write: &mut Write<'_>, row_id: i64, error: &Error) -> Result<()> {
-    tracing::error!(row_id, %error, "cannot read a due job; it ends as failed");
+/// Ends a job that cannot be read, because it would block others that are due, or be requeued for ever. If even its id
+/// cannot be read, it is never due again.
+pub(super) fn end_unreadable(write: &mut Write<'_>, row_id: i64, error: &Error) -> Result<()> {
+    tracing::error!(row_id, %error, "cannot read a job; it ends as failed");
     let ending = sqlite("end an unreadable job");
     let mut select = write.prepare("SELECT CAST(id AS TEXT) FROM jobs WHERE job = ?1")?;
     let id = select.query_row([row_id], |row| row.get::<_, String>(0)).ok().and_then(|id| id.parse::<JobId>().ok());

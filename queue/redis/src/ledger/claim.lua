@@ -70,7 +70,17 @@ end
 local answers, at = {}, 5
 while at <= #ARGV do
     local id, redelivered, token, follows = ARGV[at], ARGV[at + 1] == '1', ARGV[at + 2], ARGV[at + 3] == '1'
-    answers[#answers + 1] = try(open_and_claim, id, redelivered, token, follows, at + 4) or { 'unknown', 0, 0 }
+    local is_done, answer = pcall(open_and_claim, id, redelivered, token, follows, at + 4)
+    if not is_done then
+        -- No claim can ever grant this job, so it ends. Otherwise its message would be requeued for ever.
+        local is_known, has_ended = pcall(end_unreadable, id)
+        if is_known and has_ended then
+            answer = { 'ended', FAILED, 0 }
+        else
+            failure, answer = failure or answer, nil
+        end
+    end
+    answers[#answers + 1] = answer or { 'unknown', 0, 0 }
     at = at + 4 + (follows and OPEN_FIELDS or 0)
 end
 return answer_batch(answers)

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::rows::{self, Fields};
 use super::scripts::{self, CHUNK_ITEMS, Call};
 use crate::connection::Redis;
-use queue::driver::BodyColumns;
+use queue::driver::{BodyColumns, input_digest};
 use queue::ledger::{DeadFilter, DeadPage, DeadPosition, Forgotten, JobRecord, JobState, Purged, Requeued};
 use queue::{Error, ErrorKind, Input, JobId, Result};
 
@@ -68,7 +68,7 @@ pub(super) async fn requeue(redis: &Redis, id: &JobId, input: Option<&Input>) ->
     let mut call = Call::new(redis).with(id.as_str());
     if let Some(input) = input {
         let BodyColumns { body, blob } = BodyColumns::of(&input.body);
-        call = call.with(rows::digest(input)).with(&input.media_type);
+        call = call.with(input_digest(input)).with(&input.media_type);
         call = call.with(blob.unwrap_or_default()).with(body.unwrap_or_default());
     }
     let (code, replaced): (i64, Option<Vec<u8>>) = call.run("requeue", &scripts::REQUEUE).await?;

@@ -1,11 +1,15 @@
 -- Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time. A queued job past its
 -- deadline ends instead.
 -- ARGV: 3 the most jobs, 4 the most bytes of their inputs (a single job may have more), 5 milliseconds until a job is due
--- again. Returns per job: id, the fence of its publication, fields and values in turn, the bytes of its input.
-local answers, bytes = {}, 0
+-- again. Returns two lists. The first has per job: id, the fence of its publication, fields and values in turn, the bytes of
+-- its input. The second has the ids of jobs that cannot be taken, because a key has a wrong type.
+local answers, unreadable, bytes = {}, {}, 0
 local resumed_at = end_of_gap()
 record_look()
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, ARGV[3])) do
+
+-- Takes one job. Returns `true` if the jobs before it have enough bytes. The counters come last, so that they stay right
+-- after an error.
+local function take(id)
     local job = find(id)
     if not job then
         -- The record was deleted by hand.
@@ -16,17 +20,28 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, AR
         redis.call('ZADD', DUE, resumed_at + job.lease, id)
     else
         bytes = bytes + redis.call('STRLEN', input_key(id))
-        if #answers > 0 and bytes > tonumber(ARGV[4]) then break end
-        count(job.pool, counter_of(job), -1)
-        count(job.pool, 'retry', 1)
-        add_arrival(job.pool)
+        if #answers > 0 and bytes > tonumber(ARGV[4]) then return true end
+        local counter = counter_of(job)
         if job.state == LEASED then mark_suspect(job) end
         redis.call('HSET', job_key(id), 'state', QUEUED, 'fence', job.fence + 1, 'lost', job.lost,
             'attempts', job.attempts)
         redis.call('ZADD', DUE, now + ARGV[5], id)
         answers[#answers + 1] =
             { id, job.fence + 1, redis.call('HGETALL', job_key(id)), redis.call('GET', input_key(id)) }
+        count(job.pool, counter, -1)
+        count(job.pool, 'retry', 1)
+        add_arrival(job.pool)
+    end
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, ARGV[3])) do
+    local is_taken, is_full = pcall(take, id)
+    if is_taken and is_full then break end
+    if not is_taken then
+        -- It must not stop the others, now and at the next look.
+        unreadable[#unreadable + 1] = id
+        if not pcall(end_unreadable, id) then redis.call('ZREM', DUE, id) end
     end
 end
 publish_changes()
-return answers
+return { answers, unreadable }

@@ -8,6 +8,8 @@ local function finish(id, fence, outcome, first, second, third)
     local key = job_key(job.id)
     if outcome == 'succeeded' then
         end_job(job, 'leased', SUCCEEDED)
+        -- Nothing needs its input any more. Repeated submissions are compared by the digest.
+        redis.call('UNLINK', input_key(job.id))
         redis.call('HSET', key, 'output_type', first)
         if second == '' then
             redis.call('SET', output_key(job.id), third)

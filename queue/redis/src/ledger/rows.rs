@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use queue::ledger::{Attempt, Finished, JobRecord, JobState};
 use queue::{BlobRef, Body, Class, Error, ErrorKind, Input, Job, JobError, JobId, Origin, Output, Result, WorkerId};
@@ -17,24 +16,6 @@ pub(super) type Fields = HashMap<String, Vec<u8>>;
 
 /// A hash, and the bytes of the output or input that belongs to it.
 pub(super) type Row = (Fields, Option<Vec<u8>>);
-
-/// The digest by which two inputs are compared. A reference counts by the digest of its blob's bytes, because each
-/// submission has its own blob.
-pub(super) fn digest(input: &Input) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    digest.update(input.media_type.as_bytes());
-    match &input.body {
-        Body::Inline(bytes) => {
-            digest.update([0]);
-            digest.update(bytes);
-        }
-        Body::Reference(blob) => {
-            digest.update([1]);
-            digest.update(blob.identity().as_bytes());
-        }
-    }
-    digest.finalize().into()
-}
 
 /// The record of a job with its output. `None` where the hash is empty: Redis returns that for a missing key.
 pub(super) fn record(id: &JobId, (fields, output): Row) -> Result<Option<JobRecord>> {

@@ -5,10 +5,8 @@ use std::sync::LazyLock;
 use redis::{FromRedisValue, Script};
 
 use crate::connection::Redis;
-use queue::driver::{BodyColumns, origin_column};
+use queue::driver::{BodyColumns, input_digest, origin_column};
 use queue::{Error, ErrorKind, Job, JobErrorKind, Result};
-
-use super::rows;
 
 /// The most items of one script call, and about the most bytes of their bodies. The server does nothing else while a
 /// script runs.
@@ -24,17 +22,21 @@ static ERROR: LazyLock<String> = LazyLock::new(|| {
 const SHARED: &str = include_str!("job.lua");
 const OPEN: &str = include_str!("open.lua");
 const DELETE_JOB: &str = include_str!("delete_job.lua");
+const END_UNREADABLE: &str = include_str!("end_unreadable.lua");
 
 pub(super) static SUBMIT: LazyLock<Script> =
     LazyLock::new(|| script_that_needs_memory(&[OPEN, include_str!("submit.lua")]));
 pub(super) static PUBLISHED: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("published.lua")]));
-pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| script(&[OPEN, include_str!("claim.lua")]));
+pub(super) static CLAIM: LazyLock<Script> =
+    LazyLock::new(|| script(&[OPEN, END_UNREADABLE, include_str!("claim.lua")]));
 pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("begin.lua")]));
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("renew.lua")]));
 pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("finish.lua")]));
 pub(super) static CANCEL: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("cancel.lua")]));
 pub(super) static GET: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("get.lua")]));
-pub(super) static DUE: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("due.lua")]));
+pub(super) static DUE: LazyLock<Script> = LazyLock::new(|| script(&[END_UNREADABLE, include_str!("due.lua")]));
+pub(super) static END_UNREADABLE_JOBS: LazyLock<Script> =
+    LazyLock::new(|| script(&[END_UNREADABLE, include_str!("end_unreadable_jobs.lua")]));
 pub(super) static HOLD_UPKEEP: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("hold_upkeep.lua")]));
 pub(super) static PURGE: LazyLock<Script> = LazyLock::new(|| script(&[DELETE_JOB, include_str!("purge.lua")]));
 pub(super) static INPUT: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("input.lua")]));
@@ -101,7 +103,7 @@ impl<'a> Call<'a> {
         self.add(job.deadline_at.map(|deadline| deadline.as_millisecond().to_string()).unwrap_or_default());
         self.add_number(queue::driver::milliseconds_of(job.retention));
         self.add(job.trace_parent.as_deref().unwrap_or_default());
-        self.add(rows::digest(&job.input));
+        self.add(input_digest(&job.input));
         self.add(&job.input.media_type);
         self.add(blob.unwrap_or_default());
         self.add(body.unwrap_or_default());

@@ -83,13 +83,46 @@ async fn a_full_server_rejects_jobs_until_others_have_ended_and_are_deleted() {
     let open = ledger.counts(std::slice::from_ref(&rejected.pool)).await.unwrap()[0];
     assert_eq!(open, JobCounts { queued: count, ..JobCounts::default() });
 
+    // A failed job keeps its input, because it can be requeued.
     for job in &accepted {
-        finish(&ledger, claim(&ledger, job).await).await;
+        fail(&ledger, job).await;
     }
     assert_eq!(ledger.submit(std::slice::from_ref(&rejected)).await.unwrap_err().kind(), ErrorKind::Full);
     clock.advance(rejected.retention * 2);
     while ledger.purge(10).await.unwrap().is_some() {}
     // The server frees their memory in the background.
+    let submitted = async {
+        loop {
+            match ledger.submit(std::slice::from_ref(&rejected)).await {
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Full, "{error}"),
+                submitted => break submitted.unwrap(),
+            }
+        }
+    };
+    assert_eq!(soon(submitted).await, [Submitted::New]);
+}
+
+#[tokio::test]
+async fn a_full_server_accepts_jobs_again_when_others_have_succeeded() {
+    let fixture = RedisFixture::start();
+    let server = PrivateRedis::started(&["--maxmemory", "6mb"]);
+    let ledger = ledger_at(&server, &Clock::shifted());
+    let mut accepted = Vec::new();
+    let rejected = loop {
+        let mut job = job(&fixture, &format!("job-{}", accepted.len()));
+        job.input.body = Body::Inline(Bytes::from(vec![7; 64 << 10]));
+        match ledger.submit(std::slice::from_ref(&job)).await {
+            Ok(_) => accepted.push(job),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+                break job;
+            }
+        }
+    };
+    for job in &accepted {
+        finish(&ledger, claim(&ledger, job).await).await;
+    }
+    // The server frees their inputs in the background.
     let submitted = async {
         loop {
             match ledger.submit(std::slice::from_ref(&rejected)).await {
@@ -186,6 +219,82 @@ async fn a_record_of_a_wrong_type_leaves_the_counts_of_its_batch_right() {
     let error = ledger.finish(leases.into_iter().map(finish).collect()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     assert_eq!(counts().await, JobCounts { queued: 1, leased: 0, retry: 0, ended: 2 });
+}
+
+#[tokio::test]
+async fn the_server_holds_no_input_of_a_job_that_succeeded() {
+    let fixture = RedisFixture::start();
+    let (ledger, redis) = (RedisLedger::new(fixture.redis()), fixture.redis());
+    let [done, failed] = ["done", "failed"].map(|id| job(&fixture, id));
+    ledger.submit(&[done.clone(), failed.clone()]).await.unwrap();
+    finish(&ledger, claim(&ledger, &done).await).await;
+    fail(&ledger, &failed).await;
+    let exists = async |key: &str| {
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(redis.key(key));
+        redis.run::<bool>("look for a key", &exists).await.unwrap()
+    };
+    assert_eq!((exists("input:done").await, exists("input:failed").await), (false, true));
+}
+
+async fn overwrite(redis: &Redis, key: &str) {
+    let mut set = redis::cmd("SET");
+    set.arg(redis.key(key)).arg("a text");
+    redis.run::<()>("overwrite", &set).await.unwrap();
+}
+
+async fn set_field(redis: &Redis, id: &str, field: &str, value: &str) {
+    let mut set = redis::cmd("HSET");
+    set.arg(redis.key(&format!("job:{id}"))).arg(field).arg(value);
+    redis.run::<()>("set a field", &set).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_due_job_that_cannot_be_read_ends_and_does_not_stop_the_others() {
+    let fixture = RedisFixture::start();
+    let (ledger, redis) = (RedisLedger::new(fixture.redis()), fixture.redis());
+    let jobs = ["text", "fence", "class", "sound"].map(|id| job(&fixture, id));
+    ledger.submit(&jobs).await.unwrap();
+    overwrite(&redis, "job:text").await;
+    set_field(&redis, "fence", "fence", "first").await;
+    set_field(&redis, "class", "class", "first").await;
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    let due: Vec<_> = ledger.due(10).await.unwrap().into_iter().map(|due| due.job).collect();
+    assert_eq!(due, [jobs[3].clone()]);
+    let counts = ledger.counts(std::slice::from_ref(&jobs[0].pool)).await.unwrap()[0];
+    assert_eq!(counts, JobCounts { queued: 1, leased: 0, retry: 1, ended: 2 });
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    assert_eq!(ledger.due(10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_old_job_of_a_wrong_type_does_not_stop_the_purge() {
+    let fixture = RedisFixture::start();
+    let (ledger, redis) = (RedisLedger::new(fixture.redis()), fixture.redis());
+    for id in ["bad", "sound"] {
+        fail(&ledger, &job(&fixture, id)).await;
+    }
+    overwrite(&redis, "job:bad").await;
+    fixture.advance(job(&fixture, "any").retention * 2).await;
+    assert_eq!(ledger.purge(10).await.unwrap(), Some(Vec::new()));
+    assert_eq!(ledger.purge(10).await.unwrap(), None);
+    for id in ["bad", "sound"] {
+        assert_eq!(ledger.get(&id.parse().unwrap()).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_no_claim_can_grant_ends() {
+    let fixture = RedisFixture::start();
+    let (ledger, redis) = (RedisLedger::new(fixture.redis()), fixture.redis());
+    let [bad, sound] = ["bad", "sound"].map(|id| job(&fixture, id));
+    ledger.submit(&[bad.clone(), sound.clone()]).await.unwrap();
+    set_field(&redis, "bad", "attempts", "first").await;
+    let requests = [&bad, &sound].map(|job| ClaimRequest::new(job.clone(), false)).to_vec();
+    let claims = ledger.claim(&WorkerId::new("worker"), requests, LEASE).await.unwrap();
+    assert!(matches!(claims[..], [Claim::Ended(JobState::Failed), Claim::Granted { .. }]), "{claims:?}");
+    let counts = ledger.counts(std::slice::from_ref(&bad.pool)).await.unwrap()[0];
+    assert_eq!(counts, JobCounts { queued: 0, leased: 1, retry: 0, ended: 1 });
 }
 
 #[tokio::test]
