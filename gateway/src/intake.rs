@@ -6,7 +6,8 @@
 //! this.
 //!
 //! The intake writes to the ledger first, and then publishes to the broker. A job is accepted after both. So an
-//! accepted job is never lost: upkeep publishes a job that is in the ledger and not in the broker.
+//! accepted job is never lost: upkeep publishes a job that is in the ledger and not in the broker. Where ledger and broker
+//! are one store, one call writes both.
 //!
 //! Concurrent submissions to one queue of the broker share their calls. Other queues have calls of their own, so that a
 //! slow or full queue does not delay the submissions to others.

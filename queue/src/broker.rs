@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::event::Unreadable;
-use crate::{Class, Ending, Job, PoolExpectation, PoolName, Result, Risk};
+use crate::{Class, Ending, Job, PoolExpectation, PoolName, Result, Risk, StoreId};
 
 /// Opens the three roles on one backend. Opening is cheap; a process opens the roles that it needs once.
 #[async_trait]
@@ -59,6 +59,11 @@ pub trait Producer: Send + Sync {
     /// After an error some of them may have been published: publish all of them again. A job that is published twice is
     /// delivered twice; the ledger makes its effect happen once.
     async fn publish(&self, jobs: &[Job]) -> Result<()>;
+
+    /// The store of the messages, if it can hold a ledger too.
+    fn store(&self) -> Option<StoreId> {
+        None
+    }
 }
 
 /// Receives jobs of one pool and settles them.

@@ -24,7 +24,9 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{BlobRef, Class, Input, Job, JobError, JobId, Output, PoolName, Result, Risk, WorkerId};
+use crate::{
+    BlobRef, Class, Error, ErrorKind, Input, Job, JobError, JobId, Output, PoolName, Result, Risk, StoreId, WorkerId,
+};
 
 mod dead;
 
@@ -38,6 +40,20 @@ pub trait Ledger: Send + Sync {
     /// If an id already has a record, the record does not change and the answer contains it. So a client may repeat a
     /// submission. The job of a new record counts as unpublished until [`Ledger::published`] names it.
     async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>>;
+
+    /// The store of the records, if it can hold a broker too.
+    fn store(&self) -> Option<StoreId> {
+        None
+    }
+
+    /// Like [`Ledger::submit`], but also publishes each job whose publication is missing, and records its confirmation. All
+    /// of this is one step per job: after a crash either all of it has happened, or nothing. So the caller publishes
+    /// nothing, and need not call [`Ledger::published`]. An answer contains a publication that this call has made.
+    ///
+    /// Only for a producer whose [`Producer::store`](crate::Producer::store) is [`Ledger::store`]. Any other ledger refuses.
+    async fn submit_and_publish(&self, _jobs: &[Job]) -> Result<Vec<Submitted>> {
+        Err(Error::new(ErrorKind::Refused, "this ledger has no broker in its store: submit, and then publish"))
+    }
 
     /// Records that the broker has confirmed these publications. [`Ledger::due`] returns a job whose publication is
     /// never confirmed. A confirmed one is due at its deadline, or after [`CHECK_AFTER`](crate::driver::CHECK_AFTER) in

@@ -23,6 +23,7 @@ pub mod ledger;
 mod risk;
 pub mod roster;
 mod route;
+mod store_id;
 mod stored;
 mod upkeep;
 
@@ -42,4 +43,5 @@ pub use ledger::{
 pub use risk::{PoolExpectation, Risk, Severity};
 pub use roster::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};
 pub use route::{Route, RouteError, RouteErrors, Routes};
+pub use store_id::StoreId;
 pub use upkeep::Upkeep;

@@ -1,4 +1,4 @@
-//! Records a batch of jobs in the ledger, and publishes it to the broker.
+//! Records a batch of jobs in the ledger, and publishes it to the broker. Where both are one store, this is one call.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,7 +29,17 @@ pub(super) struct Acceptor {
 impl Acceptor {
     /// Accepts the jobs; one answer per job, in order.
     pub(super) async fn accept(&self, jobs: Vec<Job>) -> Vec<std::result::Result<Accepted, IntakeError>> {
-        let submitted = self.submit(&jobs).await;
+        let store = self.ledger.store();
+        if store.is_some() && store == self.producer.store() {
+            let (submitted, is_repeated) = self.submit(&jobs, Call::SubmitAndPublish).await;
+            let accepted = |(job, submitted)| {
+                let (accepted, _) = opened(job, submitted)?;
+                // The failed call may have opened this record, with this input.
+                Ok(Accepted { is_input_used: accepted.is_input_used || is_repeated, ..accepted })
+            };
+            return jobs.into_iter().zip(submitted).map(accepted).collect();
+        }
+        let (submitted, _) = self.submit(&jobs, Call::Submit).await;
         let is_published = |submitted: &Result<Submitted>| {
             matches!(submitted, Ok(Submitted::New | Submitted::Existing { publish: Some(_), .. }))
         };
@@ -77,44 +87,31 @@ impl Acceptor {
         submitted: Result<Submitted>,
         published: &mut impl Iterator<Item = Result<()>>,
     ) -> std::result::Result<Accepted, IntakeError> {
-        let (publication, existing) = match submitted {
-            Ok(Submitted::New) => {
-                metrics::submitted(&job.pool, job.class, "new");
-                metrics::input_bytes(&job.pool, &job.input.body);
-                (Some(Publication::first(job.id.clone())), None)
-            }
-            Ok(Submitted::Existing { record, publish }) => {
-                metrics::submitted(&job.pool, job.class, "known");
-                (publish, Some(*record))
-            }
-            Ok(Submitted::Conflict) => {
-                metrics::submitted(&job.pool, job.class, "conflict");
-                return Err(IntakeError::IdConflict(job.id));
-            }
-            Err(source) => return Err(IntakeError::Ledger { id: job.id, source }),
-        };
-        let is_input_used = publication.is_some();
+        let (accepted, publication) = opened(job, submitted)?;
         if let Some(publication) = publication {
             match published.next() {
                 Some(Ok(())) => self.confirmations.send(publication),
                 Some(Err(error)) if error.kind() == ErrorKind::Refused => {
-                    let job = Box::new(job);
-                    return Err(IntakeError::Unpublishable { job, source: error, is_input_used: existing.is_none() });
+                    let (job, is_input_used) = (Box::new(accepted.job), accepted.existing.is_none());
+                    return Err(IntakeError::Unpublishable { job, source: error, is_input_used });
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, job = %job.id, "the broker did not confirm a job");
-                    return Err(IntakeError::NotConfirmed(job.id));
+                    tracing::warn!(%error, job = %accepted.job.id, "the broker did not confirm a job");
+                    return Err(IntakeError::NotConfirmed(accepted.job.id));
                 }
-                None => return Err(IntakeError::NoAnswer(job.id)),
+                None => return Err(IntakeError::NoAnswer(accepted.job.id)),
             }
         }
-        Ok(Accepted { job, existing, is_input_used })
+        Ok(accepted)
     }
 
-    async fn submit(&self, jobs: &[Job]) -> Vec<Result<Submitted>> {
+    async fn submit(&self, jobs: &[Job], call: Call) -> (Vec<Result<Submitted>>, bool) {
         let submit = |jobs| {
             async move {
-                let submitted = self.ledger.submit(jobs).await?;
+                let submitted = match call {
+                    Call::Submit => self.ledger.submit(jobs).await?,
+                    Call::SubmitAndPublish => self.ledger.submit_and_publish(jobs).await?,
+                };
                 if submitted.len() != jobs.len() {
                     let message =
                         format_args!("the ledger returned {} answers for {} jobs", submitted.len(), jobs.len());
@@ -138,26 +135,58 @@ impl Acceptor {
             }
             .boxed()
         };
-        together(jobs, publish).await
+        together(jobs, publish).await.0
     }
 }
 
-/// Makes one call for all jobs. If it fails because of some job, each job gets a call of its own.
-async fn together<'a, T>(jobs: &'a [Job], call: impl Fn(&'a [Job]) -> BoxFuture<'a, Result<Vec<T>>>) -> Vec<Result<T>> {
+/// The call by which a ledger opens records.
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Submit,
+    SubmitAndPublish,
+}
+
+/// A job with a record, and its publication if that is missing, or was missing until [`Call::SubmitAndPublish`].
+fn opened(job: Job, submitted: Result<Submitted>) -> std::result::Result<(Accepted, Option<Publication>), IntakeError> {
+    let (publication, existing) = match submitted {
+        Ok(Submitted::New) => {
+            metrics::submitted(&job.pool, job.class, "new");
+            metrics::input_bytes(&job.pool, &job.input.body);
+            (Some(Publication::first(job.id.clone())), None)
+        }
+        Ok(Submitted::Existing { record, publish }) => {
+            metrics::submitted(&job.pool, job.class, "known");
+            (publish, Some(*record))
+        }
+        Ok(Submitted::Conflict) => {
+            metrics::submitted(&job.pool, job.class, "conflict");
+            return Err(IntakeError::IdConflict(job.id));
+        }
+        Err(source) => return Err(IntakeError::Ledger { id: job.id, source }),
+    };
+    Ok((Accepted { job, existing, is_input_used: publication.is_some() }, publication))
+}
+
+/// Makes one call for all jobs. If it fails because of some job, each job gets a call of its own. Also returns whether that
+/// happened.
+async fn together<'a, T>(
+    jobs: &'a [Job],
+    call: impl Fn(&'a [Job]) -> BoxFuture<'a, Result<Vec<T>>>,
+) -> (Vec<Result<T>>, bool) {
     let error = match call(jobs).await {
-        Ok(answers) => return answers.into_iter().map(Ok).collect(),
+        Ok(answers) => return (answers.into_iter().map(Ok).collect(), false),
         Err(error) => error,
     };
     // These kinds are about the backend, so every further call would fail too, perhaps after a long time.
     if jobs.len() == 1 || matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Ended) {
-        return jobs.iter().map(|_| Err(error.duplicate())).collect();
+        return (jobs.iter().map(|_| Err(error.duplicate())).collect(), false);
     }
     let alone = join_all(jobs.chunks(1).map(call)).await;
     let only = |answers: Result<Vec<T>>| {
         let none = || Error::new(ErrorKind::Corrupt, "a call for one job returned no answer");
         answers.and_then(|mut answers| answers.pop().ok_or_else(none))
     };
-    alone.into_iter().map(only).collect()
+    (alone.into_iter().map(only).collect(), true)
 }
 
 #[cfg(test)]
@@ -239,6 +268,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_batch_is_recorded_published_and_confirmed_in_one_call_where_broker_and_ledger_are_one_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let backend = queue_embedded::open(&StoreOptions::new(folder.path()), Clock::default()).unwrap();
+        let producer = backend.broker.producer().await.unwrap();
+        let (confirmations, writer) = confirmations::channel(Arc::clone(&backend.ledger));
+        let acceptor = Acceptor { ledger: Arc::clone(&backend.ledger), producer, confirmations };
+        backend.ledger.submit(&[job("unpublished", "1")]).await.unwrap();
+        let batch = [("a", "1"), ("a", "1"), ("a", "2"), ("unpublished", "1"), ("b", "1")];
+        let answers = acceptor.accept(batch.map(|(id, body)| job(id, body)).into()).await;
+        let [Ok(new), Ok(again), Err(IntakeError::IdConflict(_)), Ok(unpublished), Ok(other)] = &answers[..] else {
+            panic!("{answers:?}");
+        };
+        assert_eq!(
+            [new, again, unpublished, other].map(|accepted| accepted.existing.is_some()),
+            [false, true, true, false]
+        );
+        assert_eq!([new, again, unpublished, other].map(|accepted| accepted.is_input_used), [true, false, true, true]);
+        let depth = backend.broker.gauge().await.unwrap().depths(&["text".parse().unwrap()]).await.remove(0).unwrap();
+        assert_eq!(depth.waiting(), 3);
+        for submitted in backend.ledger.submit(&[job("b", "1"), job("unpublished", "1")]).await.unwrap() {
+            assert!(matches!(submitted, Submitted::Existing { publish: None, .. }), "{submitted:?}");
+        }
+        assert_eq!(writer.waiting(), 0);
+    }
+
+    #[tokio::test]
     async fn an_error_about_some_job_fails_that_job_only_and_an_outage_is_not_tried_again() {
         let jobs: Vec<Job> = ["a", "bad", "c"].map(|id| job(id, "1")).into();
         for (kind, calls_made, failed) in [
@@ -255,7 +310,8 @@ mod tests {
                 let answer = if is_bad { Err(Error::new(kind, "bad")) } else { Ok(vec![(); jobs.len()]) };
                 async move { answer }.boxed()
             };
-            let answers = together(&jobs, call).await;
+            let (answers, is_repeated) = together(&jobs, call).await;
+            assert_eq!(is_repeated, calls_made > 1);
             assert_eq!(calls.load(Ordering::SeqCst), calls_made, "{kind:?}");
             assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), failed, "{kind:?}");
             assert!(answers[1].is_err());

@@ -48,6 +48,12 @@ impl Confirmations {
 }
 
 impl ConfirmationWriter {
+    /// The number of confirmations that are not recorded yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.confirmed.len()
+    }
+
     /// Runs until `closing`, then records the remaining confirmations and returns.
     pub(crate) async fn run(mut self, closing: CancellationToken) {
         let mut batch = Vec::new();

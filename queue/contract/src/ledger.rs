@@ -47,6 +47,7 @@ macro_rules! ledger_contract {
             a_job_with_a_confirmed_publication_need_not_be_published_again
             answers_come_in_the_order_of_the_requests
             a_submitted_job_survives_the_death_of_its_process
+            a_ledger_beside_its_broker_records_publishes_and_confirms_in_one_call
             a_published_job_is_not_due
             a_published_job_is_due_after_hours_and_counts_as_queued
             a_queued_job_past_its_deadline_expires_without_a_delivery

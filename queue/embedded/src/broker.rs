@@ -6,7 +6,7 @@
 mod consumer;
 mod gauge;
 mod heartbeat;
-mod messages;
+pub(crate) mod messages;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -19,7 +19,7 @@ use self::consumer::EmbeddedConsumer;
 use self::gauge::EmbeddedGauge;
 use crate::store::{Durability, Store};
 use queue::driver::{Announcer, Broker, Consumer, Gauge, Producer};
-use queue::{Job, PoolExpectation, PoolName, Result, Risk};
+use queue::{Job, PoolExpectation, PoolName, Result, Risk, StoreId};
 
 pub(crate) struct EmbeddedBroker {
     store: Store,
@@ -63,6 +63,10 @@ impl Producer for EmbeddedProducer {
     async fn publish(&self, jobs: &[Job]) -> Result<()> {
         let jobs = jobs.to_vec();
         self.store.write(Durability::Power, move |write| messages::insert(write, &jobs)).await
+    }
+
+    fn store(&self) -> Option<StoreId> {
+        Some(self.store.id())
     }
 }
 

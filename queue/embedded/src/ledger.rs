@@ -24,8 +24,7 @@ use rusqlite::{Connection, params};
 
 use self::ended::{EndedNotice, EndedNotices};
 use crate::store::{Durability, Store, Write, sqlite};
-use queue::driver::CHECK_AFTER;
-use queue::{BlobRef, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
+use queue::{BlobRef, Input, Job, JobId, PoolName, Result, Risk, StoreId, WorkerId};
 use queue::{
     Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts, JobRecord,
     JobState, Lease, Ledger, Publication, Purged, Requeued, Submitted,
@@ -50,21 +49,18 @@ impl Ledger for EmbeddedLedger {
         self.store.write(Durability::Power, move |write| submit::submit_all(write, &jobs)).await
     }
 
+    fn store(&self) -> Option<StoreId> {
+        Some(self.store.id())
+    }
+
+    async fn submit_and_publish(&self, jobs: &[Job]) -> Result<Vec<Submitted>> {
+        let jobs = jobs.to_vec();
+        self.store.write(Durability::Power, move |write| submit::submit_and_publish_all(write, &jobs)).await
+    }
+
     async fn published(&self, publications: &[Publication]) -> Result<()> {
         let publications = publications.to_vec();
-        self.store
-            .write(Durability::Process, move |write| {
-                let due_at = write.milliseconds_after(CHECK_AFTER);
-                let sql = "UPDATE jobs SET confirmed = fence, due_at = min(?1, coalesce(deadline_at, ?1)) \
-                           WHERE id = ?2 AND fence = ?3 AND state = ?4";
-                let mut update = write.prepare(sql)?;
-                for Publication { id, fence } in &publications {
-                    let row = params![due_at, id.as_str(), *fence, rows::code(JobState::Queued)];
-                    update.execute(row).map_err(sqlite("confirm a publication"))?;
-                }
-                Ok(())
-            })
-            .await
+        self.store.write(Durability::Process, move |write| submit::confirm(write, &publications)).await
     }
 
     async fn claim(&self, worker: &WorkerId, requests: Vec<ClaimRequest>, lease: Duration) -> Result<Vec<Claim>> {

@@ -32,7 +32,7 @@ pub(crate) use writer::{Durability, Write};
 
 use error::unusable;
 use notifier::Notifier;
-use queue::{Clock, Error, ErrorKind, Result, Risk};
+use queue::{Clock, Error, ErrorKind, Result, Risk, StoreId};
 use writer::{QueuedWrite, WriteTask, Writer};
 
 /// The number of threads that run reads. In WAL mode a read never waits for a write, and the queries are short.
@@ -53,6 +53,7 @@ pub(crate) struct Store {
 }
 
 struct Shared {
+    id: StoreId,
     file: PathBuf,
     max_size_bytes: Option<u64>,
     writes: Sender<Box<dyn QueuedWrite>>,
@@ -98,6 +99,7 @@ impl Store {
             spawn("millrace-reader", move || serve_reads(&connection, &queue))?;
         }
         let shared = Shared {
+            id: StoreId::unique(),
             file,
             max_size_bytes: options.max_size_bytes,
             writes,
@@ -113,6 +115,10 @@ impl Store {
     /// The risks of a folder in which [`Store::open`] would create or convert the file. `None`: it would do neither.
     pub(crate) fn risks_before_use(folder: &Path) -> Result<Option<Vec<Risk>>> {
         risk::before_use(&folder.join(FILE))
+    }
+
+    pub(crate) fn id(&self) -> StoreId {
+        self.shared.id
     }
 
     pub(crate) fn clock(&self) -> &Clock {

@@ -15,10 +15,10 @@
 //! expired. `XAUTOCLAIM` is not used, because it depends on the time of a delivery, not on the consumer that holds it.
 //! A long batch would need a heartbeat per entry, and waiting entries could be delivered before reclaimed ones.
 
-mod entry;
+pub(crate) mod entry;
 mod gauge;
 mod session;
-mod streams;
+pub(crate) mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +32,7 @@ use self::session::{ConsumerSession, Request};
 use self::streams::Scripts;
 use crate::connection::Redis;
 use queue::driver::{Announcer, Broker, Consumer, Delivery, DeliveryTag, Gauge, Producer, RequeueOnDrop, Settlement};
-use queue::{Body, Error, ErrorKind, Job, PoolExpectation, PoolName, Result, Risk};
+use queue::{Body, Error, ErrorKind, Job, PoolExpectation, PoolName, Result, Risk, StoreId};
 
 /// The most jobs that are published in one round trip, and about the most bytes of their inputs.
 const MAX_PUBLISH_JOBS: usize = 512;
@@ -97,6 +97,10 @@ impl Producer for RedisProducer {
             self.redis.pipeline::<()>("publish", &pipeline).await?;
         }
         Ok(())
+    }
+
+    fn store(&self) -> Option<StoreId> {
+        Some(self.redis.id())
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) use self::backoff::Backoff;
 use self::error::driver_error;
 use self::server::{Route, name};
 pub use self::url::RedisUrl;
-use queue::{Clock, Error, ErrorKind, Result};
+use queue::{Clock, Error, ErrorKind, Result, StoreId};
 
 /// The longest time a server may take to answer. A command that blocks may take this much longer than it blocks.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +43,7 @@ const MAX_IDLE_CONNECTIONS: usize = 16;
 pub(crate) struct Redis(Arc<Shared>);
 
 struct Shared {
+    id: StoreId,
     route: Route,
     clock: Clock,
     state: tokio::sync::Mutex<ConnectionState>,
@@ -78,7 +79,17 @@ impl Redis {
     /// Connects with the first command. Must be called within a tokio runtime.
     pub(crate) fn open(url: &RedisUrl, clock: Clock) -> Result<Self> {
         let route = Route::new(url)?;
-        Ok(Self(Arc::new(Shared { route, clock, state: tokio::sync::Mutex::default(), idle: Mutex::default() })))
+        Ok(Self(Arc::new(Shared {
+            id: StoreId::unique(),
+            route,
+            clock,
+            state: tokio::sync::Mutex::default(),
+            idle: Mutex::default(),
+        })))
+    }
+
+    pub(crate) fn id(&self) -> StoreId {
+        self.0.id
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -116,6 +127,18 @@ impl Redis {
             invocation.arg(argument);
         }
         self.call(action, async |mut connection| invocation.invoke_async(&mut connection).await).await
+    }
+
+    /// Runs a script by an `EVALSHA` of its hash. Its source is sent only if the server has not loaded it yet.
+    pub(crate) async fn evaluate<T: FromRedisValue>(&self, action: &str, script: &Script, command: &Cmd) -> Result<T> {
+        self.call(action, async |mut connection| match command.query_async(&mut connection).await {
+            Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript) => {
+                script.load_async(&mut connection).await?;
+                command.query_async(&mut connection).await
+            }
+            answer => answer,
+        })
+        .await
     }
 
     /// Runs a command that blocks for at most `at_most`, on a connection of its own.

@@ -47,7 +47,7 @@ use self::rows::{Fields, Row};
 use self::scripts::{CHUNK_BYTES, CHUNK_ITEMS, Call, chunks, same_length};
 use crate::connection::{Backoff, Redis};
 use queue::driver::{BodyColumns, CHECK_AFTER, CHECK_RELEASED_AFTER, milliseconds_of};
-use queue::{BlobRef, Body, Error, ErrorKind, Input, Job, JobId, PoolName, Result, Risk, WorkerId};
+use queue::{BlobRef, Body, Error, ErrorKind, Input, Job, JobId, PoolName, Result, Risk, StoreId, WorkerId};
 use queue::{
     Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts, JobRecord,
     Lease, Ledger, Outcome, Publication, Purged, Requeued, Submitted,
@@ -71,6 +71,33 @@ impl RedisLedger {
         Self { redis, ended }
     }
 
+    /// Submits jobs. `add_entry` adds the entry of a job that the same call publishes.
+    async fn submit_all(&self, jobs: &[Job], add_entry: fn(&mut Call<'_>, &Job)) -> Result<Vec<Submitted>> {
+        let mut submitted = Vec::with_capacity(jobs.len());
+        for jobs in chunks(jobs, |job| bytes_of(&job.input.body)) {
+            let mut call = Call::new(&self.redis, &scripts::SUBMIT)
+                .with_number(milliseconds_of(PUBLISH_TIMEOUT))
+                .with_number(milliseconds_of(CHECK_AFTER));
+            for job in jobs {
+                call.add_job(job);
+                add_entry(&mut call, job);
+            }
+            let answers: Vec<(u8, Option<u64>, Fields, Option<Vec<u8>>)> = call.run("submit").await?;
+            same_length(jobs.len(), &answers)?;
+            for (job, (answer, fence, fields, output)) in jobs.iter().zip(answers) {
+                submitted.push(match (answer, rows::record(&job.id, (fields, output))?) {
+                    (0, _) => Submitted::New,
+                    (2, Some(record)) => Submitted::Existing {
+                        record: Box::new(record),
+                        publish: fence.map(|fence| Publication { id: job.id.clone(), fence }),
+                    },
+                    _ => Submitted::Conflict,
+                });
+            }
+        }
+        Ok(submitted)
+    }
+
     /// Claims the jobs of one script call. A request with `true` includes the whole job, so that its record can be opened.
     async fn claim_chunk(
         &self,
@@ -78,7 +105,8 @@ impl RedisLedger {
         requests: &[(&ClaimRequest, bool)],
         lease: Duration,
     ) -> Result<Vec<Claimed>> {
-        let mut call = Call::new(&self.redis).with(worker.as_str()).with_number(milliseconds_of(lease));
+        let mut call =
+            Call::new(&self.redis, &scripts::CLAIM).with(worker.as_str()).with_number(milliseconds_of(lease));
         for (request, with_job) in requests {
             call.add(request.job.id.as_str());
             call.add_number(u8::from(request.redelivered));
@@ -88,7 +116,7 @@ impl RedisLedger {
                 call.add_job(&request.job);
             }
         }
-        let answers: Vec<(String, u64, u32)> = call.run("claim", &scripts::CLAIM).await?;
+        let answers: Vec<(String, u64, u32)> = call.run("claim").await?;
         same_length(requests.len(), &answers)?;
         let claimed = |((request, _), (answer, number, attempt)): (&(&ClaimRequest, bool), (String, u64, u32))| {
             let lease = || Lease { id: request.job.id.clone(), fence: number, attempt };
@@ -118,34 +146,25 @@ type Claimed = Option<Claim>;
 #[async_trait]
 impl Ledger for RedisLedger {
     async fn submit(&self, jobs: &[Job]) -> Result<Vec<Submitted>> {
-        let mut submitted = Vec::with_capacity(jobs.len());
-        for jobs in chunks(jobs, |job| bytes_of(&job.input.body)) {
-            let mut call = Call::new(&self.redis).with_number(milliseconds_of(PUBLISH_TIMEOUT));
-            jobs.iter().for_each(|job| call.add_job(job));
-            let answers: Vec<(u8, Option<u64>, Fields, Option<Vec<u8>>)> = call.run("submit", &scripts::SUBMIT).await?;
-            same_length(jobs.len(), &answers)?;
-            for (job, (answer, fence, fields, output)) in jobs.iter().zip(answers) {
-                submitted.push(match (answer, rows::record(&job.id, (fields, output))?) {
-                    (0, _) => Submitted::New,
-                    (2, Some(record)) => Submitted::Existing {
-                        record: Box::new(record),
-                        publish: fence.map(|fence| Publication { id: job.id.clone(), fence }),
-                    },
-                    _ => Submitted::Conflict,
-                });
-            }
-        }
-        Ok(submitted)
+        self.submit_all(jobs, |call, _| call.add_number(0)).await
+    }
+
+    fn store(&self) -> Option<StoreId> {
+        Some(self.redis.id())
+    }
+
+    async fn submit_and_publish(&self, jobs: &[Job]) -> Result<Vec<Submitted>> {
+        self.submit_all(jobs, |call, job| call.add_entry(job)).await
     }
 
     async fn published(&self, publications: &[Publication]) -> Result<()> {
         for publications in chunks(publications, |_| 0) {
-            let mut call = Call::new(&self.redis).with_number(milliseconds_of(CHECK_AFTER));
+            let mut call = Call::new(&self.redis, &scripts::PUBLISHED).with_number(milliseconds_of(CHECK_AFTER));
             for Publication { id, fence } in publications {
                 call.add(id.as_str());
                 call.add_number(*fence);
             }
-            call.run::<()>("confirm publications", &scripts::PUBLISHED).await?;
+            call.run::<()>("confirm publications").await?;
         }
         Ok(())
     }
@@ -171,18 +190,18 @@ impl Ledger for RedisLedger {
     }
 
     async fn begin(&self, lease: &Lease) -> Result<bool> {
-        Call::new(&self.redis).with(lease.id.as_str()).with_number(lease.fence).run("begin", &scripts::BEGIN).await
+        Call::new(&self.redis, &scripts::BEGIN).with(lease.id.as_str()).with_number(lease.fence).run("begin").await
     }
 
     async fn renew(&self, leases: &[Lease], lease: Duration) -> Result<Vec<bool>> {
         let mut renewed = Vec::with_capacity(leases.len());
         for leases in chunks(leases, |_| 0) {
-            let mut call = Call::new(&self.redis).with_number(milliseconds_of(lease));
+            let mut call = Call::new(&self.redis, &scripts::RENEW).with_number(milliseconds_of(lease));
             for lease in leases {
                 call.add(lease.id.as_str());
                 call.add_number(lease.fence);
             }
-            let answers: Vec<bool> = call.run("renew leases", &scripts::RENEW).await?;
+            let answers: Vec<bool> = call.run("renew leases").await?;
             same_length(leases.len(), &answers)?;
             renewed.extend(answers);
         }
@@ -196,9 +215,9 @@ impl Ledger for RedisLedger {
         };
         let mut finished = Vec::with_capacity(finishes.len());
         for finishes in chunks(&finishes, bytes) {
-            let mut call = Call::new(&self.redis).with_number(milliseconds_of(CHECK_RELEASED_AFTER));
+            let mut call = Call::new(&self.redis, &scripts::FINISH).with_number(milliseconds_of(CHECK_RELEASED_AFTER));
             finishes.iter().for_each(|finish| add_finish(&mut call, finish));
-            let answers: Vec<i64> = call.run("finish", &scripts::FINISH).await?;
+            let answers: Vec<i64> = call.run("finish").await?;
             same_length(finishes.len() + 1, &answers)?;
             let (now, codes) = (answers[0], &answers[1..]);
             for code in codes {
@@ -209,7 +228,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn cancel(&self, id: &JobId) -> Result<Option<JobRecord>> {
-        let row: Row = Call::new(&self.redis).with(id.as_str()).run("cancel", &scripts::CANCEL).await?;
+        let row: Row = Call::new(&self.redis, &scripts::CANCEL).with(id.as_str()).run("cancel").await?;
         rows::record(id, row)
     }
 
@@ -220,8 +239,8 @@ impl Ledger for RedisLedger {
     }
 
     async fn input(&self, id: &JobId) -> Result<Option<Input>> {
-        let call = Call::new(&self.redis).with(id.as_str());
-        let (media_type, blob, bytes): (Option<String>, _, _) = call.run("read an input", &scripts::INPUT).await?;
+        let call = Call::new(&self.redis, &scripts::INPUT).with(id.as_str());
+        let (media_type, blob, bytes): (Option<String>, _, _) = call.run("read an input").await?;
         media_type.map(|media_type| rows::input(id, media_type, blob, bytes)).transpose()
     }
 
@@ -250,11 +269,11 @@ impl Ledger for RedisLedger {
     }
 
     async fn due(&self, limit: usize) -> Result<Vec<DueJob>> {
-        let call = Call::new(&self.redis)
+        let call = Call::new(&self.redis, &scripts::DUE)
             .with(limit.min(CHUNK_ITEMS).to_string())
             .with(CHUNK_BYTES.to_string())
             .with_number(milliseconds_of(PUBLISH_TIMEOUT));
-        let (answers, not_taken): (Vec<TakenJob>, Vec<String>) = call.run("take due jobs", &scripts::DUE).await?;
+        let (answers, not_taken): (Vec<TakenJob>, Vec<String>) = call.run("take due jobs").await?;
         for id in not_taken {
             tracing::error!(
                 id,
@@ -272,9 +291,10 @@ impl Ledger for RedisLedger {
             }
         }
         if !unreadable.is_empty() {
-            let call = unreadable.iter().fold(Call::new(&self.redis), |call, id| call.with(id));
+            let call =
+                unreadable.iter().fold(Call::new(&self.redis, &scripts::END_UNREADABLE_JOBS), |call, id| call.with(id));
             // The jobs that can be read are taken already. The others are due again, so the next look repeats this.
-            if let Err(error) = call.run::<()>("end unreadable jobs", &scripts::END_UNREADABLE_JOBS).await {
+            if let Err(error) = call.run::<()>("end unreadable jobs").await {
                 tracing::warn!(%error, "cannot end due jobs that cannot be read");
             }
         }
@@ -290,13 +310,13 @@ impl Ledger for RedisLedger {
     }
 
     async fn hold_upkeep(&self, holder: &str, lease: Duration) -> Result<bool> {
-        let call = Call::new(&self.redis).with(holder).with_number(milliseconds_of(lease));
-        call.run("hold the upkeep", &scripts::HOLD_UPKEEP).await
+        let call = Call::new(&self.redis, &scripts::HOLD_UPKEEP).with(holder).with_number(milliseconds_of(lease));
+        call.run("hold the upkeep").await
     }
 
     async fn purge(&self, limit: usize) -> Result<Option<Vec<BlobRef>>> {
-        let call = Call::new(&self.redis).with(limit.min(CHUNK_ITEMS).to_string());
-        let (count, blobs): (usize, Vec<Vec<u8>>) = call.run("purge", &scripts::PURGE).await?;
+        let call = Call::new(&self.redis, &scripts::PURGE).with(limit.min(CHUNK_ITEMS).to_string());
+        let (count, blobs): (usize, Vec<Vec<u8>>) = call.run("purge").await?;
         Ok((count > 0).then(|| rows::blobs_of_deleted(&blobs)))
     }
 
@@ -334,8 +354,8 @@ impl Ledger for RedisLedger {
 
 /// The record of a job without its history, and the history as it is stored.
 async fn read(redis: &Redis, id: &JobId) -> Result<(Option<JobRecord>, Vec<Vec<u8>>)> {
-    let call = Call::new(redis).with(id.as_str());
-    let (fields, output, attempts): (Fields, Option<Vec<u8>>, _) = call.run("read a job", &scripts::GET).await?;
+    let call = Call::new(redis, &scripts::GET).with(id.as_str());
+    let (fields, output, attempts): (Fields, Option<Vec<u8>>, _) = call.run("read a job").await?;
     Ok((rows::record(id, (fields, output))?, attempts))
 }
 

@@ -130,3 +130,44 @@ pub async fn a_submitted_job_survives_the_death_of_its_process(fixture: &dyn Fix
     let due = due(&*ledger).await;
     assert_eq!(due.iter().map(|due| &due.job).collect::<Vec<_>>(), [&jobs[2]]);
 }
+
+pub async fn a_ledger_beside_its_broker_records_publishes_and_confirms_in_one_call(fixture: &dyn Fixture) {
+    let process = fixture.open().await;
+    assert!(process.ledger.store().is_some());
+    assert_eq!(process.ledger.store(), process.broker.producer().await.unwrap().store());
+    assert_ne!(process.ledger.store(), fixture.open().await.ledger.store(), "another handle");
+    let [unpublished, confirmed, mut new] = ["unpublished", "confirmed", "new"].map(|id| job(fixture, id));
+    new.deadline_at = Some(fixture.now() + PUBLISH_TIMEOUT * 4);
+    new.trace_parent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+    new.input.body = Body::Inline(Bytes::from_static(&[0xff, 0x00, 0xfe]));
+    let mut by_reference = job(fixture, "big");
+    by_reference.input.body = blob("input/big/1", "ab");
+    process.ledger.submit(std::slice::from_ref(&unpublished)).await.unwrap();
+    accept(&*process.ledger, std::slice::from_ref(&confirmed)).await;
+    let conflict = Job { pool: "bert".parse().unwrap(), ..confirmed.clone() };
+    let jobs = [unpublished.clone(), confirmed, new.clone(), conflict, by_reference.clone()];
+    let answers = process.ledger.submit_and_publish(&jobs).await.unwrap();
+    let [
+        Submitted::Existing { publish: Some(_), .. },
+        Submitted::Existing { publish: None, .. },
+        Submitted::New,
+        Submitted::Conflict,
+        Submitted::New,
+    ] = &answers[..]
+    else {
+        panic!("{answers:?}")
+    };
+    assert_eq!(counts(&*process.ledger).await, JobCounts { queued: 4, ..JobCounts::default() });
+    fixture.kill(process).await;
+
+    let process = fixture.open().await;
+    let consumer = process.broker.consumer(&pool()).await.unwrap();
+    let published = soon(consumer.receive(10)).await.unwrap();
+    let published: Vec<_> = published.into_iter().map(|delivery| delivery.job.clone()).collect();
+    assert_eq!(published, [unpublished, new.clone(), by_reference]);
+    fixture.advance(PUBLISH_TIMEOUT * 2).await;
+    assert!(due(&*process.ledger).await.is_empty(), "every publication is confirmed");
+    fixture.advance(PUBLISH_TIMEOUT * 3).await;
+    assert!(due(&*process.ledger).await.is_empty());
+    assert_eq!(get(&*process.ledger, &new).await.state, JobState::Expired);
+}

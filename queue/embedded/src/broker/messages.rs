@@ -17,7 +17,7 @@ pub(super) struct TakenMessage {
 }
 
 /// Publishes jobs.
-pub(super) fn insert(write: &mut Write<'_>, jobs: &[Job]) -> Result<()> {
+pub(crate) fn insert<'a>(write: &mut Write<'_>, jobs: impl IntoIterator<Item = &'a Job>) -> Result<()> {
     let publishing = sqlite("publish");
     let mut message = write.prepare("INSERT INTO messages (pool, class, published_at) VALUES (?1, ?2, ?3)")?;
     let mut payload = write.prepare(

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{finish, grace, history, rows, submit, upkeep};
+use super::submit::{self, Opening};
+use super::{finish, grace, history, rows, upkeep};
 use crate::store::{Write, corrupt, sqlite};
 use queue::driver::milliseconds_of;
 use queue::ledger::{Claim, ClaimRequest, JobState, Lease};
@@ -59,7 +60,7 @@ fn claim_readable(write: &mut Write<'_>, worker: &WorkerId, request: &ClaimReque
     let row = match find(write, id)? {
         Some(row) => row,
         None => {
-            submit::open(write, &request.job, None)?;
+            submit::open(write, &request.job, Opening::Delivered)?;
             find(write, id)?.ok_or_else(|| corrupt("a job that was just written", id))?
         }
     };

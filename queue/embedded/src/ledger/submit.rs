@@ -1,4 +1,4 @@
-//! Opens records.
+//! Opens records, and confirms their publications.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use rusqlite::params;
 
 use super::{arrivals, rows};
+use crate::broker::messages;
 use crate::store::{Write, sqlite};
-use queue::driver::milliseconds_of;
-use queue::driver::{BodyColumns, origin_column};
+use queue::driver::{BodyColumns, CHECK_AFTER, milliseconds_of, origin_column};
 use queue::ledger::{JobState, Publication, Submitted};
 use queue::{Job, Result};
 
@@ -16,17 +16,66 @@ use queue::{Job, Result};
 /// job is due (again).
 pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How a record is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Opening {
+    /// Its job is not published yet.
+    Unpublished,
+    /// The same write publishes its job.
+    Published,
+    /// Its job was delivered, and the same write claims it.
+    Delivered,
+}
+
 /// Opens the records of jobs, or finds the existing ones.
 pub(super) fn submit_all(write: &mut Write<'_>, jobs: &[Job]) -> Result<Vec<Submitted>> {
-    let submitted = jobs.iter().map(|job| submit(write, job)).collect::<Result<Vec<_>>>()?;
+    open_all(write, jobs, Opening::Unpublished)
+}
+
+/// Opens the records of jobs, or finds the existing ones. Publishes each job whose publication is missing.
+pub(super) fn submit_and_publish_all(write: &mut Write<'_>, jobs: &[Job]) -> Result<Vec<Submitted>> {
+    let submitted = open_all(write, jobs, Opening::Published)?;
+    let mut missing = Vec::new();
+    let mut publishing = Vec::with_capacity(jobs.len());
+    for (job, submitted) in jobs.iter().zip(&submitted) {
+        match submitted {
+            Submitted::New => publishing.push(job),
+            Submitted::Existing { publish: Some(publication), .. } => {
+                publishing.push(job);
+                missing.push(publication.clone());
+            }
+            _ => {}
+        }
+    }
+    if !publishing.is_empty() {
+        messages::insert(write, publishing)?;
+        confirm(write, &missing)?;
+    }
+    Ok(submitted)
+}
+
+/// Records that these publications are confirmed.
+pub(super) fn confirm(write: &mut Write<'_>, publications: &[Publication]) -> Result<()> {
+    let due_at = write.milliseconds_after(CHECK_AFTER);
+    let sql = "UPDATE jobs SET confirmed = fence, due_at = min(?1, coalesce(deadline_at, ?1)) \
+               WHERE id = ?2 AND fence = ?3 AND state = ?4";
+    let mut update = write.prepare(sql)?;
+    for Publication { id, fence } in publications {
+        let row = params![due_at, id.as_str(), *fence, rows::code(JobState::Queued)];
+        update.execute(row).map_err(sqlite("confirm a publication"))?;
+    }
+    Ok(())
+}
+
+fn open_all(write: &mut Write<'_>, jobs: &[Job], opening: Opening) -> Result<Vec<Submitted>> {
+    let submitted = jobs.iter().map(|job| submit(write, job, opening)).collect::<Result<Vec<_>>>()?;
     let new = jobs.iter().zip(&submitted).filter(|(_, submitted)| matches!(submitted, Submitted::New));
     arrivals::record(write, new.map(|(job, _)| job.pool.as_str()))?;
     Ok(submitted)
 }
 
-fn submit(write: &mut Write<'_>, job: &Job) -> Result<Submitted> {
-    let due_at = write.milliseconds_after(PUBLISH_TIMEOUT);
-    if open(write, job, Some(due_at))? {
+fn submit(write: &mut Write<'_>, job: &Job, opening: Opening) -> Result<Submitted> {
+    if open(write, job, opening)? {
         return Ok(Submitted::New);
     }
     let mut select = write
@@ -44,11 +93,20 @@ fn submit(write: &mut Write<'_>, job: &Job) -> Result<Submitted> {
 }
 
 /// Opens a record in state `queued`. `false`: the id has a record already.
-pub(super) fn open(write: &mut Write<'_>, job: &Job, due_at: Option<i64>) -> Result<bool> {
+pub(super) fn open(write: &mut Write<'_>, job: &Job, opening: Opening) -> Result<bool> {
+    let deadline_at = job.deadline_at.map(Timestamp::as_millisecond);
+    let (due_at, confirmed) = match opening {
+        Opening::Unpublished => (Some(write.milliseconds_after(PUBLISH_TIMEOUT)), None),
+        Opening::Published => {
+            let check_at = write.milliseconds_after(CHECK_AFTER);
+            (Some(deadline_at.map_or(check_at, |deadline_at| deadline_at.min(check_at))), Some(0))
+        }
+        Opening::Delivered => (None, None),
+    };
     let opening = sqlite("open a record");
     let mut insert = write.prepare(
         "INSERT INTO jobs (id, pool, class, state, max_attempts, created_at, deadline_at, due_at, retention, \
-         trace_parent, origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING",
+         trace_parent, origin, confirmed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (id) DO NOTHING",
     )?;
     let row = params![
         job.id.as_str(),
@@ -57,11 +115,12 @@ pub(super) fn open(write: &mut Write<'_>, job: &Job, due_at: Option<i64>) -> Res
         rows::code(JobState::Queued),
         job.max_attempts,
         job.created_at.as_millisecond(),
-        job.deadline_at.map(Timestamp::as_millisecond),
+        deadline_at,
         due_at,
         milliseconds_of(job.retention),
         job.trace_parent,
         origin_column(job.origin.as_ref()),
+        confirmed,
     ];
     if insert.execute(row).map_err(&opening)? == 0 {
         return Ok(false);

@@ -31,12 +31,17 @@ pub(super) struct Entry {
 pub(super) fn add(key: &str, job: &Job) -> Cmd {
     let event = Event::of(job);
     let mut command = cmd("XADD");
-    command.arg(key).arg("*");
+    command.arg(key).arg("*").arg(DATA).arg(&event.data[..]);
     for (name, value) in &event.attributes {
         command.arg(format!("{PREFIX}{name}")).arg(value);
     }
-    command.arg(DATA).arg(&event.data[..]);
     command
+}
+
+/// The fields of the entry of a job, except `data`: names and values in turn.
+pub(crate) fn fields(job: &Job) -> Vec<(String, String)> {
+    let attributes = Event::of(job).attributes.into_iter();
+    attributes.map(|(name, value)| (format!("{PREFIX}{name}"), value)).collect()
 }
 
 impl Entry {

@@ -65,7 +65,7 @@ impl Streams {
 }
 
 /// The stream to which jobs of a class are published.
-pub(super) fn published(redis: &Redis, pool: &PoolName, class: Class) -> String {
+pub(crate) fn published(redis: &Redis, pool: &PoolName, class: Class) -> String {
     redis.key(&format!("stream:{pool}:{}", class.as_str()))
 }
 

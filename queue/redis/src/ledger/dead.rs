@@ -27,11 +27,11 @@ pub(super) async fn page(
 ) -> Result<DeadPage> {
     let empty = DeadPage { jobs: Vec::new(), next: None };
     let Some(list) = list_of(filter).filter(|_| limit > 0) else { return Ok(empty) };
-    let mut call = Call::new(redis).with(list).with(limit.min(CHUNK_ITEMS).to_string());
+    let mut call = Call::new(redis, &scripts::DEAD).with(list).with(limit.min(CHUNK_ITEMS).to_string());
     if let Some(DeadPosition { finished_at, id }) = after {
         call = call.with_number(finished_at.as_millisecond()).with(id.as_str());
     }
-    let (more, rows): (bool, Vec<(String, i64, Fields)>) = call.run("list dead jobs", &scripts::DEAD).await?;
+    let (more, rows): (bool, Vec<(String, i64, Fields)>) = call.run("list dead jobs").await?;
     let (mut jobs, mut next) = (Vec::with_capacity(rows.len()), None);
     // An unreadable job, or one whose record was deleted by hand, must not hide the jobs that ended before it.
     let unreadable = |error: Error| tracing::error!(%error, "cannot read a dead job; it is not listed");
@@ -65,13 +65,13 @@ fn row(id: &str, finished_at: i64, fields: Fields) -> Result<(DeadPosition, Resu
 
 /// Requeues a dead or failed job.
 pub(super) async fn requeue(redis: &Redis, id: &JobId, input: Option<&Input>) -> Result<Requeued> {
-    let mut call = Call::new(redis).with(id.as_str());
+    let mut call = Call::new(redis, &scripts::REQUEUE).with(id.as_str());
     if let Some(input) = input {
         let BodyColumns { body, blob } = BodyColumns::of(&input.body);
         call = call.with(input_digest(input)).with(&input.media_type);
         call = call.with(blob.unwrap_or_default()).with(body.unwrap_or_default());
     }
-    let (code, replaced): (i64, Option<Vec<u8>>) = call.run("requeue", &scripts::REQUEUE).await?;
+    let (code, replaced): (i64, Option<Vec<u8>>) = call.run("requeue").await?;
     if code < 0 {
         return Ok(Requeued::Unknown);
     }
@@ -85,8 +85,8 @@ pub(super) async fn requeue(redis: &Redis, id: &JobId, input: Option<&Input>) ->
 
 /// Deletes an ended job.
 pub(super) async fn forget(redis: &Redis, id: &JobId) -> Result<Forgotten> {
-    let call = Call::new(redis).with(id.as_str());
-    let (code, blobs): (i64, Vec<Vec<u8>>) = call.run("delete a job", &scripts::FORGET).await?;
+    let call = Call::new(redis, &scripts::FORGET).with(id.as_str());
+    let (code, blobs): (i64, Vec<Vec<u8>>) = call.run("delete a job").await?;
     if code < 0 {
         return Ok(Forgotten::Unknown);
     }
@@ -102,8 +102,8 @@ pub(super) async fn purge(redis: &Redis, filter: &DeadFilter, limit: usize) -> R
     let Some(list) = list_of(filter) else { return Ok(purged) };
     while purged.jobs < limit {
         let count = (limit - purged.jobs).min(CHUNK_ITEMS);
-        let call = Call::new(redis).with(&list).with(count.to_string());
-        let (jobs, blobs): (usize, Vec<Vec<u8>>) = call.run("purge dead jobs", &scripts::PURGE_DEAD).await?;
+        let call = Call::new(redis, &scripts::PURGE_DEAD).with(&list).with(count.to_string());
+        let (jobs, blobs): (usize, Vec<Vec<u8>>) = call.run("purge dead jobs").await?;
         purged.jobs += jobs;
         purged.blobs.extend(rows::blobs_of_deleted(&blobs));
         if jobs < count {

@@ -34,7 +34,7 @@ local function finish(id, fence, outcome, first, second, third)
     end
     -- Released: the worker requeues its delivery, so the job counts as published.
     redis.call('HSET', key, 'state', QUEUED, 'attempts', job.attempts - 1)
-    confirm(job, ARGV[3])
+    confirm(job.id, job.fence, job.deadline_at, ARGV[3])
     count(job.pool, 'leased', -1)
     count(job.pool, 'queued', 1)
     return QUEUED

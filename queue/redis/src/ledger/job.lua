@@ -1,19 +1,4 @@
--- The part that all scripts of the ledger share. It precedes each of them. A script that changes jobs ends with
--- `publish_changes()`.
--- KEYS: 1 jobs by the time at which they are due, 2 ended jobs by the end of their retention.
--- ARGV: 1 the prefix of every key, 2 milliseconds to add to the server's time (tests only), 3... those of the script.
--- All keys of an installation share a hash tag, so a script may build the keys of a job itself.
-local DUE, OVER, PREFIX = KEYS[1], KEYS[2], ARGV[1]
-local QUEUED, LEASED, RETRY, SUCCEEDED, FAILED, CANCELLED, EXPIRED, DEAD = 0, 1, 2, 3, 4, 5, 6, 7
-
--- The server's clock, so that leases do not depend on the clocks of workers.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
-
-local function job_key(id) return PREFIX .. 'job:' .. id end
-local function input_key(id) return PREFIX .. 'input:' .. id end
-local function output_key(id) return PREFIX .. 'output:' .. id end
-local function attempts_key(id) return PREFIX .. 'attempts:' .. id end
+-- The functions of the scripts that claim, end, requeue and delete jobs.
 
 -- The fields of a job's record that the scripts need. nil where there is no record.
 local function find(id)
@@ -41,11 +26,6 @@ local function find(id)
     }
 end
 
--- Whether the lease with this fence is the current lease of the job.
-local function is_lease_valid(job, fence)
-    return job and job.state == LEASED and job.fence == tonumber(fence)
-end
-
 -- The end of the last gap in milliseconds, 0 for none. If no process has looked for due jobs or asked for the upkeep for a while, the
 -- server or all processes were away, and no lease could be renewed. So a lease gets its whole length from the end of the gap on.
 local GAP = 3000
@@ -66,32 +46,17 @@ local function record_look()
     if math.abs(now - looked_at) >= 1000 then redis.call('SET', PREFIX .. 'looked_at', now) end
 end
 
--- The whole record: fields and values in turn, then the bytes of the output.
-local function record(id)
-    return redis.call('HGETALL', job_key(id)), redis.call('GET', output_key(id))
+-- Whether the lease with this fence is the current lease of the job.
+local function is_lease_valid(job, fence)
+    return job and job.state == LEASED and job.fence == tonumber(fence)
 end
 
 -- The counter of the pool that includes this open job.
 local function counter_of(job)
     if job.state == LEASED then return 'leased' end
     if job.state == RETRY then return 'retry' end
-    -- It was taken as due, and its publication is not confirmed yet.
-    if job.fence > 0 and job.fence ~= job.confirmed and redis.call('ZSCORE', DUE, job.id) then return 'retry' end
-    return 'queued'
+    return is_given_out(job.id, tostring(job.fence), tostring(job.confirmed)) and 'retry' or 'queued'
 end
-
--- The changes of counters and the jobs that ended. They are collected here and written once per script, for any number
--- of jobs.
-local counts, ended = {}, {}
-local function count(pool, counter, by)
-    local changes = counts[pool] or {}
-    counts[pool] = changes
-    changes[counter] = (changes[counter] or 0) + by
-end
-
--- The pools that may have work now, collected in the same way.
-local arrived = {}
-local function add_arrival(pool) arrived[pool] = true end
 
 -- The lists of failed and dead jobs by the time they ended, of all pools and of one.
 local LISTS = { [FAILED] = 'failed', [DEAD] = 'dead' }
@@ -141,40 +106,4 @@ local function end_job(job, counter, state, error_type, error_message)
     count(job.pool, counter, -1)
     count(job.pool, 'ended', 1)
     ended[#ended + 1] = job.id
-end
-
--- Records that the broker has a message of this queued job. The job is due at its deadline, or after some time in case the
--- broker lost the message.
-local function confirm(job, after)
-    redis.call('HSET', job_key(job.id), 'confirmed', job.fence)
-    redis.call('ZADD', DUE, math.min(now + after, job.deadline_at or math.huge), job.id)
-end
-
--- Runs the work on one item of a batch, for `answer_batch`. An error of one item must not stop a script between the writes
--- of other items and their counters. So the script goes on, and returns the error at its end.
-local failure
-local function try(work, ...)
-    local is_done, answer = pcall(work, ...)
-    if is_done then return answer end
-    failure = failure or answer
-end
-
--- Writes the counters, and publishes the jobs that ended and the pools that may have work.
-local function publish_changes()
-    for pool, changes in pairs(counts) do
-        for counter, by in pairs(changes) do
-            if by ~= 0 then redis.call('HINCRBY', PREFIX .. 'open:' .. pool, counter, by) end
-        end
-    end
-    if #ended > 0 then redis.call('PUBLISH', PREFIX .. 'ended', table.concat(ended, ' ')) end
-    local pools = {}
-    for pool in pairs(arrived) do pools[#pools + 1] = pool end
-    if #pools > 0 then redis.call('PUBLISH', PREFIX .. 'arrived', table.concat(pools, ' ')) end
-end
-
--- The answer of a script that handles each item of a batch with `try`.
-local function answer_batch(answers)
-    publish_changes()
-    if not failure then return answers end
-    return type(failure) == 'table' and failure or redis.error_reply(tostring(failure))
 end

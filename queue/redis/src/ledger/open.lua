@@ -1,6 +1,6 @@
--- Opens a record in state `queued` from thirteen arguments, beginning at ARGV[at].
+-- Opens a record in state `queued` from thirteen arguments, beginning at ARGV[at]. Its publication may be confirmed already.
 local OPEN_FIELDS = 13
-local function open(at)
+local function open(at, is_confirmed)
     local id, pool, body = ARGV[at], ARGV[at + 1], ARGV[at + 11]
     local fields = { 'pool', pool, 'class', ARGV[at + 2], 'state', QUEUED, 'attempts', 0, 'max_attempts', ARGV[at + 3],
         'fence', 0, 'lost', 0, 'begun', 0, 'created_at', ARGV[at + 4], 'retention', ARGV[at + 6],
@@ -11,6 +11,7 @@ local function open(at)
             fields[#fields + 1] = value
         end
     end
+    if is_confirmed then optional('confirmed', 0) end
     optional('deadline_at', ARGV[at + 5])
     optional('trace_parent', ARGV[at + 7])
     optional('blob', ARGV[at + 10])

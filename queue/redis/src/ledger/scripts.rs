@@ -2,8 +2,9 @@
 
 use std::sync::LazyLock;
 
-use redis::{FromRedisValue, Script};
+use redis::{Cmd, FromRedisValue, Script, cmd};
 
+use crate::broker::{entry, streams};
 use crate::connection::Redis;
 use queue::driver::{BodyColumns, input_digest, origin_column};
 use queue::{Error, ErrorKind, Job, JobErrorKind, Result};
@@ -19,19 +20,22 @@ static ERROR: LazyLock<String> = LazyLock::new(|| {
     format!("local ERROR = {{ {} }}", entries.join(", "))
 });
 
-const SHARED: &str = include_str!("job.lua");
+const CALL: &str = include_str!("call.lua");
+const JOB: &str = include_str!("job.lua");
+const CONFIRM: &str = include_str!("confirm.lua");
 const OPEN: &str = include_str!("open.lua");
 const DELETE_JOB: &str = include_str!("delete_job.lua");
 const END_UNREADABLE: &str = include_str!("end_unreadable.lua");
 
 pub(super) static SUBMIT: LazyLock<Script> =
-    LazyLock::new(|| script_that_needs_memory(&[OPEN, include_str!("submit.lua")]));
-pub(super) static PUBLISHED: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("published.lua")]));
+    LazyLock::new(|| script_that_needs_memory(&[CONFIRM, OPEN, include_str!("submit.lua")]));
+pub(super) static PUBLISHED: LazyLock<Script> =
+    LazyLock::new(|| lean_script(&[CONFIRM, include_str!("published.lua")]));
 pub(super) static CLAIM: LazyLock<Script> =
     LazyLock::new(|| script(&[OPEN, END_UNREADABLE, include_str!("claim.lua")]));
 pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("begin.lua")]));
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("renew.lua")]));
-pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("finish.lua")]));
+pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| script(&[CONFIRM, include_str!("finish.lua")]));
 pub(super) static CANCEL: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("cancel.lua")]));
 pub(super) static GET: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("get.lua")]));
 pub(super) static DUE: LazyLock<Script> = LazyLock::new(|| script(&[END_UNREADABLE, include_str!("due.lua")]));
@@ -48,29 +52,37 @@ pub(super) static PURGE_DEAD: LazyLock<Script> =
 
 /// A script that runs even when memory is full. Otherwise no job could be finished and deleted to free memory.
 fn script(parts: &[&str]) -> Script {
-    Script::new(&[&["#!lua flags=allow-oom", &ERROR, SHARED], parts].concat().join("\n"))
+    Script::new(&[&["#!lua flags=allow-oom", CALL, &ERROR, JOB], parts].concat().join("\n"))
+}
+
+/// Like [`script`], without the functions that end jobs and requeue them. The server would make them at every call.
+fn lean_script(parts: &[&str]) -> Script {
+    Script::new(&[&["#!lua flags=allow-oom", CALL], parts].concat().join("\n"))
 }
 
 /// A script that runs even while the server rejects writes.
 fn read_only_script(parts: &[&str]) -> Script {
-    Script::new(&[&["#!lua flags=no-writes", &ERROR, SHARED], parts].concat().join("\n"))
+    Script::new(&[&["#!lua flags=no-writes", CALL], parts].concat().join("\n"))
 }
 
 /// A script whose first write fails when memory is full. It has changed nothing then.
 fn script_that_needs_memory(parts: &[&str]) -> Script {
-    Script::new(&[&[&**ERROR, SHARED], parts].concat().join("\n"))
+    Script::new(&[&[CALL], parts].concat().join("\n"))
 }
 
-/// The arguments of one call.
+/// One call of a script, with its arguments.
 pub(super) struct Call<'a> {
     redis: &'a Redis,
-    arguments: Vec<Vec<u8>>,
+    script: &'a Script,
+    command: Cmd,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(redis: &'a Redis) -> Self {
-        let arguments = vec![redis.key("").into_bytes(), redis.clock().offset_milliseconds().to_string().into_bytes()];
-        Self { redis, arguments }
+    pub(super) fn new(redis: &'a Redis, script: &'a Script) -> Self {
+        let mut command = cmd("EVALSHA");
+        command.arg(script.get_hash()).arg(2).arg(redis.key("due")).arg(redis.key("over"));
+        command.arg(redis.key("")).arg(redis.clock().offset_milliseconds());
+        Self { redis, script, command }
     }
 
     /// Adds a text or bytes.
@@ -85,7 +97,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn add(&mut self, argument: impl AsRef<[u8]>) {
-        self.arguments.push(argument.as_ref().to_vec());
+        self.command.arg(argument.as_ref());
     }
 
     pub(super) fn add_number(&mut self, number: impl Into<i128>) {
@@ -110,10 +122,20 @@ impl<'a> Call<'a> {
         self.add(origin_column(job.origin.as_ref()).unwrap_or_default());
     }
 
-    /// Runs `script` with the arguments.
-    pub(super) async fn run<T: FromRedisValue>(self, action: &str, script: &Script) -> Result<T> {
-        let keys = [self.redis.key("due"), self.redis.key("over")];
-        self.redis.script(action, script, &keys, self.arguments).await
+    /// Adds the entry of a published job: the number of further arguments, the stream, the fields except `data`.
+    pub(super) fn add_entry(&mut self, job: &Job) {
+        let fields = entry::fields(job);
+        self.add_number(1 + 2 * fields.len() as u32);
+        self.add(streams::published(self.redis, &job.pool, job.class));
+        for (name, value) in fields {
+            self.add(name);
+            self.add(value);
+        }
+    }
+
+    /// Runs the script. `action` names its purpose in an error.
+    pub(super) async fn run<T: FromRedisValue>(self, action: &str) -> Result<T> {
+        self.redis.evaluate(action, self.script, &self.command).await
     }
 }
 

@@ -88,6 +88,9 @@ async fn a_full_server_rejects_jobs_until_others_have_ended_and_are_deleted() {
         fail(&ledger, job).await;
     }
     assert_eq!(ledger.submit(std::slice::from_ref(&rejected)).await.unwrap_err().kind(), ErrorKind::Full);
+    let error = ledger.submit_and_publish(std::slice::from_ref(&rejected)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    assert_eq!(ledger.get(&rejected.id).await.unwrap(), None);
     clock.advance(rejected.retention * 2);
     while ledger.purge(10).await.unwrap().is_some() {}
     // The server frees their memory in the background.
@@ -132,6 +135,26 @@ async fn a_full_server_accepts_jobs_again_when_others_have_succeeded() {
         }
     };
     assert_eq!(soon(submitted).await, [Submitted::New]);
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_published_has_no_record_and_the_others_of_its_call_have_theirs() {
+    let fixture = RedisFixture::start();
+    let redis = fixture.redis();
+    let ledger = RedisLedger::new(redis.clone());
+    let (first, last) = (job(&fixture, "first"), job(&fixture, "last"));
+    let blocked = Job { class: queue::Class::Batch, ..job(&fixture, "blocked") };
+    let mut block = redis::cmd("SET");
+    block.arg(crate::broker::streams::published(&redis, &blocked.pool, blocked.class)).arg("of another program");
+    redis.run::<()>("block a stream", &block).await.unwrap();
+    let error = ledger.submit_and_publish(&[first.clone(), blocked.clone(), last.clone()]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert_eq!(ledger.get(&blocked.id).await.unwrap(), None);
+    let open = ledger.counts(std::slice::from_ref(&first.pool)).await.unwrap()[0];
+    assert_eq!(open, JobCounts { queued: 2, ..JobCounts::default() });
+    for answer in ledger.submit_and_publish(&[first, last]).await.unwrap() {
+        assert!(matches!(answer, Submitted::Existing { publish: None, .. }), "{answer:?}");
+    }
 }
 
 /// Ends a job as failed.
