@@ -7,6 +7,8 @@ use millrace_tests::{BrokerKind, System};
 use queue::{Backend, Body, Class, Input, Job, JobId, PoolName};
 use tokio::time::interval;
 
+use crate::cpu::CpuMeter;
+
 const JOBS: usize = 100_000;
 const CHUNK: usize = 1_000;
 
@@ -16,9 +18,11 @@ pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     let backend = system.backend().await?;
     let pool: PoolName = "echo".parse()?;
     fill(&backend, &pool, "text/plain", &[bytes::Bytes::from_static(&[b'x'; 256])], JOBS).await?;
-    let _worker = system.worker("echo").await?;
+    let worker = system.worker("echo").await?;
+    let cpu = CpuMeter::start(kind, &[("worker", worker.pid())])?;
     let per_second = drained_per_second(&backend, &pool).await?;
     println!("{kind:<8} drain:   {per_second:.0} echo jobs/s by one worker, claimed, run, finished and acknowledged");
+    println!("{}", cpu.per_job(JOBS as u64)?);
     Ok(())
 }
 

@@ -8,10 +8,12 @@
 //!
 //! The load generator, and the servers if they run here, share the cores of the machine with the system under test.
 
+mod cpu;
 mod curve;
 mod digits;
 mod drain;
 mod latency;
+mod peer;
 mod scaler;
 mod submits;
 
@@ -53,6 +55,9 @@ async fn main() -> anyhow::Result<()> {
         }
         if wanted("submits", &MEASUREMENTS) {
             submits::run(kind).await?;
+            if kind == BrokerKind::Redis {
+                peer::run().await?;
+            }
         }
         if wanted("latency", &MEASUREMENTS) {
             latency::run(kind).await?;

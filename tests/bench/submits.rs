@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 use millrace_tests::{BrokerKind, System};
 use queue::PoolName;
 
+use crate::cpu::CpuMeter;
 use crate::drain::job;
 use client::Connection;
 
@@ -19,15 +20,26 @@ const CONNECTIONS: usize = 64;
 const TIME: Duration = Duration::from_secs(10);
 const BODY: &[u8] = &[b'x'; 256];
 
-/// Submits on all connections at once; then publishes to the broker without gateway and ledger.
-pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
-    let system = System::on(kind, "pools: {echo: {model: echo}}")?;
-    let gateway = system.gateway().await?;
+/// The answers of a server to submissions.
+pub(crate) struct Submits {
+    micros: Histogram<u64>,
+    took: Duration,
+}
+
+impl Submits {
+    /// The number of accepted submissions per second.
+    pub(crate) fn per_second(&self) -> f64 {
+        self.micros.len() as f64 / self.took.as_secs_f64()
+    }
+}
+
+/// Submits `body` to the server at `url` on all connections at once.
+pub(crate) async fn submit(url: &str, body: &'static [u8]) -> anyhow::Result<Submits> {
     let started = Instant::now();
     let mut submitters = Vec::new();
     for _ in 0..CONNECTIONS {
         let headers = "content-type: application/octet-stream\r\n";
-        let mut connection = Connection::open(&gateway.url, "/v1/pools/echo/jobs", headers, BODY).await?;
+        let mut connection = Connection::open(url, "/v1/pools/echo/jobs", headers, body).await?;
         submitters.push(tokio::spawn(async move {
             let mut micros = Histogram::<u64>::new(3)?;
             while started.elapsed() < TIME {
@@ -44,7 +56,16 @@ pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     for submitter in submitters {
         micros.add(submitter.await??)?;
     }
-    let per_second = micros.len() as f64 / started.elapsed().as_secs_f64();
+    Ok(Submits { micros, took: started.elapsed() })
+}
+
+/// Submits on all connections at once; then publishes to the broker without gateway and ledger.
+pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
+    let system = System::on(kind, "pools: {echo: {model: echo}}")?;
+    let gateway = system.gateway().await?;
+    let cpu = CpuMeter::start(kind, &[("gateway", gateway.process.pid())])?;
+    let submits = submit(&gateway.url, BODY).await?;
+    let (micros, per_second) = (&submits.micros, submits.per_second());
     println!(
         "{kind:<8} submits: {per_second:.0}/s durable at {CONNECTIONS} connections, {} bytes each; p50 {:.1} ms, p99 {:.1} ms, max \
          {:.1} ms",
@@ -53,6 +74,7 @@ pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
         micros.value_at_quantile(0.99) as f64 / 1e3,
         micros.max() as f64 / 1e3,
     );
+    println!("{}", cpu.per_job(micros.len())?);
     let published_per_second = published_per_second(kind).await?;
     println!(
         "                  for comparison: the broker alone confirms {published_per_second:.0}/s of the same jobs with \
