@@ -86,13 +86,15 @@ async fn the_input_of_a_suspect_is_read_only_after_its_attempt_has_begun() {
 async fn a_job_keeps_its_input_when_the_job_that_produced_it_is_deleted() {
     let bench = Bench::new().await;
     let blobs = bench.blobs();
-    let long: Bytes = "long".repeat(INLINE_BYTES).into();
+    // A job that succeeds loses its input, so this one fails after its input was read.
+    let long: Bytes = "fail:input".repeat(INLINE_BYTES).into();
     let output = blobs.body(&"first".parse().unwrap(), Role::Output, long.clone()).await.unwrap();
     let Body::Reference(output) = output else { panic!("it is longer than {INLINE_BYTES} bytes") };
     let second = stored("second", Body::Reference(BlobRef { is_borrowed: true, ..output.clone() }));
     bench.sound.broker.producer().await.unwrap().publish(&[second]).await.unwrap();
     let worker = bench.start(Echo::with_faults());
-    assert_eq!(ended(&bench, "second").await.state, JobState::Succeeded);
+    let record = ended(&bench, "second").await;
+    assert_eq!((record.state, record.error.unwrap().kind.as_str()), (JobState::Failed, "bad_input"));
     blobs.delete(&output).await.unwrap();
     let input = bench.sound.ledger.input(&"second".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(blobs.bytes(&input.body).await.unwrap(), long);
