@@ -10,6 +10,9 @@ local QUEUED, LEASED, RETRY, SUCCEEDED, FAILED, CANCELLED, EXPIRED, DEAD = 0, 1,
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
 
+-- The text of a whole number. The server would convert the number as a floating-point number, which takes longer.
+local function whole(number) return string.format('%d', number) end
+
 local function job_key(id) return PREFIX .. 'job:' .. id end
 local function input_key(id) return PREFIX .. 'input:' .. id end
 local function output_key(id) return PREFIX .. 'output:' .. id end

@@ -3,6 +3,7 @@
 -- request a word and two numbers. `granted` and `alone`: fence and attempt; `ended`: state and 0; `held_elsewhere` and
 -- `unknown`: 0 and 0.
 local worker, lease = ARGV[3], ARGV[4]
+local lease_end = whole(now + lease)
 
 -- Whether the worker of the lease is in the roster.
 local function is_holder_alive(job)
@@ -15,9 +16,9 @@ end
 -- once a second.
 local PATIENCE = 5000
 local function may_take_over(job, redelivered)
-    local lease_end = tonumber(redis.call('ZSCORE', DUE, job.id) or nil)
-    if lease_end and end_of_gap() + job.lease > now then return false end
-    if not lease_end or lease_end <= now then return true end
+    local valid_until = tonumber(redis.call('ZSCORE', DUE, job.id) or nil)
+    if valid_until and end_of_gap() + job.lease > now then return false end
+    if not valid_until or valid_until <= now then return true end
     if not redelivered then return false end
     if not is_holder_alive(job) then return true end
     redis.call('ZADD', DUE, 'LT', now + math.min(PATIENCE, math.floor(lease / 2)), job.id)
@@ -25,34 +26,34 @@ local function may_take_over(job, redelivered)
 end
 
 local function claim(job, redelivered, token)
-    local counter = counter_of(job)
     if job.state == RETRY then return { 'held_elsewhere', 0, 0 } end
     if job.state > RETRY then return { 'ended', job.state, 0 } end
-    if job.state == LEASED and job.claim == token then
-        -- The same request is repeated, because its answer was lost.
-        redis.call('ZADD', DUE, now + lease, job.id)
-        return { job.lost > 0 and 'alone' or 'granted', job.fence, job.attempts }
-    end
+    local counter = counter_of(job)
     if job.state == LEASED then
+        find_lease(job)
+        if job.claim == token then
+            -- The same request is repeated, because its answer was lost.
+            redis.call('ZADD', DUE, lease_end, job.id)
+            return { job.lost > 0 and 'alone' or 'granted', job.fence, job.attempts }
+        end
         if not may_take_over(job, redelivered) then return { 'held_elsewhere', 0, 0 } end
         mark_suspect(job)
         -- Written even if this claim ends the job: after a requeue it must still be a suspect.
         redis.call('HSET', job_key(job.id), 'attempts', job.attempts, 'lost', job.lost)
     end
     if job.deadline_at and job.deadline_at < now then
-        end_job(job, counter, EXPIRED, ERROR.expired, 'the deadline passed before the job was started')
+        end_with_error(job, counter, EXPIRED, ERROR.expired, 'the deadline passed before the job was started')
         return { 'ended', EXPIRED, 0 }
     end
     if job.attempts >= job.max_attempts then
         local message = 'the worker disappeared in the last of ' .. job.attempts .. ' attempts'
-        end_job(job, counter, DEAD, ERROR.worker_vanished, message)
+        end_with_error(job, counter, DEAD, ERROR.worker_vanished, message)
         return { 'ended', DEAD, 0 }
     end
     local alone = job.lost > 0
     redis.call('HSET', job_key(job.id), 'state', LEASED, 'attempts', job.attempts + 1, 'fence', job.fence + 1,
-        'lost', job.lost, 'begun', alone and 0 or 1, 'started_at', now, 'worker', worker,
-        'claim', token, 'lease', lease)
-    redis.call('ZADD', DUE, now + lease, job.id)
+        'begun', alone and 0 or 1, 'started_at', whole(now), 'worker', worker, 'claim', token, 'lease', lease)
+    redis.call('ZADD', DUE, lease_end, job.id)
     count(job.pool, counter, -1)
     count(job.pool, 'leased', 1)
     return { alone and 'alone' or 'granted', job.fence + 1, job.attempts + 1 }

@@ -11,11 +11,12 @@ record_look()
 -- after an error.
 local function take(id)
     local job = find(id)
+    if job and job.state == LEASED then find_lease(job) end
     if not job then
         -- The record was deleted by hand.
         redis.call('ZREM', DUE, id)
     elseif job.state == QUEUED and job.deadline_at and job.deadline_at < now then
-        end_job(job, counter_of(job), EXPIRED, ERROR.expired, 'the deadline passed before the job was started')
+        end_with_error(job, counter_of(job), EXPIRED, ERROR.expired, 'the deadline passed before the job was started')
     elseif job.state == LEASED and resumed_at + job.lease > now then
         redis.call('ZADD', DUE, resumed_at + job.lease, id)
     else

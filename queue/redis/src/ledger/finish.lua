@@ -1,5 +1,6 @@
--- Records how attempts ended. ARGV: 3 milliseconds until a released job is published again, then six per attempt: id, fence, outcome, and three more. Of `succeeded`: media type,
--- blob and body; of `failed`: error type and message; of `retry`: error type, message and milliseconds to wait.
+-- Records how attempts ended. ARGV: 3 milliseconds until a released job is published again, then six per attempt: id,
+-- fence, outcome, and three more. Of `succeeded`: media type, blob and body; of `failed`: error type and message; of
+-- `retry`: error type, message and milliseconds to wait.
 -- Returns the time in milliseconds, at which the jobs ended. Then per attempt the state of its job afterwards, or -1
 -- where the lease is lost.
 local function finish(id, fence, outcome, first, second, third)
@@ -7,23 +8,22 @@ local function finish(id, fence, outcome, first, second, third)
     if not is_lease_valid(job, fence) then return -1 end
     local key = job_key(job.id)
     if outcome == 'succeeded' then
-        end_job(job, 'leased', SUCCEEDED)
-        -- Nothing needs its input any more. Repeated submissions are compared by the digest.
-        redis.call('UNLINK', input_key(job.id))
-        redis.call('HSET', key, 'output_type', first)
         if second == '' then
+            end_job(job, 'leased', SUCCEEDED, 'output_type', first)
             redis.call('SET', output_key(job.id), third)
         else
-            redis.call('HSET', key, 'output_blob', second)
+            end_job(job, 'leased', SUCCEEDED, 'output_type', first, 'output_blob', second)
         end
+        -- Nothing needs its input any more. Repeated submissions are compared by the digest.
+        redis.call('UNLINK', input_key(job.id))
         return SUCCEEDED
     end
     if outcome ~= 'released' then record_failed_attempt(job, first, second) end
     if outcome == 'failed' then
-        end_job(job, 'leased', FAILED, first, second)
+        end_with_error(job, 'leased', FAILED, first, second)
         return FAILED
     elseif outcome == 'retry' and job.attempts >= job.max_attempts then
-        end_job(job, 'leased', DEAD, first, second)
+        end_with_error(job, 'leased', DEAD, first, second)
         return DEAD
     elseif outcome == 'retry' then
         redis.call('HSET', key, 'state', RETRY, 'error_type', first, 'error_message', second)

@@ -1,9 +1,9 @@
 -- The functions of the scripts that claim, end, requeue and delete jobs.
 
--- The fields of a job's record that the scripts need. nil where there is no record.
+-- The fields of a job's record that most scripts need. nil where there is no record. Every field has a cost in every call.
 local function find(id)
-    local found = redis.call('HMGET', job_key(id), 'pool', 'state', 'attempts', 'max_attempts', 'fence', 'lost', 'begun',
-        'deadline_at', 'retention', 'error_type', 'claim', 'worker', 'lease', 'confirmed')
+    local found = redis.call('HMGET', job_key(id), 'pool', 'state', 'attempts', 'max_attempts', 'fence', 'lost',
+        'deadline_at', 'retention', 'error_type')
     if not found[1] then return nil end
     return {
         id = id,
@@ -13,17 +13,18 @@ local function find(id)
         max_attempts = tonumber(found[4]),
         fence = tonumber(found[5]),
         lost = tonumber(found[6]),
-        begun = found[7] == '1',
-        deadline_at = tonumber(found[8] or nil),
-        retention = tonumber(found[9]),
-        has_error = found[10] ~= false,
-        claim = found[11],
-        worker = found[12],
-        -- The length of the lease in milliseconds.
-        lease = tonumber(found[13] or '30000'),
-        -- The fence of the publication that was confirmed.
-        confirmed = tonumber(found[14] or '-1'),
+        deadline_at = tonumber(found[7] or nil),
+        retention = tonumber(found[8]),
+        has_error = found[9] ~= false,
     }
+end
+
+-- Adds the fields of the lease to a leased job.
+local function find_lease(job)
+    local found = redis.call('HMGET', job_key(job.id), 'begun', 'claim', 'worker', 'lease')
+    job.begun, job.claim, job.worker = found[1] == '1', found[2], found[3]
+    -- The length of the lease in milliseconds.
+    job.lease = tonumber(found[4] or '30000')
 end
 
 -- The end of the last gap in milliseconds, 0 for none. If no process has looked for due jobs or asked for the upkeep for a while, the
@@ -55,7 +56,10 @@ end
 local function counter_of(job)
     if job.state == LEASED then return 'leased' end
     if job.state == RETRY then return 'retry' end
-    return is_given_out(job.id, tostring(job.fence), tostring(job.confirmed)) and 'retry' or 'queued'
+    -- A job that was never due is not looked at further: most jobs never are.
+    if job.fence == 0 then return 'queued' end
+    local confirmed = redis.call('HGET', job_key(job.id), 'confirmed')
+    return is_given_out(job.id, tostring(job.fence), confirmed) and 'retry' or 'queued'
 end
 
 -- The lists of failed and dead jobs by the time they ended, of all pools and of one.
@@ -92,18 +96,20 @@ local function mark_suspect(job)
     end
 end
 
--- Ends an open job. `counter` is the counter that includes it.
-local function end_job(job, counter, state, error_type, error_message)
-    redis.call('HSET', job_key(job.id), 'state', state, 'finished_at', now)
-    if error_type then
-        redis.call('HSET', job_key(job.id), 'error_type', error_type, 'error_message', error_message)
-    elseif job.has_error then
+-- Ends an open job. `counter` is the counter that includes it. Further fields and values in turn are written with the end.
+local function end_job(job, counter, state, ...)
+    redis.call('HSET', job_key(job.id), 'state', state, 'finished_at', whole(now), ...)
+    if job.has_error and (...) ~= 'error_type' then
         redis.call('HDEL', job_key(job.id), 'error_type', 'error_message')
     end
     redis.call('ZREM', DUE, job.id)
-    redis.call('ZADD', OVER, now + job.retention, job.id)
+    redis.call('ZADD', OVER, whole(now + job.retention), job.id)
     list(job, state)
     count(job.pool, counter, -1)
     count(job.pool, 'ended', 1)
     ended[#ended + 1] = job.id
+end
+
+local function end_with_error(job, counter, state, error_type, error_message)
+    end_job(job, counter, state, 'error_type', error_type, 'error_message', error_message)
 end
