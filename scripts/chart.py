@@ -8,7 +8,7 @@
 - Passwords of the value files, all of which are `never-shown`, are in Secrets only.
 - Every object is in the namespace or cluster of the release, and no two have one name.
 - Labels that select pods select some: of Services, PodDisruptionBudgets and NetworkPolicies.
-- `MILLRACE config check` accepts each configuration, with the environment of its container.
+- `MILLRACE config check` accepts each configuration, with the files of its Secrets.
 """
 
 import os
@@ -91,16 +91,12 @@ def configuration_faults(items, program):
     """What the program reports about the configuration of each container."""
     by_name = {(item["kind"], item["metadata"]["name"]): item for item in items}
 
-    def value_of(variable):
-        if "value" in variable:
-            return variable["value"]
-        reference = variable["valueFrom"]["secretKeyRef"]
-        if secret := by_name.get(("Secret", reference["name"])):
-            return secret["stringData"][reference["key"]]
+    def url_of(secret, key, path):
+        if found := by_name.get(("Secret", secret)):
+            return found["stringData"][key]
         # A Secret that the chart does not make.
-        ledger = "redis://redis:6379"
-        kind = "kafka://kafka:9092" if "kafka" in reference["name"] else "rabbitmq://rabbitmq"
-        return ledger if variable["name"] == "MILLRACE__LEDGER" else kind
+        broker = "kafka://kafka:9092" if "kafka" in secret else "rabbitmq://rabbitmq"
+        return "redis://redis:6379" if path == "ledger" else broker
 
     for item in items:
         pod = pod_of(item)
@@ -113,14 +109,19 @@ def configuration_faults(items, program):
         for pool in document["pools"].values():
             if pool["model"].startswith("/"):
                 pool["model"] = "echo"
-        # `config check` opens no file for TLS, but the parser of a URL may.
-        variables = {of["name"]: value_of(of) for of in container["env"] if of["name"].startswith("MILLRACE__")}
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            yaml.safe_dump(document, file)
-            file.flush()
+        # `config check` opens no file for TLS.
+        mount = next(of["mountPath"] for of in container["volumeMounts"] if of["name"] == "urls")
+        volume = next(of["projected"] for of in pod["spec"]["volumes"] if of["name"] == "urls")
+        with tempfile.TemporaryDirectory() as folder:
+            for secret in (source["secret"] for source in volume["sources"]):
+                for of in secret["items"]:
+                    url = url_of(secret["name"], of["key"], of["path"])
+                    pathlib.Path(folder, of["path"]).write_text(f"{url}\n", encoding="utf-8")
+            file = pathlib.Path(folder, "millrace.yaml")
+            file.write_text(yaml.safe_dump(document, width=1000).replace(f"{mount}/", f"{folder}/"), encoding="utf-8")
             result = subprocess.run(
-                [program, "config", "check", "--config", file.name],
-                cwd=ROOT, env={"PATH": os.environ["PATH"], **variables}, capture_output=True, text=True, check=False,
+                [program, "config", "check", "--config", file],
+                cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
             )
         if result.returncode != 0:
             yield f"{item['metadata']['name']}: {result.stderr.strip()}"

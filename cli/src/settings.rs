@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use backends::{BackendUrl, BackendUrls, BlobUrl};
 use gateway::GatewaySettings;
 use model::ModelSource;
-use queue::{Blobs, PoolName, Route, RouteErrors, Routes};
+use queue::{Blobs, Error, ErrorKind, PoolName, Route, RouteErrors, Routes, UrlSource};
 use scaler::{PoolScale, ScalerSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
-use service::{ByteSize, Config, Faults, Period, TelemetrySettings};
+use service::{ByteSize, Config, Faults, Period, SecretUrl, TelemetrySettings};
 use worker::WorkerSettings;
 use worker::runtime::{Device, ModelSettings};
 
@@ -21,13 +21,13 @@ use worker::runtime::{Device, ModelSettings};
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The broker, where jobs wait: `embedded:FOLDER` (shared by the processes of one machine), `kafka://HOST:PORT`,
-    /// `rabbitmq://USER:PASSWORD@HOST` or `redis://HOST`.
+    /// `rabbitmq://USER:PASSWORD@HOST` or `redis://HOST`. `${file:PATH}` is the contents of a file.
     #[serde(serialize_with = "without_password")]
-    pub broker: String,
+    pub broker: SecretUrl,
     /// The ledger, which records jobs and workers: `embedded:FOLDER` or `redis://HOST`. Not needed if the broker is also
-    /// a ledger; RabbitMQ and Kafka are not.
+    /// a ledger; RabbitMQ and Kafka are not. `${file:PATH}` is the contents of a file.
     #[serde(serialize_with = "option_without_password")]
-    pub ledger: Option<String>,
+    pub ledger: Option<SecretUrl>,
     /// The blob store, for inputs and outputs that are too large to travel with a job.
     pub blobs: BlobSettings,
     /// The gateway, which serves HTTP.
@@ -106,7 +106,7 @@ pub struct JobSettings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            broker: "embedded:./data".to_owned(),
+            broker: SecretUrl::new("embedded:./data"),
             ledger: None,
             blobs: BlobSettings::default(),
             gateway: GatewaySettings::default(),
@@ -153,7 +153,8 @@ impl Settings {
     /// The parsed URLs of broker and ledger, and the pools' routes through the broker. There is no error after a
     /// successful [`Settings::check`].
     pub fn backend_urls(&self) -> anyhow::Result<BackendUrls> {
-        Ok(self.urls()?.with_routes(self.routes()?)?)
+        let ledger = self.ledger.as_ref().map(backend_url).transpose()?;
+        Ok(BackendUrls::new(backend_url(&self.broker)?, ledger)?.with_routes(self.routes()?)?)
     }
 
     /// The names of the pools.
@@ -161,8 +162,19 @@ impl Settings {
         Ok(self.pools.keys().map(|name| name.parse()).collect::<queue::Result<_>>()?)
     }
 
-    fn urls(&self) -> queue::Result<BackendUrls> {
-        BackendUrls::new(self.broker.parse()?, self.ledger.as_ref().map(|url| url.parse()).transpose()?)
+    fn check_urls(&self, faults: &mut Faults) {
+        let broker = backend_url(&self.broker).map_err(|error| faults.add("broker", error));
+        let ledger = self.ledger.as_ref().map(backend_url).transpose().map_err(|error| faults.add("ledger", error));
+        let (Ok(broker), Ok(ledger)) = (broker, ledger) else { return };
+        match BackendUrls::new(broker, ledger) {
+            Err(error) => faults.add("ledger", error),
+            Ok(urls) => {
+                let refused = self.routes().and_then(|routes| urls.with_routes(routes)).err();
+                for error in refused.into_iter().flat_map(|errors| errors.0) {
+                    faults.refuse(&error.key, format_args!("{:?}", error.name), &error.why);
+                }
+            }
+        }
     }
 
     fn routes(&self) -> Result<Routes, RouteErrors> {
@@ -175,17 +187,39 @@ impl Settings {
     }
 }
 
-/// A URL without its password. A URL that cannot be parsed may hold a password anywhere, so nothing of it is shown.
-fn redacted(url: &str) -> String {
-    url.parse::<BackendUrl>().map_or_else(|_| "***".to_owned(), |url| url.to_string())
+/// Reads and parses the URL of a broker or ledger. Each new connection reads it again, if a part of it is in a file.
+fn backend_url(url: &SecretUrl) -> queue::Result<BackendUrl> {
+    let parsed: BackendUrl = text_of(url)?.parse()?;
+    if !url.reads_files() {
+        return Ok(parsed);
+    }
+    let url = url.clone();
+    Ok(parsed.renewed_by(UrlSource::new(move || text_of(&url))))
 }
 
-fn without_password<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+/// The text of a URL. A file with another text is refused here: it may be a password, which the parser would show.
+fn text_of(url: &SecretUrl) -> queue::Result<String> {
+    let refused = |why: String| Error::new(ErrorKind::Refused, why);
+    let text = url.read().map_err(refused)?;
+    match url.only_file() {
+        Some(path) if !BackendUrl::has_scheme(&text) => {
+            Err(refused(format!("{path:?} does not hold the URL of a backend, such as redis://HOST")))
+        }
+        _ => Ok(text),
+    }
+}
+
+/// A URL without its password. A URL that cannot be parsed may hold a password anywhere, so nothing of it is shown.
+fn redacted(url: &SecretUrl) -> String {
+    backend_url(url).map_or_else(|_| "***".to_owned(), |url| url.to_string())
+}
+
+fn without_password<S: Serializer>(url: &SecretUrl, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&redacted(url))
 }
 
-fn option_without_password<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
-    url.as_deref().map(redacted).serialize(serializer)
+fn option_without_password<S: Serializer>(url: &Option<SecretUrl>, serializer: S) -> Result<S::Ok, S::Error> {
+    url.as_ref().map(redacted).serialize(serializer)
 }
 
 fn option_without_credentials<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -195,21 +229,7 @@ fn option_without_credentials<S: Serializer>(url: &Option<String>, serializer: S
 
 impl Config for Settings {
     fn check(&self, faults: &mut Faults) {
-        if let Err(error) = self.broker.parse::<BackendUrl>() {
-            faults.add("broker", error);
-        } else if let Some(Err(error)) = self.ledger.as_ref().map(|url| url.parse::<BackendUrl>()) {
-            faults.add("ledger", error);
-        } else {
-            match self.urls() {
-                Err(error) => faults.add("ledger", error),
-                Ok(urls) => {
-                    let refused = self.routes().and_then(|routes| urls.with_routes(routes)).err();
-                    for error in refused.into_iter().flat_map(|errors| errors.0) {
-                        faults.refuse(&error.key, format_args!("{:?}", error.name), &error.why);
-                    }
-                }
-            }
-        }
+        self.check_urls(faults);
         if let Some(Err(error)) = self.blobs.url.as_ref().map(|url| url.parse::<BlobUrl>()) {
             faults.add("blobs.url", error);
         }
@@ -266,13 +286,55 @@ impl PoolSettings {
 
 #[cfg(test)]
 mod tests {
+    use service::Sources;
+
     use super::*;
 
     #[test]
     fn the_debug_text_of_the_settings_shows_no_password() {
-        let broker = "rabbitmq://me:hunter2@host".to_owned();
-        let settings = Settings { ledger: Some("redis://:hunter3@host".to_owned()), broker, ..Settings::default() };
+        let broker = SecretUrl::new("rabbitmq://me:hunter2@host");
+        let ledger = Some(SecretUrl::new("redis://:hunter3@host"));
+        let settings = Settings { ledger, broker, ..Settings::default() };
         let text = format!("{settings:?}");
         assert!(text.contains("rabbitmq://me") && !text.contains("hunter"), "{text}");
+    }
+
+    fn load(flags: &[String]) -> Result<Settings, Faults> {
+        let flags = flags.iter().cloned().chain(["pools.echo.model=echo".to_owned()]).collect();
+        service::config::load(&Sources { flags, ..Sources::default() })
+    }
+
+    #[test]
+    fn a_url_from_files_is_shown_without_its_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(path("password"), "hunter2@\n").unwrap();
+        std::fs::write(path("ledger"), "redis://:hunter3@host:6390\n").unwrap();
+        let broker = format!("broker=rabbitmq://me:${{file:{}}}@host", path("password"));
+        let settings = load(&[broker, format!("ledger=${{file:{}}}", path("ledger"))]).unwrap();
+        let urls = settings.backend_urls().unwrap();
+        let (broker, ledger) = (urls.broker().to_string(), urls.ledger().to_string());
+        assert_eq!(broker, "rabbitmq://me:***@host:5672/%2f?prefix=millrace");
+        assert_eq!(ledger, "redis://:***@host:6390");
+        let shown = serde_json::to_value(&settings).unwrap();
+        assert_eq!((&shown["broker"], &shown["ledger"]), (&broker.into(), &ledger.into()));
+    }
+
+    #[test]
+    fn a_file_without_a_url_is_named_and_its_contents_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        let flags = [format!("broker=${{file:{}}}", file.display()), "ledger=${file:/nowhere/url}".to_owned()];
+        for contents in ["hunter2", "hunter2:hunter2", "hunter2 hunter2", "kafka://me:hunter2@host", "redis:hunter2"] {
+            std::fs::write(&file, contents).unwrap();
+            let faults = load(&flags).unwrap_err().to_string();
+            assert!(faults.starts_with("broker: ") && !faults.contains("hunter2"), "{faults}");
+            let missing = "ledger: \"/nowhere/url\" cannot be read: No such file or directory (os error 2)";
+            assert!(faults.contains(missing), "{faults}");
+        }
+        std::fs::write(&file, "hunter2").unwrap();
+        let faults = load(&flags).unwrap_err().to_string();
+        let named = format!("broker: {file:?} does not hold the URL of a backend, such as redis://HOST");
+        assert!(faults.contains(&named), "{faults}");
     }
 }

@@ -26,6 +26,7 @@ mod route;
 mod store_id;
 mod stored;
 mod upkeep;
+mod url_source;
 
 pub use backend::Backend;
 pub use blob::{Blobs, Role};
@@ -45,3 +46,4 @@ pub use roster::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};
 pub use route::{Route, RouteError, RouteErrors, Routes};
 pub use store_id::StoreId;
 pub use upkeep::Upkeep;
+pub use url_source::UrlSource;

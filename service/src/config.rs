@@ -3,14 +3,18 @@
 //! The JSON Schema of the settings type refuses unknown keys and values out of range. The same schema is published for
 //! editors. Rules that span several keys are in the type's own [`Config::check`].
 //!
+//! A setting with a secret can name a file: `${file:PATH}`. Other settings cannot.
+//!
 //! A schema can contain the text of its rule as `x-rule` (`is not a duration such as 5s`). Without it, the text follows
 //! from the keyword that failed.
 
 mod fault;
+mod files;
 mod layers;
 mod reference;
 mod schema;
 mod secret;
+mod secret_url;
 mod validation;
 
 use std::path::PathBuf;
@@ -22,6 +26,7 @@ use serde_json::Value;
 pub use fault::{Fault, Faults};
 pub use layers::ENVIRONMENT_PREFIX;
 pub use secret::Secret;
+pub use secret_url::SecretUrl;
 
 /// The settings of a whole program.
 pub trait Config: DeserializeOwned + JsonSchema {
@@ -57,6 +62,7 @@ pub fn load<T: Config>(sources: &Sources) -> Result<T, Faults> {
     let schema = schema::<T>();
     let mut faults = Faults::default();
     let Some(mut document) = layers::merge(sources, &schema, &mut faults) else { return Err(faults) };
+    files::expand(&schema, &mut document, &mut faults);
     let was_validated = validation::validate(&schema, &mut document, &mut faults);
     if !was_validated {
         return Err(faults);

@@ -9,7 +9,7 @@ pub mod stop;
 pub mod telemetry;
 pub mod units;
 
-pub use config::{Config, Faults, Secret, Sources};
+pub use config::{Config, Faults, Secret, SecretUrl, Sources};
 pub use health::Health;
 pub use telemetry::{Telemetry, TelemetrySettings};
 pub use units::{ByteSize, Period};

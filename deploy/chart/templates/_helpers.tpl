@@ -65,10 +65,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 
 {{- /* The configuration file of a role: gateway, scaler, or worker of a pool. It has only what the role reads, so a change of
-     one pool does not restart the workers of another. It never has a credential: these come from Secrets. */}}
+     one pool does not restart the workers of another. It never has a credential: these are in files of Secrets, which it names. */}}
 {{- define "millrace.config" -}}
 {{- $root := .root -}}
-{{- $config := dict "telemetry" $root.Values.telemetry -}}
+{{- $config := dict "telemetry" $root.Values.telemetry "broker" "${file:/etc/millrace/urls/broker}" -}}
+{{- if include "millrace.namesLedger" $root }}{{ $_ := set $config "ledger" "${file:/etc/millrace/urls/ledger}" }}{{ end -}}
 {{- $pools := dict -}}
 {{- $keys := list "model" -}}
 {{- if eq .role "gateway" -}}
@@ -112,44 +113,38 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- .Values.scaler.tls.secret | default (printf "%s-scaler-tls" (include "millrace.name" .)) -}}
 {{- end }}
 
-{{- /* The URLs of broker and ledger, from Secrets. */}}
-{{- define "millrace.urlVariables" -}}
+{{- /* The files of the URLs of broker and ledger, from Secrets. A changed Secret changes the files of running pods. */}}
+{{- define "millrace.urlFiles" -}}
 {{- $name := include "millrace.name" . -}}
-- name: MILLRACE__BROKER
-  valueFrom:
-    secretKeyRef:
-      {{- if .Values.broker.secret }}
-      name: {{ .Values.broker.secret.name }}
-      key: {{ .Values.broker.secret.key | default "url" }}
-      {{- else if .Values.broker.url }}
-      name: {{ $name }}-broker
-      key: url
-      {{- else }}
-      name: {{ $name }}-redis
-      key: url
-      {{- end }}
-{{- if or (include "millrace.hasLedger" .) (ne (include "millrace.brokerKind" .) "redis") }}
-- name: MILLRACE__LEDGER
-  valueFrom:
-    secretKeyRef:
-      {{- if .Values.ledger.secret }}
-      name: {{ .Values.ledger.secret.name }}
-      key: {{ .Values.ledger.secret.key | default "url" }}
-      {{- else if .Values.ledger.url }}
-      name: {{ $name }}-ledger
-      key: url
-      {{- else }}
-      name: {{ $name }}-redis
-      key: url
-      {{- end }}
+- secret:
+    {{- if .Values.broker.secret }}
+    name: {{ .Values.broker.secret.name }}
+    items: [{ key: {{ .Values.broker.secret.key | default "url" }}, path: broker }]
+    {{- else }}
+    name: {{ $name }}-{{ ternary "broker" "redis" (not (empty .Values.broker.url)) }}
+    items: [{ key: url, path: broker }]
+    {{- end }}
+{{- if include "millrace.namesLedger" . }}
+- secret:
+    {{- if .Values.ledger.secret }}
+    name: {{ .Values.ledger.secret.name }}
+    items: [{ key: {{ .Values.ledger.secret.key | default "url" }}, path: ledger }]
+    {{- else }}
+    name: {{ $name }}-{{ ternary "ledger" "redis" (not (empty .Values.ledger.url)) }}
+    items: [{ key: url, path: ledger }]
+    {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* Whether the configuration names a ledger. Redis as the broker is also the ledger. */}}
+{{- define "millrace.namesLedger" -}}
+{{- if or (include "millrace.hasLedger" .) (ne (include "millrace.brokerKind" .) "redis") }}true{{ end }}
 {{- end }}
 
 {{- /* The environment of a role. Argument `blobs`: whether the role uses the blob store. */}}
 {{- define "millrace.env" -}}
 - name: MILLRACE_CONFIG
   value: /etc/millrace/millrace.yaml
-{{ include "millrace.urlVariables" .root }}
 {{- if .blobs }}
 {{- range $key, $value := .root.Values.blobs.env }}
 - name: {{ $key }}
@@ -166,6 +161,7 @@ checksum/urls: {{ printf "%s %s %s" .root.Values.broker.url .root.Values.ledger.
 
 {{- define "millrace.mounts" -}}
 - { name: config, mountPath: /etc/millrace/millrace.yaml, subPath: millrace.yaml, readOnly: true }
+- { name: urls, mountPath: /etc/millrace/urls, readOnly: true }
 - { name: tmp, mountPath: /tmp }
 {{- if .root.Values.broker.filesSecret }}
 - { name: broker, mountPath: /etc/millrace/broker, readOnly: true }
@@ -186,6 +182,10 @@ checksum/urls: {{ printf "%s %s %s" .root.Values.broker.url .root.Values.ledger.
 {{- define "millrace.volumes" -}}
 - name: config
   configMap: { name: {{ .config }} }
+- name: urls
+  projected:
+    sources:
+      {{- include "millrace.urlFiles" .root | nindent 6 }}
 - name: tmp
   emptyDir: {}
 {{- with .root.Values.broker.filesSecret }}

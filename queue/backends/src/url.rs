@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use queue::{Error, ErrorKind, Result};
+use queue::{Error, ErrorKind, Result, UrlSource};
 #[cfg(feature = "kafka")]
 use queue_kafka::KafkaUrl;
 #[cfg(feature = "rabbitmq")]
@@ -45,6 +45,24 @@ const SCHEMES: [(&str, &str, bool); 7] = [
 ];
 
 impl BackendUrl {
+    /// The same URL, which is read again for each new connection to a server.
+    pub fn renewed_by(self, source: UrlSource) -> Self {
+        match self {
+            Self::Embedded { .. } => self,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(url) => Self::Kafka(url.renewed_by(source)),
+            #[cfg(feature = "rabbitmq")]
+            Self::RabbitMq(url) => Self::RabbitMq(url.renewed_by(source)),
+            #[cfg(feature = "redis")]
+            Self::Redis(url) => Self::Redis(url.renewed_by(source)),
+        }
+    }
+
+    /// Whether the text starts with the scheme of a backend. A text without one may be a password.
+    pub fn has_scheme(text: &str) -> bool {
+        text.split_once(':').is_some_and(|(start, _)| SCHEMES.iter().any(|(scheme, ..)| *scheme == start))
+    }
+
     /// Checks whether a route may have this name. The error is the reason why not.
     pub(crate) fn check_route(&self, name: &str) -> Result<(), String> {
         let prefix = self.prefix_of_pools()?;

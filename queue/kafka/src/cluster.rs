@@ -149,7 +149,7 @@ impl Cluster {
     where
         C: FromClientConfigAndContext<Context>,
     {
-        let mut config = self.url.config(&[&ALL_CLIENTS, defaults].concat());
+        let mut config = self.url.renewed()?.config(&[&ALL_CLIENTS, defaults].concat());
         // The context receives warnings and errors, and decides how to log them.
         config.set_log_level(RDKafkaLogLevel::Warning);
         config.create_with_context(context).map_err(|error| failed(action, error))
@@ -231,7 +231,7 @@ impl Cluster {
         let partitions = self.url.partitions();
         let action = format!("create the topics {} with {partitions} partitions", topics.join(", "));
         let creating = |error| failed(&action, error);
-        let mut config: ClientConfig = self.url.config(&ALL_CLIENTS);
+        let mut config: ClientConfig = self.url.renewed()?.config(&ALL_CLIENTS);
         // The client that reads reports the same errors, so this one logs nothing.
         config.set_log_level(RDKafkaLogLevel::Emerg);
         let admin: AdminClient<Context> = config.create_with_context(Context::default()).map_err(creating)?;

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use rdkafka::ClientConfig;
 use url::Url;
 
-use queue::{Class, Error, ErrorKind, PoolName, Result};
+use queue::{Class, Error, ErrorKind, PoolName, Result, UrlSource};
 
 const SCHEME: &str = "kafka://";
 const PREFIX: &str = "millrace";
@@ -56,9 +56,22 @@ pub struct KafkaUrl {
     prefix: String,
     partitions: i32,
     properties: BTreeMap<String, String>,
+    source: Option<UrlSource>,
 }
 
 impl KafkaUrl {
+    /// The same URL, which is read again for each new client.
+    pub fn renewed_by(self, source: UrlSource) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// The URL for a new client. Prefix and partitions stay as they are.
+    pub(super) fn renewed(&self) -> Result<Self> {
+        let Some(source) = &self.source else { return Ok(self.clone()) };
+        let renewed: Self = source.read()?;
+        Ok(Self { prefix: self.prefix.clone(), partitions: self.partitions, ..renewed })
+    }
+
     /// The number of partitions of a topic that this program creates.
     pub(super) fn partitions(&self) -> i32 {
         self.partitions
@@ -134,6 +147,7 @@ impl FromStr for KafkaUrl {
             prefix: PREFIX.to_owned(),
             partitions: PARTITIONS,
             properties: BTreeMap::new(),
+            source: None,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -30,7 +30,6 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
 /// The connection for one purpose.
 pub(super) struct Link {
     url: RabbitMqUrl,
-    tls: OwnedTLSConfig,
     purpose: &'static str,
     state: tokio::sync::Mutex<LinkState>,
 }
@@ -63,14 +62,9 @@ pub(super) struct OpenConnection {
 
 impl Link {
     pub(super) fn new(url: &RabbitMqUrl, purpose: &'static str) -> Result<Arc<Self>> {
-        let mut tls = OwnedTLSConfig::default();
-        if let Some(file) = url.ca() {
-            let refused = |error| {
-                Error::caused(ErrorKind::Denied, format_args!("{url}: ca: cannot read {}", file.display()), error)
-            };
-            tls.cert_chain = Some(std::fs::read_to_string(file).map_err(refused)?);
-        }
-        Ok(Arc::new(Self { url: url.clone(), tls, purpose, state: tokio::sync::Mutex::default() }))
+        // A file that cannot be read is reported at the start.
+        tls_of(url)?;
+        Ok(Arc::new(Self { url: url.clone(), purpose, state: tokio::sync::Mutex::default() }))
     }
 
     /// The beginning of the queues' names.
@@ -130,13 +124,14 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Arc<OpenConnection>> {
-        let doing = format!("connect to {}", self.url);
+        let url = self.url.renewed()?;
+        let doing = format!("connect to {url}");
         let runtime = lapin::runtime::default_runtime().map_err(|error| super::error::failed(&doing, error))?;
         let name = format!("millrace {} ({})", self.purpose, std::process::id());
         let builder = ConnectionBuilder::new_with_runtime(runtime)
-            .with_uri(self.url.uri().clone())
+            .with_uri(url.uri().clone())
             .with_properties(ConnectionProperties::default().with_connection_name(name.into()))
-            .with_tls_config(self.tls.clone());
+            .with_tls_config(tls_of(&url)?);
         let connection = await_reply(&doing, builder.connect()).await?;
         let (block, blocked) = watch::channel(false);
         let mut events = Box::pin(connection.events_listener());
@@ -159,6 +154,17 @@ impl Link {
         let (declared, channels) = (Mutex::default(), AtomicU16::new(0));
         Ok(Arc::new(OpenConnection { connection, prefix, declared, blocked, channels }))
     }
+}
+
+/// The settings of TLS. The files are read for each connection, because they may have been renewed.
+fn tls_of(url: &RabbitMqUrl) -> Result<OwnedTLSConfig> {
+    let mut tls = OwnedTLSConfig::default();
+    if let Some(file) = url.ca() {
+        let refused =
+            |error| Error::caused(ErrorKind::Denied, format_args!("{url}: ca: cannot read {}", file.display()), error);
+        tls.cert_chain = Some(std::fs::read_to_string(file).map_err(refused)?);
+    }
+    Ok(tls)
 }
 
 impl OpenConnection {

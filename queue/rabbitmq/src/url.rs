@@ -8,7 +8,7 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use queue::{Error, ErrorKind, Result};
+use queue::{Error, ErrorKind, Result, UrlSource};
 
 /// How a URL is written.
 const FORM: &str = "rabbitmq://USER:PASSWORD@HOST:PORT/VHOST?prefix=NAME, or rabbitmqs:// for TLS";
@@ -33,9 +33,22 @@ pub struct RabbitMqUrl {
     uri: AMQPUri,
     prefix: String,
     ca: Option<PathBuf>,
+    source: Option<UrlSource>,
 }
 
 impl RabbitMqUrl {
+    /// The same URL, which is read again for each new connection.
+    pub fn renewed_by(self, source: UrlSource) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// The URL for a new connection. The prefix stays as it is.
+    pub(super) fn renewed(&self) -> Result<Self> {
+        let Some(source) = &self.source else { return Ok(self.clone()) };
+        let renewed: Self = source.read()?;
+        Ok(Self { prefix: self.prefix.clone(), ..renewed })
+    }
+
     /// The URI for the driver.
     pub(super) fn uri(&self) -> &AMQPUri {
         &self.uri
@@ -97,7 +110,7 @@ impl RabbitMqUrl {
         };
         let query = AMQPQueryString { heartbeat: Some(HEARTBEAT_SECONDS), ..AMQPQueryString::default() };
         let uri = AMQPUri { scheme, authority: AMQPAuthority { userinfo, host, port }, vhost, query };
-        let mut parsed = Self { uri, prefix: "millrace".to_owned(), ca: None };
+        let mut parsed = Self { uri, prefix: "millrace".to_owned(), ca: None, source: None };
         for option in url.query().unwrap_or_default().split('&').filter(|option| !option.is_empty()) {
             match option.split_once('=') {
                 Some(("prefix", prefix)) => parsed.prefix = checked_prefix(decoded(prefix)?)?,

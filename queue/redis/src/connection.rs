@@ -251,7 +251,7 @@ impl Redis {
     }
 
     async fn reach(&self) -> Result<(Client, MultiplexedConnection)> {
-        let route = &self.0.route;
+        let route = self.0.route.renewed()?;
         let reaching = async {
             let client = route.find().await?;
             let mut connection = route.connect(&client, RESPONSE_TIMEOUT).await?;

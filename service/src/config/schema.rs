@@ -41,16 +41,20 @@ fn tighten(schema: &mut Schema) {
     }
 }
 
-/// Whether the setting under `keys` is a text.
-pub(super) fn text_at(schema: &Value, keys: &[String]) -> Text {
+/// The schema of the setting under `keys`, behind references, and whether the setting is optional.
+pub(super) fn node_at<'a>(schema: &'a Value, keys: &[String]) -> Option<(&'a Value, bool)> {
     let mut place = schema;
     for key in keys {
-        let Some((node, _)) = resolve(schema, place) else { return Text::No };
+        let (node, _) = resolve(schema, place)?;
         let named = node.get("properties").and_then(|members| members.get(key));
-        let Some(next) = named.or_else(|| node.get("additionalProperties")) else { return Text::No };
-        place = next;
+        place = named.or_else(|| node.get("additionalProperties"))?;
     }
-    let Some((node, optional)) = resolve(schema, place) else { return Text::No };
+    resolve(schema, place)
+}
+
+/// Whether the setting under `keys` is a text.
+pub(super) fn text_at(schema: &Value, keys: &[String]) -> Text {
+    let Some((node, optional)) = node_at(schema, keys) else { return Text::No };
     match node.get("type") {
         Some(Value::String(kind)) if kind == "string" && optional => Text::Optional,
         Some(Value::String(kind)) if kind == "string" => Text::Always,

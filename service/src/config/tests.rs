@@ -26,6 +26,7 @@ struct Gateway {
     /// HOST:PORT | a name.
     listen: String,
     token: Option<Secret>,
+    upstream: Option<SecretUrl>,
     body_limit: ByteSize,
     idle_timeout: Period,
     mood: Mood,
@@ -38,6 +39,7 @@ impl Default for Gateway {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
             token: None,
+            upstream: None,
             body_limit: ByteSize::mib(1),
             idle_timeout: Period::seconds(5),
             mood: Mood::Calm,
@@ -294,6 +296,84 @@ fn a_secret_is_in_no_fault() {
         let faults = file(text).faults().join("\n");
         assert!(!faults.contains("hunter2") && !faults.contains("1234567"), "{faults}");
     }
+}
+
+/// A file of a secret, as Kubernetes mounts it.
+fn secret_file(contents: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(contents).unwrap();
+    file
+}
+
+#[test]
+fn a_secret_can_be_in_a_file() {
+    for (contents, expected) in [("hunter2", "hunter2"), ("hunter2\n", "hunter2"), ("a\r\n", "a"), ("a \n\n", "a \n")] {
+        let secret = secret_file(contents.as_bytes());
+        let path = secret.path().display();
+        let root = file(&format!("gateway: {{token: '${{file:{path}}}'}}\n")).load();
+        assert_eq!(root.gateway.token, Some(Secret::new(expected)));
+        let root = no_file().environment("MILLRACE__GATEWAY__TOKEN", &format!("a ${{file:{path}}} b")).load();
+        assert_eq!(root.gateway.token, Some(Secret::new(format!("a {expected} b"))));
+    }
+}
+
+#[test]
+fn a_url_reads_its_files_at_each_use() {
+    let (password, url) = (secret_file(b"p@ss/w\xc3\xb6rd%\n"), secret_file(b"redis://:a%40b@host\n"));
+    let part = SecretUrl::new(format!("redis://me:${{file:{}}}@host/1", password.path().display()));
+    assert_eq!(part.read().unwrap(), "redis://me:p%40ss%2Fw%C3%B6rd%25@host/1");
+    let whole = SecretUrl::new(format!("${{file:{}}}", url.path().display()));
+    assert_eq!(whole.read().unwrap(), "redis://:a%40b@host");
+    std::fs::write(password.path(), "renewed").unwrap();
+    assert_eq!(part.read().unwrap(), "redis://me:renewed@host/1");
+    assert_eq!(format!("{part:?} {}", serde_json::to_string(&part).unwrap()), "*** \"***\"");
+    assert!(part.reads_files() && whole.reads_files() && !SecretUrl::new("redis://host").reads_files());
+    // The settings keep the reference.
+    let loaded = file(&format!("gateway: {{upstream: '${{file:{}}}'}}\n", url.path().display())).load();
+    std::fs::write(url.path(), "redis://other").unwrap();
+    assert_eq!(loaded.gateway.upstream.unwrap().read().unwrap(), "redis://other");
+}
+
+#[test]
+fn a_file_of_a_secret_that_cannot_be_used_is_named_with_its_key_and_without_its_contents() {
+    let long = [b'x'; 70_000];
+    for (contents, rule) in [
+        (&b""[..], "is empty"),
+        (b"\n", "is empty"),
+        (b"hunter2\xff", "is not a text in UTF-8"),
+        (&long, "has more than 65536 bytes"),
+    ] {
+        let secret = secret_file(contents);
+        let path = secret.path();
+        let faults = file(&format!("gateway: {{token: '${{file:{}}}'}}\n", path.display())).faults();
+        assert_eq!(faults, [format!("gateway.token: {path:?} {rule}")]);
+        let url = SecretUrl::new(format!("redis://${{file:{}}}@host", path.display()));
+        assert_eq!(url.read(), Err(format!("{path:?} {rule}")));
+    }
+    assert_eq!(
+        no_file().set("gateway.token=${file:/nowhere/token}").faults(),
+        ["gateway.token: \"/nowhere/token\" cannot be read: No such file or directory (os error 2)"]
+    );
+    assert_eq!(
+        no_file().set("gateway.token=${file:/nowhere").faults(),
+        ["gateway.token: has ${file: without }: write ${file:PATH}"]
+    );
+    let two_lines = secret_file(b"redis://me:hunter2@host\nredis://host");
+    let path = two_lines.path();
+    let error = SecretUrl::new(format!("${{file:{}}}", path.display())).read().unwrap_err();
+    assert_eq!(error, format!("{path:?} has a space or several lines, which a URL does not have"));
+}
+
+#[test]
+fn a_setting_without_a_secret_reads_no_file() {
+    let secret = secret_file(b"hunter2");
+    let reference = format!("${{file:{}}}", secret.path().display());
+    let expected =
+        |key: &str| format!("{key}: {reference:?} has ${{file:PATH}}, which only settings with a secret may have");
+    let faults = no_file().set(&format!("gateway.listen={reference}")).faults();
+    assert_eq!(faults, [expected("gateway.listen")]);
+    let faults = no_file().set(&format!("pools.digits.model={reference}")).faults();
+    assert_eq!(faults, [expected("pools.digits.model")]);
 }
 
 #[test]

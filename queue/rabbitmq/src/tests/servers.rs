@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::acknowledge;
 use super::server::Server;
-use crate::RabbitMqBroker;
 use crate::fixture::RabbitMqFixture;
-use queue::{Body, Broker, ErrorKind, Routes};
+use crate::{RabbitMqBroker, RabbitMqUrl};
+use queue::{Body, Broker, ErrorKind, Routes, UrlSource};
 use queue_contract::{Fixture, job, jobs, pool, soon};
 
 #[tokio::test]
@@ -163,6 +163,44 @@ async fn jobs_go_over_tls_and_only_to_a_server_that_is_trusted() {
     };
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("none.pem"), "{error}");
+}
+
+#[tokio::test]
+async fn a_renewed_password_is_read_for_the_next_connection() {
+    let server = Arc::new(tokio::task::spawn_blocking(|| Server::start("", "")).await.unwrap());
+    let fixture = RabbitMqFixture::of(server.url());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "guest").unwrap();
+    let (path, port) = (file.path().to_owned(), server.port);
+    let read = move || Ok(format!("rabbitmq://guest:{}@127.0.0.1:{port}", std::fs::read_to_string(&path).unwrap()));
+    let url: RabbitMqUrl = read().unwrap().parse().unwrap();
+    let broker = RabbitMqBroker::open(&url.renewed_by(UrlSource::new(read)), &Routes::default()).unwrap();
+    let producer = broker.producer().await.unwrap();
+    producer.publish(&[job(&fixture, "before")]).await.unwrap();
+
+    let change = move || {
+        server.control(&["change_password", "guest", "second"]);
+        server.control(&["close_all_connections", "the password has changed"]);
+        server
+    };
+    let _server = tokio::task::spawn_blocking(change).await.unwrap();
+    let after = [job(&fixture, "after")];
+    let refused = async {
+        loop {
+            match producer.publish(&after).await {
+                Err(error) if error.kind() == ErrorKind::Denied => return,
+                result => assert!(result.is_err(), "the former password is accepted"),
+            }
+        }
+    };
+    soon(refused).await;
+    std::fs::write(file.path(), "second").unwrap();
+    soon(async {
+        while producer.publish(&after).await.is_err() {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -42,6 +42,11 @@ impl Route {
         Ok(Self { url: url.clone(), authorities: authorities.transpose()? })
     }
 
+    /// The same route with the URL and the files as they are now.
+    pub(super) fn renewed(&self) -> Result<Self> {
+        Self::new(&self.url.renewed()?)
+    }
+
     /// A client of the server that holds the keys now.
     pub(super) async fn find(&self) -> Result<Client> {
         // All hosts are asked at once. Otherwise a host that does not answer would delay the next ones.

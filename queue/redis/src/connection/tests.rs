@@ -2,6 +2,7 @@ use futures::StreamExt as _;
 
 use super::private::PrivateRedis;
 use super::*;
+use queue::UrlSource;
 use queue_contract::soon;
 
 fn open(url: String) -> Redis {
@@ -66,6 +67,42 @@ async fn a_wrong_password_is_rejected_and_not_shown() {
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
         assert!(!error.to_string().contains(":wrong") && !error.to_string().contains("right"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_renewed_password_is_read_for_the_next_connection() {
+    let server = PrivateRedis::started(&[]);
+    let set_password = async |password: &str| {
+        let password = format!(">{password}");
+        let user = ["ACL", "SETUSER", "me", "on", "resetpass", &password, "~*", "&*", "+@all"];
+        server.run::<()>(&user).await;
+    };
+    set_password("first").await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |text: &str| std::fs::write(file.path(), text).unwrap();
+    write("first");
+    let (path, address) = (file.path().to_owned(), server.address());
+    let read = move || Ok(format!("redis://me:{}@{address}", std::fs::read_to_string(&path).unwrap()));
+    let url: RedisUrl = read().unwrap().parse().unwrap();
+    let redis = Redis::open(&url.renewed_by(UrlSource::new(read)), Clock::default()).unwrap();
+    set(&redis, "1").await.unwrap();
+
+    set_password("second").await;
+    write("not/a:password@?");
+    server.run::<u32>(&["CLIENT", "KILL", "USER", "me"]).await;
+    let error = async {
+        loop {
+            match set(&redis, "2").await {
+                Err(error) if error.kind() == ErrorKind::Denied => return error.to_string(),
+                _ => {}
+            }
+        }
+    };
+    let error = soon(error).await;
+    assert!(error.contains("cannot read the URL for a new connection") && !error.contains("not/a"), "{error}");
+    write("second");
+    soon(async { while set(&redis, "3").await.is_err() {} }).await;
+    assert_eq!(get(&redis).await, "3");
 }
 
 #[tokio::test]

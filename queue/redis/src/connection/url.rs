@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
-use queue::{Error, ErrorKind, Result};
+use queue::{Error, ErrorKind, Result, UrlSource};
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -45,6 +45,7 @@ pub struct RedisUrl {
     pub(super) tls: bool,
     pub(super) authorities: Option<PathBuf>,
     pub(super) prefix: String,
+    source: Option<UrlSource>,
 }
 
 /// The kind of the hosts of a URL.
@@ -59,6 +60,18 @@ pub(super) enum Servers {
 }
 
 impl RedisUrl {
+    /// The same URL, which is read again for each new connection.
+    pub fn renewed_by(self, source: UrlSource) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// The URL for a new connection. The prefix stays as it is.
+    pub(super) fn renewed(&self) -> Result<Self> {
+        let Some(source) = &self.source else { return Ok(self.clone()) };
+        let renewed: Self = source.read()?;
+        Ok(Self { prefix: self.prefix.clone(), source: self.source.clone(), ..renewed })
+    }
+
     fn of_authority(scheme: &str, authority: &str) -> Result<Self> {
         let (credentials, hosts) = match authority.rsplit_once('@') {
             Some((credentials, hosts)) => (Some(credentials), hosts),
@@ -91,6 +104,7 @@ impl RedisUrl {
             tls: scheme == "rediss",
             authorities: None,
             prefix: DEFAULT_PREFIX.to_owned(),
+            source: None,
         })
     }
 
