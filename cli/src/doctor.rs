@@ -86,9 +86,11 @@ async fn check_backend(settings: &Settings, urls: &BackendUrls, existing: &Exist
 /// to run there.
 async fn check_blobs(settings: &Settings, existing: &Existing) -> Option<Risk> {
     let (setting, place) = settings.blobs.place();
-    let found = match settings.blobs.url {
-        None => Blobs::id_of_directory(&settings.blobs.folder),
-        Some(_) => match call(setting, &place, async { settings.blobs.open()?.existing_id().await }).await {
+    let found = match (&settings.blobs.url, &settings.blobs.folder) {
+        (None, Some(folder)) => Blobs::id_of_directory(folder),
+        // Without a store, one that belongs to the ledger is missing here.
+        (None, None) => Some("none".to_owned()),
+        (Some(_), _) => match call(setting, &place, async { settings.blobs.open()?.existing_id().await }).await {
             Ok(found) => found,
             Err(risk) => return Some(*risk),
         },

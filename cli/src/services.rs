@@ -216,6 +216,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_process_without_a_blob_store_starts_if_none_belongs_to_the_ledger() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = |mut settings: Settings| {
+            settings.blobs.folder = None;
+            settings
+        };
+        Opened::open(&none(settings(folder.path(), "blobs"))).await.unwrap();
+        assert!(!folder.path().join("blobs").exists());
+        Opened::open(&settings(folder.path(), "blobs")).await.unwrap();
+        let error = Opened::open(&none(settings(folder.path(), "blobs"))).await.err().unwrap().to_string();
+        assert!(error.starts_with("blobs.folder: "), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_service_with_another_blob_store_ends_when_the_ledger_is_back() {
         let folder = tempfile::tempdir().unwrap();
         let mut opened = Opened::open(&settings(folder.path(), "blobs")).await.unwrap();

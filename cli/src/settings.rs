@@ -51,8 +51,9 @@ impl fmt::Debug for Settings {
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BlobSettings {
-    /// The folder. The gateway and all workers must share it.
-    pub folder: PathBuf,
+    /// The folder. The gateway and all workers must share it. `null`: there is no blob store, and inputs and outputs above
+    /// `inline_limit` are refused.
+    pub folder: Option<PathBuf>,
     /// The bucket or container that takes the place of the folder: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
     /// `az://CONTAINER/PREFIX`. Credentials and endpoint come from the environment, such as `AWS_ACCESS_KEY_ID`.
     #[serde(serialize_with = "option_without_credentials")]
@@ -120,17 +121,17 @@ impl Default for Settings {
 impl BlobSettings {
     /// The setting that names the store, and its value. It holds no password after a successful [`Settings::check`].
     pub(crate) fn place(&self) -> (&'static str, String) {
-        match &self.url {
-            Some(url) => ("blobs.url", url.clone()),
-            None => ("blobs.folder", self.folder.display().to_string()),
-        }
+        let folder = || self.folder.as_ref().map_or_else(|| "none".to_owned(), |folder| folder.display().to_string());
+        self.url.as_ref().map_or_else(|| ("blobs.folder", folder()), |url| ("blobs.url", url.clone()))
     }
 
     /// Opens the store. Creates the folder if it is missing, and does not wait for a server.
     pub(crate) fn open(&self) -> queue::Result<Blobs> {
-        match &self.url {
-            Some(url) => backends::open_blobs(&url.parse()?, self.inline_limit.as_usize()),
-            None => Blobs::directory(&self.folder, self.inline_limit.as_usize()),
+        let limit = self.inline_limit.as_usize();
+        match (&self.url, &self.folder) {
+            (Some(url), _) => backends::open_blobs(&url.parse()?, limit),
+            (None, Some(folder)) => Blobs::directory(folder, limit),
+            (None, None) => Ok(Blobs::none(limit)),
         }
     }
 }
@@ -138,7 +139,7 @@ impl BlobSettings {
 impl Default for BlobSettings {
     fn default() -> Self {
         let inline_limit = ByteSize::bytes(Blobs::INLINE_LIMIT_BYTES as u64);
-        Self { folder: PathBuf::from("./data/blobs"), url: None, inline_limit }
+        Self { folder: Some(PathBuf::from("./data/blobs")), url: None, inline_limit }
     }
 }
 

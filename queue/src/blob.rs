@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use sha2::{Digest, Sha256};
@@ -43,9 +44,18 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// The content of the store's marker when this process first saw it.
     marker: Arc<OnceCell<Bytes>>,
-    /// The store is a folder, which may vanish, and which a write would create again.
-    is_folder: bool,
+    place: Place,
     inline_limit_bytes: usize,
+}
+
+/// Where a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In a folder, which may vanish, and which a write would create again.
+    Folder,
+    Server,
+    /// There is no store, and nothing is written.
+    Nowhere,
 }
 
 /// The object that identifies a store. Its content is a unique id.
@@ -73,14 +83,19 @@ impl Blobs {
         Ok(Self {
             store: Arc::new(store.with_fsync(true)),
             marker: Arc::new(OnceCell::new_with(Some(marker.into()))),
-            is_folder: true,
+            place: Place::Folder,
             inline_limit_bytes,
         })
     }
 
     /// Blobs as objects of a server. Its marker is read, and created if it is missing, before the first write.
     pub fn of_server(store: Arc<dyn ObjectStore>, inline_limit_bytes: usize) -> Self {
-        Self { store, marker: Arc::default(), is_folder: false, inline_limit_bytes }
+        Self { store, marker: Arc::default(), place: Place::Server, inline_limit_bytes }
+    }
+
+    /// No store: inputs and outputs above the limit are `Refused`. Blobs of other processes are `Unavailable`.
+    pub fn none(inline_limit_bytes: usize) -> Self {
+        Self { store: Arc::new(InMemory::new()), marker: Arc::default(), place: Place::Nowhere, inline_limit_bytes }
     }
 
     /// The id of the store in `folder`. `None`: there is no store. Creates nothing.
@@ -90,6 +105,9 @@ impl Blobs {
 
     /// The id of the store. `None`: it has none yet. Creates nothing.
     pub async fn existing_id(&self) -> Result<Option<String>> {
+        if self.place == Place::Nowhere {
+            return Ok(None);
+        }
         match self.read_marker().await {
             Ok(id) => Ok(Some(String::from_utf8_lossy(&id).into_owned())),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -98,8 +116,17 @@ impl Blobs {
     }
 
     /// Compares this store with the one that belongs to `ledger`. The first store that a ledger meets belongs to it. Any
-    /// other store is `Incompatible`: its blobs would be missing in other processes.
+    /// other store is `Incompatible`: its blobs would be missing in other processes. So is no store, if one belongs to it.
     pub async fn check_ledger(&self, ledger: &dyn Ledger) -> Result<()> {
+        if self.place == Place::Nowhere {
+            return match ledger.blob_store(None).await? {
+                Some(recorded) => {
+                    let message = format!("the blob store of the ledger has the id {recorded}: use it instead of none");
+                    Err(Error::new(ErrorKind::Incompatible, message))
+                }
+                None => Ok(()),
+            };
+        }
         let found = String::from_utf8_lossy(self.marker().await?);
         match ledger.blob_store(Some(&found)).await? {
             Some(recorded) if recorded != found => Err(Error::new(ErrorKind::Incompatible, other(&found, &recorded))),
@@ -117,7 +144,8 @@ impl Blobs {
     /// same job and input give the same object, so the call may be repeated.
     pub async fn delivered(&self, id: &JobId, body: &Body) -> Result<Body> {
         match body {
-            Body::Inline(bytes) if bytes.len() > self.inline_limit_bytes => {
+            // Without a store the message itself stays the only place of its input.
+            Body::Inline(bytes) if bytes.len() > self.inline_limit_bytes && self.place != Place::Nowhere => {
                 self.put_under(id, Role::Input, &digest(bytes), bytes.clone()).await
             }
             Body::Reference(blob) if blob.is_borrowed && blob.key.starts_with("output/") => self.copy(id, blob).await,
@@ -129,6 +157,9 @@ impl Blobs {
     /// copied is returned unchanged.
     async fn copy(&self, id: &JobId, output: &BlobRef) -> Result<Body> {
         let unchanged = || Ok(Body::Reference(output.clone()));
+        if self.place == Place::Nowhere {
+            return unchanged();
+        }
         let Ok(from) = path(&output.key) else { return unchanged() };
         if output.size_bytes.is_some_and(|bytes| bytes > LARGEST_COPY_BYTES) {
             return unchanged();
@@ -150,6 +181,11 @@ impl Blobs {
     async fn put_under(&self, id: &JobId, role: Role, name: &str, bytes: Bytes) -> Result<Body> {
         if bytes.len() <= self.inline_limit_bytes {
             return Ok(Body::Inline(bytes));
+        }
+        if self.place == Place::Nowhere {
+            let (found, limit) = (bytes.len(), self.inline_limit_bytes);
+            let message = format!("{found} bytes are more than {limit}, and there is no blob store for them");
+            return Err(Error::new(ErrorKind::Refused, message));
         }
         let key = key(role, id, name);
         let (size_bytes, sha256) = (Some(bytes.len() as u64), Some(digest(&bytes)));
@@ -211,8 +247,9 @@ impl Blobs {
         if blob.is_borrowed {
             return Ok(());
         }
+        self.check_place(blob)?;
         // Former versions stored the key of a file with escapes.
-        let escaped = self.is_folder.then(|| ObjectPath::from(blob.key.as_str()));
+        let escaped = (self.place == Place::Folder).then(|| ObjectPath::from(blob.key.as_str()));
         for path in [Some(path(&blob.key)?), escaped].into_iter().flatten() {
             match self.store.delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
@@ -224,18 +261,19 @@ impl Blobs {
 
     /// An object of an acceptable size, before its bytes are read.
     async fn find(&self, blob: &BlobRef, limit_bytes: u64, options: GetOptions) -> Result<GetResult> {
+        self.check_place(blob)?;
         let key = blob.key.as_str();
         let exact = path(key)?;
         let found = match self.store.get_opts(&exact, options.clone()).await {
             // Former versions stored the key of a file with escapes.
-            Err(object_store::Error::NotFound { .. }) if self.is_folder => {
+            Err(object_store::Error::NotFound { .. }) if self.place == Place::Folder => {
                 self.store.get_opts(&ObjectPath::from(key), options).await
             }
             found => found,
         };
         let found = match found {
             Ok(found) => found,
-            Err(error) if is_of_object(&error) || self.is_folder && is_of_file(&error) => {
+            Err(error) if is_of_object(&error) || self.place == Place::Folder && is_of_file(&error) => {
                 self.check_marker().await?;
                 let message = format!("blob {key}: cannot read: {}", text_of(&error));
                 return Err(Error::new(ErrorKind::Corrupt, message));
@@ -253,9 +291,19 @@ impl Blobs {
         Ok(found)
     }
 
+    /// Without a store, a blob of an outside program can never be read. Another process wrote any other blob, and a process
+    /// with its store can read it.
+    fn check_place(&self, blob: &BlobRef) -> Result<()> {
+        if self.place != Place::Nowhere {
+            return Ok(());
+        }
+        let kind = if blob.is_borrowed { ErrorKind::Refused } else { ErrorKind::Unavailable };
+        Err(Error::new(kind, format_args!("blob {}: this process has no blob store", blob.key)))
+    }
+
     /// A write to a folder that has vanished would create it again. A bucket is never created, so its marker is read once.
     async fn check_around_write(&self) -> Result<()> {
-        if self.is_folder { self.check_marker().await } else { self.marker().await.map(drop) }
+        if self.place == Place::Folder { self.check_marker().await } else { self.marker().await.map(drop) }
     }
 
     /// An error if the store has vanished, or if another store is in its place.

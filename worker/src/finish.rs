@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use queue::{
-    Blobs, Body, Consumer, Delivery, Ending, Error, Finish, Finished, Job, JobError, JobErrorKind, JobState, Lease,
-    Ledger, Outcome, Output, Role, Settlement,
+    Blobs, Body, Consumer, Delivery, Ending, Error, ErrorKind, Finish, Finished, Job, JobError, JobErrorKind, JobState,
+    Lease, Ledger, Outcome, Output, Role, Settlement,
 };
 use tokio::sync::mpsc;
 
@@ -105,6 +105,10 @@ impl Outbox {
         Some(match disposition {
             Disposition::Succeeded(output) => match self.store(lease, output).await {
                 Ok(output) => Outcome::Succeeded(output),
+                // Another attempt has an output of the same size.
+                Err(error) if error.kind() == ErrorKind::Refused => {
+                    Outcome::Failed(JobErrorKind::OutputUnwritable.error(error.to_string()))
+                }
                 Err(error) => self.retry(lease, JobErrorKind::OutputUnwritable.error(error.to_string())),
             },
             Disposition::Failed(error) => Outcome::Failed(error),

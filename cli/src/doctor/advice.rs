@@ -27,12 +27,14 @@ pub(super) fn of_settings(settings: &Settings, urls: &BackendUrls) -> Vec<Risk> 
                 advice: "run all processes on one machine, or use Redis as the ledger".to_owned(),
             });
         }
-        if settings.blobs.url.is_none() {
+        if settings.blobs.url.is_none()
+            && let Some(folder) = &settings.blobs.folder
+        {
             risks.push(Risk {
                 severity: Severity::Warning,
                 subject: "blobs".to_owned(),
                 setting: "blobs.folder".to_owned(),
-                found: settings.blobs.folder.display().to_string(),
+                found: folder.display().to_string(),
                 why: format!(
                     "inputs above {} are files that other machines must be able to read",
                     settings.blobs.inline_limit

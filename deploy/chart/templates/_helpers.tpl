@@ -98,8 +98,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 {{- $_ := set $config "pools" $pools -}}
 {{- if ne .role "scaler" -}}
-{{- $blobs := dict -}}
-{{- if $root.Values.blobs.url }}{{ $_ := set $blobs "url" $root.Values.blobs.url }}{{ else }}{{ $_ := set $blobs "folder" "/var/lib/millrace/blobs" }}{{ end -}}
+{{- $blobs := dict "folder" nil -}}
+{{- if not $root.Values.blobs.enabled }}{{ else if $root.Values.blobs.url }}{{ $_ := unset $blobs "folder" }}{{ $_ := set $blobs "url" $root.Values.blobs.url }}{{ else }}{{ $_ := set $blobs "folder" "/var/lib/millrace/blobs" }}{{ end -}}
 {{- $_ := set $config "blobs" $blobs -}}
 {{- end -}}
 {{- toYaml $config -}}
@@ -170,7 +170,7 @@ checksum/urls: {{ printf "%s %s %s" .root.Values.broker.url .root.Values.ledger.
 - { name: ledger, mountPath: /etc/millrace/ledger, readOnly: true }
 {{- end }}
 {{- if .blobs }}
-{{- if not .root.Values.blobs.url }}
+{{- if and .root.Values.blobs.enabled (not .root.Values.blobs.url) }}
 - { name: blobs, mountPath: /var/lib/millrace/blobs }
 {{- end }}
 {{- if or .root.Values.models.claim .root.Values.models.image }}
@@ -197,7 +197,7 @@ checksum/urls: {{ printf "%s %s %s" .root.Values.broker.url .root.Values.ledger.
   secret: { secretName: {{ . }} }
 {{- end }}
 {{- if .blobs }}
-{{- if not .root.Values.blobs.url }}
+{{- if and .root.Values.blobs.enabled (not .root.Values.blobs.url) }}
 - name: blobs
   persistentVolumeClaim: { claimName: {{ .root.Values.blobs.claim.name | default (printf "%s-blobs" (include "millrace.name" .root)) }} }
 {{- end }}

@@ -21,6 +21,29 @@ async fn a_big_delivery_is_one_blob_however_often_it_is_delivered_and_is_deleted
 }
 
 #[tokio::test]
+async fn without_a_store_large_bodies_are_refused_and_blobs_of_other_processes_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let (none, store) = (Blobs::none(4), Blobs::directory(folder.path(), 4).unwrap());
+    let id: JobId = "job".parse().unwrap();
+    let (small, big) = (Bytes::from_static(b"1234"), Bytes::from_static(b"12345"));
+    assert_eq!(none.body(&id, Role::Input, small.clone()).await.unwrap(), Body::Inline(small));
+    let error = none.body(&id, Role::Output, big.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(error.to_string(), "5 bytes are more than 4, and there is no blob store for them");
+    // A message from outside is as large as its broker allows.
+    assert_eq!(none.delivered(&id, &Body::Inline(big.clone())).await.unwrap(), Body::Inline(big.clone()));
+
+    let stored = store.body(&id, Role::Output, big).await.unwrap();
+    let Body::Reference(blob) = &stored else { panic!("{stored:?}") };
+    assert_eq!(none.bytes(&stored).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(none.delete(blob).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let borrowed = Body::Reference(BlobRef { is_borrowed: true, ..blob.clone() });
+    assert_eq!(none.delivered(&id, &borrowed).await.unwrap(), borrowed);
+    assert_eq!(none.bytes(&borrowed).await.unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(none.existing_id().await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_store_that_vanished_or_was_replaced_is_unavailable_and_is_not_created_again() {
     let parent = tempfile::tempdir().unwrap();
     let (folder, away) = (parent.path().join("blobs"), parent.path().join("away"));
