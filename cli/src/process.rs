@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::Context;
 use axum::Router;
 use scaler::Journal;
-use service::{Health, Telemetry, config, stop};
+use service::tls::Protocol;
+use service::{Health, Telemetry, Tls, TlsSettings, config, stop};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Arguments, Command, ConfigCommand, Configuration, ModelCommand};
@@ -26,31 +27,29 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             for part in ["gateway", "scaler"] {
                 health.not_ready(part, "starting");
             }
-            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?)).await?;
+            verify("gateway.tls", settings.gateway.tls.as_ref()).await?;
+            serve_admin(admin.admin, &settings, &health, journal.router(settings.pool_names()?)).await?;
             up::up(&settings, &configuration, journal, health, stop).await?;
         }
         Command::Gateway { configuration } => {
             let (settings, stop) = start(&configuration)?;
             let pools = services::pools_of_gateway(&settings)?;
+            verify("gateway.tls", settings.gateway.tls.as_ref()).await?;
             let listener = services::bind("gateway.listen", &settings.gateway.listen).await?;
             let opened = Opened::open(&settings).await?;
-            print_line(format_args!("gateway http://{}", listener.local_addr()?));
+            print_line(format_args!("gateway {}", services::gateway_url(&settings, &listener)?));
             services::gateway(&settings, pools, &opened, listener, Health::new(), stop).await?;
         }
         Command::Scaler { configuration, admin } => {
             let (settings, stop) = start(&configuration)?;
-            // The files for TLS are checked before the socket is bound. Otherwise a client could connect to a scaler that
-            // then refuses its files and exits.
-            if let Some(tls) = &settings.scaler.tls {
-                tls.verify().await.map_err(|faults| anyhow::anyhow!("the configuration has faults\n{faults}"))?;
-            }
+            verify("scaler.tls", settings.scaler.tls.as_ref()).await?;
             let listener = services::bind("scaler.listen", &settings.scaler.listen).await?;
             let backend = backends::open(&settings.backend_urls()?).await?;
             print_line(format_args!("scaler grpc://{}", listener.local_addr()?));
             let health = Health::new();
             health.not_ready("scaler", "starting");
             let journal = Journal::default();
-            serve_admin(admin.admin, &health, journal.router(settings.pool_names()?)).await?;
+            serve_admin(admin.admin, &settings, &health, journal.router(settings.pool_names()?)).await?;
             services::scaler(&settings, &backend, listener, journal, health, stop).await?;
         }
         Command::Worker { configuration, pool, admin, follow_parent } => {
@@ -61,7 +60,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             let (of_pool, model) = services::pool_of_worker(&settings, &pool)?;
             let opened = Opened::open(&settings).await?;
             let health = Health::new();
-            serve_admin(admin.admin, &health, Router::new()).await?;
+            serve_admin(admin.admin, &settings, &health, Router::new()).await?;
             services::worker(of_pool, model, &opened, pool.parse()?, health, started, stop).await?;
         }
         Command::Submit(arguments) => return submit::submit(arguments).await,
@@ -112,14 +111,31 @@ fn configuration(command: ConfigCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Checks the files for TLS. This happens before a socket is bound: otherwise a client could connect to a process that
+/// then refuses its files and exits.
+async fn verify(key: &'static str, tls: Option<&TlsSettings>) -> anyhow::Result<()> {
+    let Some(tls) = tls else { return Ok(()) };
+    tls.verify(key).await.map_err(|faults| anyhow::anyhow!("the configuration has faults\n{faults}"))
+}
+
 /// Serves health, metrics and `more` in the background until the end of the process, if there is an admin address.
-async fn serve_admin(address: Option<SocketAddr>, health: &Health, more: Router) -> anyhow::Result<()> {
+async fn serve_admin(
+    address: Option<SocketAddr>,
+    settings: &Settings,
+    health: &Health,
+    more: Router,
+) -> anyhow::Result<()> {
     let Some(address) = address else { return Ok(()) };
+    let tls = match settings.admin.tls.clone() {
+        Some(tls) => Some(Tls::open("admin.tls", tls, Protocol::Http).await?),
+        None => None,
+    };
     let listener = services::bind("--admin", &address.to_string()).await?;
-    print_line(format_args!("admin http://{}", listener.local_addr()?));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    print_line(format_args!("admin {scheme}://{}", listener.local_addr()?));
     let health = health.clone();
     tokio::spawn(async move {
-        if let Err(error) = health.serve(more, listener, CancellationToken::new()).await {
+        if let Err(error) = health.serve(more, listener, tls, CancellationToken::new()).await {
             tracing::error!(%error, "the admin server failed: health and metrics are no longer served");
         }
     });

@@ -73,6 +73,12 @@ pub(crate) async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener
     TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("{key}: {address}: {error}"))
 }
 
+/// The URL of a gateway that listens here.
+pub(crate) fn gateway_url(settings: &Settings, listener: &TcpListener) -> std::io::Result<String> {
+    let scheme = if settings.gateway.tls.is_some() { "https" } else { "http" };
+    Ok(format!("{scheme}://{}", listener.local_addr()?))
+}
+
 /// The gateway's view of the pools, with the manifests of their models.
 pub(crate) fn pools_of_gateway(settings: &Settings) -> anyhow::Result<BTreeMap<PoolName, gateway::Pool>> {
     let of_gateway = |(name, pool): (&String, &PoolSettings)| {

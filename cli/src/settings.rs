@@ -12,7 +12,7 @@ use queue::{Blobs, Error, ErrorKind, PoolName, Route, RouteErrors, Routes, UrlSo
 use scaler::{PoolScale, ScalerSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
-use service::{ByteSize, Config, Faults, Period, SecretUrl, TelemetrySettings};
+use service::{ByteSize, Config, Faults, Period, SecretUrl, TelemetrySettings, TlsSettings};
 use worker::WorkerSettings;
 use worker::runtime::{Device, ModelSettings};
 
@@ -34,6 +34,8 @@ pub struct Settings {
     pub gateway: GatewaySettings,
     /// The scaler, which answers KEDA.
     pub scaler: ScalerSettings,
+    /// The admin address of a process (`--admin`), with health and metrics.
+    pub admin: AdminSettings,
     /// Logs and metrics.
     pub telemetry: TelemetrySettings,
     /// The pools, by name.
@@ -45,6 +47,14 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
     }
+}
+
+/// The admin address of a process (`--admin`), with health and metrics.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// The files for TLS. Without them the admin address serves plain HTTP.
+    pub tls: Option<TlsSettings>,
 }
 
 /// The blob store, for inputs and outputs that are too large to travel with a job.
@@ -112,6 +122,7 @@ impl Default for Settings {
             blobs: BlobSettings::default(),
             gateway: GatewaySettings::default(),
             scaler: ScalerSettings::default(),
+            admin: AdminSettings::default(),
             telemetry: TelemetrySettings::default(),
             pools: BTreeMap::new(),
         }
@@ -241,6 +252,9 @@ impl Config for Settings {
         check_address("scaler.listen", &self.scaler.listen, faults);
         if self.gateway.listen == self.scaler.listen && !self.scaler.listen.ends_with(":0") {
             faults.refuse("scaler.listen", &self.scaler.listen, "is also the address of the gateway");
+        }
+        if let Some(tls) = &self.admin.tls {
+            tls.check("admin.tls", faults);
         }
         self.telemetry.check("telemetry", faults);
         if self.pools.is_empty() {

@@ -48,7 +48,7 @@ pub(crate) async fn up(
     let http = services::bind("gateway.listen", &settings.gateway.listen).await?;
     let grpc = services::bind("scaler.listen", &settings.scaler.listen).await?;
     let opened = Opened::open(settings).await?;
-    print_line(format_args!("gateway http://{}", http.local_addr()?));
+    print_line(format_args!("gateway {}", services::gateway_url(settings, &http)?));
     print_line(format_args!("scaler grpc://{}", grpc.local_addr()?));
     let scaler = Endpoint::from_shared(format!("http://{}", grpc.local_addr()?))?
         .connect_timeout(Duration::from_secs(2))

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{Blobs, Ledger, PoolName, Producer};
-use service::Health;
 use service::http::{self, HttpLimits};
+use service::tls::Protocol;
+use service::{Health, Tls};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +47,10 @@ pub async fn run(listener: TcpListener, gateway: Gateway, stop: CancellationToke
     let Gateway { pools, ledger, producer, blobs, settings, health } = gateway;
     metrics::describe();
     let (drain_timeout, lame_duck) = (settings.drain_timeout.get(), settings.lame_duck.get());
+    let tls = match settings.tls.clone() {
+        Some(tls) => Some(Tls::open("gateway.tls", tls, Protocol::Http).await.map_err(io::Error::other)?),
+        None => None,
+    };
     let (intake, confirmation_writer) = Intake::new(pools, Arc::clone(&ledger), producer, blobs.clone());
     let serving_ended = CancellationToken::new();
     let writing = tokio::spawn(confirmation_writer.run(serving_ended.clone()));
@@ -56,7 +61,7 @@ pub async fn run(listener: TcpListener, gateway: Gateway, stop: CancellationToke
     health.ready(CONDITION);
     let listening_ended = CancellationToken::new();
     let ending = end_listening(stop, lame_duck, health, listening_ended.clone());
-    let serving = http::serve(listener, router, HttpLimits::default(), listening_ended.clone());
+    let serving = http::serve(listener, tls, router, HttpLimits::default(), listening_ended.clone());
     tokio::select! {
         ((), ()) = async { tokio::join!(serving, ending) } => {}
         () = drain_timed_out(&listening_ended, drain_timeout) => {

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use service::{ByteSize, Faults, Period};
+use service::{ByteSize, Faults, Period, TlsSettings};
 
 /// Where a gateway listens, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -10,6 +10,8 @@ use service::{ByteSize, Faults, Period};
 pub struct GatewaySettings {
     /// The address that the gateway listens on: `host:port`.
     pub listen: String,
+    /// The files for TLS. Without them the gateway serves plain HTTP.
+    pub tls: Option<TlsSettings>,
     /// The largest body of a request, as it was sent and decoded. A larger body is answered with 413.
     pub max_body: ByteSize,
     /// How long the body of a request may take to arrive.
@@ -27,6 +29,7 @@ impl Default for GatewaySettings {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
+            tls: None,
             max_body: ByteSize::mib(32),
             body_timeout: Period::seconds(30),
             max_wait: Period::seconds(60),
@@ -39,6 +42,9 @@ impl Default for GatewaySettings {
 impl GatewaySettings {
     /// Adds the faults of these settings, whose keys start with `key`.
     pub fn check(&self, key: &str, faults: &mut Faults) {
+        if let Some(tls) = &self.tls {
+            tls.check(&format!("{key}.tls"), faults);
+        }
         if *self.max_body == 0 {
             faults.refuse(format_args!("{key}.max_body"), self.max_body, "is not more than 0B");
         }

@@ -20,11 +20,9 @@ mod sampler;
 mod server;
 mod settings;
 mod tenancy;
-mod tls;
 
 pub use explain::{Entry, Explanation, Journal};
 pub use sampler::Sources;
 pub use server::{RunError, run};
 pub use settings::{PoolScale, ScalerSettings};
 pub use tenancy::Tenancy;
-pub use tls::TlsSettings;

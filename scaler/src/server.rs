@@ -13,7 +13,8 @@ use proto::externalscaler::{
     ScaledObjectRef,
 };
 use queue::PoolName;
-use service::{Faults, Health};
+use service::tls::Protocol;
+use service::{Faults, Health, Tls};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -29,7 +30,6 @@ use crate::push::Push;
 use crate::readings::PoolReadings;
 use crate::sampler::{Sampler, Sources};
 use crate::settings::{PoolScale, ScalerSettings};
-use crate::tls::Tls;
 
 /// The maximum number of streams per connection. KEDA uses one connection for all ScaledObjects of a cluster.
 const MAX_STREAMS: u32 = 100_000;
@@ -68,7 +68,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let tls = match settings.tls.clone() {
-        Some(tls) => Some(Tls::open(tls).await.map_err(RunError::Tls)?),
+        Some(tls) => Some(Tls::open("scaler.tls", tls, Protocol::Http2).await.map_err(RunError::Tls)?),
         None => None,
     };
     let sampler = Sampler::start(pools.keys().cloned(), &sources, &settings);

@@ -7,10 +7,9 @@ use policy::Scaling;
 use policy::replicas::{Behavior, Policy, Rules, Select, Step};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use service::{Faults, Period};
+use service::{Faults, Period, TlsSettings};
 
 use crate::tenancy::Tenancy;
-use crate::tls::TlsSettings;
 
 /// The settings of the scaler.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

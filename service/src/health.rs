@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::{self, HttpLimits};
-use crate::telemetry;
+use crate::{Tls, telemetry};
 
 /// Named conditions. The process is ready if all of them hold. A clone shares the conditions.
 ///
@@ -64,8 +64,14 @@ impl Health {
     }
 
     /// Serves [`Health::router`] and `more` on `listener` until `stop`. For processes that serve no other HTTP.
-    pub async fn serve(&self, more: Router, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        http::serve(listener, self.router().merge(more), HttpLimits::default(), stop).await;
+    pub async fn serve(
+        &self,
+        more: Router,
+        listener: TcpListener,
+        tls: Option<Tls>,
+        stop: CancellationToken,
+    ) -> std::io::Result<()> {
+        http::serve(listener, tls, self.router().merge(more), HttpLimits::default(), stop).await;
         Ok(())
     }
 }
@@ -134,7 +140,7 @@ mod tests {
         let more = Router::new().route("/more", axum::routing::get(async || "more"));
         let serving = tokio::spawn({
             let (health, stop) = (health.clone(), stop.clone());
-            async move { health.serve(more, listener, stop).await }
+            async move { health.serve(more, listener, None, stop).await }
         });
         for path in ["/more", "/livez"] {
             let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();

@@ -12,7 +12,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -22,6 +24,8 @@ mod connections;
 
 use activity::{Activity, ObservedBody, ObservedSocket};
 use connections::Connections;
+
+use crate::Tls;
 
 /// The pause after `accept` failed for lack of file descriptors. No event reports a free descriptor, and a loop without
 /// a pause would use a whole core.
@@ -64,8 +68,15 @@ impl Default for HttpLimits {
 ///
 /// When all connections are in use, the one that has waited longest for a request is closed to make room for a new one.
 /// If every connection has a request in flight, new connections wait in the kernel's queue. Dropping the future closes
-/// the connections.
-pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, stop: CancellationToken) {
+/// the connections. With `tls`, a connection in plain text is closed.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    limits: HttpLimits,
+    stop: CancellationToken,
+) {
+    let tls = tls.map(Arc::new);
     let abort = CancellationToken::new();
     let _abort_when_dropped = abort.clone().drop_guard();
     let connections = Arc::new(Connections::new(limits.connections));
@@ -77,7 +88,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, st
         };
         let activity = Arc::new(Activity::new());
         let place = connections.add(Arc::clone(&activity));
-        let serving = serve_connection(socket, router.clone(), activity, limits, stop.clone());
+        let serving = serve_socket(socket, tls.clone(), router.clone(), activity, limits, stop.clone());
         let abort = abort.clone();
         tracker.spawn(async move {
             tokio::select! {
@@ -113,8 +124,32 @@ async fn accept(listener: &TcpListener, connections: &Connections) -> TcpStream 
     }
 }
 
-async fn serve_connection(
+async fn serve_socket(
     socket: TcpStream,
+    tls: Option<Arc<Tls>>,
+    router: Router,
+    activity: Arc<Activity>,
+    limits: HttpLimits,
+    stop: CancellationToken,
+) {
+    let Some(tls) = tls else { return serve_connection(socket, router, activity, limits, stop).await };
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::sleep(HEADER_AFTER_STOP).await;
+    };
+    // The handshake and the first header have one time limit each.
+    tokio::select! {
+        shaken = timeout(limits.header_timeout, tls.handshake(socket)) => match shaken {
+            Ok(Ok(socket)) => serve_connection(socket, router, activity, limits, stop).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+            Err(_) => tracing::debug!(within = ?limits.header_timeout, "a handshake took too long"),
+        },
+        () = stopped => tracing::debug!("a handshake was cut off by the stop"),
+    }
+}
+
+async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    socket: S,
     router: Router,
     activity: Arc<Activity>,
     limits: HttpLimits,
@@ -169,3 +204,6 @@ async fn serve_connection(
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod tls_tests;

@@ -74,7 +74,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $keys := list "model" -}}
 {{- if eq .role "gateway" -}}
 {{- $keys = list "model" "jobs" "jobs_from" "results_to" -}}
-{{- $_ := set $config "gateway" (mergeOverwrite (dict "listen" "0.0.0.0:8080" "lame_duck" "5s") $root.Values.gateway.config) -}}
+{{- $gateway := mergeOverwrite (dict "listen" "0.0.0.0:8080" "lame_duck" "5s") $root.Values.gateway.config -}}
+{{- if $root.Values.gateway.tls.secret }}{{ $_ := set $gateway "tls" (dict "certificate" "/etc/millrace/tls/tls.crt" "key" "/etc/millrace/tls/tls.key") }}{{ end -}}
+{{- $_ := set $config "gateway" $gateway -}}
 {{- else if eq .role "scaler" -}}
 {{- $keys = list "model" "jobs_from" "results_to" -}}
 {{- $scaler := mergeOverwrite (dict "listen" "0.0.0.0:9090") $root.Values.scaler.config -}}

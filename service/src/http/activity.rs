@@ -11,7 +11,6 @@ use axum::http::Version;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::http::HttpLimits;
 
@@ -147,13 +146,13 @@ impl HttpBody for ObservedBody {
 }
 
 /// A socket that records its reads and writes.
-pub(crate) struct ObservedSocket {
-    socket: TcpStream,
+pub(crate) struct ObservedSocket<S> {
+    socket: S,
     activity: Arc<Activity>,
 }
 
-impl ObservedSocket {
-    pub(crate) fn new(socket: TcpStream, activity: Arc<Activity>) -> Self {
+impl<S> ObservedSocket<S> {
+    pub(crate) fn new(socket: S, activity: Arc<Activity>) -> Self {
         Self { socket, activity }
     }
 
@@ -166,7 +165,7 @@ impl ObservedSocket {
     }
 }
 
-impl AsyncRead for ObservedSocket {
+impl<S: AsyncRead + Unpin> AsyncRead for ObservedSocket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -181,7 +180,7 @@ impl AsyncRead for ObservedSocket {
     }
 }
 
-impl AsyncWrite for ObservedSocket {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(context, bytes);
         self.observe(written)

@@ -22,7 +22,7 @@ async fn start(limits: HttpLimits) -> (SocketAddr, CancellationToken, JoinHandle
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let large = get(async || vec![0_u8; 64 * 1024 * 1024]);
     let router = Router::new().route("/", get(async || "ok")).route("/large", large);
-    (address, stop.clone(), tokio::spawn(serve(listener, router, limits, stop)))
+    (address, stop.clone(), tokio::spawn(serve(listener, None, router, limits, stop)))
 }
 
 async fn connect(address: SocketAddr, bytes: &[u8]) -> TcpStream {

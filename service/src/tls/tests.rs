@@ -27,14 +27,18 @@ fn write(settings: &TlsSettings) {
     std::fs::write(settings.client_ca.as_ref().unwrap(), certificate.pem()).unwrap();
 }
 
+async fn open(settings: &TlsSettings) -> Result<Tls, Faults> {
+    Tls::open("scaler.tls", settings.clone(), Protocol::Http2).await
+}
+
 async fn faults_of(settings: &TlsSettings) -> String {
-    Tls::open(settings.clone()).await.err().expect("the files are accepted").to_string()
+    open(settings).await.err().expect("the files are accepted").to_string()
 }
 
 #[tokio::test]
 async fn a_file_that_is_missing_or_not_pem_is_named_with_its_key() {
     let (_folder, settings) = files();
-    assert!(Tls::open(settings.clone()).await.is_ok());
+    assert!(open(&settings).await.is_ok());
     let (certificate, key) = (settings.certificate.clone(), settings.key.clone());
     let client_ca = settings.client_ca.clone().unwrap();
     std::fs::remove_file(&certificate).unwrap();
@@ -67,7 +71,7 @@ async fn a_key_that_does_not_match_its_certificate_is_named() {
 #[tokio::test]
 async fn renewed_files_are_loaded_and_invalid_ones_are_not() {
     let (_folder, settings) = files();
-    let mut tls = Tls::open(settings.clone()).await.unwrap();
+    let mut tls = open(&settings).await.unwrap();
     let first = Arc::clone(&tls.current.borrow_and_update());
     // The files are invalid from here to the next write, so a check in between must not load them.
     std::fs::write(&settings.key, "cut off").unwrap();
