@@ -14,6 +14,10 @@
 # in the folder s3 of the cache; it keeps its data in memory. If the user is root, apt-get
 # installs missing packages. This script prints its progress on standard error.
 #
+# A folder FOLDER/tls adds listeners of Kafka with TLS: one on which clients present a certificate (SSL), and one on which they
+# present the user and the password of the file `user` by SCRAM (SASL_SSL). The file `ports` has both ports, `keystore.pem` the
+# key and the certificate for localhost, and `ca.crt` the authority.
+#
 # Redis syncs its file before each answer (appendfsync always). MILLRACE_REDIS_APPENDFSYNC=everysec is faster.
 set -euo pipefail
 
@@ -180,16 +184,22 @@ spawn_kafka() {
         -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info
         -cp "$jars/*")
     if [ ! -e "$folder/kafka.properties" ]; then
-        local controller
+        local controller ports listeners= advertised= scram=()
         controller=$(free_port)
+        if [ -d "$folder/tls" ]; then
+            read -r -a ports <"$folder/tls/ports"
+            listeners=,SSL://127.0.0.1:${ports[0]},SASL_SSL://127.0.0.1:${ports[1]}
+            advertised=,SSL://localhost:${ports[0]},SASL_SSL://localhost:${ports[1]}
+            scram=(--add-scram "SCRAM-SHA-512=[$(cat "$folder/tls/user")]")
+        fi
         # One node that is broker and controller, with short time-outs, and small files for the many topics of the tests.
         cat >"$folder/kafka.properties" <<END
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller$listeners
+advertised.listeners=PLAINTEXT://127.0.0.1:$port$advertised
 log.dirs=$folder/data
 log.segment.bytes=16777216
 log.index.size.max.bytes=65536
@@ -211,8 +221,18 @@ group.consumer.session.timeout.ms=6000
 group.consumer.min.heartbeat.interval.ms=500
 group.consumer.heartbeat.interval.ms=1000
 END
+        [ ! -d "$folder/tls" ] || cat >>"$folder/kafka.properties" <<END
+ssl.keystore.type=PEM
+ssl.keystore.location=$folder/tls/keystore.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$folder/tls/ca.crt
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL
+listener.name.ssl.ssl.client.auth=required
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+END
         "${java[@]}" kafka.tools.StorageTool format --cluster-id AAAAAAAAAAAAAAAAAAAAAA \
-            --config "$folder/kafka.properties" >>"$folder/log" 2>&1 || fail_with_log kafka "$folder" "cannot format"
+            --config "$folder/kafka.properties" "${scram[@]}" >>"$folder/log" 2>&1 || fail_with_log kafka "$folder" "cannot format"
     fi
     spawn "$folder" "${java[@]}" kafka.Kafka "$folder/kafka.properties"
 }

@@ -3,6 +3,7 @@
 mod failures;
 mod rebalance;
 mod records;
+mod tls;
 mod topics;
 
 use std::sync::Arc;

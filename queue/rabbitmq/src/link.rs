@@ -1,13 +1,14 @@
 //! A connection to the server. It is opened when a call needs it, and opened again after it is lost.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
-use lapin::tcp::OwnedTLSConfig;
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::{Channel, Connection, ConnectionBuilder, ConnectionProperties, Event};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -158,13 +159,21 @@ impl Link {
 
 /// The settings of TLS. The files are read for each connection, because they may have been renewed.
 fn tls_of(url: &RabbitMqUrl) -> Result<OwnedTLSConfig> {
-    let mut tls = OwnedTLSConfig::default();
-    if let Some(file) = url.ca() {
-        let refused =
-            |error| Error::caused(ErrorKind::Denied, format_args!("{url}: ca: cannot read {}", file.display()), error);
-        tls.cert_chain = Some(std::fs::read_to_string(file).map_err(refused)?);
-    }
-    Ok(tls)
+    let read = |option: &str, file: &Path| {
+        std::fs::read_to_string(file).map_err(|error| {
+            let message = format_args!("{url}: {option}: cannot read {}", file.display()).to_string();
+            Error::caused(ErrorKind::Denied, message, error)
+        })
+    };
+    let cert_chain = url.ca().map(|file| read("ca", file)).transpose()?;
+    let identity = match url.identity() {
+        Some((certificate, key)) => Some(OwnedIdentity::PKCS8 {
+            pem: read("cert", certificate)?.into_bytes(),
+            key: read("key", key)?.into_bytes(),
+        }),
+        None => None,
+    };
+    Ok(OwnedTLSConfig { identity, cert_chain })
 }
 
 impl OpenConnection {

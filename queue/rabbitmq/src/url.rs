@@ -28,11 +28,14 @@ const HEARTBEAT_SECONDS: u16 = 5;
 /// Options:
 /// - `prefix=NAME` is the beginning of the queues' names, by default `millrace`.
 /// - `ca=FILE`, with TLS, has certificates in PEM to trust in addition to the public ones.
+/// - `cert=FILE&key=FILE`, with TLS, are the client's certificate with its intermediate ones and its key, in PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RabbitMqUrl {
     uri: AMQPUri,
     prefix: String,
     ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
     source: Option<UrlSource>,
 }
 
@@ -62,6 +65,11 @@ impl RabbitMqUrl {
     /// The file of certificates to trust in addition to the public ones.
     pub(super) fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
+    }
+
+    /// The files of the client's certificate and its key.
+    pub(super) fn identity(&self) -> Option<(&Path, &Path)> {
+        self.certificate.as_deref().zip(self.key.as_deref())
     }
 
     /// The same server through a proxy on this port, with queues of its own.
@@ -110,16 +118,25 @@ impl RabbitMqUrl {
         };
         let query = AMQPQueryString { heartbeat: Some(HEARTBEAT_SECONDS), ..AMQPQueryString::default() };
         let uri = AMQPUri { scheme, authority: AMQPAuthority { userinfo, host, port }, vhost, query };
-        let mut parsed = Self { uri, prefix: "millrace".to_owned(), ca: None, source: None };
+        let mut parsed =
+            Self { uri, prefix: "millrace".to_owned(), ca: None, certificate: None, key: None, source: None };
         for option in url.query().unwrap_or_default().split('&').filter(|option| !option.is_empty()) {
             match option.split_once('=') {
                 Some(("prefix", prefix)) => parsed.prefix = checked_prefix(decoded(prefix)?)?,
-                Some(("ca", _)) if parsed.uri.scheme == AMQPScheme::AMQP => {
-                    return Err("has the option ca, which needs TLS: write rabbitmqs://".to_owned());
+                Some((option @ ("ca" | "cert" | "key"), _)) if parsed.uri.scheme == AMQPScheme::AMQP => {
+                    return Err(format!("has the option {option}, which needs TLS: write rabbitmqs://"));
                 }
                 Some(("ca", file)) if !file.is_empty() => parsed.ca = Some(decoded(file)?.into()),
-                _ => return Err("has an unknown option: the known ones are prefix=NAME and ca=FILE".to_owned()),
+                Some(("cert", file)) if !file.is_empty() => parsed.certificate = Some(decoded(file)?.into()),
+                Some(("key", file)) if !file.is_empty() => parsed.key = Some(decoded(file)?.into()),
+                _ => {
+                    return Err("has an unknown option: the known ones are prefix=NAME, ca=FILE, cert=FILE, key=FILE"
+                        .to_owned());
+                }
             }
+        }
+        if parsed.certificate.is_some() != parsed.key.is_some() {
+            return Err("has only one of cert and key: write cert=FILE&key=FILE".to_owned());
         }
         Ok(parsed)
     }
@@ -170,7 +187,10 @@ impl fmt::Display for RabbitMqUrl {
         write!(f, "{scheme}://{}:***@{open}{host}{close}:{}", authority.userinfo.username, authority.port)?;
         let vhost = self.uri.vhost.replace('/', "%2f");
         write!(f, "/{vhost}?prefix={}", self.prefix)?;
-        self.ca.as_ref().map_or(Ok(()), |ca| write!(f, "&ca={}", ca.display()))
+        for (option, file) in [("ca", &self.ca), ("cert", &self.certificate), ("key", &self.key)] {
+            file.as_ref().map_or(Ok(()), |file| write!(f, "&{option}={}", file.display()))?;
+        }
+        Ok(())
     }
 }
 
@@ -192,6 +212,7 @@ mod tests {
             ("rabbitmq://10.0.0.7:5673/jobs", "rabbitmq://guest:***@10.0.0.7:5673/jobs?prefix=millrace"),
             ("rabbitmq://[::1]/jobs?prefix=a.b", "rabbitmq://guest:***@[::1]:5672/jobs?prefix=a.b"),
             ("rabbitmqs://me:s3cret@host?ca=/ca.pem", "rabbitmqs://me:***@host:5671/%2f?prefix=millrace&ca=/ca.pem"),
+            ("rabbitmqs://host?cert=/a&key=/b", "rabbitmqs://guest:***@host:5671/%2f?prefix=millrace&cert=/a&key=/b"),
         ] {
             let url: RabbitMqUrl = text.parse().unwrap();
             assert_eq!((url.to_string(), format!("{url:?}")), (shown.to_owned(), shown.to_owned()));
@@ -209,9 +230,11 @@ mod tests {
             ("rabbitmq://me:s3cret@host:port", "port"),
             ("rabbitmq://me:s3/cret@host", "write rabbitmq://"),
             ("rabbitmq://me:s3?cret@host", "write rabbitmq://"),
-            ("rabbitmq://me:s3cret@host?colour=red", "the known ones are prefix=NAME and ca=FILE"),
+            ("rabbitmq://me:s3cret@host?colour=red", "the known ones are prefix=NAME, ca=FILE"),
             ("rabbitmq://me:s3cret@host?ca=/ca.pem", "rabbitmqs://"),
-            ("rabbitmqs://me:s3cret@host?ca=", "the known ones are prefix=NAME and ca=FILE"),
+            ("rabbitmq://me:s3cret@host?cert=/a&key=/b", "the option cert, which needs TLS"),
+            ("rabbitmqs://me:s3cret@host?cert=/a", "only one of cert and key"),
+            ("rabbitmqs://me:s3cret@host?ca=", "the known ones are prefix=NAME, ca=FILE"),
             ("rabbitmq://me:s3cret@host?prefix=", "1 to 64"),
             ("rabbitmq://me:s3cret@host?prefix=a/b", "1 to 64"),
             ("rabbitmq://me:s3cret@host?prefix=amq.a", "amq"),

@@ -107,11 +107,12 @@ impl Server {
         };
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
         openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"));
-        openssl(&format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"));
         fs::write(self.folder.path().join("names"), "subjectAltName=DNS:localhost").unwrap();
-        openssl(
-            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
-        );
+        for name in ["server", "client"] {
+            openssl(&format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN=localhost"));
+            let sign = "x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names";
+            openssl(&format!("{sign} -in {name}.csr -out {name}.pem"));
+        }
     }
 }
 

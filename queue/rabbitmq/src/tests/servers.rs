@@ -166,6 +166,23 @@ async fn jobs_go_over_tls_and_only_to_a_server_that_is_trusted() {
 }
 
 #[tokio::test]
+async fn a_server_that_asks_for_a_certificate_gets_it() {
+    let lines = "listeners.ssl.1 = 127.0.0.1:TLS_PORT\nssl_options.cacertfile = FOLDER/ca.pem\n\
+                 ssl_options.certfile = FOLDER/server.pem\nssl_options.keyfile = FOLDER/server.key\n\
+                 ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true";
+    let server = tokio::task::spawn_blocking(move || Server::start(lines, "")).await.unwrap();
+    let fixture = RabbitMqFixture::of(server.url());
+    let job = [job(&fixture, "job")];
+    let publish = async |options: &str| {
+        let broker = RabbitMqBroker::open(&server.tls_url(options), &Routes::default()).unwrap();
+        soon(broker.producer().await.unwrap().publish(&job)).await
+    };
+    publish("ca=FOLDER/ca.pem&cert=FOLDER/client.pem&key=FOLDER/client.key").await.unwrap();
+    let error = publish("ca=FOLDER/ca.pem").await.unwrap_err();
+    assert!(error.kind().is_outage(), "{error}");
+}
+
+#[tokio::test]
 async fn a_renewed_password_is_read_for_the_next_connection() {
     let server = Arc::new(tokio::task::spawn_blocking(|| Server::start("", "")).await.unwrap());
     let fixture = RabbitMqFixture::of(server.url());

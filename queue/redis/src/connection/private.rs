@@ -106,7 +106,7 @@ impl PrivateRedis {
 
 /// A free port below the ports that the kernel gives to outgoing connections, so that none of them takes it while a
 /// server is down. The second port of a Cluster node, 10,000 above, is free too.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let random = |_| 20_000 + (RandomState::new().hash_one(()) % 2_700) as u16;
     let is_free =
         |port: &u16| [*port, port + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());

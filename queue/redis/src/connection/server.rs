@@ -1,13 +1,14 @@
 //! Finds the server that holds the keys, connects to it and checks it.
 
 use std::net::Ipv6Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use ::redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo,
-    TlsCertificates, cmd,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
+    RedisConnectionInfo, TlsCertificates, cmd,
 };
 
 use futures::StreamExt as _;
@@ -24,22 +25,31 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub(super) struct Route {
     pub(super) url: RedisUrl,
-    authorities: Option<Vec<u8>>,
+    certificates: Option<TlsCertificates>,
 }
 
 impl Route {
     pub(super) fn new(url: &RedisUrl) -> Result<Self> {
-        let authorities = url.authorities.as_ref().map(|file| {
+        let read = |option: &str, file: &Path| {
             std::fs::read(file).map_err(|error| {
-                Error::caused(ErrorKind::Denied, format_args!("redis: ca: cannot read {}", file.display()), error)
+                Error::caused(ErrorKind::Denied, format_args!("redis: {option}: cannot read {}", file.display()), error)
             })
-        });
+        };
+        let root_cert = url.authorities.as_deref().map(|file| read("ca", file)).transpose()?;
+        let client_tls = match (&url.certificate, &url.key) {
+            (Some(certificate), Some(key)) => {
+                Some(ClientTlsConfig { client_cert: read("cert", certificate)?, client_key: read("key", key)? })
+            }
+            _ => None,
+        };
+        let has_own = root_cert.is_some() || client_tls.is_some();
         if url.tls {
             // If the program contains several providers, rustls chooses none. An error means that one is chosen
             // already.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        Ok(Self { url: url.clone(), authorities: authorities.transpose()? })
+        let certificates = has_own.then(|| TlsCertificates { client_tls, root_cert });
+        Ok(Self { url: url.clone(), certificates })
     }
 
     /// The same route with the URL and the files as they are now.
@@ -183,11 +193,8 @@ impl Route {
         let info = address
             .into_connection_info()
             .map(|info: ConnectionInfo| info.set_redis_settings(settings).set_tcp_settings(tcp));
-        let client = info.and_then(|info| match &self.authorities {
-            Some(pem) => {
-                let trusted = TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
-                Client::build_with_tls(info, trusted)
-            }
+        let client = info.and_then(|info| match &self.certificates {
+            Some(certificates) => Client::build_with_tls(info, certificates.clone()),
             None => Client::open(info),
         });
         client.map_err(|source| driver_error(format_args!("create a client for {}", self.url), source))

@@ -1,5 +1,7 @@
 use futures::StreamExt as _;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
 use super::private::PrivateRedis;
 use super::*;
 use queue::UrlSource;
@@ -103,6 +105,78 @@ async fn a_renewed_password_is_read_for_the_next_connection() {
     write("second");
     soon(async { while set(&redis, "3").await.is_err() {} }).await;
     assert_eq!(get(&redis).await, "3");
+}
+
+/// A folder with an authority, and with the files of a server and of a client.
+fn certificates() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL takes a certificate whose issuer has its own name for a self-signed one.
+    params.distinguished_name.push(DnType::CommonName, "authority");
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    write("ca.crt", authority.pem());
+    for name in ["server", "client"] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        write(&format!("{name}.crt"), params.signed_by(&key, &authority).unwrap().pem());
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
+    folder
+}
+
+/// A server whose port speaks TLS, with these files. It also accepts plain connections, for the test.
+fn tls_server(files: &tempfile::TempDir, clients: &str) -> (PrivateRedis, u16) {
+    let port = super::private::free_port().to_string();
+    let file = |name: &str| files.path().join(name).display().to_string();
+    let (certificate, key, ca) = (file("server.crt"), file("server.key"), file("ca.crt"));
+    let options = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let options = [&options[..], &["--tls-ca-cert-file", &ca, "--tls-auth-clients", clients]].concat();
+    (PrivateRedis::started(&options), port.parse().unwrap())
+}
+
+#[tokio::test]
+async fn commands_and_subscriptions_go_over_tls_and_only_to_a_server_that_is_trusted() {
+    let (files, others) = (certificates(), certificates());
+    let (_server, port) = tls_server(&files, "no");
+    let url =
+        |of: &tempfile::TempDir, host| format!("rediss://{host}:{port}?ca={}", of.path().join("ca.crt").display());
+    let redis = open(url(&files, "localhost"));
+    set(&redis, "1").await.unwrap();
+    assert_eq!(get(&redis).await, "1");
+    drop(redis.subscribe("channel").await.unwrap());
+    for distrusted in [url(&others, "localhost"), url(&files, "127.0.0.1"), format!("rediss://localhost:{port}")] {
+        let error = set(&open(distrusted), "2").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(error.to_string().contains("ertificate"), "{error}");
+    }
+    let missing = format!("rediss://localhost:{port}?ca=/nowhere/ca.crt").parse().unwrap();
+    let error = Redis::open(&missing, Clock::default()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.to_string().starts_with("redis: ca: cannot read /nowhere/ca.crt"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate_gets_it() {
+    let files = certificates();
+    let (_server, port) = tls_server(&files, "yes");
+    let file = |name: &str| files.path().join(name).display().to_string();
+    let without = format!("rediss://localhost:{port}?ca={}", file("ca.crt"));
+    assert!(set(&open(without.clone()), "1").await.is_err());
+    let redis = open(format!("{without}&cert={}&key={}", file("client.crt"), file("client.key")));
+    set(&redis, "1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_renewed_authority_is_read_for_the_next_connection() {
+    let (files, others) = (certificates(), certificates());
+    let (server, port) = tls_server(&others, "no");
+    let redis = open(format!("rediss://localhost:{port}?ca={}", files.path().join("ca.crt").display()));
+    assert_eq!(set(&redis, "1").await.unwrap_err().kind(), ErrorKind::Denied);
+    std::fs::copy(others.path().join("ca.crt"), files.path().join("ca.crt")).unwrap();
+    soon(async { while set(&redis, "1").await.is_err() {} }).await;
+    assert_eq!(server.run::<String>(&["GET", &redis.key("a")]).await, "1");
 }
 
 #[tokio::test]

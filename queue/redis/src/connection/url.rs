@@ -29,6 +29,7 @@ const DEFAULT_PREFIX: &str = "millrace";
 /// | `prefix=NAME` | begins every key, so that installations can share a server; `millrace` by default |
 /// | `cluster=true` | the hosts are nodes of a Cluster |
 /// | `ca=FILE` | with TLS: the authorities to trust instead of the public ones, as PEM |
+/// | `cert=FILE`, `key=FILE` | with TLS: the client's certificate with its intermediate ones, and its key, as PEM |
 /// | `tls=true` | with `redis-sentinel://`: servers and Sentinels use TLS |
 /// | `db=NUMBER` | with `redis-sentinel://`: the database |
 /// | `sentinel_auth=true` | with `redis-sentinel://`: the Sentinels require user and password too |
@@ -44,6 +45,8 @@ pub struct RedisUrl {
     pub(super) database: i64,
     pub(super) tls: bool,
     pub(super) authorities: Option<PathBuf>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
     pub(super) prefix: String,
     source: Option<UrlSource>,
 }
@@ -103,6 +106,8 @@ impl RedisUrl {
             database: 0,
             tls: scheme == "rediss",
             authorities: None,
+            certificate: None,
+            key: None,
             prefix: DEFAULT_PREFIX.to_owned(),
             source: None,
         })
@@ -135,6 +140,8 @@ impl RedisUrl {
                 value.clone_into(&mut self.prefix);
             }
             ("ca", _) if !value.is_empty() => self.authorities = Some(value.into()),
+            ("cert", _) if !value.is_empty() => self.certificate = Some(value.into()),
+            ("key", _) if !value.is_empty() => self.key = Some(value.into()),
             ("cluster", servers @ (Servers::One | Servers::Cluster)) => {
                 *servers = if boolean()? { Servers::Cluster } else { Servers::One };
             }
@@ -143,13 +150,14 @@ impl RedisUrl {
             ("sentinel_auth", Servers::Sentinels { with_password, .. }) => *with_password = boolean()?,
             (_, Servers::Sentinels { .. }) => {
                 return Err(refused(format_args!(
-                    "has an unknown option {key:?}: the known ones are prefix=NAME, tls=true, ca=FILE, db=NUMBER, \
-                     sentinel_auth=true"
+                    "has an unknown option {key:?}: the known ones are prefix=NAME, tls=true, ca=FILE, cert=FILE, \
+                     key=FILE, db=NUMBER, sentinel_auth=true"
                 )));
             }
             _ => {
                 return Err(refused(format_args!(
-                    "has an unknown option {key:?}: the known ones are prefix=NAME, cluster=true, ca=FILE"
+                    "has an unknown option {key:?}: the known ones are prefix=NAME, cluster=true, ca=FILE, \
+                     cert=FILE, key=FILE"
                 )));
             }
         }
@@ -163,8 +171,13 @@ impl RedisUrl {
         if self.servers == Servers::Cluster && self.database != 0 {
             return Err(refused("names a database, and a Cluster has none: leave it out"));
         }
-        if self.authorities.is_some() && !self.tls {
-            return Err(refused("has a ca without TLS: write rediss://, or add tls=true after Sentinels"));
+        let files = [("ca", &self.authorities), ("cert", &self.certificate), ("key", &self.key)];
+        if let Some((option, _)) = files.iter().find(|(_, file)| file.is_some() && !self.tls) {
+            let way_out = "write rediss://, or add tls=true after Sentinels";
+            return Err(refused(format_args!("has a {option} without TLS: {way_out}")));
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            return Err(refused("has only one of cert and key: write cert=FILE&key=FILE"));
         }
         Ok(())
     }
@@ -234,7 +247,9 @@ impl fmt::Display for RedisUrl {
                 options.extend(with_password.then(|| "sentinel_auth=true".to_owned()));
             }
         }
-        options.extend(self.authorities.as_ref().map(|file| format!("ca={}", file.display())));
+        for (option, file) in [("ca", &self.authorities), ("cert", &self.certificate), ("key", &self.key)] {
+            options.extend(file.as_ref().map(|file| format!("{option}={}", file.display())));
+        }
         for (index, option) in options.iter().enumerate() {
             write!(f, "{}{option}", if index == 0 { '?' } else { '&' })?;
         }
@@ -305,6 +320,7 @@ mod tests {
             "redis://host:6390/3?prefix=a.b",
             "redis://[::1]:6390",
             "rediss://host?ca=/etc/ca.pem",
+            "rediss://host?cert=/etc/tls.crt&key=/etc/tls.key",
             "redis://a,b:7000,c?cluster=true",
             "redis-sentinel://a,b:7000/service?prefix=x&tls=true&db=2&sentinel_auth=true&ca=ca.pem",
         ] {
@@ -350,6 +366,8 @@ mod tests {
             ("redis://a?cluster=yes", "neither true nor false"),
             ("redis://a?prefix={a}", "is not 1 to 64 of"),
             ("redis://a?ca=file", "rediss://"),
+            ("redis://a?cert=file&key=file", "has a cert without TLS"),
+            ("rediss://a?key=file", "only one of cert and key"),
             ("redis://me@a", "USER:PASSWORD@HOST"),
             ("redis://:secret%zz@a", "two hex digits"),
             ("redis://me:se?secret@a", "%3F"),
