@@ -1,8 +1,10 @@
-//! The inputs and outputs of a model: datatypes, tensors, their JSON form, the manifest and the input check.
+//! The inputs and outputs of a model: datatypes, tensors, their JSON form, the manifest and the input check; and the
+//! times of its batches.
 //!
 //! The gateway and the worker both use this crate, so it depends neither on libtorch nor on the queue. Code that runs a
 //! model is in the worker.
 
+pub mod batch_time_model;
 mod datatype;
 mod input_check;
 mod input_fault;

@@ -7,7 +7,7 @@ use millrace_tests::repository;
 
 /// tests → cli → { gateway, worker, scaler, simulator, client, backends };
 /// gateway, worker → { model, queue, service }; scaler → { policy, queue, service, proto };
-/// simulator → policy → queue, both also → service, for the durations and faults of a configuration;
+/// simulator → { policy, model }; policy → queue; both also → service, for the durations and faults of a configuration;
 /// backends → drivers → queue; client → none of them (proto is allowed).
 const ARROWS: [(&str, &[&str]); 18] = [
     ("millrace-proto", &[]),
@@ -34,7 +34,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("millrace-worker", &["millrace-model", "millrace-queue", "millrace-service"]),
     ("millrace-policy", &["millrace-queue", "millrace-service"]),
     ("millrace-scaler", &["millrace-policy", "millrace-proto", "millrace-queue", "millrace-service"]),
-    ("millrace-simulator", &["millrace-policy", "millrace-queue", "millrace-service"]),
+    ("millrace-simulator", &["millrace-model", "millrace-policy", "millrace-queue", "millrace-service"]),
     ("millrace-client", &["millrace-proto"]),
     (
         "millrace-cli",

@@ -4,12 +4,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use model::batch_time_model::{BatchTime, BatchTimeModel};
 use parking_lot::{Mutex, MutexGuard};
 use queue::{Roster, WorkerId, WorkerRecord, WorkerState};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::job::leases::Leases;
-use crate::report::batch_time_model::{BatchTime, BatchTimeModel};
 
 /// The time between two heartbeats.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -37,7 +37,7 @@ const REACH: f64 = 2.0;
 ///   little, the standard error is large, and this is the line;
 /// - at least 0.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct BatchTimeModel {
+pub struct BatchTimeModel {
     max_batch_items: f64,
     weight: f64,
     mean_items: f64,
@@ -52,14 +52,16 @@ pub(crate) struct BatchTimeModel {
 
 /// A batch of n items takes `base_seconds` + n × `item_seconds`. Neither is negative.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct BatchTime {
-    pub(crate) base_seconds: f64,
-    pub(crate) item_seconds: f64,
+pub struct BatchTime {
+    /// The part that does not depend on the size.
+    pub base_seconds: f64,
+    /// The additional time of each item.
+    pub item_seconds: f64,
 }
 
 impl BatchTimeModel {
     /// The model of an instance that runs batches of up to `max_batch_items`, before its first batch.
-    pub(crate) fn new(max_batch_items: usize) -> Self {
+    pub fn new(max_batch_items: usize) -> Self {
         Self {
             max_batch_items: max_batch_items as f64,
             weight: 0.0,
@@ -73,7 +75,7 @@ impl BatchTimeModel {
     }
 
     /// Adds a batch that ran. A batch without items is ignored.
-    pub(crate) fn add(&mut self, items: usize, took: Duration) {
+    pub fn add(&mut self, items: usize, took: Duration) {
         if items == 0 {
             return;
         }
@@ -90,7 +92,7 @@ impl BatchTimeModel {
     }
 
     /// The present estimate. Both parts are 0 before the first batch.
-    pub(crate) fn estimate(&self) -> BatchTime {
+    pub fn estimate(&self) -> BatchTime {
         if self.weight == 0.0 {
             return BatchTime { base_seconds: 0.0, item_seconds: 0.0 };
         }
