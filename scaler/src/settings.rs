@@ -159,6 +159,7 @@ impl PoolScale {
             idle_at_zero: false,
             fallback: None,
             sync_interval: self.sync_interval.get(),
+            has_behavior: true,
             up: Behavior {
                 tolerance: self.tolerance,
                 stabilization_window: Duration::ZERO,

@@ -122,7 +122,7 @@ impl RecordedArgs {
         };
         let percentile = self.percentile.unwrap_or(DEFAULT_PERCENTILE);
         let cold_start = self.cold_start.unwrap_or(DEFAULT_COLD_START);
-        let worker = WorkerTimes { cold_start, batch_base, batch_item, batch_limit };
+        let worker = WorkerTimes::new(cold_start, batch_base, batch_item, batch_limit);
         Ok((Objective { latency, percentile }, worker))
     }
 }
@@ -156,7 +156,7 @@ fn policies(objective: Objective, worker: WorkerTimes) -> [(String, PolicySettin
     let scale_up = ScalingRules { policies: Some(policies), ..ScalingRules::default() };
     let scale_down = ScalingRules { stabilization_window_seconds: Some(0), ..ScalingRules::default() };
     let behavior = Behavior { scale_up, scale_down };
-    let follows = ScaledObject { polling_interval: 15, behavior, ..ScaledObject::default() };
+    let follows = ScaledObject { polling_interval: 15, behavior: Some(behavior), ..ScaledObject::default() };
     [
         ("latency".to_owned(), PolicySettings { metadata: metadata(&latency), scaled_object: follows }),
         (

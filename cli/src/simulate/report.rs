@@ -7,7 +7,6 @@ use comfy_table::{CellAlignment, ContentArrangement, Row, Table};
 use service::Period;
 use simulator::comparison::Comparison;
 use simulator::report::RunReport;
-use simulator::scenario::WorkerTimes;
 
 use crate::table::{shortened, table};
 
@@ -26,24 +25,21 @@ pub(super) fn print_lines(comparisons: &[Comparison<'_>], out: &mut dyn Write) -
 }
 
 /// A table per trace, with a row per policy.
-pub(super) fn print_tables(
-    comparisons: &[Comparison<'_>],
-    worker: &WorkerTimes,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+pub(super) fn print_tables(comparisons: &[Comparison<'_>], out: &mut dyn Write) -> io::Result<()> {
     for comparison in comparisons {
         let (objective, trace) = (comparison.objective, comparison.trace);
         let (jobs, length) = (trace.jobs.len(), Period::new(Duration::from_secs(trace.length.as_secs())));
         writeln!(out, "{}: {jobs} jobs in {length}", comparison.name)?;
         writeln!(out, "{}", rows(comparison))?;
-        writeln!(
-            out,
-            "objective: {} % within {}, {} more for a job that found no worker ready; lower bound: {:.2} worker-hours\n",
-            objective.percentile,
-            objective.latency,
-            worker.cold_start,
-            comparison.bound.as_secs_f64() / 3600.0
-        )?;
+        let hours = |time: Duration| time.as_secs_f64() / 3600.0;
+        write!(out, "objective: {} % within {} of their arrival; ", objective.percentile, objective.latency)?;
+        write!(out, "lower bound: {:.2} worker-hours", hours(comparison.bound))?;
+        match &comparison.upper_bound {
+            Some(upper) => {
+                writeln!(out, "; upper bound: {:.2}, of {}\n", hours(upper.worker_time), upper.policy)?;
+            }
+            None => writeln!(out, "\n")?,
+        }
     }
     Ok(())
 }
@@ -52,12 +48,13 @@ fn rows(comparison: &Comparison<'_>) -> Table {
     let header = [
         "policy",
         "within",
+        "late from\nzero",
         "objective",
         "p50",
         "p95",
         "p99",
         "worker-\nhours",
-        "x the\noracle's",
+        "x upper\nbound",
         "starts",
         "cold\nstarts",
         "peak\nworkers",
@@ -75,12 +72,13 @@ fn rows(comparison: &Comparison<'_>) -> Table {
         rows.add_row(Row::from(vec![
             shortened(&run.policy, NAME_WIDTH),
             format!("{:.2} %", floored(line.within_objective * 100.0)),
+            format!("{:.2} %", line.late_from_zero * 100.0),
             verdict,
             latency(line.latency_p50_seconds),
             latency(line.latency_p95_seconds),
             latency(line.latency_p99_seconds),
             format!("{:.2}", line.worker_hours),
-            line.times_oracle.map_or_else(|| "-".to_owned(), |times| format!("{times:.2}")),
+            line.times_upper_bound.map_or_else(|| "-".to_owned(), |times| format!("{times:.2}")),
             line.starts.to_string(),
             line.cold_starts.to_string(),
             line.peak_workers.to_string(),

@@ -19,9 +19,10 @@
 //! assert_eq!(replicas.count(), 3);
 //! ```
 //!
-//! Sources: KEDA 2.20, `pkg/scaling/scale_handler.go`, `pkg/scaling/executor/scale_scaledobjects.go` and
-//! `pkg/fallback`; Kubernetes 1.35, `pkg/controller/podautoscaler/horizontal.go` and `replica_calculator.go` (metric
-//! type AverageValue). Not covered: several triggers, and a workload that another program scales too.
+//! Sources: KEDA 2.21, `pkg/scaling/scale_handler.go`, `pkg/scaling/executor/scale_scaledobjects.go` and
+//! `pkg/fallback`; Kubernetes 1.36, `pkg/controller/podautoscaler/horizontal.go` and `replica_calculator.go` (metric
+//! type AverageValue). Not covered: several triggers,
+//! `fallback.behavior`, `useCachedMetrics`, and a workload that another program scales too.
 
 use std::time::Duration;
 
@@ -52,6 +53,9 @@ pub struct Rules {
     pub fallback: Option<Fallback>,
     /// The interval at which the HPA computes the number (`--horizontal-pod-autoscaler-sync-period`).
     pub sync_interval: Duration,
+    /// Whether the HPA has a `behavior`. KEDA passes none on if the ScaledObject has none. Then the HPA at most doubles
+    /// the number in a turn, or raises it to 4, and uses only the tolerances and the window for falls of the rules below.
+    pub has_behavior: bool,
     /// How the number may rise (`behavior.scaleUp`).
     pub up: Behavior,
     /// How the number may fall (`behavior.scaleDown`).
@@ -80,6 +84,7 @@ impl Default for Rules {
             initial_cooldown: Duration::ZERO,
             fallback: None,
             sync_interval: Duration::from_secs(15),
+            has_behavior: false,
             up: Behavior {
                 tolerance: 0.1,
                 stabilization_window: Duration::ZERO,
@@ -140,8 +145,14 @@ pub struct Replicas {
 impl Replicas {
     /// A workload that has `count` replicas at `now`. The first turn of both loops is due at once.
     pub fn new(rules: Rules, count: u32, now: Duration) -> Self {
+        Self::with_phases(rules, count, now, Duration::ZERO, Duration::ZERO)
+    }
+
+    /// The same, but the first turns of KEDA and the HPA are due after `poll` and `sync`. In a cluster both loops run
+    /// independently, and none starts with the workload.
+    pub fn with_phases(rules: Rules, count: u32, now: Duration, poll: Duration, sync: Duration) -> Self {
         let (keda, hpa) = (Keda::new(now), Hpa::new(count, now));
-        Self { rules, count, next_poll: now, next_sync: now, keda, hpa }
+        Self { rules, count, next_poll: now + poll, next_sync: now + sync, keda, hpa }
     }
 
     /// The wanted number of replicas.
@@ -162,7 +173,9 @@ impl Replicas {
         if !polls && !syncs {
             return self.count;
         }
-        let answer = self.keda.accept(answer, self.rules.fallback);
+        // The HPA does not query the metric of a workload without replicas.
+        let queries = u32::from(polls) + u32::from(syncs && self.count > 0);
+        let answer = self.keda.accept(answer, queries, self.rules.fallback);
         if polls {
             self.next_poll = now + self.rules.polling_interval;
             self.count = self.keda.poll(now, self.count, answer.map(|answer| answer.active), &self.rules);

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use policy::TriggerError;
+use policy::reading::Fleet;
 use rayon::prelude::*;
 
+use super::conditions::{Conditions, Objectives, for_all_classes};
 use super::decider::{Decider, decider};
 use super::figures::Figures;
 use super::oracle::{self, ORACLE, Oracle};
 use super::outcome::Outcome;
+use super::peers::Fixed;
 use super::pool;
 use super::scenario::{Objective, PolicySettings, Scenario};
 use super::trace::Trace;
 use super::view::View;
+use super::worker::Worker;
 
 /// The runs of all policies under one trace.
 #[derive(Debug, Clone)]
@@ -25,8 +29,20 @@ pub struct Comparison<'a> {
     pub objective: Objective,
     /// A lower bound of the cost, see [`oracle::bound`].
     pub bound: Duration,
+    /// The cheapest run that meets the objective: a policy, the oracle, or a constant number of workers. So it is an
+    /// upper bound of the lowest possible cost. `None`: no run meets the objective, or the scenario has no oracle.
+    pub upper_bound: Option<UpperBound>,
     /// The run of the oracle, if there is one, then the policies in the order of the scenario.
     pub runs: Vec<Run>,
+}
+
+/// The cheapest run that meets the objective.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpperBound {
+    /// The cost.
+    pub worker_time: Duration,
+    /// The name of the run.
+    pub policy: String,
 }
 
 /// The run of one policy under one trace.
@@ -40,58 +56,139 @@ pub struct Run {
     pub series: Vec<View>,
 }
 
-impl Comparison<'_> {
-    /// The worker time of the oracle, if there is one.
-    pub fn oracle_time(&self) -> Option<Duration> {
-        self.runs.iter().find(|run| run.policy == ORACLE).map(|run| run.figures.worker_time)
+impl UpperBound {
+    /// The cheapest of the runs that meet the objective.
+    pub fn of<'r>(runs: impl IntoIterator<Item = &'r Run>) -> Option<Self> {
+        let met = runs.into_iter().filter(|run| run.figures.is_met);
+        let cheapest = met.min_by_key(|run| run.figures.worker_time)?;
+        Some(Self { worker_time: cheapest.figures.worker_time, policy: cheapest.policy.clone() })
     }
 }
 
 impl Run {
     /// The run with this outcome.
-    pub fn new(policy: &str, trace: &Trace, objective: Objective, outcome: Outcome) -> Self {
-        let figures = Figures::new(trace, objective, &outcome);
+    pub fn new(policy: &str, trace: &Trace, percentile: f64, outcome: Outcome) -> Self {
+        let figures = Figures::new(trace, percentile, &outcome);
         let mut series = outcome.series;
         // The series ends when the pool is at rest after its last job, but the trace may be longer.
         if let Some(last) = series.last().filter(|last| last.now < trace.length).copied() {
-            let rest = View { waiting: 0, leased: 0, oldest_wait: Duration::ZERO, ready: 0, loading: 0, ..last };
+            let rest = View {
+                waiting: [0; 3],
+                leased: 0,
+                oldest_wait: Duration::ZERO,
+                provisioning: 0,
+                fleet: Fleet::default(),
+                ..last
+            };
             series.extend([rest, View { now: trace.length, ..rest }]);
         }
         Self { policy: policy.to_owned(), figures, series }
     }
 }
 
+/// A kind of run under a trace.
+#[derive(Clone, Copy)]
+enum Kind<'s> {
+    Oracle,
+    Fixed,
+    Policy(&'s str, &'s PolicySettings),
+}
+
 /// Runs every policy of the scenario under every trace on all cores, and the oracle if the scenario asks for it. The
-/// same scenario and traces give the same runs.
-pub fn compare<'a>(scenario: &Scenario, traces: &'a [(String, Trace)]) -> Result<Vec<Comparison<'a>>, TriggerError> {
+/// same scenario and traces give the same runs. `progress` is called with the names of the trace and of the run after
+/// each run.
+pub fn compare<'a>(
+    scenario: &Scenario,
+    traces: &'a [(String, Trace)],
+    progress: &(dyn Fn(&str, &str) + Sync),
+) -> Result<Vec<Comparison<'a>>, TriggerError> {
     let (worker, objective) = (scenario.worker.worker(), scenario.objective);
-    let policies = || scenario.policies.iter().map(|(name, policy)| Some((name, policy)));
-    let oracle = scenario.oracle.then_some(None);
-    let pairs: Vec<_> = traces
-        .iter()
-        // The oracle takes the longest time, so it begins first.
-        .flat_map(|(_, trace)| oracle.into_iter().chain(policies()).map(move |policy| (trace, policy)))
-        .collect();
-    let run = |(trace, policy): &(&'a Trace, Option<(&String, &PolicySettings)>)| -> Result<Option<Run>, TriggerError> {
-        let Some((name, policy)) = policy else {
-            let oracle = Oracle::new(trace, worker, objective.latency.get(), objective.percentile / 100.0);
-            return Ok(oracle.outcome().map(|outcome| Run::new(ORACLE, trace, objective, outcome)));
+    let (objectives, conditions) = (for_all_classes(objective.latency.get()), scenario.worker.conditions());
+    let kinds: Vec<Kind<'_>> = {
+        let yardsticks = if scenario.oracle { &[Kind::Oracle, Kind::Fixed][..] } else { &[] };
+        let policies = scenario.policies.iter().map(|(name, policy)| Kind::Policy(name, policy));
+        yardsticks.iter().copied().chain(policies).collect()
+    };
+    // The oracle takes the longest time, so it begins first.
+    let pairs: Vec<_> = traces.iter().flat_map(|named| kinds.iter().map(move |kind| (named, *kind))).collect();
+    let run = |((name, trace), kind): &(&'a (String, Trace), Kind<'_>)| -> Result<Option<Run>, TriggerError> {
+        let setting = Setting { trace, worker, objectives: &objectives, conditions: &conditions };
+        let (policy, outcome) = match kind {
+            Kind::Oracle => {
+                let share = objective.percentile / 100.0;
+                (ORACLE.to_owned(), Oracle::new(trace, worker, &objectives, &conditions, share).outcome())
+            }
+            Kind::Fixed => match setting.best_fixed(objective.percentile) {
+                Some((number, outcome)) => (format!("{number} workers always"), Some(outcome)),
+                None => (String::new(), None),
+            },
+            Kind::Policy(name, policy) => {
+                let decider = decider(&policy.metadata, policy.scaled_object.rules(), &conditions)?;
+                ((*name).to_owned(), Some(setting.run(decider)))
+            }
         };
-        let inner = decider(&policy.metadata, policy.scaled_object.rules())?;
-        let mut decider = StopAfterTrace { inner, over: trace.length, jobs: trace.jobs.len() as u64 };
-        let outcome = pool::run(trace, worker, objective.latency.get(), &mut decider);
-        Ok(Some(Run::new(name, trace, objective, outcome)))
+        progress(name, &policy);
+        Ok(outcome.map(|outcome| Run::new(&policy, trace, objective.percentile, outcome)))
     };
     let runs: Result<Vec<Option<Run>>, TriggerError> = pairs.par_iter().map(run).collect();
     let mut runs = runs?.into_iter();
-    let of_trace = |(name, trace): &'a (String, Trace)| Comparison {
-        name,
-        trace,
-        objective,
-        bound: oracle::bound(trace, worker),
-        runs: runs.by_ref().take(scenario.policies.len() + usize::from(scenario.oracle)).flatten().collect(),
+    let of_trace = |(name, trace): &'a (String, Trace)| {
+        let mut runs: Vec<Option<Run>> = runs.by_ref().take(kinds.len()).collect();
+        let upper_bound = if scenario.oracle { UpperBound::of(runs.iter().flatten()) } else { None };
+        if scenario.oracle {
+            // The best fixed number is a yardstick, not a policy of the scenario.
+            runs.remove(1);
+        }
+        let bound = oracle::bound(trace, worker, &objectives, objective.percentile / 100.0);
+        Comparison { name, trace, objective, bound, upper_bound, runs: runs.into_iter().flatten().collect() }
     };
     Ok(traces.iter().map(of_trace).collect())
+}
+
+/// A trace, and everything that is the same for all policies under it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    pub(crate) trace: &'a Trace,
+    pub(crate) worker: Worker,
+    pub(crate) objectives: &'a Objectives,
+    pub(crate) conditions: &'a Conditions,
+}
+
+/// The largest constant number of workers that is tried.
+const MAX_FIXED: u32 = 1000;
+
+impl Setting<'_> {
+    /// Runs a policy until the trace is over and all jobs have ended.
+    pub(crate) fn run(&self, inner: Box<dyn Decider>) -> Outcome {
+        let (over, jobs) = (self.trace.length, self.trace.jobs.len() as u64);
+        let mut decider = StopAfterTrace { inner, over, jobs };
+        pool::run_under(self.trace, self.worker, self.objectives, self.conditions, &mut decider)
+    }
+
+    /// The smallest constant number of workers that meets the objective, found by bisection.
+    pub(crate) fn best_fixed(&self, percentile: f64) -> Option<(u32, Outcome)> {
+        let run = |number: u32| {
+            let outcome = self.run(Box::new(Fixed::new(number)));
+            Figures::new(self.trace, percentile, &outcome).is_met.then_some(outcome)
+        };
+        let mut most: u32 = 1;
+        let mut best = loop {
+            match run(most) {
+                Some(outcome) => break outcome,
+                None if most >= MAX_FIXED => return None,
+                None => most *= 2,
+            }
+        };
+        let mut least = most / 2 + 1;
+        while least < most {
+            let middle = least.midpoint(most);
+            match run(middle) {
+                Some(outcome) => (most, best) = (middle, outcome),
+                None => least = middle + 1,
+            }
+        }
+        Some((most, best))
+    }
 }
 
 /// How long a run may continue after its trace to end its jobs.
@@ -143,7 +240,7 @@ mod tests {
     fn runs(policies: &str) -> Vec<Run> {
         let scenario = scenario(policies);
         let traces = scenario.load_traces(std::path::Path::new(".")).unwrap();
-        let mut comparisons = compare(&scenario, &traces).unwrap();
+        let mut comparisons = compare(&scenario, &traces, &|_, _| {}).unwrap();
         assert_eq!((comparisons.len(), comparisons[0].name), (1, "steady"));
         comparisons.remove(0).runs
     }
@@ -169,9 +266,9 @@ mod tests {
         let source = Source { burst, length: Some(seconds(3600)), ..Source::default() };
         scenario.traces.insert("steady".to_owned(), source);
         let traces = scenario.load_traces(std::path::Path::new(".")).unwrap();
-        let runs = compare(&scenario, &traces).unwrap().remove(0).runs;
+        let runs = compare(&scenario, &traces, &|_, _| {}).unwrap().remove(0).runs;
         let last = runs[0].series.last().unwrap();
-        assert_eq!((last.now, last.ready, last.waiting), (Duration::from_secs(3600), 0, 0));
+        assert_eq!((last.now, last.ready(), last.waiting()), (Duration::from_secs(3600), 0, 0));
         assert_eq!(last.ended, runs[0].figures.jobs);
     }
 
@@ -189,7 +286,7 @@ mod tests {
         let mut scenario = scenario(r#""one": {"metadata": {}, "scaled_object": {"maxReplicaCount": 1}}"#);
         scenario.worker.batch_base = service::Period::seconds(3600);
         let traces = scenario.load_traces(std::path::Path::new(".")).unwrap();
-        let figures = compare(&scenario, &traces).unwrap().remove(0).runs.remove(0).figures;
+        let figures = compare(&scenario, &traces, &|_, _| {}).unwrap().remove(0).runs.remove(0).figures;
         assert!(figures.unfinished > 1000 && figures.jobs - figures.unfinished >= 20, "{figures:?}");
         assert!(figures.worker_time > MAX_OVERTIME);
     }

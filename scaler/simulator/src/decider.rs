@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use policy::history::History;
 use policy::replicas::{CallFailure, Observation, Replicas, Rules};
 use policy::{Decision, Scaling, TriggerError};
 
-use super::view::View;
+use super::conditions::Conditions;
+use super::view::{View, clock};
 
 /// Decides how many workers a pool has.
 pub trait Decider {
@@ -21,14 +21,15 @@ pub trait Decider {
     /// The wanted number of workers when a job arrives in a pool without jobs or without workers. This call comes
     /// outside of [`Decider::due`].
     fn on_arrival(&mut self, view: &View) -> u32 {
-        view.ready + view.loading
+        view.present()
     }
 }
 
 /// The interval at which the scaler reads the pool.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A scaler behind KEDA and the HPA.
+/// A scaler behind KEDA and the HPA. KEDA and the HPA get their answers from the last reading, which may be as old as
+/// the interval.
 pub struct ScaledByKeda<F> {
     replicas: Replicas,
     history: History,
@@ -37,10 +38,20 @@ pub struct ScaledByKeda<F> {
 }
 
 impl<F: FnMut(&History) -> Result<Observation, CallFailure>> ScaledByKeda<F> {
-    /// A pool that begins without workers. `answer` is the scaler.
+    /// A pool that begins without workers. `answer` is the scaler. The sampler and both loops have their first turn at
+    /// once.
     pub fn new(rules: Rules, answer: F) -> Self {
         let replicas = Replicas::new(rules, 0, Duration::ZERO);
         Self { replicas, history: History::default(), next_sample: Duration::ZERO, answer }
+    }
+
+    /// The same, but the sampler and both loops have their first turns at times of their own.
+    pub fn with_phases(rules: Rules, conditions: &Conditions, answer: F) -> Self {
+        let phases = [rules.polling_interval, rules.sync_interval];
+        let [poll, sync] = [conditions.phase(1, phases[0]), conditions.phase(2, phases[1])];
+        let replicas = Replicas::with_phases(rules, 0, Duration::ZERO, poll, sync);
+        let next_sample = conditions.phase(3, SAMPLE_INTERVAL);
+        Self { replicas, history: History::default(), next_sample, answer }
     }
 }
 
@@ -50,8 +61,10 @@ impl<F: FnMut(&History) -> Result<Observation, CallFailure>> Decider for ScaledB
     }
 
     fn decide(&mut self, view: &View) -> u32 {
-        self.history.add(view.reading());
-        self.next_sample = view.now + SAMPLE_INTERVAL;
+        if view.now >= self.next_sample {
+            self.history.add(view.reading());
+            self.next_sample = view.now + SAMPLE_INTERVAL;
+        }
         if view.now < self.replicas.due() {
             return self.replicas.count();
         }
@@ -74,7 +87,11 @@ impl<F: FnMut(&History) -> Result<Observation, CallFailure>> Decider for ScaledB
 ///
 /// Unknown keys are ignored, because KEDA sends the whole map. For schedules a trace begins on a Monday at midnight,
 /// UTC.
-pub fn decider(metadata: &BTreeMap<String, String>, rules: Rules) -> Result<Box<dyn Decider>, TriggerError> {
+pub fn decider(
+    metadata: &BTreeMap<String, String>,
+    rules: Rules,
+    conditions: &Conditions,
+) -> Result<Box<dyn Decider>, TriggerError> {
     let scaling = Scaling::of_metadata(metadata)?;
     let answer = move |history: &History| {
         let now = history.latest().map_or(Duration::ZERO, |reading| reading.taken_at);
@@ -86,19 +103,13 @@ pub fn decider(metadata: &BTreeMap<String, String>, rules: Rules) -> Result<Box<
         };
         decision.map(observation).ok_or(CallFailure::Metrics { target: scaling.mode.target() })
     };
-    Ok(Box::new(ScaledByKeda::new(rules, answer)))
-}
-
-/// The date and time of a moment of the trace.
-fn clock(at: Duration) -> Timestamp {
-    // 1970-01-05, the first Monday after the epoch.
-    const MONDAY_SECONDS: u64 = 4 * 24 * 3600;
-    let seconds = i64::try_from(MONDAY_SECONDS.saturating_add(at.as_secs())).unwrap_or(i64::MAX);
-    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+    Ok(Box::new(ScaledByKeda::with_phases(rules, conditions, answer)))
 }
 
 #[cfg(test)]
 mod tests {
+    use policy::reading::Fleet;
+
     use super::*;
 
     fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -106,14 +117,20 @@ mod tests {
     }
 
     fn backlog(now: Duration, waiting: u64, ready: u32) -> View {
-        View { now, waiting, arrived: waiting, ready, ..View::default() }
+        View {
+            now,
+            waiting: [0, waiting, 0],
+            arrived: waiting,
+            fleet: Fleet { ready: ready.into(), ..Fleet::default() },
+            ..View::default()
+        }
     }
 
     #[test]
     fn a_backlog_gets_the_workers_that_the_value_asks_for_under_each_of_its_names() {
         for name in ["value", "lagThreshold", "queueLength"] {
             let pairs = [("pool", "digits"), ("scalerAddress", "a:1"), (name, "20")];
-            let mut decider = decider(&metadata(&pairs), Rules::default()).unwrap();
+            let mut decider = decider(&metadata(&pairs), Rules::default(), &Conditions::default()).unwrap();
             let mut workers = 0;
             while decider.due() <= Duration::from_secs(60) {
                 workers = decider.decide(&backlog(decider.due(), 100, workers));
@@ -125,7 +142,7 @@ mod tests {
     #[test]
     fn a_backlog_up_to_the_activation_starts_no_worker() {
         for name in ["activationValue", "activationLagThreshold"] {
-            let mut decider = decider(&metadata(&[(name, "100")]), Rules::default()).unwrap();
+            let mut decider = decider(&metadata(&[(name, "100")]), Rules::default(), &Conditions::default()).unwrap();
             assert_eq!(decider.decide(&backlog(Duration::ZERO, 100, 0)), 0);
             assert_eq!(decider.decide(&backlog(decider.due(), 100, 0)), 0);
             assert_eq!(decider.on_arrival(&backlog(decider.due(), 101, 0)), 1, "{name}");
@@ -139,11 +156,12 @@ mod tests {
             &[("mode", "rate"), ("jobsPerSecond", "5")],
             &[("schedule", "0 0 * * 1 UTC for 1h = 2")],
         ] {
-            let mut decider = decider(&metadata(pairs), Rules::default()).unwrap();
+            let mut decider = decider(&metadata(pairs), Rules::default(), &Conditions::default()).unwrap();
             let workers = decider.decide(&backlog(Duration::ZERO, 10, 0));
             assert!(workers >= 1, "{pairs:?}");
         }
-        let error = decider(&metadata(&[("lagThreshold", "0")]), Rules::default()).err().unwrap();
+        let error =
+            decider(&metadata(&[("lagThreshold", "0")]), Rules::default(), &Conditions::default()).err().unwrap();
         assert_eq!(error.to_string(), "lagThreshold: \"0\" is not a number of at least 0.001");
     }
 
@@ -159,10 +177,11 @@ mod tests {
         for (rate, seed) in [(20.0, 1), (60.0, 2), (130.0, 3), (300.0, 4)] {
             let trace = Pattern::Poisson { rate }.trace(MINUTE * 60, seed);
             let pairs = [("mode", "latency"), ("latency", "5s")];
-            let mut decider = decider(&metadata(&pairs), Rules { max: 50, ..Rules::default() }).unwrap();
+            let mut decider =
+                decider(&metadata(&pairs), Rules { max: 50, ..Rules::default() }, &Conditions::default()).unwrap();
             let outcome = run(&trace, worker, Duration::from_secs(5), &mut *decider);
             let settled = outcome.series.iter().filter(|view| (MINUTE * 20..MINUTE * 60).contains(&view.now));
-            let counts: Vec<u32> = settled.map(|view| view.ready + view.loading).collect();
+            let counts: Vec<u32> = settled.map(|view| view.ready() + view.loading()).collect();
             let changes = counts.windows(2).filter(|pair| pair[0] != pair[1]).count();
             assert!(changes <= 2, "{changes} changes in 40 minutes at {rate}/s: {counts:?}");
         }

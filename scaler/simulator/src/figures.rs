@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::outcome::Outcome;
-use super::scenario::Objective;
 use super::trace::Trace;
 use super::view::View;
 
@@ -14,14 +13,15 @@ pub struct Figures {
     pub jobs: u64,
     /// The jobs that had not ended 20 hours after the trace, when the run was stopped.
     pub unfinished: u64,
-    /// The share of all jobs that ended within the objective. 1 without jobs. The limit of a job that arrives while no
-    /// worker is ready is longer by the cold start.
+    /// The share of all jobs with an objective that ended within it, counted from their arrival. 1 without such jobs.
     pub attainment: f64,
+    /// The share of all jobs with an objective that ended late and had arrived while no worker was ready.
+    pub late_from_zero: f64,
     /// Whether this share reaches the percentile of the objective.
     pub is_met: bool,
     /// The exact 50th, 95th and 99th percentile of the latencies. `None`: too many jobs did not end.
     pub latencies: [Option<Duration>; 3],
-    /// The cost: the time of all workers from start to end, including loading.
+    /// The cost: the time of all workers from their request to their end, including provisioning and loading.
     pub worker_time: Duration,
     /// The number of started workers.
     pub starts: u32,
@@ -35,23 +35,27 @@ pub struct Figures {
 
 impl Figures {
     /// The figures of an outcome.
-    pub fn new(trace: &Trace, objective: Objective, outcome: &Outcome) -> Self {
+    pub fn new(trace: &Trace, percentile_required: f64, outcome: &Outcome) -> Self {
         let (jobs, ended) = (trace.jobs.len(), outcome.latencies.len());
         let mut sorted = outcome.latencies.clone();
         sorted.sort_unstable();
-        let attainment = if jobs == 0 { 1.0 } else { outcome.within as f64 / jobs as f64 };
+        // A job that never ended is late. It is not known whether it has an objective, so it counts.
+        let judged = outcome.judged + (jobs - ended.min(jobs)) as u64;
+        let share = |count: u64| if judged == 0 { 0.0 } else { count as f64 / judged as f64 };
+        let attainment = if judged == 0 { 1.0 } else { share(outcome.within) };
         let series = |of: fn(&View) -> u64| outcome.series.iter().map(of).max().unwrap_or(0);
         Self {
             jobs: jobs as u64,
             unfinished: (jobs - ended.min(jobs)) as u64,
             attainment,
-            is_met: attainment * 100.0 >= objective.percentile,
+            late_from_zero: share(outcome.late_from_zero),
+            is_met: attainment * 100.0 >= percentile_required,
             latencies: [50.0, 95.0, 99.0].map(|percent| percentile(&sorted, jobs, percent)),
             worker_time: outcome.worker_time,
             starts: outcome.starts,
             cold_starts: outcome.cold_starts,
-            peak_workers: u32::try_from(series(|view| u64::from(view.ready + view.loading))).unwrap_or(u32::MAX),
-            largest_backlog: series(|view| view.waiting + view.leased),
+            peak_workers: u32::try_from(series(|view| u64::from(view.present()))).unwrap_or(u32::MAX),
+            largest_backlog: series(|view| view.waiting() + view.leased),
         }
     }
 }

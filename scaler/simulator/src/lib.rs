@@ -8,15 +8,19 @@
 //! ```
 
 pub mod comparison;
+pub mod conditions;
 pub mod decider;
 pub mod figures;
+pub mod load;
 pub mod oracle;
 pub mod outcome;
+pub mod peers;
 pub mod plot;
 pub mod pool;
 pub mod reader;
 pub mod report;
 pub mod scenario;
+pub mod suite;
 pub mod trace;
 pub mod view;
 pub mod worker;

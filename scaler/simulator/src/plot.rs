@@ -118,8 +118,8 @@ fn panels(comparison: &Comparison<'_>) -> [Panel; 4] {
     };
     [
         Panel { axis: "arrivals [jobs/s]", lines: vec![PlotLine { colour: ARRIVALS, points: arrivals(comparison) }] },
-        Panel { axis: "backlog [jobs]", lines: of_runs(|view| (view.waiting + view.leased) as f64) },
-        Panel { axis: "workers [ready + loading]", lines: of_runs(|view| f64::from(view.ready + view.loading)) },
+        Panel { axis: "backlog [jobs]", lines: of_runs(|view| (view.waiting() + view.leased) as f64) },
+        Panel { axis: "workers [ready + loading]", lines: of_runs(|view| f64::from(view.ready() + view.loading())) },
         Panel { axis: "age of the oldest job [s]", lines: of_runs(|view| view.oldest_wait.as_secs_f64()) },
     ]
 }
@@ -204,6 +204,9 @@ fn plain(value: f64) -> String {
 mod tests {
     use std::time::Duration;
 
+    use policy::reading::Fleet;
+    use queue::Class;
+
     use super::*;
     use crate::comparison::Run;
     use crate::outcome::Outcome;
@@ -213,27 +216,30 @@ mod tests {
     fn view(now: u64, waiting: u64, ready: u32) -> View {
         View {
             now: Duration::from_secs(now),
-            waiting,
+            waiting: [0, waiting, 0],
             oldest_wait: Duration::from_secs(waiting),
-            ready,
+            fleet: Fleet { ready: ready.into(), ..Fleet::default() },
             ..View::default()
         }
     }
 
     fn outcome(series: Vec<View>) -> Outcome {
         let worker_time = Duration::from_secs(1);
-        Outcome { latencies: Vec::new(), within: 0, worker_time, starts: 1, cold_starts: 1, series }
+        Outcome { worker_time, starts: 1, cold_starts: 1, series, ..Outcome::default() }
     }
 
     fn picture(names: &[&str], points: u64) -> String {
-        let jobs = (0..points).map(|at| Arrival { at: Duration::from_secs(at * 5), work: 1.0 }).collect();
+        let jobs = (0..points)
+            .map(|at| Arrival { at: Duration::from_secs(at * 5), work: 1.0, class: Class::Standard })
+            .collect();
         let trace = Trace { jobs, length: Duration::from_secs(points * 5) };
         let objective = Objective { latency: service::Period::seconds(5), percentile: 95.0 };
+        let (bound, upper_bound) = (Duration::ZERO, None);
         let mut comparison =
-            Comparison { name: "night & day", trace: &trace, objective, bound: Duration::ZERO, runs: Vec::new() };
+            Comparison { name: "night & day", trace: &trace, objective, bound, upper_bound, runs: Vec::new() };
         for name in names {
             let outcome = outcome((0..points).map(|at| view(at * 5, at % 100, 3)).collect());
-            comparison.runs.push(Run::new(name, &trace, objective, outcome));
+            comparison.runs.push(Run::new(name, &trace, objective.percentile, outcome));
         }
         svg(&comparison).unwrap()
     }

@@ -23,6 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use indexmap::IndexSet;
+use queue::Class;
 
 use super::trace::{Arrival, MAX_JOBS, MAX_LENGTH, Trace};
 use table::{Row, Table};
@@ -220,7 +221,11 @@ impl<'a> TraceBuilder<'a> {
         let speedup = self.selection.speedup;
         // This cannot overflow: the table limits times, and the scenario limits speedups.
         let since = |nanoseconds: i128| Duration::from_secs_f64((nanoseconds - begin).max(0) as f64 / 1e9 / speedup);
-        let jobs = self.jobs.iter().map(|(nanoseconds, work)| Arrival { at: since(*nanoseconds), work: *work });
+        let jobs = self.jobs.iter().map(|(nanoseconds, work)| Arrival {
+            at: since(*nanoseconds),
+            work: *work,
+            class: Class::Standard,
+        });
         let mut jobs: Vec<Arrival> = jobs.collect();
         let last = self.end.map(since).into_iter().chain(jobs.last().map(|job| job.at)).max().unwrap_or_default();
         let length = self.selection.length.unwrap_or(last);

@@ -17,8 +17,10 @@ pub struct RunReport<'a> {
     pub jobs: u64,
     /// The jobs that never ended.
     pub unfinished: u64,
-    /// The share of the jobs that ended within the objective, from 0 to 1.
+    /// The share of the jobs that ended within the objective, from 0 to 1, counted from their arrival.
     pub within_objective: f64,
+    /// The share of the jobs that ended late and had arrived while no worker was ready, from 0 to 1.
+    pub late_from_zero: f64,
     /// Whether this share reaches the percentile of the objective.
     pub objective_met: bool,
     /// The median latency. `null`, here and below: too many jobs never ended.
@@ -29,8 +31,10 @@ pub struct RunReport<'a> {
     pub latency_p99_seconds: Option<f64>,
     /// The time of all workers, including loading.
     pub worker_hours: f64,
-    /// The worker hours divided by those of the oracle, if there is one.
-    pub times_oracle: Option<f64>,
+    /// The worker hours divided by the upper bound: those of the cheapest run that meets the objective, if there is one.
+    pub times_upper_bound: Option<f64>,
+    /// The worker hours divided by the lower bound, which no schedule can reach in general.
+    pub times_lower_bound: Option<f64>,
     /// The number of started workers.
     pub starts: u32,
     /// How many times the pool was started from zero workers.
@@ -46,19 +50,21 @@ impl<'a> RunReport<'a> {
     pub fn new(comparison: &'a Comparison<'_>, run: &'a Run) -> Self {
         let figures = &run.figures;
         let [p50, p95, p99] = figures.latencies.map(|latency| latency.map(|latency| latency.as_secs_f64()));
-        let oracle_hours = comparison.oracle_time().map(hours).filter(|hours| *hours > 0.0);
+        let times = |bound: Duration| (!bound.is_zero()).then(|| figures.worker_time.div_duration_f64(bound));
         Self {
             trace: comparison.name,
             policy: &run.policy,
             jobs: figures.jobs,
             unfinished: figures.unfinished,
             within_objective: figures.attainment,
+            late_from_zero: figures.late_from_zero,
             objective_met: figures.is_met,
             latency_p50_seconds: p50,
             latency_p95_seconds: p95,
             latency_p99_seconds: p99,
             worker_hours: hours(figures.worker_time),
-            times_oracle: oracle_hours.map(|oracle| hours(figures.worker_time) / oracle),
+            times_upper_bound: comparison.upper_bound.as_ref().and_then(|upper| times(upper.worker_time)),
+            times_lower_bound: times(comparison.bound),
             starts: figures.starts,
             cold_starts: figures.cold_starts,
             peak_workers: figures.peak_workers,

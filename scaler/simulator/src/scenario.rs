@@ -12,6 +12,7 @@ use service::{Config, Faults, Period, Sources, config};
 pub use scaled_object::ScaledObject;
 pub use source::Source;
 
+use super::conditions::{Conditions, Provisioning};
 use super::decider::decider;
 use super::oracle::ORACLE;
 use super::trace::Trace;
@@ -34,7 +35,8 @@ pub struct Scenario {
     pub objective: Objective,
     /// The times of a worker.
     pub worker: WorkerTimes,
-    /// Whether the policies are compared with the oracle, which knows the trace in advance. Its run takes the longest
+    /// Whether the policies are compared with an upper bound of the lowest cost: the cheapest of the oracle, which knows
+    /// the trace in advance, of the best constant number of workers, and of the policies. The search takes most of the
     /// time.
     #[serde(default = "yes")]
     pub oracle: bool,
@@ -54,8 +56,7 @@ fn yes() -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Objective {
-    /// The maximum time from arrival to end. It is longer by the cold start for a job that arrives while no worker is
-    /// ready.
+    /// The maximum time from arrival to end.
     pub latency: Period,
     /// The share of jobs that must meet it, in percent.
     #[serde(default = "Objective::default_percentile")]
@@ -81,6 +82,46 @@ pub struct WorkerTimes {
     pub batch_item: Period,
     /// The maximum number of items of a batch.
     pub batch_limit: NonZeroU32,
+    /// The time from the request for a worker until its process starts. The scaler does not see the worker meanwhile.
+    #[serde(default)]
+    pub provisioning: ProvisioningTime,
+    /// Whether a worker estimates its batch times from its own batches, as real workers do. Otherwise the scaler knows
+    /// the times above.
+    #[serde(default = "yes")]
+    pub learns: bool,
+    /// The share of workers that load and never become ready, from 0 to 1.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub never_ready: f64,
+    /// The mean time until a ready worker crashes and loads again. Default: never.
+    pub crashes_after: Option<Period>,
+    /// The seed for all random times of workers, and for the phases of KEDA, the HPA and the sampler.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// A random time with a log-normal distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProvisioningTime {
+    /// The median.
+    pub median: Period,
+    /// The ratio of the 84th percentile to the median. With 1, every time is the median.
+    #[serde(default = "ProvisioningTime::default_spread")]
+    #[schemars(range(min = 1.0, max = 10.0))]
+    pub spread: f64,
+}
+
+impl ProvisioningTime {
+    fn default_spread() -> f64 {
+        1.0
+    }
+}
+
+impl Default for ProvisioningTime {
+    fn default() -> Self {
+        Self { median: Period::default(), spread: 1.0 }
+    }
 }
 
 impl WorkerTimes {
@@ -91,6 +132,25 @@ impl WorkerTimes {
             batch_base: self.batch_base.get(),
             batch_item: self.batch_item.get(),
             batch_limit: self.batch_limit.get(),
+        }
+    }
+
+    /// A worker with these times, under conditions that hide nothing from the scaler except the batch times.
+    pub fn new(cold_start: Period, batch_base: Period, batch_item: Period, batch_limit: NonZeroU32) -> Self {
+        let provisioning = ProvisioningTime::default();
+        let (learns, never_ready, crashes_after, seed) = (true, 0.0, None, 0);
+        Self { cold_start, batch_base, batch_item, batch_limit, provisioning, learns, never_ready, crashes_after, seed }
+    }
+
+    /// The conditions, for [`super::pool::run_under`].
+    pub fn conditions(&self) -> Conditions {
+        let provisioning = Provisioning { median: self.provisioning.median.get(), spread: self.provisioning.spread };
+        Conditions {
+            provisioning,
+            learns: self.learns,
+            never_ready: self.never_ready,
+            crashes_after: self.crashes_after.map(Period::get),
+            seed: self.seed,
         }
     }
 }
@@ -137,10 +197,14 @@ impl Config for Scenario {
             ("cold_start", self.worker.cold_start),
             ("batch_base", self.worker.batch_base),
             ("batch_item", self.worker.batch_item),
+            ("provisioning.median", self.worker.provisioning.median),
         ] {
             if period > MAX_TIME {
                 faults.refuse(format_args!("worker.{name}"), period, format_args!("is not at most {MAX_TIME}"));
             }
+        }
+        if self.worker.crashes_after.is_some_and(|mean| mean < Period::seconds(1)) {
+            faults.refuse("worker.crashes_after", self.worker.crashes_after.unwrap_or_default(), "is not at least 1s");
         }
         if self.objective.percentile <= 0.0 {
             faults.refuse("objective.percentile", self.objective.percentile, "is not more than 0");
@@ -170,7 +234,7 @@ impl Config for Scenario {
                 faults.refuse(&key, format_args!("the name {name:?}"), rule);
             }
             policy.scaled_object.check(&format!("{key}.scaled_object"), faults);
-            if let Err(error) = decider(&policy.metadata, policy.scaled_object.rules()) {
+            if let Err(error) = decider(&policy.metadata, policy.scaled_object.rules(), &Conditions::default()) {
                 faults.add(format_args!("{key}.metadata.{}", error.key), error.message);
             }
         }

@@ -45,7 +45,7 @@ struct Step {
 
 impl Step {
     fn has_work(&self) -> bool {
-        self.view.waiting + self.view.leased + self.retry > 0
+        self.view.waiting() + self.view.leased + self.retry > 0
     }
 }
 

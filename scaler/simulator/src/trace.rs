@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use queue::Class;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Exp, Pareto};
@@ -28,6 +29,8 @@ pub struct Arrival {
     pub at: Duration,
     /// The amount of work, in items of a batch.
     pub work: f64,
+    /// The class, which orders the waiting jobs.
+    pub class: Class,
 }
 
 /// A pattern of arrivals. Rates are in jobs per second.
@@ -81,6 +84,14 @@ pub enum Pattern {
     },
 }
 
+impl Trace {
+    /// The mean amount of work of a job, in items. 1 without jobs.
+    pub fn mean_work(&self) -> f64 {
+        let work: f64 = self.jobs.iter().map(|job| job.work).sum();
+        if self.jobs.is_empty() { 1.0 } else { work / self.jobs.len() as f64 }
+    }
+}
+
 impl Pattern {
     /// Generates a trace. The same seed gives the same trace.
     pub fn trace(&self, length: Duration, seed: u64) -> Trace {
@@ -126,7 +137,7 @@ impl Pattern {
                 times.sort_by(f64::total_cmp);
             }
         }
-        let job = |at: f64| Arrival { at: Duration::from_secs_f64(at), work: 1.0 };
+        let job = |at: f64| Arrival { at: Duration::from_secs_f64(at), work: 1.0, class: Class::Standard };
         Trace { jobs: times.into_iter().map(job).collect(), length }
     }
 }

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use policy::reading::{Fleet, Measurements, Reading};
+use jiff::Timestamp;
+use policy::reading::{Fleet, Reading};
 
 /// The state of a simulated pool at one moment: the numbers that the scaler's sampler would read.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct View {
     /// The time.
     pub now: Duration,
-    /// Jobs that wait.
-    pub waiting: u64,
+    /// Jobs that wait, by class (in the order of [`queue::Class::ALL`]).
+    pub waiting: [u64; 3],
     /// Jobs that workers hold.
     pub leased: u64,
     /// The waiting time of the oldest waiting job.
@@ -19,35 +20,51 @@ pub struct View {
     pub arrived: u64,
     /// Jobs that have ended so far.
     pub ended: u64,
-    /// Workers that take jobs.
-    pub ready: u32,
-    /// Workers that are loading.
-    pub loading: u32,
-    /// Workers that stop after their present batch.
-    pub draining: u32,
-    /// The loading times of all loading workers so far, added up.
-    pub loading_for: Duration,
-    /// The measurements of the workers.
-    pub measurements: Measurements,
+    /// Workers that were started and have not registered yet. No reading contains them.
+    pub provisioning: u32,
+    /// The registered workers, as the scaler reads them.
+    pub fleet: Fleet,
 }
 
 impl View {
+    /// Jobs that wait, of all classes.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.iter().sum()
+    }
+
+    /// Workers that take jobs.
+    pub fn ready(&self) -> u32 {
+        u32::try_from(self.fleet.ready).unwrap_or(u32::MAX)
+    }
+
+    /// Workers that are loading.
+    pub fn loading(&self) -> u32 {
+        u32::try_from(self.fleet.loading).unwrap_or(u32::MAX)
+    }
+
+    /// All workers that have a cost, except those that stop after their present batch.
+    pub fn present(&self) -> u32 {
+        self.provisioning + self.ready() + self.loading()
+    }
+
     /// The same numbers as a reading of the scaler.
     pub fn reading(&self) -> Reading {
         Reading {
             taken_at: self.now,
-            waiting: [0, self.waiting, 0],
+            waiting: self.waiting,
             leased: self.leased,
             ended: self.ended,
-            oldest_wait: (self.waiting > 0).then_some(self.oldest_wait),
-            fleet: Fleet {
-                ready: self.ready.into(),
-                loading: self.loading.into(),
-                draining: self.draining.into(),
-                loading_for: self.loading_for,
-                measurements: self.measurements,
-            },
+            oldest_wait: (self.waiting() > 0).then_some(self.oldest_wait),
+            fleet: self.fleet,
             ..Reading::default()
         }
     }
+}
+
+/// The date and time of a moment of a trace. A trace begins on a Monday at midnight, UTC.
+pub fn clock(at: Duration) -> Timestamp {
+    // 1970-01-05, the first Monday after the epoch.
+    const MONDAY_SECONDS: i128 = 4 * 24 * 3600;
+    let nanoseconds = i128::try_from(at.as_nanos()).unwrap_or(i128::MAX);
+    Timestamp::from_nanosecond(nanoseconds.saturating_add(MONDAY_SECONDS * 1_000_000_000)).unwrap_or(Timestamp::MAX)
 }

@@ -47,6 +47,12 @@ pub enum Step {
     Percent(u32),
 }
 
+/// Without a behavior, one turn may multiply the number by this factor (`scaleUpLimitFactor`).
+const LEGACY_FACTOR: u32 = 2;
+
+/// Without a behavior, one turn may raise the number to this one (`scaleUpLimitMinimum`).
+const LEGACY_FLOOR: u32 = 4;
+
 #[derive(Debug, Clone)]
 pub(super) struct Hpa {
     /// Recommended numbers, with their times.
@@ -71,7 +77,12 @@ impl Hpa {
             let Some(answer) = answer else { return count };
             let wanted = wanted(count, answer, rules);
             let steady = self.stabilized(now, count, wanted, rules);
-            self.limited(now, count, steady.clamp(least, most), rules)
+            if rules.has_behavior {
+                self.limited(now, count, steady.clamp(least, most), rules)
+            } else {
+                // `convertDesiredReplicasWithRules`.
+                steady.clamp(least, most.min(LEGACY_FLOOR.max(count.saturating_mul(LEGACY_FACTOR))).max(least))
+            }
         };
         if next != count {
             self.changes.push_back((now, i64::from(next) - i64::from(count)));
@@ -90,7 +101,9 @@ impl Hpa {
         let lowest = within(rules.up.stabilization_window).min().unwrap_or(wanted);
         let highest = within(rules.down.stabilization_window).max().unwrap_or(wanted);
         self.recommendations.push_back((now, wanted));
-        count.max(lowest).min(highest)
+        // Without a behavior, the window for falls also keeps the number rising to its largest recommendation
+        // (`stabilizeRecommendation`).
+        if rules.has_behavior { count.max(lowest).min(highest) } else { highest }
     }
 
     /// The number closest to `wanted` that the policies allow now.

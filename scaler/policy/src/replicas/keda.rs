@@ -23,10 +23,12 @@ impl Keda {
         self.has_metric
     }
 
-    /// The observation that KEDA uses for an answer. `None`: KEDA has no observation.
+    /// The observation that KEDA uses for an answer. `None`: KEDA has no observation. `queries` is the number of calls
+    /// that got this answer: the poll and the HPA each query the metric, and each failure counts (`IncrementFailure`).
     pub(super) fn accept(
         &mut self,
         answer: Result<Observation, CallFailure>,
+        queries: u32,
         fallback: Option<Fallback>,
     ) -> Option<Observation> {
         let answer = match answer {
@@ -43,7 +45,7 @@ impl Keda {
             Err(CallFailure::Spec) => None,
             Err(CallFailure::Metrics { target }) => {
                 self.has_metric = true;
-                self.failures = self.failures.saturating_add(1);
+                self.failures = self.failures.saturating_add(queries);
                 let fallback = fallback.filter(|fallback| self.failures > fallback.failure_threshold)?;
                 let substitute = Observation { active: true, value: f64::from(fallback.replicas) * target, target };
                 substitute.is_valid().then_some(substitute)
@@ -51,9 +53,12 @@ impl Keda {
         }
     }
 
-    /// The wanted number of replicas. Without an observation (`None`) the number stays as it is.
+    /// The wanted number of replicas. Without an observation (`None`) the number stays as it is, unless the fallback has
+    /// 0 replicas: then KEDA treats the error like an inactive workload (`scale_scaledobjects.go`, the first case of
+    /// `isError` excludes it).
     pub(super) fn poll(&mut self, now: Duration, count: u32, active: Option<bool>, rules: &Rules) -> u32 {
-        match active {
+        let falls_back_to_zero = rules.fallback.is_some_and(|fallback| fallback.replicas == 0);
+        match active.or(falls_back_to_zero.then_some(false)) {
             None => count,
             Some(true) => {
                 self.last_active = Some(now);

@@ -24,7 +24,12 @@ fn rules() -> Rules {
 /// Rules without a stabilization window for falls.
 fn at_once() -> Rules {
     let down = Behavior { stabilization_window: Duration::ZERO, ..rules().down };
-    Rules { down, ..rules() }
+    Rules { down, ..with_behavior() }
+}
+
+/// The defaults of Kubernetes for an HPA whose `behavior` is given.
+fn with_behavior() -> Rules {
+    Rules { has_behavior: true, ..rules() }
 }
 
 /// Runs both loops until `end`. Returns each change with its second.
@@ -61,8 +66,40 @@ fn a_workload_that_was_never_active_goes_to_zero_after_its_initial_cooldown() {
 }
 
 #[test]
-fn a_burst_adds_four_replicas_or_doubles_them_per_period() {
+fn without_a_behavior_a_burst_doubles_the_replicas_per_turn_or_raises_them_to_four() {
     let mut replicas = Replicas::new(rules(), 0, at(0));
+    let changes = drive(&mut replicas, 120, |_| backlog(1000.0));
+    assert_eq!(changes[..6], [(0, 4), (15, 8), (30, 16), (45, 32), (60, 64), (75, 100)]);
+    // No period: the limit is per turn.
+    let mut replicas = Replicas::new(Rules { sync_interval: SECOND, ..rules() }, 1, at(0));
+    assert_eq!(drive(&mut replicas, 3, |_| backlog(1000.0)), [(0, 4), (1, 8), (2, 16), (3, 32)]);
+}
+
+/// `stabilizeRecommendation` returns the largest recommendation of the window also for a rise.
+#[test]
+fn without_a_behavior_the_number_rises_to_the_largest_recommendation_of_the_window() {
+    let answer = |second| backlog(if second < 15 { 100.0 } else { 60.0 });
+    let mut replicas = Replicas::new(rules(), 1, at(0));
+    assert_eq!(drive(&mut replicas, 60, answer), [(0, 4), (15, 8), (30, 10)]);
+    let mut replicas = Replicas::new(Rules { up: slow(), ..with_behavior() }, 1, at(0));
+    assert_eq!(drive(&mut replicas, 60, answer), [(0, 4), (15, 6)]);
+}
+
+/// Three replicas per 15 s.
+fn slow() -> Behavior {
+    Behavior { policies: vec![Policy { step: Step::Pods(3), period: at(15) }], ..rules().up }
+}
+
+#[test]
+fn the_loops_of_keda_and_the_hpa_have_phases_of_their_own() {
+    let mut replicas = Replicas::with_phases(with_behavior(), 0, at(0), at(10), at(4));
+    // Polls at 10, 40, …; turns of the HPA at 4, 19, ….
+    assert_eq!(drive(&mut replicas, 40, |_| backlog(1000.0)), [(10, 1), (19, 5), (34, 10)]);
+}
+
+#[test]
+fn with_the_default_behavior_a_burst_adds_four_replicas_or_doubles_them_per_period() {
+    let mut replicas = Replicas::new(with_behavior(), 0, at(0));
     let changes = drive(&mut replicas, 120, |_| backlog(1000.0));
     assert_eq!(changes[..5], [(0, 5), (15, 10), (30, 20), (45, 40), (60, 80)]);
     assert_eq!(replicas.count(), 100);
@@ -70,7 +107,7 @@ fn a_burst_adds_four_replicas_or_doubles_them_per_period() {
 
 #[test]
 fn additions_are_counted_over_the_whole_period() {
-    let mut replicas = Replicas::new(Rules { sync_interval: SECOND, ..rules() }, 1, at(0));
+    let mut replicas = Replicas::new(Rules { sync_interval: SECOND, ..with_behavior() }, 1, at(0));
     assert_eq!(drive(&mut replicas, 16, |_| backlog(1000.0)), [(0, 5), (15, 10)]);
 }
 
@@ -101,7 +138,7 @@ fn a_value_below_half_a_thousandth_counts_as_zero() {
 
 #[test]
 fn an_error_keeps_the_number_past_the_cooldown() {
-    let mut replicas = Replicas::new(rules(), 0, at(0));
+    let mut replicas = Replicas::new(with_behavior(), 0, at(0));
     assert_eq!(drive(&mut replicas, 15, |_| backlog(50.0)), [(0, 5)]);
     assert_eq!(drive(&mut replicas, 3600, |_| FAILED), []);
     let nonsense = Ok(Observation { active: false, value: f64::NAN, target: 10.0 });
@@ -144,6 +181,7 @@ fn short_intervals_scale_a_pool_up_and_down_within_seconds() {
         sync_interval: millis(200),
         up: Behavior { policies: vec![policy(Step::Pods(4)), policy(Step::Percent(100))], ..rules().up },
         down: Behavior { stabilization_window: SECOND, ..rules().down },
+        has_behavior: true,
         ..Rules::default()
     };
     let mut replicas = Replicas::new(short, 0, at(0));
@@ -170,13 +208,27 @@ fn a_push_is_lost_before_keda_knows_the_metric() {
 fn after_enough_failures_the_fallback_applies_until_the_scaler_answers_again() {
     let fallback = Some(Fallback { failure_threshold: 3, replicas: 6 });
     let mut replicas = Replicas::new(Rules { fallback, ..rules() }, 0, at(0));
-    // Turns at 0, 15, 30 and 45. The fourth failure exceeds the threshold. Only the poll at 60 scales from 0.
-    assert_eq!(drive(&mut replicas, 90, |_| FAILED), [(60, 5), (75, 6)]);
+    // Polls at 0, 30, 60 and 90: the HPA does not query the metric of an empty workload. The fourth failure exceeds the
+    // threshold.
+    assert_eq!(drive(&mut replicas, 120, |_| FAILED), [(90, 4), (105, 6)]);
     assert_eq!(drive(&mut replicas, 3600, |_| FAILED), []);
     assert_eq!(drive(&mut replicas, 3700, |_| backlog(100.0)), [(3615, 10)]);
+    // With replicas, the HPA and the poll each count a failure: two at 0, one at 15, two at 30.
+    let mut replicas = Replicas::new(Rules { fallback, ..rules() }, 2, at(0));
+    assert_eq!(drive(&mut replicas, 120, |_| FAILED), [(30, 4), (45, 6)]);
     // A failed GetMetricSpec does not count.
     let mut replicas = Replicas::new(Rules { fallback, ..rules() }, 2, at(0));
     assert_eq!(drive(&mut replicas, 3600, |_| Err(CallFailure::Spec)), []);
+}
+
+#[test]
+fn with_a_fallback_to_zero_replicas_an_error_counts_as_inactive() {
+    for failure in [FAILED, Err(CallFailure::Spec)] {
+        let fallback = Some(Fallback { failure_threshold: 1000, replicas: 0 });
+        let mut replicas = Replicas::new(Rules { fallback, cooldown: at(60), ..rules() }, 3, at(0));
+        drive(&mut replicas, 0, |_| backlog(30.0));
+        assert_eq!(drive(&mut replicas, 600, |_| failure), [(90, 0)]);
+    }
 }
 
 #[test]
@@ -204,7 +256,7 @@ fn each_direction_has_its_own_tolerance_window_and_policies() {
         select: Select::Min,
         policies: vec![step(2), step(5)],
     };
-    let rules = Rules { up, down, ..rules() };
+    let rules = Rules { up, down, ..with_behavior() };
     let mut replicas = Replicas::new(rules.clone(), 10, at(0));
     // A rise by half is within the tolerance.
     assert_eq!(drive(&mut replicas, 45, |_| backlog(149.0)), []);
@@ -222,7 +274,7 @@ fn each_direction_has_its_own_tolerance_window_and_policies() {
 fn a_percentage_down_is_truncated_to_whole_replicas() {
     let policies = vec![Policy { step: Step::Percent(10), period: at(60) }];
     let down = Behavior { stabilization_window: Duration::ZERO, policies, ..rules().down };
-    let mut replicas = Replicas::new(Rules { down, ..rules() }, 15, at(0));
+    let mut replicas = Replicas::new(Rules { down, ..with_behavior() }, 15, at(0));
     // 90 % of 15 is 13.5, truncated to 13.
     assert_eq!(replicas.observe(at(0), backlog(10.0)), 13);
 }
@@ -243,8 +295,9 @@ fn any_behavior() -> impl Strategy<Value = Behavior> {
 fn any_rules() -> impl Strategy<Value = Rules> {
     let times = (1_u64..40, 0_u64..400, 1_u64..40);
     let fallback = prop::option::of((0_u32..4, 1_u32..20));
-    (0_u32..4, 1_u32..60, times, fallback, any_behavior(), any_behavior()).prop_map(
-        |(min, max, (poll, cooldown, sync), fallback, up, down)| Rules {
+    let directions = (any::<bool>(), any_behavior(), any_behavior());
+    (0_u32..4, 1_u32..60, times, fallback, directions).prop_map(
+        |(min, max, (poll, cooldown, sync), fallback, (has_behavior, up, down))| Rules {
             min,
             max: max.max(min),
             idle_at_zero: false,
@@ -253,6 +306,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
             initial_cooldown: Duration::ZERO,
             fallback: fallback.map(|(failure_threshold, replicas)| Fallback { failure_threshold, replicas }),
             sync_interval: at(sync),
+            has_behavior,
             up,
             down,
         },

@@ -1,6 +1,6 @@
 //! The settings of a ScaledObject and its HPA, under their names in Kubernetes.
 //!
-//! Sources: KEDA 2.20, `ScaledObjectSpec`; Kubernetes 1.35, `HorizontalPodAutoscalerBehavior` in `autoscaling/v2`,
+//! Sources: KEDA 2.20, `ScaledObjectSpec`; Kubernetes 1.36, `HorizontalPodAutoscalerBehavior` in `autoscaling/v2`,
 //! with the same defaults and limits.
 
 use std::time::Duration;
@@ -33,8 +33,8 @@ pub struct ScaledObject {
     /// The substitute for the answers of a failing scaler. A simulated scaler never fails.
     pub fallback: Option<Fallback>,
     /// How the HPA may change the number of replicas (`advanced.horizontalPodAutoscalerConfig.behavior` in a
-    /// ScaledObject).
-    pub behavior: Behavior,
+    /// ScaledObject). Without it, the HPA at most doubles the number in a turn, or raises it to 4.
+    pub behavior: Option<Behavior>,
     /// The interval at which the HPA computes the number (the controller manager's flag
     /// `--horizontal-pod-autoscaler-sync-period`).
     pub horizontal_pod_autoscaler_sync_period: Period,
@@ -121,7 +121,7 @@ impl Default for ScaledObject {
             cooldown_period: 300,
             initial_cooldown_period: 0,
             fallback: None,
-            behavior: Behavior::default(),
+            behavior: None,
             horizontal_pod_autoscaler_sync_period: Period::seconds(15),
         }
     }
@@ -157,6 +157,7 @@ impl ScaledObject {
     /// The same settings, for [`replicas::Replicas`].
     pub fn rules(&self) -> Rules {
         let policy = |step: Step| replicas::Policy { step, period: Duration::from_secs(15) };
+        let behavior = self.behavior.clone().unwrap_or_default();
         Rules {
             min: self.min_replica_count,
             max: self.max_replica_count,
@@ -169,8 +170,9 @@ impl ScaledObject {
                 replicas: fallback.replicas,
             }),
             sync_interval: self.horizontal_pod_autoscaler_sync_period.get(),
-            up: self.behavior.scale_up.behavior(0, vec![policy(Step::Pods(4)), policy(Step::Percent(100))]),
-            down: self.behavior.scale_down.behavior(300, vec![policy(Step::Percent(100))]),
+            has_behavior: self.behavior.is_some(),
+            up: behavior.scale_up.behavior(0, vec![policy(Step::Pods(4)), policy(Step::Percent(100))]),
+            down: behavior.scale_down.behavior(300, vec![policy(Step::Percent(100))]),
         }
     }
 }

@@ -73,6 +73,7 @@ fn a_scaled_object_has_the_rules_and_defaults_of_keda_and_the_hpa() {
         initial_cooldown: seconds(0),
         fallback: None,
         sync_interval: seconds(15),
+        has_behavior: false,
         up: Behavior {
             tolerance: 0.1,
             stabilization_window: seconds(0),
@@ -99,6 +100,7 @@ fn a_scaled_object_has_the_rules_and_defaults_of_keda_and_the_hpa() {
         initial_cooldown: seconds(0),
         fallback: Some(policy::replicas::Fallback { failure_threshold: 3, replicas: 2 }),
         sync_interval: seconds(10),
+        has_behavior: true,
         up: Behavior {
             stabilization_window: seconds(5),
             policies: vec![Policy { step: Step::Percent(50), period: seconds(60) }],

@@ -15,6 +15,7 @@ use policy::history::{History, LONGEST_WINDOW};
 use policy::latency::LatencyTerms;
 use policy::{Decision, Mode, Scaling, Terms};
 use proptest::prelude::*;
+use queue::Class;
 
 use super::loads::{any_load, any_worker, defaults, metadata};
 use super::{Probe, SECOND, cases};
@@ -168,7 +169,7 @@ proptest! {
     ) {
         // One more job, after a time in which all points are dropped.
         let last = trace.length + LONGEST_WINDOW + SECOND * 60 * 15;
-        trace.jobs.push(Arrival { at: last, work: 1.0 });
+        trace.jobs.push(Arrival { at: last, work: 1.0, class: Class::Standard });
         trace.length = last;
         let rules = policy::replicas::Rules { min: 1, ..defaults() };
         let mut replica = Probe::new(scaling.clone(), rules.clone());

@@ -31,7 +31,7 @@ fn numbers(trace: &Trace, worker: Worker, pairs: &[(&str, &str)], rules: Rules) 
     let mut decider = decider(&metadata(pairs), rules).unwrap();
     let outcome = run(trace, worker, Duration::from_secs(5), &mut *decider);
     let settled = outcome.series.iter().filter(|view| (SETTLED..WATCHED).contains(&view.now));
-    let mut numbers: Vec<u32> = settled.map(|view| view.ready + view.loading).collect();
+    let mut numbers: Vec<u32> = settled.map(|view| view.ready() + view.loading()).collect();
     numbers.dedup();
     numbers
 }

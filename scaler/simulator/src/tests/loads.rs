@@ -6,6 +6,7 @@ use std::time::Duration;
 use policy::Scaling;
 use policy::replicas::{Behavior, Policy, Rules, Step};
 use proptest::prelude::*;
+use queue::Class;
 
 use crate::trace::{Arrival, Trace};
 use crate::worker::Worker;
@@ -26,6 +27,7 @@ pub(super) fn recommended() -> Rules {
     let policies = vec![Policy { step: Step::Pods(100), period: Duration::from_secs(15) }];
     Rules {
         polling_interval: Duration::from_secs(15),
+        has_behavior: true,
         up: Behavior { policies, ..rules.up },
         down: Behavior { stabilization_window: Duration::ZERO, ..rules.down },
         ..rules
@@ -35,7 +37,11 @@ pub(super) fn recommended() -> Rules {
 /// Jobs at equal distances from `from` until `until`.
 pub(super) fn even(rate: f64, from: Duration, until: Duration) -> impl Iterator<Item = Arrival> {
     let count = (rate * (until - from).as_secs_f64()) as u32;
-    (0..count).map(move |job| Arrival { at: from + Duration::from_secs_f64(f64::from(job) / rate), work: 1.0 })
+    (0..count).map(move |job| Arrival {
+        at: from + Duration::from_secs_f64(f64::from(job) / rate),
+        work: 1.0,
+        class: Class::Standard,
+    })
 }
 
 pub(super) fn any_worker() -> impl Strategy<Value = Worker> {
@@ -75,7 +81,7 @@ pub(super) fn any_load() -> impl Strategy<Value = Trace> {
         let (mut jobs, mut from) = (Vec::new(), Duration::from_millis(300));
         for (lasts, rate, at_once) in parts {
             let until = from + Duration::from_secs(lasts);
-            jobs.extend(std::iter::repeat_n(Arrival { at: from, work: 1.0 }, at_once));
+            jobs.extend(std::iter::repeat_n(Arrival { at: from, work: 1.0, class: Class::Standard }, at_once));
             if rate > 0.0 {
                 jobs.extend(even(rate, from, until));
             }

@@ -27,7 +27,7 @@ proptest! {
         prop_assert_eq!(outcome.latencies.len(), trace.jobs.len());
         let mut without_since: Option<Duration> = None;
         for step in &probe.steps {
-            let is_needed = step.has_work() || step.view.loading > 0;
+            let is_needed = step.has_work() || step.view.loading() > 0;
             prop_assert!(!is_needed || step.before == 0 || step.after > 0, "{step:?}");
             if step.has_work() && step.after == 0 {
                 let since = *without_since.get_or_insert(step.view.now);
