@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::cases;
 use super::loads::{defaults, even, metadata, recommended};
+use crate::conditions::Conditions;
 use crate::decider::decider;
 use crate::pool::run;
 use crate::trace::{Pattern, Trace};
@@ -28,7 +29,7 @@ fn any_slow_worker() -> impl Strategy<Value = Worker> {
 
 /// The successive numbers of workers, without repetitions, from `SETTLED` on.
 fn numbers(trace: &Trace, worker: Worker, pairs: &[(&str, &str)], rules: Rules) -> Vec<u32> {
-    let mut decider = decider(&metadata(pairs), rules).unwrap();
+    let mut decider = decider(&metadata(pairs), rules, &Conditions::default()).unwrap();
     let outcome = run(trace, worker, Duration::from_secs(5), &mut *decider);
     let settled = outcome.series.iter().filter(|view| (SETTLED..WATCHED).contains(&view.now));
     let mut numbers: Vec<u32> = settled.map(|view| view.ready() + view.loading()).collect();
