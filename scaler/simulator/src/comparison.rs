@@ -249,7 +249,7 @@ mod tests {
     fn every_policy_runs_under_its_name_and_its_own_rules() {
         let runs = runs(
             r#""slow": {"metadata": {"value": "50"}, "scaled_object": {"maxReplicaCount": 1}},
-            "fast": {"metadata": {"value": "1"}}"#,
+            "fast": {"metadata": {"value": "0.1"}}"#,
         );
         assert_eq!(runs.iter().map(|run| run.policy.as_str()).collect::<Vec<_>>(), ["slow", "fast"]);
         let [slow, fast] = [&runs[0].figures, &runs[1].figures];

@@ -126,16 +126,21 @@ mod tests {
         }
     }
 
+    /// Calls the decider with the same backlog for a minute, in which each loop has at least two turns.
+    fn after_a_minute(decider: &mut dyn Decider, waiting: u64) -> u32 {
+        let mut workers = 0;
+        while decider.due() <= Duration::from_secs(60) {
+            workers = decider.decide(&backlog(decider.due(), waiting, workers));
+        }
+        workers
+    }
+
     #[test]
     fn a_backlog_gets_the_workers_that_the_value_asks_for_under_each_of_its_names() {
         for name in ["value", "lagThreshold", "queueLength"] {
             let pairs = [("pool", "digits"), ("scalerAddress", "a:1"), (name, "20")];
             let mut decider = decider(&metadata(&pairs), Rules::default(), &Conditions::default()).unwrap();
-            let mut workers = 0;
-            while decider.due() <= Duration::from_secs(60) {
-                workers = decider.decide(&backlog(decider.due(), 100, workers));
-            }
-            assert_eq!(workers, 5, "{name}");
+            assert_eq!(after_a_minute(&mut *decider, 100), 5, "{name}");
         }
     }
 
@@ -143,8 +148,7 @@ mod tests {
     fn a_backlog_up_to_the_activation_starts_no_worker() {
         for name in ["activationValue", "activationLagThreshold"] {
             let mut decider = decider(&metadata(&[(name, "100")]), Rules::default(), &Conditions::default()).unwrap();
-            assert_eq!(decider.decide(&backlog(Duration::ZERO, 100, 0)), 0);
-            assert_eq!(decider.decide(&backlog(decider.due(), 100, 0)), 0);
+            assert_eq!(after_a_minute(&mut *decider, 100), 0);
             assert_eq!(decider.on_arrival(&backlog(decider.due(), 101, 0)), 1, "{name}");
         }
     }
@@ -157,8 +161,7 @@ mod tests {
             &[("schedule", "0 0 * * 1 UTC for 1h = 2")],
         ] {
             let mut decider = decider(&metadata(pairs), Rules::default(), &Conditions::default()).unwrap();
-            let workers = decider.decide(&backlog(Duration::ZERO, 10, 0));
-            assert!(workers >= 1, "{pairs:?}");
+            assert!(after_a_minute(&mut *decider, 10) >= 1, "{pairs:?}");
         }
         let error =
             decider(&metadata(&[("lagThreshold", "0")]), Rules::default(), &Conditions::default()).err().unwrap();

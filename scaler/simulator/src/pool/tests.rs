@@ -158,7 +158,7 @@ fn a_crashed_worker_loads_again_and_its_jobs_end_once() {
 #[test]
 fn a_worker_that_never_becomes_ready_loads_until_it_is_stopped() {
     let conditions = Conditions { never_ready: 1.0, ..Conditions::default() };
-    let series = readings(&conditions, &Trace { jobs: Vec::new(), length: SECOND }, 3);
+    let series = readings(&conditions, &Trace { jobs: vec![at(0)], length: SECOND }, 3);
     assert!(series.iter().filter(|view| view.now >= SECOND * 5).all(|view| view.ready() == 0));
     assert_eq!(series.iter().map(View::loading).max(), Some(3));
 }
