@@ -118,8 +118,8 @@ impl<'a> Oracle<'a> {
         let window = (slack.floor() as usize).max(1);
         let demand = self.fluid.demand();
         let (mut sum, mut ready) = (0.0, Vec::with_capacity(demand.len()));
-        for step in 0..demand.len() {
-            sum += demand[step];
+        for (step, arrived) in demand.iter().enumerate() {
+            sum += arrived;
             if let Some(gone) = step.checked_sub(window) {
                 sum -= demand[gone];
             }

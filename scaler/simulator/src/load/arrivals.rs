@@ -51,7 +51,7 @@ pub(super) fn at_once(length: Duration, at: Duration, count: u32) -> Trace {
 
 /// Each job gets a heavy-tailed amount of work with the mean 1 (Pareto), at most 100 items.
 pub(super) fn heavy_tailed_work(mut trace: Trace, shape: f64, seed: u64) -> Trace {
-    let mut random = StdRng::seed_from_u64(seed ^ 0x5e_ed);
+    let mut random = StdRng::seed_from_u64(seed ^ 0x5eed);
     if let Ok(sizes) = Pareto::new((shape - 1.0) / shape, shape) {
         trace.jobs.iter_mut().for_each(|job| job.work = sizes.sample(&mut random).min(100.0));
     }
@@ -60,7 +60,7 @@ pub(super) fn heavy_tailed_work(mut trace: Trace, shape: f64, seed: u64) -> Trac
 
 /// One job in `every` has `work` items.
 pub(super) fn some_large(mut trace: Trace, every: u32, work: f64, seed: u64) -> Trace {
-    let mut random = StdRng::seed_from_u64(seed ^ 0x1a_49e);
+    let mut random = StdRng::seed_from_u64(seed ^ 0x1a49e);
     for job in trace.jobs.iter_mut().filter(|_| random.random_range(0..every) == 0) {
         job.work = work;
     }
