@@ -8,6 +8,10 @@ use tokio::time::Instant;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
+/// The shortest time between two changes to `true` while a worker is registered. Each one makes KEDA write the status of
+/// the ScaledObject. KEDA's cooldown, whose usual length is minutes, needs no more.
+const MIN_DISTANCE: Duration = Duration::from_secs(10);
+
 /// The states that one stream has sent, and when the last one is repeated.
 ///
 /// A stream sends the state once and then only changes to `true`. Every `true` restarts KEDA's cooldown, so an endless
@@ -16,6 +20,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Push {
     sent: Option<bool>,
+    /// When the last change to `true` was sent.
+    sent_at: Option<Instant>,
+    /// When to send a change that came too soon.
+    postponed: Option<Instant>,
     repeat: Option<Repeat>,
 }
 
@@ -50,7 +58,8 @@ impl Repeat {
 impl Push {
     /// When to compute the state again even if no reading has changed. `None`: this is not necessary.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.repeat.as_ref().map(|repeat| repeat.due)
+        let repeat = self.repeat.as_ref().map(|repeat| repeat.due);
+        repeat.or(self.postponed)
     }
 
     /// Sends nothing, because the pool has no current reading. A repetition is postponed. If no state was ever sent,
@@ -65,6 +74,16 @@ impl Push {
     pub(crate) fn next(&mut self, now: Instant, active: bool, workers: u64) -> Option<bool> {
         let first = self.sent.is_none();
         let becomes_active = active && self.sent != Some(true);
+        let is_too_soon = self.sent_at.is_some_and(|at| now < at + MIN_DISTANCE);
+        if becomes_active && !first && workers > 0 && is_too_soon {
+            // If the pool is still active after this time, the change is sent then.
+            self.postponed = self.sent_at.map(|at| at + MIN_DISTANCE);
+            return None;
+        }
+        self.postponed = None;
+        if becomes_active {
+            self.sent_at = Some(now);
+        }
         self.sent = Some(active);
         if !active || workers > 0 {
             self.repeat = None;
@@ -86,10 +105,31 @@ mod tests {
     #[test]
     fn a_stream_sends_the_state_at_once_and_then_only_changes_to_active() {
         let (mut push, now) = (Push::default(), Instant::now());
-        let sent: Vec<_> =
-            [false, false, true, true, false, false, true].map(|active| push.next(now, active, 1)).to_vec();
+        let mut later = now;
+        let sent: Vec<_> = [false, false, true, true, false, false, true]
+            .map(|active| {
+                later += MIN_DISTANCE;
+                push.next(later, active, 1)
+            })
+            .to_vec();
         assert_eq!(sent, [Some(false), None, Some(true), None, None, None, Some(true)]);
         assert_eq!(Push::default().next(now, true, 1), Some(true));
+    }
+
+    /// C12.
+    #[test]
+    fn while_a_worker_is_registered_changes_to_active_are_at_least_ten_seconds_apart() {
+        let (mut push, start) = (Push::default(), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        assert_eq!(push.next(at(0), true, 1), Some(true));
+        // A job every two seconds.
+        let sent = (1..30).filter(|second| push.next(at(*second), second % 2 == 0, 1) == Some(true));
+        assert_eq!(sent.collect::<Vec<u64>>(), [10, 20]);
+        assert_eq!((push.next(at(30), false, 1), push.next(at(31), true, 0)), (None, Some(true)));
+        assert_eq!((push.next(at(32), false, 1), push.next(at(33), true, 1)), (None, None));
+        // It is sent when the time is over, without another reading.
+        assert_eq!(push.due(), Some(at(41)));
+        assert_eq!(push.next(at(41), true, 1), Some(true));
     }
 
     /// C12.
