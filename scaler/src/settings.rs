@@ -192,8 +192,8 @@ mod tests {
     }
 
     #[test]
-    fn the_default_rules_of_a_pool_are_those_of_the_policies() {
-        assert_eq!(PoolScale::default().rules(), Rules::default());
+    fn the_default_rules_of_a_pool_are_those_of_an_hpa_with_an_empty_behavior() {
+        assert_eq!(PoolScale::default().rules(), Rules { has_behavior: true, ..Rules::default() });
     }
 
     #[test]
