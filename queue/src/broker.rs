@@ -18,7 +18,7 @@
 //! | the oldest waiting delivery is known | yes | no | no | yes, but among requeued deliveries the one that was requeued first |
 //! | waiting deliveries are always counted | yes | yes | a quorum queue without a leader counts as empty; where more than 128 queues do not exist, a new one counts some readings later | yes |
 //! | any consumer can receive any waiting delivery | yes | only the consumer of its partition: `max_consumers` is the number that can work | yes | yes |
-//! | while a consumer joins, leaves or is killed, the others | continue | continue with their partitions; a new one may have none until the session of a killed one has expired, except with `group.protocol=consumer` | continue | continue |
+//! | while a consumer joins, leaves or is killed, the others | continue | pause for up to 4 s when it joins, leaves or has timed out; a new one may wait until the session of a killed one has expired. With `group.protocol=consumer` they continue | continue | continue |
 //! | requirements | none | Kafka | RabbitMQ 3.10 or later | Redis or Valkey 7.0 or later, `maxmemory-policy noeviction` |
 //! | several processes at once | yes, on one machine (a local file system) | yes | yes | yes |
 

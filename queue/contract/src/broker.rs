@@ -382,7 +382,8 @@ pub async fn a_stale_settle_does_not_touch_a_later_delivery(fixture: &dyn Fixtur
     drop(stale);
     // The consumer handles this after the drop, because both are in its queue.
     former.settle(Vec::new()).await.unwrap();
-    assert_eq!(depth(&one).await.waiting(), 0);
+    // A broker may count late which deliveries are in flight again.
+    soon(async { while depth(&one).await.waiting() > 0 {} }).await;
 
     settle_all(&*holder, held, Settlement::Requeue).await;
     assert_eq!(ids(&receive_exactly(&*holder, 3).await), ["job-0", "job-1", "job-2"]);

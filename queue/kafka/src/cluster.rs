@@ -69,10 +69,14 @@ const CONSUMERS: [(&str, &str); 10] = [
 /// `group.consumer.session.timeout.ms` to 45 s and no group can choose less. So the jobs of a killed worker would be
 /// delivered again only after 45 s, rather than within 8 s.
 const CLASSIC_GROUP: [(&str, &str); 3] = [
-    ("partition.assignment.strategy", "cooperative-sticky"),
+    // Each topic is shared evenly. `cooperative-sticky` shares the partitions of all classes evenly: a worker that joins
+    // gets those of one or two classes, and runs nothing while these have no jobs. The price of `roundrobin`: all members
+    // give their partitions up at each rebalance.
+    ("partition.assignment.strategy", "roundrobin"),
     // The jobs of a killed worker are delivered again within 10 s.
     ("session.timeout.ms", "6000"),
-    ("heartbeat.interval.ms", "2000"),
+    // Within this time a member detects a rebalance, for which the others wait.
+    ("heartbeat.interval.ms", "1000"),
 ];
 
 /// The rule if the URL sets `group.protocol=consumer`. Each topic is shared evenly. By default the servers share the

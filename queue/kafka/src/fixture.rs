@@ -1,17 +1,19 @@
 //! The contract on a real Kafka, which several tests share. Each test has a prefix of its own.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tempfile::TempDir;
 
 use crate::command::InjectedEvent;
 use crate::{KafkaBroker, KafkaUrl};
 use queue::{Backend, Clock, Routes};
-use queue_contract::Fixture;
+use queue_contract::{Fixture, pool, soon};
 use queue_embedded::StoreOptions;
 
 /// A dead consumer is removed sooner than by default. Jobs are in the order of their publication only within a
@@ -60,6 +62,16 @@ impl KafkaFixture {
     }
 }
 
+/// The ids of the group's members, once it has assigned their partitions.
+fn stable_members(url: &KafkaUrl) -> Option<HashSet<String>> {
+    let client: BaseConsumer = url.config(&[]).create().unwrap();
+    let name = url.group(&pool());
+    // The group's coordinator may be busy.
+    let found = client.fetch_group_list(Some(&name), Duration::from_secs(5)).ok()?;
+    let group = found.groups().iter().find(|group| group.name() == name && group.state() == "Stable")?;
+    Some(group.members().iter().map(|member| member.id().to_owned()).collect())
+}
+
 #[async_trait]
 impl Fixture for KafkaFixture {
     async fn open(&self) -> Backend {
@@ -78,7 +90,18 @@ impl Fixture for KafkaFixture {
     }
 
     async fn give_up_on_consumers(&self) {
+        let count: usize = self.processes.lock().iter().map(|(_, broker)| broker.member_count()).sum();
+        let members = async || {
+            let url = self.url.clone();
+            tokio::task::spawn_blocking(move || stable_members(&url)).await.unwrap()
+        };
+        let former = members().await.unwrap_or_default();
         self.inject(InjectedEvent::RemovedFromGroup).await;
+        // The consumers join again one after the other. Until the last one has, a rebalance may move deliveries.
+        let have_joined_again = async {
+            while count > 0 && !members().await.is_some_and(|now| now.len() == count && now.is_disjoint(&former)) {}
+        };
+        soon(have_joined_again).await;
     }
 
     fn now(&self) -> Timestamp {

@@ -89,6 +89,12 @@ impl KafkaBroker {
         }
     }
 
+    /// The number of its consumers that have not left the group.
+    #[cfg(test)]
+    pub(crate) fn member_count(&self) -> usize {
+        self.members.lock().iter().filter(|member| member.send(command::Command::Wake).is_ok()).count()
+    }
+
     /// Causes this event for all of its consumers.
     #[cfg(test)]
     pub(crate) async fn inject(&self, event: command::InjectedEvent) {

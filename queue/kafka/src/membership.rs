@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::oneshot;
 
 use self::rebalance::PendingRebalance;
@@ -34,6 +35,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest time for which a change without a waiting reply stays uncommitted. Often the commit of the next settled
 /// batch includes it.
 const COMMIT_DELAY: Duration = Duration::from_millis(100);
+
+/// The group accepts this consumer when the others have left.
+const OTHER_RULE: &str = "the group has members that share its partitions by another rule \
+    (partition.assignment.strategy or group.protocol), as workers of an earlier version do: stop these";
 
 pub(super) struct Membership {
     /// Fields are dropped in order. The consumer must be dropped after these two, because its destructor leaves the
@@ -105,8 +110,11 @@ impl Membership {
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(fatal_error(&self.consumer, error));
                 }
-                // The context also stores the reason, for receives that wait too long: see `check_stalled_receives`.
-                Some(Err(error)) => tracing::debug!(pool = %self.pool, %error, "the kafka consumer reports an error"),
+                // The context stores the reason, for receives that wait too long: see `check_stalled_receives`.
+                Some(Err(error)) => match error.rdkafka_error_code() {
+                    Some(Code::InconsistentGroupProtocol) => self.consumer.context().error(error, OTHER_RULE),
+                    _ => tracing::debug!(pool = %self.pool, %error, "the kafka consumer reports an error"),
+                },
                 Some(Ok(_)) => {
                     // The record would be lost. The next membership starts from the committed offsets.
                     return Err(unavailable("cannot go on: a record came outside its partition's queue"));

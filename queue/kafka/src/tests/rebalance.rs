@@ -88,6 +88,35 @@ async fn the_new_group_protocol_keeps_the_same_promise() {
     a_worker_joins_and_one_leaves("group.protocol=consumer&max.poll.interval.ms=3000").await;
 }
 
+/// Workers join one after the other, as the scaler starts them. The jobs are all of one class.
+async fn each_worker_gets_jobs(options: &str) {
+    let fixture = KafkaFixture::with(options);
+    let mut workers = Vec::new();
+    for _ in 0..4 {
+        let process = fixture.open().await;
+        workers.push((consumer(&process).await, process));
+        // The next worker joins when the group has assigned all partitions.
+        publish(&workers[0].1, &jobs(&fixture, 1)).await;
+        let mut receiving: Vec<_> = workers.iter().map(|(consumer, _)| Box::pin(consumer.receive(1))).collect();
+        soon(futures::future::select_all(&mut receiving)).await.0.unwrap();
+    }
+    publish(&workers[0].1, &jobs(&fixture, 240)).await;
+    let mut held = Vec::new();
+    for (consumer, _) in &workers {
+        held.push(receive(&**consumer, 1).await);
+    }
+}
+
+#[tokio::test]
+async fn each_worker_gets_jobs_of_a_class_that_alone_has_some() {
+    each_worker_gets_jobs(CLASSIC).await;
+}
+
+#[tokio::test]
+async fn each_worker_gets_jobs_of_a_class_that_alone_has_some_with_the_new_group_protocol() {
+    each_worker_gets_jobs("group.protocol=consumer").await;
+}
+
 #[tokio::test]
 async fn a_job_that_outlasts_the_poll_interval_does_not_remove_its_worker_from_the_group() {
     let fixture = KafkaFixture::with(CLASSIC);

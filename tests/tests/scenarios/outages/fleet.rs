@@ -17,8 +17,7 @@ const WORKERS: usize = 3;
 /// The longest time from the end of an outage until all workers run full batches.
 const FULL_AGAIN: Duration = Duration::from_secs(5);
 
-/// The same where a group of Kafka waits for members that did not leave, until their sessions expire: with classic groups
-/// (docs/limits.md), and after a worker was killed.
+/// The same where a group of Kafka waits for members that did not leave, until their sessions expire (docs/limits.md).
 const FULL_AGAIN_AFTER_SESSIONS: Duration = Duration::from_secs(20);
 
 /// How often the gateway is suspended until it holds the lock of the embedded broker.
@@ -143,6 +142,14 @@ impl Fleet {
         }
         let is_kafka = kind == BrokerKind::Kafka;
         Ok(Self { broker, ledger, system, gateway, scaler, workers, lost_workers: 0, is_kafka, has_classic_groups })
+    }
+
+    pub(super) fn is_kafka(&self) -> bool {
+        self.is_kafka
+    }
+
+    pub(super) fn has_classic_groups(&self) -> bool {
+        self.has_classic_groups
     }
 
     pub(super) fn gateway_url(&self) -> &str {
@@ -283,9 +290,8 @@ impl Fleet {
     }
 
     /// Waits until each worker has run some full batches from now on. Returns the time that this took.
-    pub(super) async fn full_batches(&self, is_after_a_kill: bool) -> anyhow::Result<Duration> {
-        let waits_for_sessions = self.has_classic_groups || (self.is_kafka && is_after_a_kill);
-        let limit = if waits_for_sessions { FULL_AGAIN_AFTER_SESSIONS } else { FULL_AGAIN };
+    pub(super) async fn full_batches(&self, expires_sessions: bool) -> anyhow::Result<Duration> {
+        let limit = if expires_sessions { FULL_AGAIN_AFTER_SESSIONS } else { FULL_AGAIN };
         let counts = || try_join_all(self.workers.iter().map(Worker::full_batches));
         let (start, before) = (Instant::now(), counts().await?);
         let recovered = until("all workers run full batches", async || {

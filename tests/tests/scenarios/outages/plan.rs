@@ -79,6 +79,17 @@ impl What {
         all
     }
 
+    /// Whether members leave the group of Kafka only when their sessions expire, because they cannot or did not leave it.
+    fn expires_sessions(self, has_classic_groups: bool) -> bool {
+        match self {
+            Self::KillWorker => true,
+            Self::SuspendServer(Server::Broker) | Self::KillServer(Server::Broker) | Self::SuspendWorker => {
+                has_classic_groups
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the jobs of a worker need a second attempt.
     fn loses_a_worker(self) -> bool {
         matches!(self, Self::SuspendWorker | Self::KillWorker)
@@ -108,7 +119,7 @@ impl Plan {
             }
         });
         let max_attempts = if has_one_attempt(seed) { 1 } else { 5 };
-        let has_classic_groups = kind == BrokerKind::Kafka && std::env::var("MILLRACE_OUTAGE_CLASSIC_GROUPS").is_ok();
+        let has_classic_groups = kind == BrokerKind::Kafka && !seed.is_multiple_of(3);
         Self { kind, seed, max_attempts, has_classic_groups, outages: outages.collect() }
     }
 }
@@ -193,8 +204,8 @@ impl Outage {
             What::MoveBlobs(instead) => fleet.without_blobs(sleep(self.lasts), instead).await?,
             What::FillDisk => fleet.with_full_disk(sleep(self.lasts)).await?,
         }
-        let is_kill = matches!(self.what, What::KillWorker);
-        let took = fleet.full_batches(is_kill).await?;
+        let expires_sessions = fleet.is_kafka() && self.what.expires_sessions(fleet.has_classic_groups());
+        let took = fleet.full_batches(expires_sessions).await?;
         eprintln!("{self}: full batches after {took:.1?}");
         Ok(())
     }
