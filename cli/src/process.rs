@@ -18,11 +18,18 @@ use crate::services::{self, Opened};
 use crate::settings::Settings;
 use crate::{dead, demo, doctor, explain, reference, simulate, submit, up};
 
-/// Runs one subcommand; a service runs until a signal stops it. `started` is the start of the process.
+/// Runs one subcommand; a service runs until a signal stops it. `started` is the start of the process. Must not be called
+/// on a worker thread of the runtime, because it waits for the export of the last spans.
 pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
+    let ended = run_command(arguments, started).await;
+    Telemetry::shutdown();
+    ended
+}
+
+async fn run_command(arguments: Arguments, started: Instant) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Up { configuration, admin } => {
-            let (settings, stop) = start(&configuration)?;
+            let (settings, stop) = start(&configuration, "millrace")?;
             let (journal, health) = (Journal::default(), Health::new());
             for part in ["gateway", "scaler"] {
                 health.not_ready(part, "starting");
@@ -32,7 +39,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             up::up(&settings, &configuration, journal, health, stop).await?;
         }
         Command::Gateway { configuration } => {
-            let (settings, stop) = start(&configuration)?;
+            let (settings, stop) = start(&configuration, "millrace-gateway")?;
             let pools = services::pools_of_gateway(&settings)?;
             verify("gateway.tls", settings.gateway.tls.as_ref()).await?;
             let listener = services::bind("gateway.listen", &settings.gateway.listen).await?;
@@ -41,7 +48,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             services::gateway(&settings, pools, &opened, listener, Health::new(), stop).await?;
         }
         Command::Scaler { configuration, admin } => {
-            let (settings, stop) = start(&configuration)?;
+            let (settings, stop) = start(&configuration, "millrace-scaler")?;
             verify("scaler.tls", settings.scaler.tls.as_ref()).await?;
             let listener = services::bind("scaler.listen", &settings.scaler.listen).await?;
             let backend = backends::open(&settings.backend_urls()?).await?;
@@ -53,7 +60,7 @@ pub async fn run(arguments: Arguments, started: Instant) -> anyhow::Result<ExitC
             services::scaler(&settings, &backend, listener, journal, health, stop).await?;
         }
         Command::Worker { configuration, pool, admin, follow_parent } => {
-            let (settings, stop) = start(&configuration)?;
+            let (settings, stop) = start(&configuration, "millrace-worker")?;
             if let Some(parent) = follow_parent {
                 up::follow_parent(parent, &stop)?;
             }
@@ -81,10 +88,10 @@ pub fn exit_code(error: &anyhow::Error) -> i32 {
     error.downcast_ref::<worker::WorkerError>().map_or(1, |error| i32::from(error.exit_code()))
 }
 
-/// The first steps of every service: read the configuration, start logging, install the signal handlers.
-fn start(configuration: &Configuration) -> anyhow::Result<(Settings, CancellationToken)> {
+/// The first steps of every service: read the configuration, start logging and tracing, install the signal handlers.
+fn start(configuration: &Configuration, service: &'static str) -> anyhow::Result<(Settings, CancellationToken)> {
     let settings: Settings = load(configuration)?;
-    Telemetry::start(&settings.telemetry);
+    Telemetry::start(&settings.telemetry, service)?;
     let stop = stop::on_signal().context("cannot install the signal handlers")?;
     Ok((settings, stop))
 }

@@ -36,7 +36,7 @@ pub struct Settings {
     pub scaler: ScalerSettings,
     /// The admin address of a process (`--admin`), with health and metrics.
     pub admin: AdminSettings,
-    /// Logs and metrics.
+    /// Logs and traces.
     pub telemetry: TelemetrySettings,
     /// The pools, by name.
     pub pools: BTreeMap<String, PoolSettings>,

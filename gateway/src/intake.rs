@@ -20,6 +20,7 @@ use futures::FutureExt;
 use queue::{
     BlobRef, Blobs, Body, Class, Clock, ErrorKind, Input, Job, JobId, JobRecord, Ledger, PoolName, Producer, Role,
 };
+use service::trace;
 
 use crate::aside;
 
@@ -28,6 +29,7 @@ mod combiner;
 mod confirmations;
 mod error;
 mod pool;
+mod span;
 mod submission;
 
 pub(crate) use confirmations::ConfirmationWriter;
@@ -93,10 +95,15 @@ impl Intake {
     /// A client may submit the same id, pool and input again: this is still one job. After an error, a repetition with
     /// the same id is safe.
     pub(crate) async fn accept(&self, submission: Submission) -> Result<Accepted, IntakeError> {
-        let job = self.job(submission).await?;
+        let mut job = self.job(submission).await?;
+        let span = span::publish(&mut job);
         let (id, blob) = (job.id.clone(), blob_of(&job));
         let queue = &self.open_pool(&job.pool)?.queues[job.class as usize];
         let accepted = queue.answer(job).await.unwrap_or(Err(IntakeError::NoAnswer(id)));
+        if let Err(error) = &accepted {
+            trace::failed(&span, "not_accepted", error);
+        }
+        drop(span);
         if let Some(blob) = blob
             && is_unused_input(&accepted)
             && let Err(error) = self.blobs.delete(&blob).await

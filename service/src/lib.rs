@@ -8,6 +8,7 @@ pub mod http;
 pub mod stop;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
 pub mod units;
 
 pub use config::{Config, Faults, Secret, SecretUrl, Sources};

@@ -1,58 +1,26 @@
-//! Logs on standard error, and metrics.
+//! Logs on standard error, metrics, and traces.
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
+use opentelemetry::trace::TracerProvider;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::Faults;
+use crate::trace;
 
-/// The log. The environment variable `RUST_LOG` overrides `level`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TelemetrySettings {
-    /// The lowest level that is logged: `error`, `warn`, `info`, `debug` or `trace`, or levels by module:
-    /// `info,queue=debug`.
-    pub level: String,
-    /// The form of a log line.
-    pub format: LogFormat,
-}
+mod export;
+mod json;
+mod settings;
 
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text, with colours on a terminal.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-impl Default for TelemetrySettings {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
-    }
-}
-
-impl TelemetrySettings {
-    /// Adds the faults of these settings; their section is `key`.
-    pub fn check(&self, key: &str, faults: &mut Faults) {
-        if EnvFilter::builder().parse(&self.level).is_err() {
-            faults.refuse(
-                format_args!("{key}.level"),
-                format_args!("{:?}", self.level),
-                "is not error, warn, info, debug, trace or a list such as info,queue=debug",
-            );
-        }
-    }
-}
+pub use export::TracingError;
+pub use settings::{LogFormat, TelemetrySettings, TracingProtocol, TracingSettings};
 
 /// Running telemetry.
 #[derive(Debug, Clone)]
@@ -61,25 +29,59 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts logging and metrics for the whole process.
+    /// Starts logging and metrics for the whole process, and traces if there is a collector for them. `service` is the name
+    /// of the process in its traces.
     ///
     /// A process has one log and one set of metrics. A second start, as in a test with several services, changes nothing.
-    pub fn start(settings: &TelemetrySettings) -> Self {
+    pub fn start(settings: &TelemetrySettings, service: &'static str) -> Result<Self, TracingError> {
         let configured = || EnvFilter::builder().parse_lossy(&settings.level);
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| configured());
-        let registry = tracing_subscriber::registry().with(filter);
-        let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
         // An error means that there is a subscriber already.
-        let _already = match settings.format {
-            LogFormat::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init(),
-            LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        let _already = match export::provider(&settings.tracing, service)? {
+            None => tracing_subscriber::registry().with(filter).with(log(settings.format)).try_init(),
+            Some(provider) => {
+                let layer = tracing_opentelemetry::layer()
+                    .with_tracer(provider.tracer("millrace"))
+                    .with_context_activation(false)
+                    .with_tracked_inactivity(false)
+                    .with_location(false)
+                    .with_threads(false)
+                    .with_target(false);
+                // A warning within a span is an event of the span.
+                let exported = filter_fn(|metadata| {
+                    metadata.target() == trace::TARGET || metadata.is_event() && *metadata.level() <= Level::WARN
+                });
+                let is_json = settings.format == LogFormat::Json;
+                let named =
+                    filter_fn(move |metadata| is_json && metadata.is_span() && metadata.target() == trace::TARGET);
+                let log = log(settings.format).with_filter(filter.or(named));
+                tracing_subscriber::registry().with(layer.with_filter(exported)).with(log).try_init()
+            }
         };
-        Self { metrics: metrics() }
+        Ok(Self { metrics: metrics() })
+    }
+
+    /// Exports the spans that have ended, and ends the export. Blocks for a few seconds at most, so it must not be called
+    /// on a worker thread of the runtime.
+    pub fn shutdown() {
+        export::shutdown();
     }
 
     /// All metrics of the process, in the Prometheus text format.
     pub fn render(&self) -> String {
         self.metrics.render()
+    }
+}
+
+/// The layer that writes log lines.
+fn log<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    match format {
+        LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).map_event_format(json::WithTrace).boxed(),
     }
 }
 
@@ -131,20 +133,12 @@ mod tests {
 
     #[test]
     fn telemetry_may_be_started_twice_in_one_process() {
-        let first = Telemetry::start(&TelemetrySettings::default());
-        let second = Telemetry::start(&TelemetrySettings { level: "debug".to_owned(), format: LogFormat::Json });
+        let first = Telemetry::start(&TelemetrySettings::default(), "test").unwrap();
+        let settings =
+            TelemetrySettings { level: "debug".to_owned(), format: LogFormat::Json, ..TelemetrySettings::default() };
+        let second = Telemetry::start(&settings, "test").unwrap();
         metrics::counter!("telemetry_test_total").increment(2);
         assert!(first.render().contains("telemetry_test_total 2"));
         assert!(second.render().contains("telemetry_test_total 2"));
-    }
-
-    #[test]
-    fn an_invalid_level_is_a_fault() {
-        for (level, good) in [("info", true), ("warn,queue=debug", true), ("queue=loud", false), ("=,=", false)] {
-            let mut faults = Faults::default();
-            let settings = TelemetrySettings { level: level.to_owned(), ..TelemetrySettings::default() };
-            settings.check("log", &mut faults);
-            assert_eq!(faults.is_empty(), good, "{level}: {faults}");
-        }
     }
 }

@@ -17,7 +17,7 @@ use crate::job::input::Inputs;
 use crate::job::window::Window;
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ItemResult, ReadyInput, ReadyJob, RunJob};
 use crate::report::heartbeat::Heartbeat;
-use crate::report::metrics;
+use crate::report::{metrics, spans};
 use crate::runtime::{Instance, Item, Model, ModelError, ModelErrorKind};
 use crate::watchdog::Watchdog;
 
@@ -102,8 +102,11 @@ impl Device {
             tracing::debug!(pool = %self.pool, items = items.len(), "running a batch");
             let began = Instant::now();
             instance.jobs = jobs.iter().map(|job| job.lease.lease().id.clone()).collect();
-            run_batch(&mut instance, &items, &mut results);
+            let span = spans::infer(&self.pool, items.len(), jobs.iter().map(|job| &*job.span));
+            span.in_scope(|| run_batch(&mut instance, &items, &mut results));
             let ended = Instant::now();
+            spans::inferred(&span, &results);
+            drop(span);
             metrics::batch_ran(&self.pool, items.len(), ended.duration_since(began).as_secs_f64());
             // These batches are not typical, so they are not measured: a suspect also waits for the ledger, and a
             // failure may be fast.

@@ -9,11 +9,12 @@ use queue::{
     Blobs, Body, Consumer, Delivery, Ending, Error, ErrorKind, Finish, Finished, Job, JobError, JobErrorKind, JobState,
     Lease, Ledger, Outcome, Output, Role, Settlement,
 };
+use service::trace::WholeSpan;
 use tokio::sync::mpsc;
 
 use crate::job::leases::RenewedLease;
 use crate::job::{ClaimedJob, Disposition, FinishedJob};
-use crate::report::metrics;
+use crate::report::{metrics, spans};
 use crate::settings::WorkerSettings;
 
 pub(crate) mod announcements;
@@ -49,6 +50,9 @@ struct WrittenJob {
     ending: Option<Ending>,
     /// Renewed until the delivery is settled.
     _lease: RenewedLease,
+    /// The spans of the settlement and of the attempt.
+    _settle: WholeSpan,
+    process: WholeSpan,
 }
 
 impl Outbox {
@@ -69,17 +73,17 @@ impl Outbox {
         let mut unwritten = Vec::with_capacity(jobs.len());
         let outcomes: Vec<_> =
             stream::iter(jobs).map(|job| self.with_outcome(job)).buffered(STORED_AT_ONCE).collect().await;
-        for (job, settlement, outcome) in outcomes {
-            let ClaimedJob { delivery, lease, place, .. } = job;
+        for (job, settle, settlement, outcome) in outcomes {
+            let ClaimedJob { delivery, lease, place, span, .. } = job;
             let has_outcome = outcome.is_some();
             finishes.extend(outcome.map(|outcome| Finish { lease: lease.lease().clone(), outcome }));
-            unwritten.push((delivery, lease, settlement, has_outcome));
+            unwritten.push((delivery, lease, settlement, has_outcome, settle, span));
             places.push(place);
         }
         let finished = self.finish(&mut finishes).await;
         drop(places);
         let mut finished = finishes.into_iter().zip(finished);
-        let written = unwritten.into_iter().map(|(delivery, lease, settlement, has_outcome)| {
+        let written = unwritten.into_iter().map(|(delivery, lease, settlement, has_outcome, _settle, process)| {
             let (finished, ending) = match if has_outcome { finished.next() } else { None } {
                 Some((finish, finished)) if self.announcements.are_published() => {
                     (finished, ending(&delivery.job, finish.outcome, &finished))
@@ -87,17 +91,21 @@ impl Outbox {
                 Some((_, finished)) => (finished, None),
                 None => (Finished::LeaseLost, None),
             };
-            WrittenJob { delivery, settlement, finished, ending, _lease: lease }
+            WrittenJob { delivery, settlement, finished, ending, _lease: lease, _settle, process }
         });
         written.collect()
     }
 
-    async fn with_outcome(&self, job: FinishedJob) -> (ClaimedJob, Settlement, Option<Outcome>) {
+    async fn with_outcome(&self, job: FinishedJob) -> (ClaimedJob, WholeSpan, Settlement, Option<Outcome>) {
         let FinishedJob { job, disposition } = job;
+        let settle = spans::settle(&job.delivery.job, &job.span);
+        if let Disposition::Failed(error) | Disposition::Retry(error) = &disposition {
+            spans::failed(&job.span, error);
+        }
         let settlement =
             if matches!(disposition, Disposition::Released) { Settlement::Requeue } else { Settlement::Ack };
         let outcome = self.outcome(job.lease.lease(), disposition).await;
-        (job, settlement, outcome)
+        (job, settle, settlement, outcome)
     }
 
     /// The outcome to write to the ledger. `None`: the lease is lost, so there is nothing to write.
@@ -192,7 +200,9 @@ impl Outbox {
     fn count(&self, written: &[WrittenJob]) {
         let mut outcomes: BTreeMap<&'static str, u64> = BTreeMap::new();
         for job in written {
-            *outcomes.entry(outcome_name(job.finished)).or_default() += 1;
+            let outcome = outcome_name(job.finished);
+            spans::ended(&job.process, outcome);
+            *outcomes.entry(outcome).or_default() += 1;
         }
         for (outcome, jobs) in outcomes {
             metrics::jobs_ended(&self.pool, outcome, jobs);

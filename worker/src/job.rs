@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use model::HostTensor;
 use queue::{Body, Delivery, JobError, JobErrorKind, Output};
+use service::trace::WholeSpan;
 
 use crate::runtime::{Item, Model, ModelError};
 
@@ -33,6 +34,8 @@ pub(crate) struct ClaimedJob {
     pub(crate) deadline: Option<Instant>,
     /// Whether the job is a suspect: a worker disappeared while it held the job, so the job must not share a batch.
     pub(crate) is_suspect: bool,
+    /// The span of this attempt.
+    pub(crate) span: WholeSpan,
 }
 
 impl ClaimedJob {

@@ -10,10 +10,12 @@ use queue::{
     Blobs, Body, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobErrorKind, Ledger, Settlement, WorkerId,
 };
 use rayon::ThreadPool;
+use service::trace;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::batch::Batcher;
 use crate::finish::announcements::{Announcements, EndedJob};
@@ -22,6 +24,7 @@ use crate::job::leases::Leases;
 use crate::job::memory::HeldMemory;
 use crate::job::window::{Place, Window};
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ReadyInput, ReadyJob};
+use crate::report::spans;
 use crate::runtime::Model;
 use crate::watchdog::Watchdog;
 
@@ -83,7 +86,8 @@ impl Intake {
         Ok(())
     }
 
-    async fn claim(self: Arc<Self>, received: Vec<(Delivery, Place)>, stop: CancellationToken) {
+    async fn claim(self: Arc<Self>, mut received: Vec<(Delivery, Place)>, stop: CancellationToken) {
+        let spans: Vec<_> = received.iter_mut().map(|(delivery, _)| spans::receive(&mut delivery.job)).collect();
         let (claims, claimed_at) = match self.claims(&received, &stop).await {
             Ok(claims) => claims,
             // One job that cannot be claimed must not block the others.
@@ -100,17 +104,25 @@ impl Intake {
             }
         };
         let (mut granted, mut acknowledged, mut ended) = (Vec::new(), Vec::new(), Vec::new());
-        for ((delivery, place), claim) in received.into_iter().zip(claims) {
+        for (((delivery, place), claim), receive) in received.into_iter().zip(claims).zip(spans) {
             match claim {
-                Claim::Granted { lease, alone } => {
+                Claim::Granted { lease, alone: is_suspect } => {
+                    drop(receive);
+                    let span = spans::process(&delivery.job, &lease);
                     let lease = self.leases.add(lease);
                     let deadline = deadline(&delivery);
                     let received = claimed_at;
                     let memory = HeldMemory::default();
-                    granted.push(ClaimedJob { delivery, lease, place, memory, received, deadline, is_suspect: alone });
+                    granted.push(ClaimedJob { delivery, lease, place, memory, received, deadline, is_suspect, span });
                 }
-                Claim::Ended(_) => ended.push((delivery, place)),
-                Claim::HeldElsewhere => acknowledged.push(delivery),
+                Claim::Ended(state) => {
+                    trace::event(&receive, state.as_str());
+                    ended.push((delivery, place));
+                }
+                Claim::HeldElsewhere => {
+                    trace::event(&receive, "held_elsewhere");
+                    acknowledged.push(delivery);
+                }
             }
         }
         // Jobs without a blob start at once. The others may wait long for the blob store.
@@ -206,7 +218,12 @@ impl Intake {
     }
 
     /// Reads the input of a job. `None`: the job has ended, or it is a suspect, whose input is prepared later.
-    async fn start(&self, mut job: ClaimedJob, stop: &CancellationToken) -> Option<(ClaimedJob, Bytes)> {
+    async fn start(&self, job: ClaimedJob, stop: &CancellationToken) -> Option<(ClaimedJob, Bytes)> {
+        let span = job.span.clone();
+        self.read(job, stop).instrument(span).await
+    }
+
+    async fn read(&self, mut job: ClaimedJob, stop: &CancellationToken) -> Option<(ClaimedJob, Bytes)> {
         if let Some(reason) = job.delivery.unreadable.take() {
             // Its only attempt fails, so the job ends as dead and its bytes stay with the dead jobs.
             tracing::warn!(job = %job.lease.lease().id, reason, "cannot read a message; its job ends as dead");
@@ -244,7 +261,7 @@ impl Intake {
     /// Prepares one input. `None`: the input is bad, so its job has ended.
     fn prepared(&self, mut job: ClaimedJob, body: Bytes) -> Option<ReadyJob> {
         let watch = self.watchdog.watch("preparing an input", Arc::from([job.lease.lease().id.clone()]));
-        let prepared = job.prepare(self.model.as_ref(), body);
+        let prepared = job.span.in_scope(|| job.prepare(self.model.as_ref(), body));
         drop(watch);
         match prepared {
             Ok(item) => {

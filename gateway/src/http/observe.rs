@@ -8,16 +8,21 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use tracing::{Instrument, debug_span, field};
+use service::trace;
+use tracing::{Instrument, Span, debug_span, field};
 
 use crate::http::problem::{Problem, ProblemKind};
+use crate::http::trace::parent;
 use crate::{metrics, paths};
+
+/// The routes of probes and of metrics.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = route(&request);
     let route = route.as_str();
-    let span = debug_span!("request", method = %request.method(), route, status = field::Empty);
+    let span = span(&request, route);
     let answering = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
     let response = answering.await.unwrap_or_else(|_panic| {
         // The panic hook has logged the place and the message.
@@ -25,9 +30,32 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
         Problem::internal().into_response()
     });
     let status = response.status().as_u16();
-    span.record("status", status);
+    span.record("http.response.status_code", status);
+    if response.status().is_server_error() {
+        trace::failed(&span, response.status().as_str(), &"the request failed");
+    }
     metrics::answered(route, status, started.elapsed());
     response
+}
+
+/// The span of a request. A probe has none, because it would fill the collector.
+fn span(request: &Request, route: &str) -> Span {
+    if PROBES.contains(&route) {
+        return Span::none();
+    }
+    let span = debug_span!(
+        target: trace::TARGET,
+        "request",
+        otel.name = format!("{} {route}", request.method()),
+        otel.kind = "server",
+        http.request.method = %request.method(),
+        http.route = route,
+        http.response.status_code = field::Empty,
+    );
+    if let Some(parent) = parent(request.headers()) {
+        trace::set_parent(&span, &parent);
+    }
+    span
 }
 
 /// The pattern of the path, never the path itself: a client must not be able to create labels of metrics.

@@ -1,6 +1,14 @@
 //! The trace of a request (W3C Trace Context).
 
 use axum::http::HeaderMap;
+use service::trace;
+use tracing::Span;
+
+/// The trace context of the jobs of a request. It is the span of the request, or else the `traceparent` that the client
+/// sent.
+pub(crate) fn context(headers: &HeaderMap) -> Option<String> {
+    trace::context(&Span::current()).or_else(|| parent(headers))
+}
 
 /// The `traceparent` of a request. The recommendation demands that a malformed one is ignored.
 pub(crate) fn parent(headers: &HeaderMap) -> Option<String> {

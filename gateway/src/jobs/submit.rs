@@ -30,7 +30,7 @@ pub(crate) async fn submit(
     let (bytes, reserved) = body::read(&parts.headers, body, &gateway.settings, &gateway.budget).await?;
     let JobRequest { options, media_type, media_type_field, bytes } =
         read_request(&parts.uri, &parts.headers, bytes).await?;
-    let trace_parent = trace::parent(&parts.headers);
+    let trace_parent = trace::context(&parts.headers);
     let submission = Submission { pool, options, media_type, bytes, trace_parent };
     let accepting = Arc::clone(&gateway);
     let accepted = run_to_end(async move {

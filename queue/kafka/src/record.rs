@@ -1,7 +1,8 @@
 //! A job as a Kafka record: CloudEvents' Kafka protocol binding 1.0.2.
 //!
 //! In binary mode the attributes are headers `ce_NAME`, the media type is the header `content-type`, and the value is
-//! the data. In structured mode, which the `content-type` shows, everything is in the value. The key is the job's id:
+//! the data. The trace of an event without the attribute `traceparent` is in the header of this name, as instrumented
+//! producers write it. In structured mode, which the `content-type` shows, everything is in the value. The key is the job's id:
 //! it spreads jobs evenly, and keeps the records of one job in order.
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use queue::{Class, Job, PoolName};
 const PREFIX: &str = "ce_";
 const CONTENT_TYPE: &str = "content-type";
 const DATA_CONTENT_TYPE: &str = "datacontenttype";
+const TRACE_PARENT: &str = "traceparent";
 
 /// The job in a record.
 #[derive(Debug, Clone)]
@@ -59,7 +61,7 @@ fn job_of(
 ) -> DecodedJob {
     let media_type = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes()));
     let media_type = media_type.and_then(|(_, value)| str::from_utf8(value).ok());
-    let event = event_of(headers, media_type, &data);
+    let event = event_of(headers, media_type, &data).map(|event| with_trace(event, headers));
     let event = if is_named { event.and_then(Event::without_privileges) } else { event };
     match event.and_then(|event| event.into_job(pool, class, arrived_at)) {
         Ok(job) => DecodedJob { job, unreadable: None },
@@ -99,6 +101,16 @@ fn event_of(headers: &[RawHeader], media_type: Option<&str>, data: &Bytes) -> Re
     Ok(event)
 }
 
+fn with_trace(mut event: Event, headers: &[RawHeader]) -> Event {
+    let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(TRACE_PARENT.as_bytes()));
+    if let Some(value) = header.and_then(|(_, value)| str::from_utf8(value).ok())
+        && event.attributes.iter().all(|(name, _)| *name != TRACE_PARENT)
+    {
+        event.attributes.push((TRACE_PARENT.into(), value.to_owned()));
+    }
+    event
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +147,19 @@ mod tests {
         let read = read(&[("Content-Type", b"application/cloudevents+json; charset=UTF-8")], body);
         assert_eq!(read.unreadable, None);
         assert_eq!(read.job.input.media_type, "application/json");
+    }
+
+    #[test]
+    fn the_trace_of_an_event_is_in_its_attribute_or_in_the_header_of_an_instrumented_producer() {
+        let event: [(&str, &[u8]); 3] = [("ce_specversion", b"1.0"), ("ce_source", b"/s"), ("ce_id", b"1")];
+        let with = |more: &[(&str, &'static [u8])]| read(&[&event[..], more].concat(), b"data").job.trace_parent;
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&[("traceparent", b"\xff")]), None);
+        assert_eq!(with(&[("Traceparent", b"00-a")]).as_deref(), Some("00-a"));
+        assert_eq!(with(&[("traceparent", b"00-a"), ("ce_traceparent", b"00-b")]).as_deref(), Some("00-b"));
+        let body = br#"{"specversion":"1.0","source":"/s","id":"1","type":"t","data":{"a":1}}"#;
+        let structured = read(&[("content-type", STRUCTURED.as_bytes()), ("traceparent", b"00-a")], body);
+        assert_eq!(structured.job.trace_parent.as_deref(), Some("00-a"));
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //! `cloudEvents:NAME` (or `cloudEvents_NAME`, as JMS clients write it), `datacontenttype` is the property
 //! `content-type`, and the data is the body. A body of type `application/cloudevents+json` is read too.
 //!
+//! The trace of an event without the attribute `traceparent` is in the header of this name, as instrumented producers write
+//! it.
+//!
 //! The properties `message-id` (the job's id) and `timestamp` only help to inspect a queue by hand.
 
 use bytes::Bytes;
@@ -16,6 +19,7 @@ use queue::{Ending, Error, ErrorKind, Job, JobId, PoolName, Result};
 
 const PREFIXES: [&str; 2] = ["cloudEvents:", "cloudEvents_"];
 const CONTENT_TYPE: &str = "datacontenttype";
+const TRACE_PARENT: &str = "traceparent";
 
 /// The delivery mode of a message that survives a restart of the server.
 const PERSISTENT: u8 = 2;
@@ -71,7 +75,7 @@ pub(super) fn read(
     let class = source.class;
     let sent_at = properties.timestamp().and_then(|seconds| i64::try_from(seconds).ok());
     let arrived_at = sent_at.and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or_else(Timestamp::now);
-    let event = event(properties, &body);
+    let event = event(properties, &body).map(|event| with_trace(event, properties));
     let event = if source.is_named { event.and_then(Event::without_privileges) } else { event };
     match event.and_then(|event| event.into_job(pool, class, arrived_at)) {
         Ok(job) => (job, None),
@@ -102,6 +106,16 @@ fn event(properties: &BasicProperties, body: &Bytes) -> Result<Event, Unreadable
         event.attributes.push((name.into(), text(header.as_str(), value)?));
     }
     Ok(event)
+}
+
+fn with_trace(mut event: Event, properties: &BasicProperties) -> Event {
+    let header = properties.headers().as_ref().and_then(|headers| headers.inner().get(TRACE_PARENT));
+    if let Some(value) = header.and_then(|value| text(TRACE_PARENT, value).ok())
+        && event.attributes.iter().all(|(name, _)| *name != TRACE_PARENT)
+    {
+        event.attributes.push((TRACE_PARENT.into(), value));
+    }
+    event
 }
 
 /// Whether a media type is that of a structured event, apart from its parameters.

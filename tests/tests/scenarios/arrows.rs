@@ -72,7 +72,7 @@ const FOR_TESTS: [&str; 3] = ["millrace-backends", "millrace-queue-contract", "m
 
 /// Libraries, and the crates that may depend on each. The scenarios may use protobuf too: they check messages with types
 /// of their own.
-const LIBRARIES: [(&str, &[&str]); 10] = [
+const LIBRARIES: [(&str, &[&str]); 13] = [
     ("lapin", &["millrace-queue-rabbitmq"]),
     ("rdkafka", &["millrace-queue-kafka"]),
     ("redis", &["millrace-queue-redis"]),
@@ -83,6 +83,9 @@ const LIBRARIES: [(&str, &[&str]); 10] = [
     ("prost", &["millrace-proto", "millrace-tests"]),
     ("metrics-exporter-prometheus", &["millrace-service"]),
     ("tracing-subscriber", &["millrace-service"]),
+    ("opentelemetry_sdk", &["millrace-service"]),
+    ("opentelemetry-otlp", &["millrace-service"]),
+    ("opentelemetry-proto", &["millrace-service", "millrace-tests"]),
 ];
 
 /// Clients of brokers. A change of one must not rebuild a service.

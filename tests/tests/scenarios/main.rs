@@ -18,3 +18,4 @@ mod outages;
 mod outside;
 mod scale;
 mod sizes;
+mod traces;
