@@ -60,6 +60,16 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a watch retries while the server is unavailable.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// An answer of the script about a job with a record: its code, the fence of a missing publication, and the record.
+type SubmitAnswer = (u8, Option<u64>, Fields, Option<Vec<u8>>);
+
+/// About the most arguments of one submitted job, and about the bytes in them besides its input.
+const JOB_ARGUMENTS: usize = 40;
+const JOB_BYTES: usize = 768;
+
+/// The code for a record with the same pool and input.
+const EXISTS: u8 = 2;
+
 pub(crate) struct RedisLedger {
     redis: Redis,
     ended: EndedNotices,
@@ -75,19 +85,23 @@ impl RedisLedger {
     async fn submit_all(&self, jobs: &[Job], add_entry: fn(&mut Call<'_>, &Job)) -> Result<Vec<Submitted>> {
         let mut submitted = Vec::with_capacity(jobs.len());
         for jobs in chunks(jobs, |job| bytes_of(&job.input.body)) {
-            let mut call = Call::new(&self.redis, &scripts::SUBMIT)
+            let bytes = jobs.iter().map(|job| JOB_BYTES + bytes_of(&job.input.body)).sum();
+            let mut call = Call::with_capacity(&self.redis, &scripts::SUBMIT, jobs.len() * JOB_ARGUMENTS, bytes)
                 .with_number(milliseconds_of(PUBLISH_TIMEOUT))
                 .with_number(milliseconds_of(CHECK_AFTER));
             for job in jobs {
                 call.add_job(job);
                 add_entry(&mut call, job);
             }
-            let answers: Vec<(u8, Option<u64>, Fields, Option<Vec<u8>>)> = call.run("submit").await?;
+            let answers: Vec<Option<SubmitAnswer>> = call.run("submit").await?;
             same_length(jobs.len(), &answers)?;
-            for (job, (answer, fence, fields, output)) in jobs.iter().zip(answers) {
-                submitted.push(match (answer, rows::record(&job.id, (fields, output))?) {
-                    (0, _) => Submitted::New,
-                    (2, Some(record)) => Submitted::Existing {
+            for (job, answer) in jobs.iter().zip(answers) {
+                let Some((code, fence, fields, output)) = answer else {
+                    submitted.push(Submitted::New);
+                    continue;
+                };
+                submitted.push(match rows::record(&job.id, (fields, output))? {
+                    Some(record) if code == EXISTS => Submitted::Existing {
                         record: Box::new(record),
                         publish: fence.map(|fence| Publication { id: job.id.clone(), fence }),
                     },

@@ -37,6 +37,9 @@ local function count(pool, counter, by)
     changes[counter] = (changes[counter] or 0) + by
 end
 
+-- When each job with a confirmed publication is due, and its id, in turn. Collected in the same way.
+local checks = {}
+
 -- The pools that may have work now, collected in the same way.
 local arrived = {}
 local function add_arrival(pool) arrived[pool] = true end
@@ -50,13 +53,14 @@ local function try(work, ...)
     failure = failure or answer
 end
 
--- Writes the counters, and publishes the jobs that ended and the pools that may have work.
+-- Writes the counters and the times of confirmed jobs, and publishes the jobs that ended and the pools that may have work.
 local function publish_changes()
     for pool, changes in pairs(counts) do
         for counter, by in pairs(changes) do
             if by ~= 0 then redis.call('HINCRBY', PREFIX .. 'open:' .. pool, counter, by) end
         end
     end
+    if #checks > 0 then redis.call('ZADD', DUE, unpack(checks)) end
     if #ended > 0 then redis.call('PUBLISH', PREFIX .. 'ended', table.concat(ended, ' ')) end
     local pools = {}
     for pool in pairs(arrived) do pools[#pools + 1] = pool end

@@ -1,10 +1,11 @@
 -- Confirms publications of queued jobs.
 
 -- Records that the broker has a message of this queued job. The job is due at its deadline, or after some time in case the
--- broker lost the message.
+-- broker lost the message. `publish_changes` writes this time.
 local function confirm(id, fence, deadline_at, after)
     redis.call('HSET', job_key(id), 'confirmed', fence)
-    redis.call('ZADD', DUE, math.min(now + after, deadline_at or math.huge), id)
+    checks[#checks + 1] = whole(math.min(now + after, deadline_at or math.huge))
+    checks[#checks + 1] = id
 end
 
 -- Confirms the publication with this fence, unless the job has changed since.

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::{Cmd, FromRedisValue, Script, cmd};
+use redis::{Cmd, FromRedisValue, Script};
 
 use crate::broker::{entry, streams};
 use crate::connection::Redis;
@@ -79,8 +79,13 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(redis: &'a Redis, script: &'a Script) -> Self {
-        let mut command = cmd("EVALSHA");
-        command.arg(script.get_hash()).arg(2).arg(redis.key("due")).arg(redis.key("over"));
+        Self::with_capacity(redis, script, 16, 512)
+    }
+
+    /// A call with room for this number of arguments, and of bytes in them.
+    pub(super) fn with_capacity(redis: &'a Redis, script: &'a Script, arguments: usize, bytes: usize) -> Self {
+        let mut command = Cmd::with_capacity(arguments, bytes);
+        command.arg("EVALSHA").arg(script.get_hash()).arg(2).arg(redis.key("due")).arg(redis.key("over"));
         command.arg(redis.key("")).arg(redis.clock().offset_milliseconds());
         Self { redis, script, command }
     }

@@ -68,10 +68,13 @@ async fn a_full_server_rejects_jobs_until_others_have_ended_and_are_deleted() {
     let clock = Clock::shifted();
     let ledger = ledger_at(&server, &clock);
     let mut accepted = Vec::new();
+    // A call counts while it is in the server's memory, so a call for one job still has room after one for two jobs.
+    let mut at_once = 2;
     let error = loop {
-        let batch = [large(accepted.len()), large(accepted.len() + 1)];
+        let batch: Vec<_> = (accepted.len()..accepted.len() + at_once).map(large).collect();
         match ledger.submit(&batch).await {
             Ok(_) => accepted.extend(batch),
+            Err(error) if error.kind() == ErrorKind::Full && at_once > 1 => at_once -= 1,
             Err(error) => break error,
         }
     };
