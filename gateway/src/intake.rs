@@ -21,6 +21,7 @@ use queue::{
     BlobRef, Blobs, Body, Class, Clock, ErrorKind, Input, Job, JobId, JobRecord, Ledger, PoolName, Producer, Role,
 };
 use service::trace;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::aside;
 
@@ -53,7 +54,10 @@ struct OpenPool {
 }
 
 /// The submissions to one queue, which share their calls.
-type Submissions = Combiner<Job, Result<Accepted, IntakeError>>;
+type Submissions = Combiner<Request, Result<Accepted, IntakeError>>;
+
+/// A job, and the room for its input in memory.
+type Request = (Job, Option<OwnedSemaphorePermit>);
 
 /// An accepted job: ledger and broker have it durably.
 #[derive(Debug)]
@@ -93,13 +97,15 @@ impl Intake {
     /// Accepts a job.
     ///
     /// A client may submit the same id, pool and input again: this is still one job. After an error, a repetition with
-    /// the same id is safe.
-    pub(crate) async fn accept(&self, submission: Submission) -> Result<Accepted, IntakeError> {
+    /// the same id is safe. If this future is dropped, a submission that reached the ledger is handled to its end, but the
+    /// blob of its input stays if nothing refers to it.
+    pub(crate) async fn accept(&self, mut submission: Submission) -> Result<Accepted, IntakeError> {
+        let room = submission.room.take();
         let mut job = self.job(submission).await?;
         let span = span::publish(&mut job);
         let (id, blob) = (job.id.clone(), blob_of(&job));
         let queue = &self.open_pool(&job.pool)?.queues[job.class as usize];
-        let accepted = queue.answer(job).await.unwrap_or(Err(IntakeError::NoAnswer(id)));
+        let accepted = queue.answer((job, room)).await.unwrap_or(Err(IntakeError::NoAnswer(id)));
         if let Err(error) = &accepted {
             trace::failed(&span, "not_accepted", error);
         }
@@ -132,7 +138,7 @@ impl Intake {
     }
 
     async fn job(&self, submission: Submission) -> Result<Job, IntakeError> {
-        let Submission { pool: name, options, media_type, bytes, trace_parent } = submission;
+        let Submission { pool: name, options, media_type, bytes, trace_parent, room: _ } = submission;
         let pool = self.pool(&name)?;
         check(pool, &media_type, &bytes).await?;
         let created_at = Clock::default().now();
@@ -161,14 +167,18 @@ impl Intake {
 
 fn submissions(acceptor: &Arc<Acceptor>) -> Submissions {
     let acceptor = Arc::clone(acceptor);
-    let handler = move |jobs| {
+    let handler = move |requests: Vec<Request>| {
         let acceptor = Arc::clone(&acceptor);
-        async move { acceptor.accept(jobs).await }.boxed()
+        async move {
+            let (jobs, _rooms): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+            acceptor.accept(jobs).await
+        }
+        .boxed()
     };
     Combiner::new(inline_bytes, Box::new(handler))
 }
 
-fn inline_bytes(job: &Job) -> usize {
+fn inline_bytes((job, _): &Request) -> usize {
     match &job.input.body {
         Body::Inline(bytes) => bytes.len(),
         Body::Reference(_) => 0,

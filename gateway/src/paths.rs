@@ -13,5 +13,5 @@ pub(crate) const DEAD: &str = "/v1/dead";
 
 /// The path of a job. An id needs no percent-encoding: it has only unreserved characters and `:`.
 pub(crate) fn job(id: &JobId) -> String {
-    format!("/v1/jobs/{id}")
+    ["/v1/jobs/", id.as_str()].concat()
 }

@@ -4,7 +4,7 @@ use axum::routing::{get, post};
 use axum::{Router, middleware};
 use service::Health;
 
-use crate::http::{observe, rest};
+use crate::http::observe;
 use crate::jobs::{dead, delete, follow, requeue, submit};
 use crate::paths::{CANCEL, DEAD, INPUT, JOB, JOB_OF_EVENT, POOL_JOBS, REQUEUE, RESULT};
 use crate::state::SharedState;
@@ -23,6 +23,5 @@ pub(crate) fn router(state: SharedState, health: &Health) -> Router {
         .merge(health.router())
         .fallback(observe::unknown_route)
         .method_not_allowed_fallback(observe::wrong_method)
-        .layer(middleware::from_fn(rest::discard))
         .layer(middleware::from_fn(observe::observe))
 }

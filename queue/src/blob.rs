@@ -137,6 +137,9 @@ impl Blobs {
     /// Makes a body of `bytes`. Small bytes are inline. Otherwise the body is an object that is durable when this
     /// returns. Each call uses a new name, so that deleting one record never deletes an object of another record.
     pub async fn body(&self, id: &JobId, role: Role, bytes: Bytes) -> Result<Body> {
+        if self.is_inline(bytes.len()) {
+            return Ok(Body::Inline(bytes));
+        }
         self.put_under(id, role, &uuid::Uuid::now_v7().to_string(), bytes).await
     }
 
@@ -178,8 +181,13 @@ impl Blobs {
         Ok(Body::Reference(BlobRef { key, is_borrowed: false, ..output.clone() }))
     }
 
+    /// Whether a body of this size is inline.
+    pub fn is_inline(&self, bytes: usize) -> bool {
+        bytes <= self.inline_limit_bytes
+    }
+
     async fn put_under(&self, id: &JobId, role: Role, name: &str, bytes: Bytes) -> Result<Body> {
-        if bytes.len() <= self.inline_limit_bytes {
+        if self.is_inline(bytes.len()) {
             return Ok(Body::Inline(bytes));
         }
         if self.place == Place::Nowhere {

@@ -66,6 +66,11 @@ impl Reserved {
         Ok(())
     }
 
+    /// The room, without the means to get more.
+    pub(crate) fn into_permit(self) -> Option<OwnedSemaphorePermit> {
+        self.permit
+    }
+
     /// Returns the room for more than `bytes`.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         if let Some(permit) = &mut self.permit {

@@ -12,6 +12,7 @@ use service::trace;
 use tracing::{Instrument, Span, debug_span, field};
 
 use crate::http::problem::{Problem, ProblemKind};
+use crate::http::rest;
 use crate::http::trace::parent;
 use crate::{metrics, paths};
 
@@ -23,7 +24,8 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let route = route(&request);
     let route = route.as_str();
     let span = span(&request, route);
-    let answering = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    // One layer for both, because every layer copies the request and has a future of its own.
+    let answering = AssertUnwindSafe(rest::discard(request, next)).catch_unwind().instrument(span.clone());
     let response = answering.await.unwrap_or_else(|_panic| {
         // The panic hook has logged the place and the message.
         tracing::error!(route, "the handler of a request panicked");

@@ -56,7 +56,7 @@ impl SharedBody {
     }
 }
 
-/// The layer that reads the rest of each request whose answer is an error. Without it, the kernel would reset the
+/// Answers a request, and reads its rest if the answer is an error. Without it, the kernel would reset the
 /// connection of a client that still sends.
 pub(crate) async fn discard(request: Request, next: Next) -> Response {
     // HTTP/2 ends one request without its connection.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use queue::{Class, JobId, PoolName};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A job as a client submits it.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Submission {
     pub(crate) bytes: Bytes,
     /// The valid W3C `traceparent` of the request.
     pub(crate) trace_parent: Option<String>,
+    /// The room for the input in memory. It is free again when the submission has its answer.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
 /// The options that a client may set for a job.

@@ -69,7 +69,7 @@ struct Links {
 impl Links {
     fn of(id: &JobId) -> Self {
         let status = paths::job(id);
-        Self { result: format!("{status}/result"), cancel: format!("{status}/cancel"), status }
+        Self { result: [&status, "/result"].concat(), cancel: [&status, "/cancel"].concat(), status }
     }
 }
 

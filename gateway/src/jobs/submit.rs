@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::TryFutureExt;
 use queue::JobRecord;
 
 use crate::aside;
@@ -31,16 +32,17 @@ pub(crate) async fn submit(
     let JobRequest { options, media_type, media_type_field, bytes } =
         read_request(&parts.uri, &parts.headers, bytes).await?;
     let trace_parent = trace::context(&parts.headers);
-    let submission = Submission { pool, options, media_type, bytes, trace_parent };
+    let is_inline = gateway.blobs.is_inline(bytes.len());
+    // The wait for the result holds no body.
+    let submission = Submission { pool, options, media_type, bytes, trace_parent, room: reserved.into_permit() };
     let accepting = Arc::clone(&gateway);
-    let accepted = run_to_end(async move {
+    // Boxed, because it is large and would be moved between the layers with this handler.
+    let accepting = Box::pin(async move {
         let accepted = accepting.intake.accept(submission).await;
-        let accepted = accepted.map_err(|error| error.with_media_type_field(media_type_field))?;
-        // The wait for the result holds no body.
-        drop(reserved);
-        Ok(accepted)
-    })
-    .await?;
+        accepted.map_err(|error| error.with_media_type_field(media_type_field))
+    });
+    // A submission without a blob leaves nothing behind if this handler is dropped.
+    let accepted = if is_inline { accepting.await? } else { run_to_end(accepting.map_err(Problem::from)).await? };
     Ok(answer(&gateway, &parts.headers, &accepted).await)
 }
 
