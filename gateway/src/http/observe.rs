@@ -32,7 +32,7 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
         Problem::internal().into_response()
     });
     let status = response.status().as_u16();
-    span.record("http.response.status_code", status);
+    span.record("http.response.status_code", i64::from(status));
     if response.status().is_server_error() {
         trace::failed(&span, response.status().as_str(), &"the request failed");
     }

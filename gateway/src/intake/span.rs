@@ -19,7 +19,7 @@ pub(super) fn publish(job: &mut Job) -> WholeSpan {
         otel.kind = "producer",
         messaging.system = "millrace",
         messaging.operation.name = "publish",
-        messaging.operation.r#type = "send",
+        "messaging.operation.type" = "send",
         messaging.destination.name = job.pool.as_str(),
         messaging.message.id = job.id.as_str(),
         job = job.id.as_str(),

@@ -25,6 +25,12 @@ fn yaml(collector: &Collector, model: &str) -> String {
     )
 }
 
+async fn ready_worker(system: &System) -> Process {
+    let worker = system.start("worker", &["--pool", "echo"]).unwrap();
+    worker.prints(r#""message":"ready""#).await.unwrap();
+    worker
+}
+
 /// Submits a job within the trace of the client. Returns its id.
 async fn submit(gateway: &Gateway, flags: &str, body: &'static str) -> String {
     let request = gateway.request(Method::POST, "/v1/pools/echo/jobs").header("content-type", "text/plain");
@@ -34,16 +40,13 @@ async fn submit(gateway: &Gateway, flags: &str, body: &'static str) -> String {
     job["id"].as_str().unwrap().to_owned()
 }
 
-/// Stops processes in order. So they export their last spans. Returns their outputs.
-async fn stopped(processes: impl IntoIterator<Item = Process>) -> Vec<String> {
-    let mut outputs = Vec::new();
+/// Stops processes in order. So they export their last spans.
+async fn stopped(processes: impl IntoIterator<Item = Process>) {
     for process in processes {
         process.terminate().unwrap();
         let (status, output) = process.ended().await.unwrap();
         assert!(status.success(), "{output}");
-        outputs.push(output);
     }
-    outputs
 }
 
 fn parents<'s>(spans: &'s Spans, name: &str) -> Vec<&'s [u8]> {
@@ -54,7 +57,7 @@ async fn one_trace_leads_from_the_request_to_the_settlement(broker: BrokerKind) 
     let collector = Collector::start().await;
     let system = System::on(broker, &yaml(&collector, "echo")).unwrap();
     let gateway = system.gateway().await.unwrap();
-    let worker = system.worker("echo").await.unwrap();
+    let worker = ready_worker(&system).await;
     let id = submit(&gateway, "01", "hello").await;
     assert_eq!(gateway.ended(&id).await.unwrap()["state"], "succeeded");
     // A client that records nothing decides for its jobs too.
@@ -105,7 +108,7 @@ async fn each_attempt_of_a_job_is_part_of_its_trace() {
     let collector = Collector::start().await;
     let system = System::new(&yaml(&collector, "echo-faults")).unwrap();
     let gateway = system.gateway().await.unwrap();
-    let worker = system.worker("echo").await.unwrap();
+    let worker = ready_worker(&system).await;
     let id = submit(&gateway, "01", "fail:model").await;
     assert_eq!(gateway.ended(&id).await.unwrap()["state"], "dead");
     stopped([gateway.process, worker]).await;
@@ -138,7 +141,7 @@ async fn a_batch_of_eight_is_linked_to_its_jobs() {
         ids.push(gateway.accepted("echo", "text/plain", b"hello".to_vec()).await.unwrap());
     }
     // While the first batch runs, more than eight jobs get ready.
-    let worker = system.worker("echo").await.unwrap();
+    let worker = ready_worker(&system).await;
     for id in &ids {
         assert_eq!(gateway.ended(id).await.unwrap()["state"], "succeeded");
     }
@@ -177,7 +180,7 @@ async fn a_cancelled_job_and_an_expired_one_show_how_they_ended() {
     let expired = gateway.submit("echo?deadline=1ms", "text/plain", "hello").await.unwrap();
     let expired: Value = expired.json().await.unwrap();
     let expired = expired["id"].as_str().unwrap();
-    let worker = system.worker("echo").await.unwrap();
+    let worker = ready_worker(&system).await;
     assert_eq!(gateway.ended(expired).await.unwrap()["state"], "expired");
     let last = submit(&gateway, "01", "hello").await;
     assert_eq!(gateway.ended(&last).await.unwrap()["state"], "succeeded");
@@ -205,7 +208,7 @@ async fn kafka_the_trace_of_an_event_goes_on_and_its_log_lines_name_it() {
     let system = System::at(urls, &yaml(&collector, "echo").replace("model: 'echo'", &pool)).unwrap();
     let gateway = system.gateway().await.unwrap();
     // The worker creates missing topics.
-    let worker = system.worker("echo").await.unwrap();
+    let worker = ready_worker(&system).await;
     let push = async |id: &str, more: &[&str]| {
         let id = format!("ce_id={id}");
         let headers = ["ce_specversion=1.0", "ce_type=test", "ce_source=/test", &id, "content-type=text/plain"];
@@ -220,18 +223,17 @@ async fn kafka_the_trace_of_an_event_goes_on_and_its_log_lines_name_it() {
     };
     let traced = push("traced", &[&format!("ce_traceparent={TRACE_PARENT}-01")]).await;
     let untraced = push("untraced", &[]).await;
-    let unreadable = push("unreadable", &["ce_expirytime=soon"]).await;
-    let mut outcomes = Vec::new();
-    for id in [&traced, &untraced, &unreadable] {
+    push("unreadable", &["ce_expirytime=soon"]).await;
+    for id in [&traced, &untraced] {
         let ended = millrace_tests::until("the job is recorded and has ended", || async {
             let found = gateway.request(Method::GET, &format!("/v1/jobs/{id}")).send().await?;
             let job: Value = found.json().await?;
             Ok(job["finished_at"].is_string().then_some(job))
         });
-        outcomes.push(ended.await.unwrap()["state"].as_str().unwrap().to_owned());
+        assert_eq!(ended.await.unwrap()["state"], "succeeded");
     }
-    assert_eq!(outcomes, ["succeeded", "succeeded", "dead"]);
-    let outputs = stopped([gateway.process, worker]).await;
+    let line: Value = serde_json::from_str(&worker.prints("cannot read a message").await.unwrap()).unwrap();
+    stopped([gateway.process, worker]).await;
 
     let all = collector.spans();
     all.assert_whole(&CLIENT);
@@ -249,11 +251,14 @@ async fn kafka_the_trace_of_an_event_goes_on_and_its_log_lines_name_it() {
     assert!(receive.parent_span_id.is_empty());
     assert_eq!(process.parent_span_id, receive.span_id);
 
+    let unreadable: JobId = line["job"].as_str().unwrap().parse().unwrap();
     let (_, process) = of(&unreadable);
-    let line = outputs[1].lines().find(|line| line.contains("cannot read a message")).unwrap();
-    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(
+        (attribute(process, "outcome"), attribute(process, "error.type")),
+        ("dead".to_owned(), "unreadable_message".to_owned())
+    );
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     assert_eq!(line["trace_id"], hex(&process.trace_id), "{line}");
     assert_eq!(line["span_id"], hex(&process.span_id), "{line}");
-    assert_eq!((&line["span"]["job"], &line["span"]["pool"]), (&unreadable.as_str().into(), &"echo".into()), "{line}");
+    assert_eq!((&line["span"]["job"], &line["span"]["pool"]), (&line["job"], &"echo".into()), "{line}");
 }

@@ -26,7 +26,7 @@ pub(crate) fn process(job: &Job, lease: &Lease) -> WholeSpan {
     if let Some(trace_parent) = &job.trace_parent {
         trace::set_parent(&span, trace_parent);
     }
-    span.record("attempt", lease.attempt);
+    span.record("attempt", i64::from(lease.attempt));
     WholeSpan::new(trace::recorded(span))
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn infer<'s>(pool: &str, items: usize, jobs: impl Iterator<Item = &'s
         parent: *first,
         "infer",
         otel.name = format!("infer {pool}"),
-        messaging.batch.message_count = items,
+        messaging.batch.message_count = i64::try_from(items).unwrap_or(i64::MAX),
         pool,
     );
     recorded.iter().for_each(|job| trace::link(&span, job));
@@ -85,7 +85,7 @@ fn of_job(operation: &'static str, kind: &'static str, job: &Job) -> Span {
         otel.kind = kind,
         messaging.system = "millrace",
         messaging.operation.name = operation,
-        messaging.operation.r#type = operation,
+        "messaging.operation.type" = operation,
         messaging.destination.name = job.pool.as_str(),
         messaging.message.id = job.id.as_str(),
         job = job.id.as_str(),
