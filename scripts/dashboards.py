@@ -48,6 +48,10 @@ DASHBOARDS = {
         ("Time of a batch", "s", [(f"{share:.0%}", quantile(share, "millrace_worker_batch_seconds", POOL)) for share in (0.5, 0.95, 0.99)]),
         ("Share of time in batches, per worker", "percentunit", [("{{pod}}", f"sum by (pod) (rate(millrace_worker_batch_seconds_sum{{{POOL}}}[$__rate_interval]))")]),
         ("Cold start", "s", [("{{pod}}", f"max by (pod) (millrace_worker_cold_start_seconds{{{POOL}}})")]),
+        ("Longest phases of a cold start", "s", [("{{phase}}", f"max by (phase) (millrace_worker_cold_start_phase_seconds{{{POOL}}})")]),
+        ("Arrival of a job to its end", "s", [(f"{share:.0%}", quantile(share, "millrace_inference_request_duration_seconds", POOL)) for share in (0.5, 0.95, 0.99)] + [("objective", ONE.format("objective_seconds"))]),
+        ("Time in the queue, to prepare, in a batch, to settle: 95 %", "s", [(step, quantile(0.95, f"millrace_worker_{step}_seconds", POOL)) for step in ("queue", "prepare", "batch", "settle")]),
+        ("Redeliveries per second", "short", [("redelivered", f"sum(rate(millrace_worker_redelivered_total{{{POOL}}}[$__rate_interval]))")]),
     ]),
     "scaler": ("Millrace / scaler decisions", True, [
         ("Workers wanted and present", "short", [("wanted ({{mode}})", "max by (mode) (millrace_scaler_wanted_workers{" + POOL + "})"), ("present", ONE.format("workers"))]),
@@ -63,6 +67,8 @@ DASHBOARDS = {
         ("Requests answered with 5xx per second", "reqps", [("{{status}}", rate("millrace_gateway_requests_total", ALL + ',status=~"5.."', "status"))]),
         ("Publications that the ledger did not record, per second", "short", [("unconfirmed", f"sum(rate(millrace_gateway_unconfirmed_total{{{ALL}}}[$__rate_interval]))")]),
         ("Leases lost and jobs given back per second", "short", [("{{pool}} {{outcome}}", rate("millrace_worker_jobs_total", ALL + ',outcome=~"lease_lost|released"', "pool, outcome"))]),
+        ("Failed calls of the blob store per second", "short", [("{{operation}} {{kind}}", rate("millrace_blob_store_failures_total", ALL, "operation, kind"))]),
+        ("Days until the first certificate ends", "d", [("certificate", f"(min(millrace_tls_certificate_expiry_timestamp_seconds{{{ALL}}}) - time()) / 86400")]),
         ("Requests that wait for a job", "short", [("waiting", f"sum(millrace_gateway_waiting_requests{{{ALL}}})")]),
     ]),
 }

@@ -21,7 +21,7 @@ SERIES = re.compile(r"_(bucket|sum|count)$")
 def metrics_of_code():
     files = subprocess.run(["git", "ls-files", "*.rs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     texts = ((ROOT / file).read_text(encoding="utf-8") for file in files.split() if not file.startswith("tests/"))
-    return {name for text in texts for name in re.findall(r'"(millrace_(?:gateway|worker|scaler)_[a-z_]+)"', text)}
+    return {name for text in texts for name in re.findall(r'^(?:pub )?const \w+: &str = "((?:millrace|process)_[a-z_]+)";', text, re.M)}
 
 
 def unknown(text, known):
@@ -35,7 +35,7 @@ def main(output):
     known = metrics_of_code()
     faults = []
     table = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    rows = set(re.findall(r"^\| `(millrace_\w+)` \|", table, re.M))
+    rows = set(re.findall(r"^\| `(\w+)` \|", table, re.M))
     faults += [f"docs/metrics.md: {name} is missing" for name in sorted(known - rows)]
     faults += [f"docs/metrics.md: {name} is not in the code" for name in sorted(rows - known)]
 

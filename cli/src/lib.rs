@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod media_type;
+mod metrics;
 mod output;
 mod process;
 mod reference;

@@ -16,7 +16,7 @@ use crate::arguments::{Arguments, Command, ConfigCommand, Configuration, ModelCo
 use crate::output::{Output, print_line};
 use crate::services::{self, Opened};
 use crate::settings::Settings;
-use crate::{dead, demo, doctor, explain, reference, simulate, submit, up};
+use crate::{dead, demo, doctor, explain, metrics, reference, simulate, submit, up};
 
 /// Runs one subcommand; a service runs until a signal stops it. `started` is the start of the process. Must not be called
 /// on a worker thread of the runtime, because it waits for the export of the last spans.
@@ -92,6 +92,7 @@ pub fn exit_code(error: &anyhow::Error) -> i32 {
 fn start(configuration: &Configuration, service: &'static str) -> anyhow::Result<(Settings, CancellationToken)> {
     let settings: Settings = load(configuration)?;
     Telemetry::start(&settings.telemetry, service)?;
+    metrics::describe();
     let stop = stop::on_signal().context("cannot install the signal handlers")?;
     Ok((settings, stop))
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use worker::Worker;
 use worker::runtime::Model;
 
+use crate::metrics;
 use crate::settings::{PoolSettings, Settings};
 
 /// How long a start waits for the ledger to name its blob store. Without an answer the service starts, and asks again.
@@ -37,6 +38,7 @@ impl Opened {
         let backend = backends::open(&settings.backend_urls()?).await?;
         let setting = settings.blobs.place().0;
         let blobs = settings.blobs.open().map_err(|error| anyhow::anyhow!("{setting}: {error}"))?;
+        let blobs = blobs.with_observer(metrics::blob_store_failed);
         let opened = Self { backend, blobs, setting };
         match timeout(STORE_CHECK_TIMEOUT, opened.refusal()).await {
             Ok(refusal) => refusal?,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
@@ -46,6 +46,7 @@ pub struct Blobs {
     marker: Arc<OnceCell<Bytes>>,
     place: Place,
     inline_limit_bytes: usize,
+    observer: Option<FailureObserver>,
 }
 
 /// Where a store is.
@@ -57,6 +58,9 @@ enum Place {
     /// There is no store, and nothing is written.
     Nowhere,
 }
+
+/// Is called with an operation (`read`, `write`, `copy` or `delete`) that failed because the store is away, full or denies it.
+pub type FailureObserver = fn(&'static str, ErrorKind);
 
 /// The object that identifies a store. Its content is a unique id.
 const MARKER: &str = "millrace-store";
@@ -85,17 +89,24 @@ impl Blobs {
             marker: Arc::new(OnceCell::new_with(Some(marker.into()))),
             place: Place::Folder,
             inline_limit_bytes,
+            observer: None,
         })
     }
 
     /// Blobs as objects of a server. Its marker is read, and created if it is missing, before the first write.
     pub fn of_server(store: Arc<dyn ObjectStore>, inline_limit_bytes: usize) -> Self {
-        Self { store, marker: Arc::default(), place: Place::Server, inline_limit_bytes }
+        Self { store, marker: Arc::default(), place: Place::Server, inline_limit_bytes, observer: None }
     }
 
     /// No store: inputs and outputs above the limit are `Refused`. Blobs of other processes are `Unavailable`.
     pub fn none(inline_limit_bytes: usize) -> Self {
-        Self { store: Arc::new(InMemory::new()), marker: Arc::default(), place: Place::Nowhere, inline_limit_bytes }
+        let store = Arc::new(InMemory::new());
+        Self { store, marker: Arc::default(), place: Place::Nowhere, inline_limit_bytes, observer: None }
+    }
+
+    /// The same store, whose failed operations `observer` sees. The failure of one object is not one of the store.
+    pub fn with_observer(self, observer: FailureObserver) -> Self {
+        Self { observer: Some(observer), ..self }
     }
 
     /// The id of the store in `folder`. `None`: there is no store. Creates nothing.
@@ -140,7 +151,7 @@ impl Blobs {
         if self.is_inline(bytes.len()) {
             return Ok(Body::Inline(bytes));
         }
-        self.put_under(id, role, &uuid::Uuid::now_v7().to_string(), bytes).await
+        self.put_under(id, role, &uuid::Uuid::now_v7().to_string(), bytes).await.inspect_err(self.observe("write"))
     }
 
     /// Gives a delivered job an input of its own in the store, if the input is big or is the output of another job. The
@@ -149,9 +160,12 @@ impl Blobs {
         match body {
             // Without a store the message itself stays the only place of its input.
             Body::Inline(bytes) if bytes.len() > self.inline_limit_bytes && self.place != Place::Nowhere => {
-                self.put_under(id, Role::Input, &digest(bytes), bytes.clone()).await
+                let put = self.put_under(id, Role::Input, &digest(bytes), bytes.clone()).await;
+                put.inspect_err(self.observe("write"))
             }
-            Body::Reference(blob) if blob.is_borrowed && blob.key.starts_with("output/") => self.copy(id, blob).await,
+            Body::Reference(blob) if blob.is_borrowed && blob.key.starts_with("output/") => {
+                self.copy(id, blob).await.inspect_err(self.observe("copy"))
+            }
             body => Ok(body.clone()),
         }
     }
@@ -215,6 +229,10 @@ impl Blobs {
             Body::Inline(bytes) => return Ok(bytes.clone()),
             Body::Reference(blob) => blob,
         };
+        self.read(blob, limit_bytes).await.inspect_err(self.observe("read"))
+    }
+
+    async fn read(&self, blob: &BlobRef, limit_bytes: u64) -> Result<Bytes> {
         let found = self.find(blob, limit_bytes, GetOptions::default()).await?;
         let bytes = timeout(READ_TIMEOUT, found.bytes()).await.map_err(|_| late(&blob.key))?;
         let bytes = bytes.map_err(|error| failed("read", &blob.key, error))?;
@@ -232,8 +250,11 @@ impl Blobs {
                 Ok((bytes.len() as u64, stream::once(std::future::ready(Ok(bytes.clone()))).boxed()))
             }
             Body::Reference(blob) => {
-                let found = self.find(blob, u64::MAX, GetOptions::default()).await?;
-                Ok((found.meta.size, pieces::checked(blob.clone(), found.into_stream())))
+                let observe = self.observe("read");
+                let found = self.find(blob, u64::MAX, GetOptions::default()).await.inspect_err(observe)?;
+                let size_bytes = found.meta.size;
+                let pieces = pieces::checked(blob.clone(), found.into_stream());
+                Ok((size_bytes, pieces.inspect_err(observe).boxed()))
             }
         }
     }
@@ -245,7 +266,7 @@ impl Blobs {
             Body::Inline(bytes) => Ok(bytes.len() as u64),
             Body::Reference(blob) => {
                 let options = GetOptions { head: true, ..GetOptions::default() };
-                Ok(self.find(blob, limit_bytes, options).await?.meta.size)
+                Ok(self.find(blob, limit_bytes, options).await.inspect_err(self.observe("read"))?.meta.size)
             }
         }
     }
@@ -261,10 +282,21 @@ impl Blobs {
         for path in [Some(path(&blob.key)?), escaped].into_iter().flatten() {
             match self.store.delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(failed("delete", &blob.key, error)),
+                Err(error) => return Err(failed("delete", &blob.key, error)).inspect_err(self.observe("delete")),
             }
         }
         Ok(())
+    }
+
+    fn observe(&self, operation: &'static str) -> impl Fn(&Error) + Copy + Send + use<> {
+        let observer = self.observer;
+        move |error| {
+            if let Some(observer) = observer
+                && error.kind().is_outage()
+            {
+                observer(operation, error.kind());
+            }
+        }
     }
 
     /// An object of an acceptable size, before its bytes are read.

@@ -29,7 +29,7 @@ mod upkeep;
 mod url_source;
 
 pub use backend::Backend;
-pub use blob::{Blobs, Role};
+pub use blob::{Blobs, FailureObserver, Role};
 pub use blob_ref::BlobRef;
 pub use broker::{Announcer, Broker, Consumer, Delivery, Depth, Gauge, Producer, Settlement};
 pub use clock::Clock;

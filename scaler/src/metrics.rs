@@ -1,8 +1,8 @@
-//! The names of this crate's metrics.
+//! The metrics of the scaler. Each name is written here, once.
 
-use metrics::{Gauge, Label, counter, gauge};
+use metrics::{Gauge, Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use policy::reading::Reading;
-use policy::{Decision, Terms};
+use policy::{Decision, Mode, Scaling, Terms};
 use queue::PoolName;
 
 use crate::failure::ReadFailure;
@@ -31,6 +31,27 @@ pub const ARRIVALS: &str = "millrace_scaler_arrivals";
 pub const FORECAST_ARRIVALS: &str = "millrace_scaler_forecast_arrivals";
 /// Gauge, by pool: the mean absolute error of these forecasts, in jobs per second.
 pub const FORECAST_ERROR: &str = "millrace_scaler_forecast_error";
+
+/// Gauge, by pool: the time within which a job should end, in the last answer.
+pub const OBJECTIVE_SECONDS: &str = "millrace_scaler_objective_seconds";
+
+/// Registers the description of each metric.
+pub(crate) fn describe() {
+    describe_gauge!(BACKLOG, "jobs that wait, are in flight or are due for a retry, by pool");
+    describe_gauge!(LEASED, "jobs under the lease of a worker, by pool");
+    describe_gauge!(OLDEST_SECONDS, Unit::Seconds, "age of the oldest waiting job, by pool");
+    describe_gauge!(WORKERS, "live workers, including those that load, by pool");
+    describe_gauge!(LOADING, "workers that load their model, by pool");
+    describe_histogram!(SAMPLE_SECONDS, Unit::Seconds, "time to read all pools once");
+    describe_counter!(SAMPLE_FAILURES, "failed readings, by pool and source (ledger, gauge, roster)");
+    describe_counter!(CALLS, "calls of KEDA answered, by call and gRPC code");
+    describe_gauge!(WANTED, "workers in the last answer to KEDA, by pool and mode");
+    describe_gauge!(ARRIVALS, "arrivals per second in the last answer, by pool");
+    describe_gauge!(FORECAST_ARRIVALS, "forecast of the arrivals per second at the end of a cold start, by pool");
+    describe_gauge!(FORECAST_ERROR, "mean absolute error of the forecast, in jobs per second, by pool");
+    describe_gauge!(OBJECTIVE_SECONDS, Unit::Seconds, "time within which a job should end, by pool");
+    describe_gauge!(STREAMS, "open streams of KEDA, by call");
+}
 
 /// The gauges of one pool, set after every reading.
 pub(crate) struct PoolMetrics {
@@ -70,8 +91,11 @@ impl PoolMetrics {
 }
 
 /// Records the decision in the answer of a call.
-pub(crate) fn record_decision(pool: &PoolName, decision: &Decision) {
+pub(crate) fn record_decision(pool: &PoolName, scaling: &Scaling, decision: &Decision) {
     let label = || Label::new("pool", pool.as_str().to_owned());
+    if let Mode::Latency(latency) = &scaling.mode {
+        gauge!(OBJECTIVE_SECONDS, vec![label()]).set(latency.objective.as_secs_f64());
+    }
     let (mode, arrivals, forecast) = match &decision.terms {
         Terms::Backlog(_) => ("backlog", None, None),
         Terms::Latency(terms) => ("latency", Some(terms.arrivals), terms.forecast),

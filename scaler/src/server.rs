@@ -67,6 +67,7 @@ pub async fn run(
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    metrics::describe();
     let tls = match settings.tls.clone() {
         Some(tls) => Some(Tls::open("scaler.tls", tls, Protocol::Http2).await.map_err(RunError::Tls)?),
         None => None,
@@ -140,7 +141,7 @@ impl Scaler {
         let history = current.map_err(|missing| unavailable(&missing))?;
         let decision = policy::decide(history, &trigger.scaling, Timestamp::now());
         let decision = decision.ok_or_else(|| unavailable(&"there is no reading yet"))?;
-        metrics::record_decision(pool, &decision);
+        metrics::record_decision(pool, &trigger.scaling, &decision);
         let object = format!("{}/{}", object.namespace, object.name);
         self.journal.record(pool, object, &trigger.scaling, history, decision.clone());
         Ok(decision)

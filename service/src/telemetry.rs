@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider;
@@ -91,6 +91,9 @@ const SECONDS: [f64; 18] = [
     120.0,
 ];
 
+/// The name that the clients of Prometheus use. It changes with each restart.
+const START_TIME: &str = "process_start_time_seconds";
+
 /// The buckets of batch sizes.
 const ITEMS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
@@ -113,6 +116,9 @@ fn install() -> PrometheusHandle {
     let handle = recorder.handle();
     // An error means that there is another recorder. Then its owner serves the metrics.
     if metrics::set_global_recorder(recorder).is_ok() {
+        metrics::describe_gauge!(START_TIME, metrics::Unit::Seconds, "start of the process, as a Unix time");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        metrics::gauge!(START_TIME).set(now.as_secs_f64());
         let recorded = handle.clone();
         let upkeep = move || {
             loop {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use metrics::{Unit, describe_gauge, gauge};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,6 +23,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Faults, Period};
+
+/// Gauge, by setting: the end of the validity of the certificate, in seconds since 1970.
+const CERTIFICATE_EXPIRY: &str = "millrace_tls_certificate_expiry_timestamp_seconds";
 
 /// The files for TLS, in PEM. Renewed files are loaded while the process runs. Open connections stay open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -95,9 +99,11 @@ pub struct Tls {
 impl Tls {
     /// Reads the files of the settings at `key`. An error holds all their faults.
     pub async fn open(key: &'static str, settings: TlsSettings, protocol: Protocol) -> Result<Self, Faults> {
+        describe_gauge!(CERTIFICATE_EXPIRY, Unit::Seconds, "end of the validity of a certificate, as a Unix time, by setting");
         let source = Source { key, settings, protocol };
         let files = Files::read(&source).await?;
         let (sender, current) = watch::channel(files.config(&source)?);
+        files.record_expiry(key);
         let reloading = tokio::spawn(reload_periodically(source, files, sender));
         Ok(Self { current, _reloading: AbortOnDropHandle::new(reloading) })
     }
@@ -126,6 +132,7 @@ async fn reload_periodically(source: Source, files: Files, sender: watch::Sender
         match found.as_ref().map_err(Clone::clone).and_then(|files| files.config(&source)) {
             Ok(config) => {
                 sender.send_replace(config);
+                found.iter().for_each(|files| files.record_expiry(source.key));
                 tracing::info!(certificate = %source.settings.certificate.display(), "the renewed certificate is loaded");
                 (processed, suspicious) = (found, None);
             }
@@ -178,6 +185,19 @@ impl Files {
         let mut config = builder.with_client_cert_verifier(clients).with_cert_resolver(resolver);
         config.alpn_protocols = source.protocol.names();
         Ok(Arc::new(config))
+    }
+
+    fn record_expiry(&self, key: &'static str) {
+        if let Some(expiry) = self.expiry() {
+            gauge!(CERTIFICATE_EXPIRY, "setting" => key).set(expiry as f64);
+        }
+    }
+
+    /// The end of the validity of the own certificate, in seconds since 1970.
+    fn expiry(&self) -> Option<i64> {
+        let own = CertificateDer::pem_slice_iter(&self.certificate).next()?.ok()?;
+        let (_, own) = x509_parser::parse_x509_certificate(&own).ok()?;
+        Some(own.validity().not_after.timestamp())
     }
 
     /// The certificate and its key, which must match.

@@ -86,6 +86,8 @@ impl Device {
         let load_seconds = start.elapsed().as_secs_f64();
         instance.warm_up()?;
         let warm_up_seconds = start.elapsed().as_secs_f64() - load_seconds;
+        metrics::cold_start_phase(&self.pool, "model", load_seconds);
+        metrics::cold_start_phase(&self.pool, "warm_up", warm_up_seconds);
         tracing::info!(pool = %self.pool, load_seconds, warm_up_seconds, "model loaded");
         Ok(instance)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use queue::{
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::job::leases::RenewedLease;
 use crate::job::{ClaimedJob, Disposition, FinishedJob};
-use crate::report::{metrics, spans};
+use crate::report::{age, metrics, spans};
 use crate::settings::WorkerSettings;
 
 pub(crate) mod announcements;
@@ -60,10 +60,12 @@ impl Outbox {
     pub(crate) async fn run(self, mut finished: mpsc::UnboundedReceiver<Vec<FinishedJob>>) {
         let mut batches = Vec::with_capacity(ROUND_LIMIT);
         while finished.recv_many(&mut batches, ROUND_LIMIT).await > 0 {
+            let began = Instant::now();
             let mut written = self.write(batches.drain(..).flatten().collect()).await;
             self.count(&written);
             self.announce(&mut written).await;
             self.settle(written).await;
+            metrics::settled(&self.pool, began.elapsed());
         }
     }
 
@@ -202,6 +204,9 @@ impl Outbox {
         for job in written {
             let outcome = outcome_name(job.finished);
             spans::ended(&job.process, outcome);
+            if matches!(job.finished, Finished::Recorded { state, .. } if state.has_ended()) {
+                metrics::request_ended(&self.pool, outcome, age(&job.delivery.job));
+            }
             *outcomes.entry(outcome).or_default() += 1;
         }
         for (outcome, jobs) in outcomes {

@@ -129,6 +129,8 @@ impl WorkerError {
 /// Loads the model, then takes jobs, runs them and settles them until `stop`. Then finishes the batch that runs,
 /// requeues the other jobs and returns.
 pub async fn run(worker: Worker, stop: CancellationToken) -> Result<(), WorkerError> {
+    metrics::describe();
+    metrics::cold_start_phase(worker.pool.as_str(), "process", worker.started.elapsed().as_secs_f64());
     let leases = Arc::new(Leases::new(Arc::clone(&worker.backend.ledger), worker.settings.lease.get()));
     let record = WorkerRecord::new(worker.id.clone(), worker.pool.clone(), Timestamp::now());
     let (roster, instances) = (Arc::clone(&worker.backend.roster), worker.settings.instances.get());
@@ -168,7 +170,9 @@ async fn work(
     let self_test_error = Arc::clone(&device.self_test_error);
     let any_device_ended = CancellationToken::new();
     let Some(()) = load(&worker, &device, &any_device_ended, stop).await? else { return Ok(()) };
+    let connecting = Instant::now();
     let (intake, outbox, upkeep) = connect(&worker, &device, leases).await?;
+    metrics::cold_start_phase(worker.pool.as_str(), "broker", connecting.elapsed().as_secs_f64());
 
     let cold_start_seconds = heartbeat.ready(worker.started).await;
     metrics::became_ready(worker.pool.as_str(), cold_start_seconds);
@@ -284,6 +288,7 @@ async fn connect(
         settings: worker.settings.clone(),
     };
     let intake = Intake {
+        pool: Arc::clone(&device.pool),
         worker: worker.id.clone(),
         consumer,
         ledger: Arc::clone(ledger),

@@ -24,7 +24,7 @@ use crate::job::leases::Leases;
 use crate::job::memory::HeldMemory;
 use crate::job::window::{Place, Window};
 use crate::job::{ClaimedJob, Disposition, FinishedJob, ReadyInput, ReadyJob};
-use crate::report::spans;
+use crate::report::{age, metrics, spans};
 use crate::runtime::Model;
 use crate::watchdog::Watchdog;
 
@@ -40,6 +40,7 @@ const BLOBS_AT_ONCE: usize = 16;
 
 /// The part of a worker that takes jobs in.
 pub(crate) struct Intake {
+    pub(crate) pool: Arc<str>,
     pub(crate) worker: WorkerId,
     pub(crate) consumer: Arc<dyn Consumer>,
     pub(crate) ledger: Arc<dyn Ledger>,
@@ -88,6 +89,7 @@ impl Intake {
 
     async fn claim(self: Arc<Self>, mut received: Vec<(Delivery, Place)>, stop: CancellationToken) {
         let spans: Vec<_> = received.iter_mut().map(|(delivery, _)| spans::receive(&mut delivery.job)).collect();
+        let redelivered = received.iter().filter(|(delivery, _)| delivery.redelivered).count();
         let (claims, claimed_at) = match self.claims(&received, &stop).await {
             Ok(claims) => claims,
             // One job that cannot be claimed must not block the others.
@@ -103,11 +105,17 @@ impl Intake {
                 return;
             }
         };
+        if redelivered > 0 {
+            metrics::redelivered(&self.pool, redelivered);
+        }
         let (mut granted, mut acknowledged, mut ended) = (Vec::new(), Vec::new(), Vec::new());
         for (((delivery, place), claim), receive) in received.into_iter().zip(claims).zip(spans) {
             match claim {
                 Claim::Granted { lease, alone: is_suspect } => {
                     drop(receive);
+                    if lease.fence == 1 {
+                        metrics::first_claimed(&self.pool, age(&delivery.job));
+                    }
                     let span = spans::process(&delivery.job, &lease);
                     let lease = self.leases.add(lease);
                     let deadline = deadline(&delivery);
@@ -261,7 +269,9 @@ impl Intake {
     /// Prepares one input. `None`: the input is bad, so its job has ended.
     fn prepared(&self, mut job: ClaimedJob, body: Bytes) -> Option<ReadyJob> {
         let watch = self.watchdog.watch("preparing an input", Arc::from([job.lease.lease().id.clone()]));
+        let began = StdInstant::now();
         let prepared = job.span.in_scope(|| job.prepare(self.model.as_ref(), body));
+        metrics::prepared(&self.pool, began.elapsed());
         drop(watch);
         match prepared {
             Ok(item) => {

@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics;
+
 /// The time that a worker has to stop, in addition to its drain timeout.
 pub(super) const MARGIN: Duration = Duration::from_secs(3);
 
@@ -97,6 +99,7 @@ async fn supervise(pool: String, mut command: Command, grace: Duration, stop: Ca
             Ok(ended) => tracing::error!(pool, ended = describe(&ended), restart_seconds, "a worker ended"),
             Err(error) => tracing::error!(pool, %error, restart_seconds, "cannot start a worker"),
         }
+        metrics::worker_restarts(&pool);
         stop.run_until_cancelled(sleep(pause)).await;
     }
 }

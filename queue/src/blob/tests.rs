@@ -183,3 +183,29 @@ async fn a_blob_comes_in_pieces_and_the_last_one_only_if_the_digest_is_right() {
     let wrong_size = Body::Reference(BlobRef { size_bytes: Some(1), ..blob });
     assert_eq!(blobs.stream(&wrong_size).await.map(drop).unwrap_err().kind(), ErrorKind::Corrupt);
 }
+
+#[tokio::test]
+async fn failures_of_the_store_are_observed_and_those_of_one_object_are_not() {
+    static SEEN: std::sync::Mutex<Vec<(&str, ErrorKind)>> = std::sync::Mutex::new(Vec::new());
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, away) = (parent.path().join("blobs"), parent.path().join("away"));
+    let blobs = Blobs::directory(&folder, 4).unwrap();
+    let blobs = blobs.with_observer(|operation, kind| SEEN.lock().unwrap().push((operation, kind)));
+    let id: JobId = "job".parse().unwrap();
+    let big = Body::Inline(Bytes::from_static(b"12345"));
+    let stored = blobs.delivered(&id, &big).await.unwrap();
+    let Body::Reference(blob) = &stored else { panic!("{stored:?}") };
+    let missing = Body::Reference(BlobRef { key: "missing".to_owned(), ..blob.clone() });
+    blobs.bytes(&missing).await.unwrap_err();
+    blobs.bytes_up_to(&stored, 1).await.unwrap_err();
+    assert_eq!(*SEEN.lock().unwrap(), []);
+
+    std::fs::rename(&folder, &away).unwrap();
+    blobs.body(&id, Role::Output, Bytes::from_static(b"12345")).await.unwrap_err();
+    blobs.delivered(&id, &big).await.unwrap_err();
+    blobs.bytes(&stored).await.unwrap_err();
+    blobs.check(&stored, 5).await.unwrap_err();
+    assert!(blobs.stream(&stored).await.is_err());
+    let operations = ["write", "write", "read", "read", "read"];
+    assert_eq!(*SEEN.lock().unwrap(), operations.map(|operation| (operation, ErrorKind::Unavailable)));
+}

@@ -79,3 +79,18 @@ async fn renewed_files_are_loaded_and_invalid_ones_are_not() {
     tls.current.changed().await.unwrap();
     assert!(!Arc::ptr_eq(&first, &tls.current.borrow()));
 }
+
+#[tokio::test]
+async fn the_end_of_the_own_certificate_is_read() {
+    let (_folder, settings) = files();
+    let source = Source { key: "scaler.tls", settings: settings.clone(), protocol: Protocol::Http2 };
+    let key = KeyPair::generate().unwrap();
+    let certificate = |year| {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params.self_signed(&key).unwrap().pem()
+    };
+    // The chain follows the own certificate.
+    std::fs::write(&settings.certificate, certificate(2040) + &certificate(2030)).unwrap();
+    assert_eq!(Files::read(&source).await.unwrap().expiry(), Some(2_208_988_800));
+}

@@ -13,6 +13,7 @@ mod drain;
 mod keda;
 mod killer;
 mod ledger;
+mod metrics;
 mod outages;
 #[cfg(feature = "torch")]
 mod outside;
