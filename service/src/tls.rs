@@ -99,7 +99,11 @@ pub struct Tls {
 impl Tls {
     /// Reads the files of the settings at `key`. An error holds all their faults.
     pub async fn open(key: &'static str, settings: TlsSettings, protocol: Protocol) -> Result<Self, Faults> {
-        describe_gauge!(CERTIFICATE_EXPIRY, Unit::Seconds, "end of the validity of a certificate, as a Unix time, by setting");
+        describe_gauge!(
+            CERTIFICATE_EXPIRY,
+            Unit::Seconds,
+            "end of the validity of a certificate, as a Unix time, by setting"
+        );
         let source = Source { key, settings, protocol };
         let files = Files::read(&source).await?;
         let (sender, current) = watch::channel(files.config(&source)?);

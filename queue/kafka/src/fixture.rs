@@ -93,6 +93,7 @@ impl Fixture for KafkaFixture {
         let count: usize = self.processes.lock().iter().map(|(_, broker)| broker.member_count()).sum();
         let members = async || {
             let url = self.url.clone();
+            #[allow(clippy::disallowed_methods, reason = "the client blocks for a short call, in tests only")]
             tokio::task::spawn_blocking(move || stable_members(&url)).await.unwrap()
         };
         let former = members().await.unwrap_or_default();

@@ -100,7 +100,7 @@ mod tests {
         let gathering = Gathering::new(vec!["slow", "quick", "quicker"]);
         gathering.next().unwrap();
         let quick = gathering.next().unwrap();
-        thread::sleep(LONGEST_GATHERING);
+        gathering.state.lock().gathering_since -= LONGEST_GATHERING;
         assert_eq!(gathering.add(Some(quick)), ["quick"]);
         let quicker = gathering.next().unwrap();
         let mut pushed = gathering.add(Some(quicker));

@@ -113,6 +113,7 @@ async fn refusals(fixture: &KafkaFixture) -> [Error; 2] {
 
 #[tokio::test]
 async fn jobs_go_over_tls_and_only_with_a_certificate_or_a_password_to_a_server_that_is_trusted() {
+    #[allow(clippy::disallowed_methods, reason = "starting a server blocks, and only this test waits for it")]
     let server = tokio::task::spawn_blocking(TlsServer::start).await.unwrap();
     let ca = format!("&ssl.ca.location={}", server.file("ca.crt"));
     carries_jobs(&server.with_certificate(&ca)).await;

@@ -48,7 +48,7 @@ impl Route {
             // already.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let certificates = has_own.then(|| TlsCertificates { client_tls, root_cert });
+        let certificates = has_own.then_some(TlsCertificates { client_tls, root_cert });
         Ok(Self { url: url.clone(), certificates })
     }
 
