@@ -159,3 +159,28 @@ fn position(queue: &str, properties: &BasicProperties, body: &[u8]) -> String {
     let id = properties.message_id().as_ref().map_or("", ShortString::as_str);
     format!("{queue}/{id}/{}", hex::encode(digest.finalize()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_of_an_event_is_in_its_attribute_or_in_the_header_of_an_instrumented_producer() {
+        let trace_of = |headers: &[(&str, AMQPValue)]| {
+            let mut table = FieldTable::default();
+            for (name, value) in headers {
+                table.insert(queues::short(name).unwrap(), value.clone());
+            }
+            let properties = BasicProperties::default().with_headers(table);
+            let event = with_trace(event(&properties, &Bytes::new()).unwrap(), &properties);
+            let found = event.attributes.into_iter().find(|(name, _)| name == TRACE_PARENT);
+            found.map(|(_, value)| value)
+        };
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        assert_eq!(trace_of(&[]), None);
+        assert_eq!(trace_of(&[("traceparent", AMQPValue::LongString(vec![0xff].into()))]), None);
+        assert_eq!(trace_of(&[("traceparent", text("00-a"))]).as_deref(), Some("00-a"));
+        let both = [("traceparent", text("00-a")), ("cloudEvents:traceparent", text("00-b"))];
+        assert_eq!(trace_of(&both).as_deref(), Some("00-b"));
+    }
+}
