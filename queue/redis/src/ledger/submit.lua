@@ -63,18 +63,26 @@ while at <= #ARGV do
     keys[#keys + 1] = job_key(ARGV[at])
     at = at + OPEN_FIELDS + 1 + ARGV[at + OPEN_FIELDS]
 end
-local all_new = redis.call('EXISTS', unpack(keys)) == 0
-local new, is_opened, answers = {}, {}, {}
-for i, at in ipairs(jobs) do
-    local id = ARGV[at]
-    if not is_opened[id] and (all_new or redis.call('EXISTS', keys[i]) == 0) then
-        is_opened[id] = true
-        answers[i] = false
-        new[#new + 1] = at
+local answers = {}
+if redis.call('EXISTS', unpack(keys)) == 0 then
+    -- All are new, and only the second job with the same id finds a record.
+    local new, is_opened = {}, {}
+    for i, at in ipairs(jobs) do
+        if not is_opened[ARGV[at]] then
+            is_opened[ARGV[at]] = true
+            answers[i] = false
+            new[#new + 1] = at
+        end
     end
+    open_all(new)
 end
-open_all(new)
+-- One after the other, so that the entries are in the order of the jobs.
 for i, at in ipairs(jobs) do
-    if answers[i] == nil then answers[i] = try(find, at) end
+    if answers[i] == nil and redis.call('EXISTS', keys[i]) == 0 then
+        open_all({ at })
+        answers[i] = false
+    elseif answers[i] == nil then
+        answers[i] = try(find, at)
+    end
 end
 return answer_batch(answers)
