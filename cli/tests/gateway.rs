@@ -1,4 +1,5 @@
 //! `millrace gateway` with TLS, as its operator sees it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 struct Gateway {
     process: Child,
-    lines: std::iter::Flatten<std::io::Lines<BufReader<std::process::ChildStdout>>>,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
 impl Drop for Gateway {
@@ -21,7 +22,8 @@ impl Drop for Gateway {
 impl Gateway {
     /// The rest of the first line that starts with `text`.
     fn line(&mut self, text: &str) -> String {
-        let line = self.lines.find_map(|line| line.strip_prefix(text).map(str::to_owned));
+        let line =
+            self.lines.by_ref().map_while(Result::ok).find_map(|line| line.strip_prefix(text).map(str::to_owned));
         line.unwrap_or_else(|| panic!("no line starts with {text:?}"))
     }
 }
@@ -78,7 +80,7 @@ fn a_gateway_with_tls_serves_https_and_takes_a_renewed_certificate() {
     let (first, second) = (authority(), authority());
     certify(&first, folder.path());
     let mut process = command(folder.path()).stderr(Stdio::null()).spawn().unwrap();
-    let lines = BufReader::new(process.stdout.take().unwrap()).lines().flatten();
+    let lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let mut gateway = Gateway { process, lines };
     let url = gateway.line("gateway https://127.0.0.1:");
     let url = format!("https://localhost:{url}/readyz");

@@ -19,7 +19,7 @@ const REACH: f64 = 2.0;
 /// The seconds of a batch over its items, as a line. The line is fitted to the batches that ran. If these show too
 /// little, the estimated times are too long, not too short.
 ///
-/// The fit is weighted least squares; the weight of a batch falls with every further batch by [`DECAY`]. Let n be items
+/// The fit is weighted least squares; the weight of a batch falls with every further batch by `DECAY`. Let n be items
 /// and t seconds, and let S be sums over the weighted deviations from the weighted means. The slope is then S_nt /
 /// S_nn. Its standard error is at most σ / √S_nn, because no weight exceeds 1. The line passes through (mean n, mean t)
 /// (Draper and Smith, *Applied Regression Analysis*, chapter 1). The sums are updated without cancellation (West,
@@ -28,9 +28,9 @@ const REACH: f64 = 2.0;
 /// The scaler reads the time of full batches from the line, while most batches may be small. With a slope that is too
 /// low, the model would promise a throughput that no full batch has shown. So the line passes through the means, and
 /// its slope is
-/// - [`STANDARD_ERRORS`] above the fitted slope. σ² is the mean square of the residuals. The weights need some batches
-///   to grow to their limit. Until then, the missing share of them counts with the noise [`FIRST_NOISE`];
-/// - at least the slope at which a full batch has the throughput of a batch of [`REACH`] times the largest recent
+/// - `STANDARD_ERRORS` above the fitted slope. σ² is the mean square of the residuals. The weights need some batches
+///   to grow to their limit. Until then, the missing share of them counts with the noise `FIRST_NOISE`;
+/// - at least the slope at which a full batch has the throughput of a batch of `REACH` times the largest recent
 ///   batch. Larger batches raise the throughput of hardware only up to a size, and a line through small batches cannot
 ///   show that size. If the estimate lets a pool shrink, the remaining workers run larger batches, which show more;
 /// - at most mean t / mean n, the slope of a line from the origin: batching gains nothing. If the sizes vary too
@@ -46,7 +46,7 @@ pub struct BatchTimeModel {
     items_items: f64,
     items_seconds: f64,
     seconds_seconds: f64,
-    /// The largest recent batch: it shrinks by [`DECAY`] with every further batch.
+    /// The largest recent batch: it shrinks by `DECAY` with every further batch.
     largest: f64,
 }
 
@@ -105,7 +105,7 @@ impl BatchTimeModel {
         BatchTime { base_seconds: (self.mean_seconds - item_seconds * self.mean_items).max(0.0), item_seconds }
     }
 
-    /// The fitted slope plus [`STANDARD_ERRORS`], and at least 0. `None`: all batches had one size.
+    /// The fitted slope plus `STANDARD_ERRORS`, and at least 0. `None`: all batches had one size.
     fn cautious_slope(&self) -> Option<f64> {
         let fitted = self.items_seconds / self.items_items;
         let residuals = (self.seconds_seconds - fitted * self.items_seconds).max(0.0) / self.weight;
