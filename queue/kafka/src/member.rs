@@ -26,8 +26,9 @@ const SHORT_TICK: Duration = Duration::from_millis(20);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pauses before joining again. With jitter, each pause is up to twice as long. So many workers that lost one
-/// server do not all return at once.
-const LONGEST_PAUSE: Duration = Duration::from_millis(2500);
+/// server do not all return at once. The longest pause is 2 s: a longer one would be most of the time that jobs wait
+/// after an outage.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(LONGEST_PAUSE)

@@ -20,8 +20,9 @@ use super::url::RabbitMqUrl;
 use queue::{Error, ErrorKind, Result};
 
 /// The pauses after attempts to connect that failed. With jitter, each pause is up to twice as long. So the clients of
-/// a restarted server do not all connect at once.
-const LONGEST_PAUSE: Duration = Duration::from_millis(2500);
+/// a restarted server do not all connect at once. The longest pause is 2 s: a longer one would be most of the time that
+/// jobs wait after an outage.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(LONGEST_PAUSE)

@@ -26,7 +26,7 @@ const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pauses between requests for the committed offsets.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(LONGEST_PAUSE)
