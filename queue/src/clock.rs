@@ -62,6 +62,13 @@ impl Clock {
             milliseconds.fetch_add(milliseconds_of(by), Ordering::SeqCst);
         }
     }
+
+    /// Sets the clock of a test back. The system's clock is not changed.
+    pub fn set_back(&self, by: Duration) {
+        if let Kind::Manual(milliseconds) | Kind::Shifted(milliseconds) = &self.0 {
+            milliseconds.fetch_sub(milliseconds_of(by), Ordering::SeqCst);
+        }
+    }
 }
 
 /// A duration in whole milliseconds, as it is stored.

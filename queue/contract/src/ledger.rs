@@ -2,6 +2,7 @@
 
 mod arriving;
 mod claiming;
+mod clock;
 mod counting;
 mod dead;
 mod ending;
@@ -25,6 +26,7 @@ use queue::{
 
 pub use self::arriving::*;
 pub use self::claiming::*;
+pub use self::clock::*;
 pub use self::counting::*;
 pub use self::dead::*;
 pub use self::ending::*;
@@ -72,6 +74,8 @@ macro_rules! ledger_contract {
             a_redelivered_job_stays_with_a_holder_in_the_roster
             a_redelivered_job_is_due_soon_if_its_holder_does_not_renew
             a_lease_that_expired_in_an_outage_may_still_be_renewed
+            a_clock_that_is_set_forward_ends_no_lease
+            a_clock_that_is_set_back_delays_no_retry_lease_or_unconfirmed_publication
             a_suspect_that_was_never_begun_is_not_charged_when_its_holder_vanishes
             a_suspect_that_was_begun_is_charged
             begin_reports_a_lost_lease

@@ -53,6 +53,9 @@ pub trait Fixture: Send + Sync {
         self.advance(by).await;
     }
 
+    /// Sets that time back by `by`. Processes run, and have not looked for due jobs since.
+    async fn set_back(&self, by: Duration);
+
     /// Whether the broker knows when the oldest waiting delivery was published.
     fn knows_the_oldest(&self) -> bool {
         true

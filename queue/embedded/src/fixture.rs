@@ -82,6 +82,10 @@ impl Fixture for EmbeddedFixture {
     async fn advance_in_outage(&self, by: Duration) {
         self.clock.advance(by);
     }
+
+    async fn set_back(&self, by: Duration) {
+        self.clock.set_back(by);
+    }
 }
 
 #[cfg(test)]

@@ -87,6 +87,10 @@ impl Fixture for RabbitMqFixture {
         self.clock.advance(by);
     }
 
+    async fn set_back(&self, by: Duration) {
+        self.clock.set_back(by);
+    }
+
     fn knows_the_oldest(&self) -> bool {
         false
     }

@@ -129,6 +129,10 @@ impl Fixture for RedisFixture {
     async fn advance_in_outage(&self, by: Duration) {
         self.clock.advance(by);
     }
+
+    async fn set_back(&self, by: Duration) {
+        self.clock.set_back(by);
+    }
 }
 
 queue_contract::broker_contract!(RedisFixture::start());

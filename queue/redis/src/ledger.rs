@@ -17,6 +17,8 @@
 //! | `attempts:ID` | list | the failed attempts at a job, as JSON |
 //! | `dead`, `failed`, `dead:POOL`, `failed:POOL` | sorted set | dead and failed jobs by the time they ended, of all pools and of one |
 //! | `upkeep` | hash | the process that does the upkeep, and the end of its lease |
+//! | `looked_at`, `resumed_at` | string | the time of the last look for due jobs, and the end of the last gap between looks |
+//! | `set_back` | string | after the clock was set back: the part of `due` that must follow it, as a cursor |
 //! | `blob_store` | string | the id of the blob store that belongs to this ledger |
 //! | `ended` | channel | ids of jobs that have just ended, separated by spaces |
 //! | `arrived` | channel | pools that may have new work, separated by spaces |

@@ -56,6 +56,10 @@ impl Fixture for LedgerInRedis {
     async fn advance(&self, by: Duration) {
         self.redis.advance(by).await;
     }
+
+    async fn set_back(&self, by: Duration) {
+        self.redis.set_back(by).await;
+    }
 }
 
 mod contract {

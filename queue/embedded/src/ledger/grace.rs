@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::rows;
+use super::{rows, submit};
 use crate::store::{Write, sqlite};
 use queue::Result;
 use queue::driver::milliseconds_of;
@@ -27,8 +27,25 @@ pub(super) fn end_of_gap(write: &Write<'_>) -> Result<Option<i64>> {
         write.prepare("UPDATE upkeep SET looked_at = ?1, resumed_at = ?1")?.execute([now]).map_err(&reading)?;
         return Ok(Some(now));
     }
+    if looked_at.is_some_and(|looked_at| looked_at - now > milliseconds_of(GAP)) {
+        bring_forward(write, now)?;
+        write.prepare("UPDATE upkeep SET looked_at = ?1")?.execute([now]).map_err(&reading)?;
+    }
     // A time in the future means that the clock was set back.
     Ok(resumed_at.filter(|resumed_at| *resumed_at <= now))
+}
+
+/// The clock was set back. Brings the times forward that are too far away now: of retries, leases and unconfirmed
+/// publications. The times of confirmed publications are hours away, and stay.
+fn bring_forward(write: &Write<'_>, now: i64) -> Result<()> {
+    tracing::warn!("the clock was set back; retries are due now, and leases have their whole length");
+    let mut update = write.prepare(
+        "UPDATE jobs SET due_at = min(due_at, ?1 + CASE state WHEN ?2 THEN lease WHEN ?3 THEN 0 ELSE ?4 END) \
+         WHERE due_at > ?1 AND (state IN (?2, ?3) OR confirmed IS NOT fence)",
+    )?;
+    let (leased, retry) = (rows::code(JobState::Leased), rows::code(JobState::Retry));
+    let row = params![now, leased, retry, milliseconds_of(submit::PUBLISH_TIMEOUT)];
+    update.execute(row).map(drop).map_err(sqlite("follow a clock that was set back"))
 }
 
 /// Postpones the expiry of leases that could not be renewed in the last gap.

@@ -3,9 +3,45 @@
 -- ARGV: 3 the most jobs, 4 the most bytes of their inputs (a single job may have more), 5 milliseconds until a job is due
 -- again. Returns two lists. The first has per job: id, the fence of its publication, fields and values in turn, the bytes of
 -- its input. The second has the ids of jobs that cannot be taken, because a key has a wrong type.
+
+-- The longest time in milliseconds until an open job is due. nil for a confirmed publication: its time is hours away.
+local function longest_wait(id)
+    local job = find(id)
+    if not job then return nil end
+    if job.state == RETRY then return 0 end
+    if job.state == LEASED then
+        find_lease(job)
+        return job.lease
+    end
+    local confirmed = redis.call('HGET', job_key(id), 'confirmed')
+    if tonumber(confirmed or nil) ~= job.fence then return ARGV[5] end
+end
+
+-- After the clock was set back, brings the times forward that are too far away now. Each call looks at a part of the open
+-- jobs, so that it is short.
+local function bring_forward()
+    local cursor = redis.call('GET', PREFIX .. 'set_back')
+    if not cursor then return end
+    local found = redis.call('ZSCAN', DUE, cursor, 'COUNT', 2000)
+    for at = 1, #found[2], 2 do
+        local id, due_at = found[2][at], tonumber(found[2][at + 1])
+        if due_at > now then
+            -- A record that cannot be read must not stop the others.
+            local is_read, wait = pcall(longest_wait, id)
+            if is_read and wait then redis.call('ZADD', DUE, 'LT', now + wait, id) end
+        end
+    end
+    if found[1] == '0' then
+        redis.call('DEL', PREFIX .. 'set_back')
+    else
+        redis.call('SET', PREFIX .. 'set_back', found[1])
+    end
+end
+
 local answers, unreadable, bytes = {}, {}, 0
 local resumed_at = end_of_gap()
 record_look()
+bring_forward()
 
 -- Takes one job. Returns `true` if the jobs before it have enough bytes. The counters come last, so that they stay right
 -- after an error.

@@ -36,6 +36,10 @@ local function end_of_gap()
         redis.call('MSET', PREFIX .. 'looked_at', now, PREFIX .. 'resumed_at', now)
         return now
     end
+    if looked_at and looked_at - now > GAP then
+        -- The clock was set back. `due` follows it.
+        redis.call('MSET', PREFIX .. 'looked_at', now, PREFIX .. 'set_back', 0)
+    end
     local resumed_at = tonumber(redis.call('GET', PREFIX .. 'resumed_at') or '0')
     -- A time in the future means that the clock was set back.
     return resumed_at <= now and resumed_at or 0
