@@ -89,6 +89,12 @@ impl Broker for RabbitMqBroker {
         let names: Vec<PoolName> = pools.iter().map(|pool| pool.pool.clone()).collect();
         gauge.depths(&names).await.into_iter().collect::<Result<Vec<_>>>()?;
         let named = pools.iter().flat_map(|pool| self.routes.jobs_from(&pool.pool)).map(String::as_str);
-        Ok(risks::unreadable_settings(self.consuming.prefix(), &named.collect::<Vec<_>>(), pools))
+        let mut risks = risks::unreadable_settings(self.consuming.prefix(), &named.collect::<Vec<_>>(), pools);
+        for name in &names {
+            for queue in queues::pool_queues(self.reading.prefix(), name)? {
+                risks.extend(risks::refused_queue(&self.reading, &queue).await?);
+            }
+        }
+        Ok(risks)
     }
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use queue::{PoolExpectation, Risk, Severity};
+use lapin::types::ShortString;
+
+use super::link::Link;
+use super::queues;
+use queue::{ErrorKind, PoolExpectation, Result, Risk, Severity};
 
 /// The server's default. The server closes the channel of a consumer that holds a delivery for longer.
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -55,6 +59,28 @@ pub(super) fn unreadable_settings(prefix: &str, named: &[&str], pools: &[PoolExp
         });
     }
     risks
+}
+
+/// The risk of a queue whose declaration the server refuses: it was declared with other arguments, or this user may not
+/// declare it. A missing queue is not declared.
+pub(super) async fn refused_queue(link: &Link, name: &ShortString) -> Result<Option<Risk>> {
+    let (_open, channel) = link.channel().await?;
+    if queues::message_count(&channel, name.clone()).await?.is_none() {
+        return Ok(None);
+    }
+    let found = match queues::declare_named(&channel, name).await {
+        Ok(()) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::Denied => error.to_string(),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(Risk {
+        severity: Severity::Severe,
+        subject: format!("queue {name}"),
+        setting: "arguments".to_owned(),
+        found,
+        why: "submissions of its class are answered with 503, and the pool's workers receive nothing".to_owned(),
+        advice: "delete the queue once it is empty: it is declared again; or set another prefix".to_owned(),
+    }))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use super::server::Server;
 use super::{acknowledge, channel, queue, shared};
 use crate::fixture::RabbitMqFixture;
-use queue::{ErrorKind, Job};
+use queue::{ErrorKind, Job, PoolExpectation, Severity};
 use queue_contract::{Fixture, job, jobs, pool, soon};
 
 #[tokio::test]
@@ -40,6 +40,26 @@ async fn a_queue_that_exists_with_other_arguments_is_refused_by_name() {
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
         assert!(error.to_string().contains(queue(&fixture).as_str()), "{error}");
         assert!(error.to_string().contains("x-queue-type"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_exists_with_other_arguments_is_a_severe_risk_and_no_queue_is_declared() {
+    let fixture = shared();
+    let process = fixture.open().await;
+    let (connection, channel) = channel(fixture.url()).await;
+    let classic = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue(&fixture), classic, FieldTable::default()).await.unwrap();
+    let expectation = PoolExpectation { pool: pool(), max_workers: 1, deadline: None, holding: None };
+    let mut risks = soon(process.broker.risks(&[expectation])).await.unwrap();
+    risks.retain(|risk| risk.severity == Severity::Severe);
+    let [risk] = &risks[..] else { panic!("{risks:?}") };
+    assert_eq!(risk.subject, format!("queue {}", queue(&fixture)));
+    assert!(risk.found.contains("x-queue-type"), "{risk:?}");
+    for name in crate::queues::pool_queues(fixture.prefix(), &pool()).unwrap() {
+        let channel = connection.create_channel().await.unwrap();
+        let exists = crate::queues::message_count(&channel, name.clone()).await.unwrap().is_some();
+        assert_eq!(exists, name == queue(&fixture), "{name}");
     }
 }
 
