@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionBuilder, ConnectionProperties, Event};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -33,6 +34,8 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
 pub(super) struct Link {
     url: RabbitMqUrl,
     purpose: &'static str,
+    /// The index in the URL of the node that was in use last.
+    node: AtomicUsize,
     state: tokio::sync::Mutex<LinkState>,
 }
 
@@ -66,7 +69,8 @@ impl Link {
     pub(super) fn new(url: &RabbitMqUrl, purpose: &'static str) -> Result<Arc<Self>> {
         // A file that cannot be read is reported at the start.
         tls_of(url)?;
-        Ok(Arc::new(Self { url: url.clone(), purpose, state: tokio::sync::Mutex::default() }))
+        let (node, state) = (AtomicUsize::new(0), tokio::sync::Mutex::default());
+        Ok(Arc::new(Self { url: url.clone(), purpose, node, state }))
     }
 
     /// The beginning of the queues' names.
@@ -125,15 +129,36 @@ impl Link {
         }
     }
 
+    /// Connects to the node that was in use last, or to the next one that accepts the connection.
     async fn connect(&self) -> Result<Arc<OpenConnection>> {
         let url = self.url.renewed()?;
+        let (uris, last) = (url.uris(), self.node.load(Ordering::Relaxed));
+        let mut failure = None;
+        for index in 0..uris.len() {
+            let node = (last + index) % uris.len();
+            match self.connect_to(&url, uris[node].clone()).await {
+                Ok(open) => {
+                    self.node.store(node, Ordering::Relaxed);
+                    return Ok(open);
+                }
+                Err(error) => {
+                    let address = &uris[node].authority;
+                    tracing::debug!(host = address.host, port = address.port, %error, "cannot connect to a node");
+                    failure = Some(error);
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, format_args!("{url} names no host"))))
+    }
+
+    async fn connect_to(&self, url: &RabbitMqUrl, uri: AMQPUri) -> Result<Arc<OpenConnection>> {
         let doing = format!("connect to {url}");
         let runtime = lapin::runtime::default_runtime().map_err(|error| super::error::failed(&doing, error))?;
         let name = format!("millrace {} ({})", self.purpose, std::process::id());
         let builder = ConnectionBuilder::new_with_runtime(runtime)
-            .with_uri(url.uri().clone())
+            .with_uri(uri)
             .with_properties(ConnectionProperties::default().with_connection_name(name.into()))
-            .with_tls_config(tls_of(&url)?);
+            .with_tls_config(tls_of(url)?);
         let connection = await_reply(&doing, builder.connect()).await?;
         let (block, blocked) = watch::channel(false);
         let mut events = Box::pin(connection.events_listener());

@@ -26,7 +26,8 @@ async fn acknowledge(consumer: &dyn Consumer, deliveries: Vec<Delivery>) {
 
 /// A connection of another program.
 async fn channel(url: &RabbitMqUrl) -> (Connection, Channel) {
-    let connection = Connection::connect_uri(url.uri().clone(), lapin::ConnectionProperties::default()).await.unwrap();
+    let connection =
+        Connection::connect_uri(url.uris().remove(0), lapin::ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     (connection, channel)
 }

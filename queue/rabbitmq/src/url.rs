@@ -11,7 +11,7 @@ use url::{Host, Url};
 use queue::{Error, ErrorKind, Result, UrlSource};
 
 /// How a URL is written.
-const FORM: &str = "rabbitmq://USER:PASSWORD@HOST:PORT/VHOST?prefix=NAME, or rabbitmqs:// for TLS";
+const FORM: &str = "rabbitmq://USER:PASSWORD@HOST:PORT[,HOST:PORT...]/VHOST?prefix=NAME, or rabbitmqs:// for TLS";
 
 /// The limit of a prefix. The name of a queue consists of the prefix, the name of a pool and a class, and may have 255
 /// bytes.
@@ -21,7 +21,8 @@ const MAX_PREFIX: usize = 64;
 /// intervals is closed.
 const HEARTBEAT_SECONDS: u16 = 5;
 
-/// Names a RabbitMQ server: `rabbitmq://USER:PASSWORD@HOST:PORT/VHOST`, or `rabbitmqs://` for TLS.
+/// Names a RabbitMQ server, or several nodes of one cluster: `rabbitmq://USER:PASSWORD@HOST:PORT[,HOST:PORT...]/VHOST`,
+/// or `rabbitmqs://` for TLS.
 ///
 /// The defaults are `guest:guest`, port 5672 (with TLS 5671) and the virtual host `/`. All parts are percent-encoded.
 ///
@@ -31,7 +32,10 @@ const HEARTBEAT_SECONDS: u16 = 5;
 /// - `cert=FILE&key=FILE`, with TLS, are the client's certificate with its intermediate ones and its key, in PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RabbitMqUrl {
+    /// The URI with the first host.
     uri: AMQPUri,
+    /// The hosts and ports of the other nodes.
+    others: Vec<(String, u16)>,
     prefix: String,
     ca: Option<PathBuf>,
     certificate: Option<PathBuf>,
@@ -52,9 +56,15 @@ impl RabbitMqUrl {
         Ok(Self { prefix: self.prefix.clone(), ..renewed })
     }
 
-    /// The URI for the driver.
-    pub(super) fn uri(&self) -> &AMQPUri {
-        &self.uri
+    /// The URIs for the driver, one per node.
+    pub(super) fn uris(&self) -> Vec<AMQPUri> {
+        let mut uris = vec![self.uri.clone()];
+        for (host, port) in &self.others {
+            let mut uri = self.uri.clone();
+            (uri.authority.host, uri.authority.port) = (host.clone(), *port);
+            uris.push(uri);
+        }
+        uris
     }
 
     /// The beginning of the queues' names.
@@ -75,7 +85,7 @@ impl RabbitMqUrl {
     /// The same server through a proxy on this port, with queues of its own.
     #[cfg(test)]
     pub(crate) fn through(&self, port: u16, prefix: &str) -> Self {
-        let mut url = Self { prefix: prefix.to_owned(), ..self.clone() };
+        let mut url = Self { prefix: prefix.to_owned(), others: Vec::new(), ..self.clone() };
         url.uri.authority.host = "127.0.0.1".to_owned();
         url.uri.authority.port = port;
         url
@@ -88,6 +98,18 @@ impl RabbitMqUrl {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
+        let (before, hosts, after) = split_hosts(text);
+        let mut nodes = hosts.split(',').map(|host| Self::parse_one(&format!("{before}{host}{after}")));
+        let mut first = nodes.next().unwrap_or_else(|| Err("names no host".to_owned()))?;
+        for node in nodes {
+            let authority = node?.uri.authority;
+            first.others.push((authority.host, authority.port));
+        }
+        Ok(first)
+    }
+
+    /// Parses a URL with one host.
+    fn parse_one(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
         let scheme = match url.scheme() {
             "rabbitmq" => AMQPScheme::AMQP,
@@ -118,8 +140,15 @@ impl RabbitMqUrl {
         };
         let query = AMQPQueryString { heartbeat: Some(HEARTBEAT_SECONDS), ..AMQPQueryString::default() };
         let uri = AMQPUri { scheme, authority: AMQPAuthority { userinfo, host, port }, vhost, query };
-        let mut parsed =
-            Self { uri, prefix: "millrace".to_owned(), ca: None, certificate: None, key: None, source: None };
+        let mut parsed = Self {
+            uri,
+            others: Vec::new(),
+            prefix: "millrace".to_owned(),
+            ca: None,
+            certificate: None,
+            key: None,
+            source: None,
+        };
         for option in url.query().unwrap_or_default().split('&').filter(|option| !option.is_empty()) {
             match option.split_once('=') {
                 Some(("prefix", prefix)) => parsed.prefix = checked_prefix(decoded(prefix)?)?,
@@ -140,6 +169,15 @@ impl RabbitMqUrl {
         }
         Ok(parsed)
     }
+}
+
+/// The text before the hosts, the hosts, and the text after them. The hosts follow the last `@` before the path.
+fn split_hosts(text: &str) -> (&str, &str, &str) {
+    let Some(scheme) = text.find("://") else { return (text, "", "") };
+    let authority = scheme + "://".len();
+    let end = text[authority..].find(['/', '?', '#']).map_or(text.len(), |length| authority + length);
+    let start = text[authority..end].rfind('@').map_or(authority, |at| authority + at + 1);
+    (&text[..start], &text[start..end], &text[end..])
 }
 
 fn decoded(part: &str) -> Result<String, String> {
@@ -182,9 +220,13 @@ impl fmt::Display for RabbitMqUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.uri.scheme == AMQPScheme::AMQPS { "rabbitmqs" } else { "rabbitmq" };
         let authority = &self.uri.authority;
-        let host = &authority.host;
-        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{scheme}://{}:***@{open}{host}{close}:{}", authority.userinfo.username, authority.port)?;
+        write!(f, "{scheme}://{}:***@", authority.userinfo.username)?;
+        let first = std::iter::once((&authority.host, authority.port));
+        for (index, (host, port)) in first.chain(self.others.iter().map(|(host, port)| (host, *port))).enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+            write!(f, "{comma}{open}{host}{close}:{port}")?;
+        }
         let vhost = self.uri.vhost.replace('/', "%2f");
         write!(f, "/{vhost}?prefix={}", self.prefix)?;
         for (option, file) in [("ca", &self.ca), ("cert", &self.certificate), ("key", &self.key)] {
@@ -213,6 +255,8 @@ mod tests {
             ("rabbitmq://[::1]/jobs?prefix=a.b", "rabbitmq://guest:***@[::1]:5672/jobs?prefix=a.b"),
             ("rabbitmqs://me:s3cret@host?ca=/ca.pem", "rabbitmqs://me:***@host:5671/%2f?prefix=millrace&ca=/ca.pem"),
             ("rabbitmqs://host?cert=/a&key=/b", "rabbitmqs://guest:***@host:5671/%2f?prefix=millrace&cert=/a&key=/b"),
+            ("rabbitmq://me:s3cret@a,b:1,[::1]/jobs", "rabbitmq://me:***@a:5672,b:1,[::1]:5672/jobs?prefix=millrace"),
+            ("rabbitmq://me:s3,cret@a,b", "rabbitmq://me:***@a:5672,b:5672/%2f?prefix=millrace"),
         ] {
             let url: RabbitMqUrl = text.parse().unwrap();
             assert_eq!((url.to_string(), format!("{url:?}")), (shown.to_owned(), shown.to_owned()));
@@ -228,6 +272,8 @@ mod tests {
             ("rabbitmq://me:s3cret@", "host"),
             ("rabbitmq://me:s3cret@:5672", "host"),
             ("rabbitmq://me:s3cret@host:port", "port"),
+            ("rabbitmq://me:s3cret@host,", "host"),
+            ("rabbitmq://me:s3cret@host,other:port", "port"),
             ("rabbitmq://me:s3/cret@host", "write rabbitmq://"),
             ("rabbitmq://me:s3?cret@host", "write rabbitmq://"),
             ("rabbitmq://me:s3cret@host?colour=red", "the known ones are prefix=NAME, ca=FILE"),

@@ -35,6 +35,18 @@ async fn an_unreachable_server_is_an_error_of_calls_and_not_of_opening() {
 }
 
 #[tokio::test]
+async fn a_client_uses_another_node_of_the_url_if_one_cannot_be_reached() {
+    let fixture = shared();
+    let (host, port) = fixture.url().address();
+    let unused = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() };
+    let url: RabbitMqUrl = format!("rabbitmq://127.0.0.1:{unused},{host}:{port}").parse().unwrap();
+    let broker = RabbitMqBroker::open(&url, &Routes::default()).unwrap();
+    for _ in 0..2 {
+        soon(broker.gauge().await.unwrap().depths(&[pool()])).await.remove(0).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_be_reached_gets_few_attempts_to_connect() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("rabbitmq://{}", listener.local_addr().unwrap()).parse().unwrap();
