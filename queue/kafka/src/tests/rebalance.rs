@@ -3,14 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
 use super::{
-    CLASSIC, acknowledge, consumer, depth, publish, receive, receive_and_acknowledge, receive_exactly,
+    CLASSIC, acknowledge, consumer, depth, publish, receive, receive_and_acknowledge, receive_exactly, refused,
     waiting_and_in_flight,
 };
 use crate::command::InjectedEvent;
 use crate::fixture::KafkaFixture;
-use queue::{Class, Consumer, Delivery, Job};
-use queue_contract::{Fixture, job, jobs, soon};
+use queue::{Class, Consumer, Delivery, ErrorKind, Job};
+use queue_contract::{Fixture, job, jobs, pool, soon};
 
 /// How often each job was delivered, and which are acknowledged.
 #[derive(Default)]
@@ -115,6 +117,37 @@ async fn each_worker_gets_jobs_of_a_class_that_alone_has_some() {
 #[tokio::test]
 async fn each_worker_gets_jobs_of_a_class_that_alone_has_some_with_the_new_group_protocol() {
     each_worker_gets_jobs("group.protocol=consumer").await;
+}
+
+/// A worker of version 0.2.0 is such a member.
+#[tokio::test]
+async fn a_worker_gets_jobs_when_members_with_another_rule_have_left() {
+    let fixture = KafkaFixture::with(CLASSIC);
+    let process = fixture.open().await;
+    publish(&process, &[job(&fixture, "waiting")]).await;
+    let mut config = fixture.url.config(&[("partition.assignment.strategy", "cooperative-sticky")]);
+    config.set("group.id", fixture.url.group(&pool())).set("max.poll.interval.ms", "300000");
+    let other: BaseConsumer = config.create().unwrap();
+    other.subscribe(&[&fixture.url.topic(&pool(), Class::Standard)]).unwrap();
+    #[allow(clippy::disallowed_methods, reason = "the client blocks while it polls, in this test only")]
+    let has_joined = tokio::task::spawn_blocking(move || {
+        while other.assignment().unwrap().count() == 0 {
+            drop(other.poll(Duration::from_millis(100)));
+        }
+        other
+    });
+    let other = soon(has_joined).await.unwrap();
+    let consumer = consumer(&process).await;
+    refused(soon(consumer.receive(1)).await, ErrorKind::Denied, "by another rule");
+    drop(other);
+    let received = async {
+        loop {
+            if let Ok(received) = consumer.receive(1).await {
+                break received;
+            }
+        }
+    };
+    assert_eq!(soon(received).await[0].job.id.as_str(), "waiting");
 }
 
 #[tokio::test]
