@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use millrace_queue_embedded::EmbeddedFixture;
 use queue::{
-    Blobs, Claim, ClaimRequest, Error, ErrorKind, Finish, Job, JobErrorKind, JobId, JobState, Ledger, Outcome,
+    Blobs, Body, Claim, ClaimRequest, Error, ErrorKind, Finish, Job, JobErrorKind, JobId, JobState, Ledger, Outcome,
     Producer, Result, Upkeep, WorkerId,
 };
 use queue_contract::Fixture;
@@ -75,6 +75,22 @@ async fn a_due_job_that_cannot_be_read_fails_and_blocks_no_other() {
     // Its record is deleted like any other.
     fixture.advance(Duration::from_secs(7 * 24 * 3600)).await;
     assert_eq!(ledger.purge(10).await.unwrap(), Some(Vec::new()));
+}
+
+#[tokio::test]
+async fn due_jobs_are_taken_with_a_limit_in_bytes() {
+    let fixture = EmbeddedFixture::start();
+    let ledger = fixture.open().await.ledger;
+    for (number, mebibytes) in [9, 3, 3, 3, 0].into_iter().enumerate() {
+        let mut job = queue_contract::job(&fixture, &format!("job-{number}"));
+        job.input.body = Body::Inline(vec![7; mebibytes << 20].into());
+        ledger.submit(&[job]).await.unwrap();
+        fixture.advance(Duration::from_millis(5)).await;
+    }
+    fixture.advance(Duration::from_secs(60)).await;
+    for expected in [1, 2, 2, 0] {
+        assert_eq!(ledger.due(10).await.unwrap().len(), expected);
+    }
 }
 
 #[tokio::test]

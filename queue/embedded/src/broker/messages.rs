@@ -9,6 +9,10 @@ use crate::store::{Change, Write, corrupt, read_body, read_origin, sqlite};
 use queue::driver::{BodyColumns, DeliveryTag, Settlement, milliseconds_of, origin_column};
 use queue::{Class, Input, Job, PoolName, Result};
 
+/// The most bytes of the bodies that one call takes, except that a single message may have more. They are in memory at once,
+/// and no other write of the process runs meanwhile.
+const MAX_TAKEN_BYTES: i64 = 8 << 20;
+
 /// A message that a consumer has taken.
 pub(super) struct TakenMessage {
     pub(super) job: Job,
@@ -55,17 +59,23 @@ pub(super) fn is_waiting(file: &Connection, pool: &PoolName) -> Result<bool> {
     waiting.exists([pool.as_str()]).map_err(&reading)
 }
 
-/// Takes up to `max` waiting messages for `consumer`, the most urgent first.
+/// Takes up to `max` waiting messages for `consumer`, the most urgent first, and no more than [`MAX_TAKEN_BYTES`].
 pub(super) fn take(write: &mut Write<'_>, pool: &PoolName, consumer: i64, max: usize) -> Result<Vec<TakenMessage>> {
     let receiving = sqlite("receive");
     let mut take = write.prepare(
-        "UPDATE messages SET consumer = ?1, deliveries = deliveries + 1 WHERE seq IN \
-         (SELECT seq FROM messages WHERE pool = ?2 AND consumer IS NULL ORDER BY class, seq LIMIT ?3) \
+        "UPDATE messages SET consumer = ?1, deliveries = deliveries + 1 WHERE seq IN (\
+             SELECT seq FROM (\
+                 SELECT seq, bytes, sum(bytes) OVER (ORDER BY class, seq ROWS UNBOUNDED PRECEDING) AS total FROM (\
+                     SELECT class, seq, coalesce(length(body), 0) AS bytes FROM messages LEFT JOIN payloads USING (seq) \
+                     WHERE pool = ?2 AND consumer IS NULL ORDER BY class, seq LIMIT ?3)) \
+             WHERE total <= ?4 OR total = bytes) \
          RETURNING class, seq, deliveries",
     )?;
     let limit = i64::try_from(max).unwrap_or(i64::MAX);
     let rows = take
-        .query_map(params![consumer, pool.as_str(), limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .query_map(params![consumer, pool.as_str(), limit, MAX_TAKEN_BYTES], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
         .map_err(&receiving)?;
     let mut taken: Vec<(i64, i64, i64)> = rows.collect::<rusqlite::Result<_>>().map_err(&receiving)?;
     // SQLite does not define the order of RETURNING.

@@ -56,6 +56,22 @@ async fn a_failed_settle_is_repeated_with_a_later_heartbeat() {
     assert!(soon(consumer.receive(1)).await.unwrap()[0].redelivered);
 }
 
+#[tokio::test]
+async fn a_receive_is_limited_in_bytes() {
+    let (_folder, backend, consumer, _file) = start().await;
+    let sizes = [9, 3, 3, 3, 0, 9, 1].map(|mebibytes| mebibytes << 20);
+    let jobs = sizes.iter().enumerate().map(|(number, bytes)| {
+        let input = Input { media_type: "text/plain".to_owned(), body: Body::Inline(vec![7; *bytes].into()) };
+        Job { id: format!("job-{number}").parse().unwrap(), input, ..job() }
+    });
+    backend.broker.producer().await.unwrap().publish(&jobs.collect::<Vec<_>>()).await.unwrap();
+    let mut received = Vec::new();
+    for _ in 0..6 {
+        received.push(soon(consumer.receive(10)).await.unwrap());
+    }
+    assert_eq!(received.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 2, 2, 1, 1]);
+}
+
 /// Such a consumer was removed as expired, took a message, and ended before its next heartbeat.
 #[tokio::test]
 async fn a_message_of_an_unregistered_consumer_is_delivered_again() {

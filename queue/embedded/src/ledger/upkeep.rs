@@ -12,6 +12,10 @@ use queue::{BlobRef, Error, JobErrorKind, JobId, Result};
 /// jobs instead.
 const MAX_ENDINGS: i64 = 100_000;
 
+/// The most bytes of the inputs that one call takes, except that a single job may have more. They are in memory at once, and no
+/// other write of the process runs meanwhile.
+const MAX_TAKEN_BYTES: u64 = 8 << 20;
+
 /// Whether a job is due, or the look itself must be recorded.
 pub(super) fn is_due(file: &Connection, now: i64) -> Result<bool> {
     let finding = sqlite("find due jobs");
@@ -19,29 +23,38 @@ pub(super) fn is_due(file: &Connection, now: i64) -> Result<bool> {
     Ok(select.exists([now]).map_err(&finding)? || grace::is_look_overdue(file, now)?)
 }
 
-/// Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time. A queued job past
-/// its deadline ends instead.
+/// Takes due jobs, of which the inputs have no more than [`MAX_TAKEN_BYTES`]. Each becomes `queued`, and is due again unless
+/// its publication is confirmed in time. A queued job past its deadline ends instead.
 pub(super) fn take_due(write: &mut Write<'_>, limit: usize) -> Result<Vec<DueJob>> {
     let taking = sqlite("take due jobs");
     let now = write.now_milliseconds();
     grace::postpone(write)?;
     grace::record_look(write, now)?;
     let mut select = write.prepare(
-        "SELECT job, state, fence, begun, deadline_at FROM jobs WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2",
+        "SELECT job, state, fence, begun, deadline_at, \
+         coalesce((SELECT length(body) FROM inputs WHERE inputs.job = jobs.job), 0) \
+         FROM jobs WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found = select
-        .query_map([now, limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+        .query_map([now, limit], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        })
         .map_err(&taking)?;
-    let found: Vec<(i64, i64, u64, bool, Option<i64>)> = found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
+    let found: Vec<(i64, i64, u64, bool, Option<i64>, u64)> =
+        found.collect::<rusqlite::Result<_>>().map_err(&taking)?;
     // An attempt at a suspect that had not begun does not count.
     let mut update = write.prepare(
         "UPDATE jobs SET state = ?1, fence = ?2, lost = lost + ?3, attempts = attempts - (?3 AND NOT begun), \
          due_at = ?4 WHERE job = ?5",
     )?;
     let due_at = write.milliseconds_after(submit::PUBLISH_TIMEOUT);
-    let mut due = Vec::with_capacity(found.len());
-    for (row_id, code, fence, begun, deadline_at) in found {
+    let (mut due, mut taken_bytes) = (Vec::with_capacity(found.len()), 0);
+    for (row_id, code, fence, begun, deadline_at, bytes) in found {
+        taken_bytes += bytes;
+        if !due.is_empty() && taken_bytes > MAX_TAKEN_BYTES {
+            break;
+        }
         let (fence, state) = (fence + 1, rows::state(code)?);
         let job = match rows::job(write.connection(), row_id) {
             Err(error) if error.kind().is_about_a_value() => {
