@@ -5,7 +5,7 @@ use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Bytes;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt, future, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, future, stream};
 use queue::{
     Blobs, Body, Claim, ClaimRequest, Consumer, Delivery, Error, ErrorKind, JobErrorKind, Ledger, Settlement, WorkerId,
 };
@@ -35,7 +35,7 @@ use gathering::Gathering;
 /// The wait after an error of the broker or the ledger. Without a wait, repeated calls would only add load.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The most inputs that a round of claims reads from the blob store at a time.
+/// The most inputs that a round of claims reads from the blob store, or writes to it, at a time.
 const BLOBS_AT_ONCE: usize = 16;
 
 /// The part of a worker that takes jobs in.
@@ -180,13 +180,7 @@ impl Intake {
         stop: &CancellationToken,
     ) -> Result<(Vec<Claim>, StdInstant), Error> {
         let mut claimed_at = StdInstant::now();
-        let mut requests = Vec::with_capacity(received.len());
-        for (delivery, _) in received {
-            let mut job = delivery.job.clone();
-            // An event from outside may be too big to be published again, so its body becomes a blob.
-            job.input.body = self.blobs.delivered(&job.id, &job.input.body).await?;
-            requests.push(ClaimRequest::new(job, delivery.redelivered));
-        }
+        let requests = self.requests(received).await?;
         let mut is_repeated = false;
         loop {
             let error = match self.ledger.claim(&self.worker, requests.clone(), self.leases.duration()).await {
@@ -205,6 +199,21 @@ impl Intake {
             is_repeated = true;
             claimed_at = StdInstant::now();
         }
+    }
+
+    /// The requests for the claims. An event from outside may be too big to be published again, so its body becomes a blob.
+    async fn requests(&self, received: &[(Delivery, Place)]) -> Result<Vec<ClaimRequest>, Error> {
+        let bodies =
+            received.iter().map(|(delivery, _)| self.blobs.delivered(&delivery.job.id, &delivery.job.input.body));
+        // All of them are created here: a closure over references in a stream is not `Send`.
+        let bodies: Vec<_> = bodies.collect();
+        let bodies: Vec<Body> = stream::iter(bodies).buffered(BLOBS_AT_ONCE).try_collect().await?;
+        let request = |((delivery, _), body): (&(Delivery, Place), Body)| {
+            let mut job = delivery.job.clone();
+            job.input.body = body;
+            ClaimRequest::new(job, delivery.redelivered)
+        };
+        Ok(received.iter().zip(bodies).map(request).collect())
     }
 
     /// Publishes how jobs ended, because the worker that ended them may have disappeared before it published this.
