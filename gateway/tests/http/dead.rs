@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queue::{Body, Claim, Class, Finish, Input, Job, JobError, JobId, Outcome, Role};
+use queue::{Body, Claim, Class, Finish, Input, Job, JobId, Outcome, Role};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -11,11 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::doubles::{Call, Pause};
-use crate::harness::{INLINE_BYTES, TestGateway, pool_name, problem, problem_name, start, text};
-
-fn error() -> JobError {
-    JobError { kind: "model_error".to_owned(), message: "out of luck".to_owned() }
-}
+use crate::harness::{INLINE_BYTES, TestGateway, error, pool_name, problem, problem_name, start, text};
 
 /// Publishes the jobs that are due, as upkeep does.
 async fn publish_due(gateway: &TestGateway) {

@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use queue::{BlobRef, Body, Class, Input, Job, JobError, JobState, Outcome, Output, Role};
+use queue::{BlobRef, Body, Class, Input, Job, JobState, Outcome, Output, Role};
 use serde_json::{Value, json};
 
 use crate::doubles::Call;
-use crate::harness::{TestGateway, pool_name, problem, problem_name, start, start_with_short_polls, text};
-
-fn error() -> JobError {
-    JobError { kind: "model_error".to_owned(), message: "out of luck".to_owned() }
-}
+use crate::harness::{TestGateway, error, pool_name, problem, problem_name, start, start_with_short_polls, text};
 
 async fn state(gateway: &TestGateway, path: &str) -> String {
     let status: Value = gateway.get(path).send().await.unwrap().json().await.unwrap();

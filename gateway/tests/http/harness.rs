@@ -8,8 +8,8 @@ use std::time::Duration;
 use gateway::{Gateway, GatewaySettings, Pool};
 use model::{InputCheck, Manifest};
 use queue::{
-    Blobs, Body, Broker, Claim, ClaimRequest, Clock, Consumer, ErrorKind, Finish, Job, Ledger, Outcome, Output,
-    PoolName, Settlement, WorkerId,
+    Blobs, Body, Broker, Claim, ClaimRequest, Clock, Consumer, ErrorKind, Finish, Job, JobError, Ledger, Outcome,
+    Output, PoolName, Settlement, WorkerId,
 };
 use queue_embedded::StoreOptions;
 use reqwest::{Client, RequestBuilder, Response};
@@ -140,6 +140,11 @@ fn gated(pool: Pool, gate: Arc<Gate>) -> Pool {
 
 pub(crate) fn pool_name() -> PoolName {
     "text".parse().unwrap()
+}
+
+/// The error of a model that refuses its input.
+pub(crate) fn error() -> JobError {
+    JobError { kind: "model_error".to_owned(), message: "out of luck".to_owned() }
 }
 
 pub(crate) fn text(body: &'static str) -> Output {
