@@ -137,6 +137,7 @@ mod tests {
             include_str!("ledger/submitting.rs"),
             include_str!("ledger/publishing.rs"),
             include_str!("ledger/claiming.rs"),
+            include_str!("ledger/clock.rs"),
             include_str!("ledger/suspecting.rs"),
             include_str!("ledger/ending.rs"),
             include_str!("ledger/watching.rs"),
