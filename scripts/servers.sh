@@ -346,22 +346,29 @@ group_of() {
     fi
 }
 
-# Whether process $1 runs. A process that has ended but has not been waited for (state Z) does not.
+# Whether process $1 with state $2 has ended and only has not been waited for (state Z). After `kill -9` the first thread of
+# a process may have this state while its other threads still end, and the process keeps its ports.
+has_ended() {
+    local threads=("/proc/$1/task"/*)
+    [ "$2" = Z ] && [ ${#threads[@]} -le 1 ]
+}
+
+# Whether process $1 runs.
 leads() {
     local line fields
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
     # The fields after the name are state, parent and group. The name may contain any character.
     read -r -a fields <<<"${line##*) }"
-    [ "${fields[0]}" != Z ]
+    ! has_ended "$1" "${fields[0]}"
 }
 
 # Whether a process of group $1 runs.
 is_alive() {
-    local stat line fields
-    for stat in /proc/[0-9]*/stat; do
-        { read -r line <"$stat"; } 2>/dev/null || continue
+    local process line fields
+    for process in /proc/[0-9]*; do
+        { read -r line <"$process/stat"; } 2>/dev/null || continue
         read -r -a fields <<<"${line##*) }"
-        [ "${fields[2]}" != "$1" ] || [ "${fields[0]}" = Z ] || return 0
+        [ "${fields[2]}" != "$1" ] || has_ended "${process#/proc/}" "${fields[0]}" || return 0
     done
     return 1
 }
