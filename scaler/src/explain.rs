@@ -93,7 +93,7 @@ pub struct Rule {
     pub min_workers: u32,
     /// The maximum number of workers.
     pub max_workers: Option<u32>,
-    /// The windows and the objective, in seconds, by name.
+    /// The window of mode rate, or the objective of each class, in seconds, by name.
     pub seconds: BTreeMap<&'static str, f64>,
 }
 
@@ -217,15 +217,9 @@ impl Rule {
             Mode::Backlog(_) => BTreeMap::new(),
             Mode::Rate(rate) => BTreeMap::from([("stable_window", rate.window.as_secs_f64())]),
             Mode::Latency(latency) => {
-                let named = [
-                    ("objective", latency.objective),
-                    ("panic_window", latency.panic_window),
-                    ("stable_window", latency.stable_window),
-                    ("scale_down_delay", latency.scale_down_delay),
-                    ("look_back", latency.look_back),
-                    ("long_look_back", latency.long_look_back),
-                ];
-                named.map(|(name, period)| (name, period.as_secs_f64())).into()
+                let classes = queue::Class::ALL.map(|class| class.as_str()).into_iter().zip(latency.objectives);
+                let seconds = classes.filter_map(|(class, objective)| Some((class, objective?.as_secs_f64())));
+                seconds.collect()
             }
         };
         Self {

@@ -27,10 +27,12 @@ pub const CALLS: &str = "millrace_scaler_calls_total";
 pub const WANTED: &str = "millrace_scaler_wanted_workers";
 /// Gauge, by pool: arrivals in jobs per second, in the last answer.
 pub const ARRIVALS: &str = "millrace_scaler_arrivals";
-/// Gauge, by pool: forecast arrivals in jobs per second, for the end of a cold start that begins now.
-pub const FORECAST_ARRIVALS: &str = "millrace_scaler_forecast_arrivals";
-/// Gauge, by pool: the mean absolute error of these forecasts, in jobs per second.
-pub const FORECAST_ERROR: &str = "millrace_scaler_forecast_error";
+/// Gauge, by pool: the arrivals in jobs per second that are expected when a worker requested now is ready.
+pub const EXPECTED_ARRIVALS: &str = "millrace_scaler_expected_arrivals";
+/// Gauge, by pool: the share of the arrivals that had to wait longer than the objective allows, over some hours.
+pub const LATE_SHARE: &str = "millrace_scaler_late_share";
+/// Gauge, by pool: the share of jobs that the trigger allows to be late.
+pub const ALLOWED_LATE_SHARE: &str = "millrace_scaler_allowed_late_share";
 
 /// Gauge, by pool: the time within which a job should end, in the last answer.
 pub const OBJECTIVE_SECONDS: &str = "millrace_scaler_objective_seconds";
@@ -47,8 +49,9 @@ pub(crate) fn describe() {
     describe_counter!(CALLS, "calls of KEDA answered, by call and gRPC code");
     describe_gauge!(WANTED, "workers in the last answer to KEDA, by pool and mode");
     describe_gauge!(ARRIVALS, "arrivals per second in the last answer, by pool");
-    describe_gauge!(FORECAST_ARRIVALS, "forecast of the arrivals per second at the end of a cold start, by pool");
-    describe_gauge!(FORECAST_ERROR, "mean absolute error of the forecast, in jobs per second, by pool");
+    describe_gauge!(EXPECTED_ARRIVALS, "arrivals per second when a worker requested now is ready, by pool");
+    describe_gauge!(LATE_SHARE, "share of the arrivals of some hours that had to wait too long, by pool");
+    describe_gauge!(ALLOWED_LATE_SHARE, "share of jobs that may be late, by pool");
     describe_gauge!(OBJECTIVE_SECONDS, Unit::Seconds, "time within which a job should end, by pool");
     describe_gauge!(STREAMS, "open streams of KEDA, by call");
 }
@@ -94,20 +97,21 @@ impl PoolMetrics {
 pub(crate) fn record_decision(pool: &PoolName, scaling: &Scaling, decision: &Decision) {
     let label = || Label::new("pool", pool.as_str().to_owned());
     if let Mode::Latency(latency) = &scaling.mode {
-        gauge!(OBJECTIVE_SECONDS, vec![label()]).set(latency.objective.as_secs_f64());
+        gauge!(OBJECTIVE_SECONDS, vec![label()]).set(latency.objective().as_secs_f64());
+        gauge!(ALLOWED_LATE_SHARE, vec![label()]).set(latency.allowed_late_share());
     }
-    let (mode, arrivals, forecast) = match &decision.terms {
-        Terms::Backlog(_) => ("backlog", None, None),
-        Terms::Latency(terms) => ("latency", Some(terms.arrivals), terms.forecast),
-        Terms::Rate(terms) => ("rate", Some(terms.arrivals), None),
+    let (mode, arrivals) = match &decision.terms {
+        Terms::Backlog(_) => ("backlog", None),
+        Terms::Latency(terms) => ("latency", Some(terms.arrivals)),
+        Terms::Rate(terms) => ("rate", Some(terms.arrivals)),
     };
     gauge!(WANTED, vec![label(), Label::new("mode", mode)]).set(decision.value / decision.target);
     if let Some(arrivals) = arrivals {
         gauge!(ARRIVALS, vec![label()]).set(arrivals);
     }
-    if let Some(forecast) = forecast {
-        gauge!(FORECAST_ARRIVALS, vec![label()]).set(forecast.arrivals);
-        gauge!(FORECAST_ERROR, vec![label()]).set(forecast.mean_absolute_error);
+    if let Terms::Latency(terms) = &decision.terms {
+        gauge!(EXPECTED_ARRIVALS, vec![label()]).set(terms.expected_arrivals.unwrap_or(terms.arrivals));
+        gauge!(LATE_SHARE, vec![label()]).set(terms.late_share);
     }
 }
 

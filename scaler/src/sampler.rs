@@ -115,6 +115,16 @@ impl Sampler {
         self.pools.get(pool).map(|sampled| sampled.readings.subscribe())
     }
 
+    /// Records that the HPA was asked for a number of workers of a pool.
+    pub(crate) fn request(&self, pool: &PoolName, workers: f64) {
+        let Some(sampled) = self.pools.get(pool) else { return };
+        let now = self.clock.now();
+        sampled.readings.send_if_modified(|readings| {
+            readings.history.request(now, workers);
+            false
+        });
+    }
+
     /// The clock of the readings.
     pub(crate) fn clock(&self) -> Clock {
         self.clock

@@ -170,6 +170,7 @@ impl Scaler {
             return Err(Status::not_found(format!("metricName: {requested:?} is not {metric_name:?}")));
         }
         let decision = self.decide(&object, &trigger).await?;
+        self.sampler.request(&trigger.pool, decision.value / decision.target);
         let value = MetricValue {
             metric_name,
             metric_value: policy::whole_value(decision.value),
@@ -213,7 +214,7 @@ impl Scaler {
                 }
                 let message = match readings.borrow_and_update().current(sampler_clock.now(), max_age) {
                     Ok(history) => history.latest().and_then(|reading| {
-                        let active = policy::is_active(reading, &trigger.scaling, clock());
+                        let active = policy::is_active(history, &trigger.scaling, clock());
                         push.next(Instant::now(), active, reading.fleet.total())
                     }),
                     // Without a current reading the state is unknown.

@@ -80,7 +80,7 @@ impl RecordedArgs {
         };
         let source = |pool| Source { csv: file.file_name().map(Into::into), pool, ..Source::default() };
         let traces = pools.into_iter().map(|pool| (name(&pool), source(pool))).collect();
-        let policies = policies(objective, worker).into_iter().collect();
+        let policies = policies(objective).into_iter().collect();
         let scenario = Scenario { objective, worker, oracle: true, traces, policies };
         let mut faults = Faults::default();
         scenario.check(&mut faults);
@@ -137,7 +137,7 @@ fn pools(file: &Path) -> anyhow::Result<Vec<Option<String>>> {
 }
 
 /// The modes that need no tuning, each with the settings of KEDA and the HPA that are recommended for it.
-fn policies(objective: Objective, worker: WorkerTimes) -> [(String, PolicySettings); 2] {
+fn policies(objective: Objective) -> [(String, PolicySettings); 2] {
     let metadata = |pairs: &[(&str, String)]| {
         pairs
             .iter()
@@ -148,15 +148,14 @@ fn policies(objective: Objective, worker: WorkerTimes) -> [(String, PolicySettin
         ("mode", "latency".to_owned()),
         ("latency", objective.latency.to_string()),
         ("percentile", objective.percentile.to_string()),
-        // The trigger refuses a cold start of 0.
-        ("coldStart", worker.cold_start.max(Period::millis(1)).to_string()),
     ];
     // KEDA and the HPA follow at once, as in deploy/keda/latency.yaml.
     let policies = vec![ScalingPolicy { r#type: PolicyType::Pods, value: 100, period_seconds: 15 }];
     let scale_up = ScalingRules { policies: Some(policies), ..ScalingRules::default() };
     let scale_down = ScalingRules { stabilization_window_seconds: Some(0), ..ScalingRules::default() };
     let behavior = Behavior { scale_up, scale_down };
-    let follows = ScaledObject { polling_interval: 15, behavior: Some(behavior), ..ScaledObject::default() };
+    let follows =
+        ScaledObject { polling_interval: 15, cooldown_period: 30, behavior: Some(behavior), ..ScaledObject::default() };
     [
         ("latency".to_owned(), PolicySettings { metadata: metadata(&latency), scaled_object: follows }),
         (

@@ -22,7 +22,6 @@ pub struct Decision {
     /// The reason for `active`.
     pub active_because: &'static str,
     /// The terms of the calculation.
-    #[serde(rename = "reckoning")]
     pub terms: Terms,
     /// The rules that changed the number of workers afterwards, in this order.
     pub clamps: Vec<Clamp>,
@@ -73,7 +72,8 @@ pub fn decide(history: &History, scaling: &Scaling, now: Timestamp) -> Option<De
         _ => reading.backlog(),
     };
     let floor = scaling.floor(now);
-    let (active, active_because) = active(reading, work, scaling.activation, floor);
+    let keeps_warm = matches!(&terms, Terms::Latency(terms) if terms.keeps_warm());
+    let (active, active_because) = active(history, reading, work, scaling.activation, floor, keeps_warm);
     let target = scaling.mode.target();
     let mut workers = WorkerCount { number: value / target, clamps: Vec::new() };
     workers.clamp(history, reading, scaling, floor);
@@ -85,25 +85,38 @@ pub fn decide(history: &History, scaling: &Scaling, now: Timestamp) -> Option<De
     Some(Decision { value, target, active, active_because, terms, clamps: workers.clamps })
 }
 
-/// The field `active` of [`decide`], without the rest of the calculation.
-pub fn is_active(reading: &Reading, scaling: &Scaling, now: Timestamp) -> bool {
+/// The field `active` of [`decide`], without the rest of the calculation where it is not needed.
+pub fn is_active(history: &History, scaling: &Scaling, now: Timestamp) -> bool {
+    let Some(reading) = history.latest() else { return false };
     let work = match &scaling.mode {
         Mode::Backlog(backlog) => backlog.terms(reading).total(),
         _ => reading.backlog(),
     };
-    active(reading, work, scaling.activation, scaling.floor(now)).0
+    let keeps_warm = || match &scaling.mode {
+        Mode::Latency(latency) => latency.terms(history).keeps_warm(),
+        Mode::Backlog(_) | Mode::Rate(_) => false,
+    };
+    active(history, reading, work, scaling.activation, scaling.floor(now), false).0 || keeps_warm()
 }
 
 /// Whether the pool needs at least one worker, and the reason.
 ///
 /// A lease keeps the pool active for every value of the activation, because its worker must not be stopped. A loading
 /// worker also keeps the pool active: it was requested and would be requested again.
-fn active(reading: &Reading, work: u64, activation: f64, floor: u32) -> (bool, &'static str) {
+fn active(
+    history: &History,
+    reading: &Reading,
+    work: u64,
+    activation: f64,
+    floor: u32,
+    keeps_warm: bool,
+) -> (bool, &'static str) {
     let reasons = [
         (work as f64 > activation, "there is work"),
         (reading.leased > 0 || reading.in_flight > 0, "a worker holds jobs"),
-        (reading.fleet.loading > 0, "a worker is loading"),
+        (reading.fleet.loading > 0 && history.may_become_ready(), "a worker is loading"),
         (floor > 0, "the minimum is more than 0 workers"),
+        (keeps_warm, "workers are kept for jobs that may come"),
     ];
     let reason = reasons.iter().find(|(holds, _)| *holds).map(|(_, reason)| *reason);
     (reason.is_some(), reason.unwrap_or("there is no work"))

@@ -3,23 +3,45 @@
 //! Rates come from the counts of ledger and broker, never from calls: arrived jobs = ended jobs + backlog. So two
 //! scalers that read one pool compute the same rates, even if they answer different calls.
 
+mod measured;
+mod requests;
+mod waits;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::reading::{Measurements, Reading};
 
+pub use measured::Measured;
+use requests::Requests;
+pub(crate) use waits::Late;
+use waits::Waits;
+
 /// The smallest distance between two points.
 const SPACING: Duration = Duration::from_secs(1);
 
 /// Points older than the first duration are at least the second duration apart.
-const COARSER: [(Duration, Duration); 3] = [
+const COARSER: [(Duration, Duration); 4] = [
     (Duration::from_secs(60), Duration::from_secs(5)),
     (Duration::from_secs(5 * 60), Duration::from_secs(15)),
     (Duration::from_secs(20 * 60), Duration::from_secs(30)),
+    (LONGEST_WINDOW, Duration::from_secs(60)),
 ];
 
-/// Older points are dropped. No window is longer.
+/// No window over which a rate is averaged is longer.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(60 * 60);
+
+/// Older points are dropped.
+pub const LONGEST_HISTORY: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// The longest pause of Kubernetes before it starts a crashed container again.
+const LONGEST_RESTART: Duration = Duration::from_secs(5 * 60);
+
+/// A worker that has loaded for this number of cold starts is stuck.
+pub(crate) const STUCK_COLD_STARTS: u32 = 3;
+
+/// If no cold start was measured, workers may load for this time.
+const LONGEST_UNKNOWN_LOADING: Duration = Duration::from_secs(60 * 60);
 
 /// The buffer grows by this number of points. If it doubled, half of it would be empty in thousands of pools.
 const GROWTH_POINTS: usize = 32;
@@ -30,9 +52,11 @@ pub struct History {
     latest: Option<Reading>,
     /// The earliest point first. The last one belongs to the latest reading.
     points: VecDeque<Point>,
-    measurements: Measurements,
-    /// The batch time model was measured before this history began.
-    is_recalled: bool,
+    measured: Measured,
+    waits: Waits,
+    requests: Requests,
+    /// Since when workers load without one that is ready, and when one loaded last.
+    loads_alone: Option<(Duration, Duration)>,
 }
 
 /// The part of a reading that the history stores.
@@ -44,12 +68,12 @@ pub struct Point {
     pub backlog: u64,
     /// Jobs that had ended since the pool exists.
     pub ended: u64,
+    /// Jobs that waited in the broker, by class (in the order of [`queue::Class::ALL`]).
+    pub waiting: [u32; 3],
     /// Workers that took jobs or were loading.
     pub workers: u32,
     /// The highest arrival rate since the point before, in jobs per second. It covers points that were thinned out.
     pub peak_rate: f32,
-    /// The largest backlog per ready worker since the point before, likewise.
-    pub backlog_per_worker: f32,
 }
 
 impl Point {
@@ -59,8 +83,8 @@ impl Point {
     }
 
     fn has_same_counts_as(&self, other: &Self) -> bool {
-        let Self { at, peak_rate, backlog_per_worker, .. } = *other;
-        Self { at, peak_rate, backlog_per_worker, ..*self } == *other
+        let Self { at, peak_rate, .. } = *other;
+        Self { at, peak_rate, ..*self } == *other
     }
 
     /// Jobs per second since `before`, over at least [`SPACING`]: two readings may be only a moment apart.
@@ -73,8 +97,13 @@ impl Point {
 impl History {
     /// Adds measurements from before this history began. Newer measurements have precedence.
     pub fn recall(&mut self, earlier: Measurements) {
-        self.is_recalled |= self.measurements.batch_time.is_none() && earlier.batch_time.is_some();
-        self.measurements = self.measurements.or(earlier);
+        self.measured.recall(earlier);
+    }
+
+    /// Records that the HPA was asked for a number of workers, so that the history can measure how long they take to
+    /// register.
+    pub fn request(&mut self, at: Duration, workers: f64) {
+        self.requests.add(at, workers);
     }
 
     /// Adds a reading. It must be later than all readings before it.
@@ -84,14 +113,19 @@ impl History {
             at: reading.taken_at,
             backlog,
             ended: reading.ended,
+            waiting: reading.waiting.map(|jobs| u32::try_from(jobs).unwrap_or(u32::MAX)),
             workers: u32::try_from(reading.fleet.ready_or_loading()).unwrap_or(u32::MAX),
             peak_rate: 0.0,
-            // Without a ready worker the value is infinite.
-            backlog_per_worker: if backlog > 0 { backlog as f32 / reading.fleet.ready as f32 } else { 0.0 },
         };
-        // A pool without workers gets no new measurements. The last measurements stay valid.
-        self.measurements = reading.fleet.measurements.or(self.measurements);
-        self.is_recalled &= reading.fleet.measurements.batch_time.is_none();
+        self.measured.add(&reading);
+        self.note_loading(&reading);
+        self.requests.observe(reading.taken_at, reading.fleet.ready_or_loading());
+        if let (Some(before), Some(batch_time)) = (&self.latest, self.measured.measurements().batch_time) {
+            let requested = reading.fleet.ready_or_loading() as f64 + self.requests.on_the_way();
+            let start =
+                self.measured.measurements().cold_start.unwrap_or_default() + self.registration().unwrap_or_default();
+            self.waits.add([before, &reading], batch_time.throughput(), requested, start);
+        }
         let before = self.latest.replace(reading).map_or(Duration::ZERO, |before| before.taken_at);
         if let Some(before) = self.points.len().checked_sub(2).and_then(|place| self.points.get(place))
             && let Some(last) = self.points.back()
@@ -101,7 +135,6 @@ impl History {
             let replaced = self.points.pop_back();
             if let Some(last) = replaced {
                 point.peak_rate = last.peak_rate;
-                point.backlog_per_worker = point.backlog_per_worker.max(last.backlog_per_worker);
             }
         }
         if let Some(before) = self.points.back() {
@@ -114,10 +147,29 @@ impl History {
         self.thin_out(before, point.at);
     }
 
+    fn note_loading(&mut self, reading: &Reading) {
+        let (now, fleet) = (reading.taken_at, &reading.fleet);
+        let is_over = |last: Duration| now.saturating_sub(last) > LONGEST_RESTART;
+        if fleet.ready > 0 || self.loads_alone.is_some_and(|(_, last)| is_over(last)) {
+            self.loads_alone = None;
+        }
+        if fleet.ready == 0 && fleet.loading > 0 {
+            let since = self.loads_alone.map_or(now, |(since, _)| since);
+            self.loads_alone = Some((since, now));
+        }
+    }
+
+    /// Whether the loading workers may become ready. Workers that crash while they load start again and again.
+    pub(crate) fn may_become_ready(&self) -> bool {
+        let longest =
+            self.measurements().cold_start.map_or(LONGEST_UNKNOWN_LOADING, |cold_start| cold_start * STUCK_COLD_STARTS);
+        self.loads_alone.is_none_or(|(since, last)| last.saturating_sub(since) <= longest.max(LONGEST_RESTART))
+    }
+
     /// Drops points that are too old, and old points that are too close together.
     fn thin_out(&mut self, before: Duration, now: Duration) {
         // The last point before the window stays: it holds the state at the beginning of the window.
-        while self.points.get(1).is_some_and(|second| now.saturating_sub(second.at) > LONGEST_WINDOW) {
+        while self.points.get(1).is_some_and(|second| now.saturating_sub(second.at) > LONGEST_HISTORY) {
             self.points.pop_front();
         }
         for (age, spacing) in COARSER {
@@ -131,7 +183,6 @@ impl History {
                     && let Some(after) = self.points.get_mut(place)
                 {
                     after.peak_rate = after.peak_rate.max(between.peak_rate);
-                    after.backlog_per_worker = after.backlog_per_worker.max(between.backlog_per_worker);
                 }
             }
         }
@@ -142,14 +193,34 @@ impl History {
         self.latest.as_ref()
     }
 
-    /// The latest measurements of workers.
+    /// The measurements of workers: see [`Measured`].
     pub fn measurements(&self) -> Measurements {
-        self.measurements
+        self.measured.measurements()
     }
 
     /// Whether the batch time model was measured before this history began, by workers that are not in it.
     pub fn is_recalled(&self) -> bool {
-        self.is_recalled
+        self.measured.is_recalled()
+    }
+
+    /// The share of the arrivals that were late.
+    pub(crate) fn late_share(&self, late: Late) -> f64 {
+        self.waits.share(late)
+    }
+
+    /// How long a requested worker takes until its process registers. `None`: no worker registered after a request.
+    pub fn registration(&self) -> Option<Duration> {
+        self.requests.registration()
+    }
+
+    /// The workers that were requested, have not registered, and are still wanted.
+    pub(crate) fn on_the_way(&self) -> f64 {
+        self.requests.on_the_way()
+    }
+
+    /// The time since the oldest request of a worker that has not registered.
+    pub(crate) fn oldest_request(&self) -> Option<Duration> {
+        self.requests.oldest()
     }
 
     /// The points, the earliest one first.
@@ -210,17 +281,14 @@ mod tests {
                 history.add(Reading { taken_at, ended, waiting, fleet, ..Reading::default() });
             }
         }
-        assert!(history.points.len() < 340, "{}", history.points.len());
-        assert!(history.points.capacity() < 340 + GROWTH_POINTS, "{}", history.points.capacity());
+        assert!(history.points.len() < 360, "{}", history.points.len());
+        assert!(history.points.capacity() < 360 + GROWTH_POINTS, "{}", history.points.capacity());
         assert!(history.span() >= LONGEST_WINDOW);
         let (first, last) = (history.points.front().unwrap(), history.points.back().unwrap());
         let seconds = last.at.saturating_sub(first.at).as_secs_f64();
         assert_eq!(last.arrived() - first.arrived(), 99 + (seconds * 4.0) as u64);
         let fast: Vec<f32> = history.points().map(|point| point.peak_rate).filter(|peak| *peak > 5.0).collect();
         assert!(matches!(fast[..], [peak] if peak > 70.0), "{fast:?}");
-        let shares: Vec<f32> =
-            history.points().map(|point| point.backlog_per_worker).filter(|share| *share > 1.0).collect();
-        assert_eq!(shares, [25.0]);
     }
 
     #[test]

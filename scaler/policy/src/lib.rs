@@ -10,7 +10,6 @@
 
 pub mod backlog;
 mod decision;
-pub mod forecast;
 pub mod history;
 pub mod latency;
 pub mod rate;

@@ -30,6 +30,9 @@ pub struct Reading {
     pub fleet: Fleet,
 }
 
+/// The number of loading workers whose loading times are known one by one.
+pub const LONGEST_LOADING: usize = 8;
+
 /// The live workers of a pool, from their records in the roster.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Fleet {
@@ -41,6 +44,12 @@ pub struct Fleet {
     pub draining: u64,
     /// The loading times of all loading workers so far, added up.
     pub loading_for: Duration,
+    /// The loading times of the workers that have loaded for the longest time, the longest first, in seconds.
+    pub longest_loading: [f32; LONGEST_LOADING],
+    /// The items of a batch lately, on average over the workers. 0: not reported.
+    pub batch_items: f64,
+    /// The seconds of a batch lately, likewise.
+    pub batch_seconds: f64,
     /// The measurements of the workers, on average.
     pub measurements: Measurements,
 }
@@ -88,6 +97,21 @@ impl BatchTime {
     /// The time of a full batch, in seconds.
     pub fn full_seconds(&self) -> f64 {
         self.base_seconds + self.limit_items * self.item_seconds
+    }
+
+    /// The time of a batch of `items`, in seconds.
+    pub(crate) fn seconds_of(&self, items: f64) -> f64 {
+        self.base_seconds + items * self.item_seconds
+    }
+
+    /// This model, moved by a share toward another one of the same limit.
+    pub(crate) fn toward(&self, other: Self, share: f64) -> Self {
+        let moved = |from: f64, to: f64| from + share * (to - from);
+        Self {
+            base_seconds: moved(self.base_seconds, other.base_seconds),
+            item_seconds: moved(self.item_seconds, other.item_seconds),
+            ..*self
+        }
     }
 
     /// The highest throughput of one worker, in items per second: that of full batches.
@@ -154,7 +178,9 @@ impl Reading {
 impl Fleet {
     fn new(workers: &[WorkerRecord], now: Timestamp) -> Self {
         let mut fleet = Self::default();
-        let (mut base, mut item, mut limit, mut batches) = (0.0, 0.0, 0.0, 0.0);
+        let (mut base, mut item, mut limit, mut weights) = (0.0, 0.0, 0.0, 0.0);
+        let (mut items, mut seconds, mut batches) = (0.0, 0.0, 0.0);
+        let mut loading: Vec<f32> = Vec::new();
         let (mut cold, mut colds) = (0.0, 0.0);
         for worker in workers {
             match worker.state {
@@ -162,13 +188,22 @@ impl Fleet {
                 WorkerState::Draining => fleet.draining += 1,
                 WorkerState::Loading => {
                     fleet.loading += 1;
-                    fleet.loading_for = fleet.loading_for.saturating_add(since(worker.started_at, now));
+                    let loads_for = since(worker.started_at, now);
+                    fleet.loading_for = fleet.loading_for.saturating_add(loads_for);
+                    loading.push(loads_for.as_secs_f32());
                 }
             }
             if let Some(measured) = worker.measured() {
-                base += measured.batch_base_seconds;
-                item += measured.batch_item_seconds;
-                limit += f64::from(measured.batch_limit_items);
+                // A worker with wider batches knows more about full ones.
+                let is_sound = worker.batch_items.is_finite() && worker.batch_items > 0.0;
+                let seen = if is_sound { worker.batch_items } else { 0.0 };
+                let weight = seen.max(1.0);
+                base += weight * measured.batch_base_seconds;
+                item += weight * measured.batch_item_seconds;
+                limit += weight * f64::from(measured.batch_limit_items);
+                weights += weight;
+                items += seen;
+                seconds += if is_sound { worker.batch_seconds } else { 0.0 };
                 batches += 1.0;
             }
             // A worker's record comes from outside this process and may hold any value.
@@ -178,9 +213,14 @@ impl Fleet {
             }
         }
         let mean =
-            BatchTime { base_seconds: base / batches, item_seconds: item / batches, limit_items: limit / batches };
+            BatchTime { base_seconds: base / weights, item_seconds: item / weights, limit_items: limit / weights };
+        if batches > 0.0 {
+            (fleet.batch_items, fleet.batch_seconds) = (items / batches, seconds / batches);
+        }
+        loading.sort_by(|one, other| other.total_cmp(one));
+        fleet.longest_loading.iter_mut().zip(loading).for_each(|(longest, seconds)| *longest = seconds);
         fleet.measurements = Measurements {
-            batch_time: (batches > 0.0).then_some(mean),
+            batch_time: (weights > 0.0).then_some(mean),
             cold_start: (colds > 0.0).then(|| Duration::try_from_secs_f64(cold / colds).ok()).flatten(),
         };
         fleet
@@ -189,6 +229,15 @@ impl Fleet {
     /// All live workers.
     pub fn total(&self) -> u64 {
         self.ready_or_loading() + self.draining
+    }
+
+    /// Of the loading workers with known loading times: those that have loaded for longer than `limit`, and their loading
+    /// times, added up.
+    pub(crate) fn loading_longer_than(&self, limit: Duration) -> (u64, Duration) {
+        let longer = self.longest_loading.iter().filter(|seconds| **seconds > limit.as_secs_f32());
+        longer.fold((0, Duration::ZERO), |(count, sum), seconds| {
+            (count + 1, sum + Duration::try_from_secs_f32(*seconds).unwrap_or_default())
+        })
     }
 
     /// The workers that take jobs now or will when their model is loaded.
@@ -245,6 +294,7 @@ mod tests {
         assert_eq!(fleet.loading_for, Duration::from_secs(10));
         let batch = fleet.measurements.batch_time.unwrap();
         assert!((batch.base_seconds - 0.2).abs() < 1e-9 && (batch.full_seconds() - 0.4).abs() < 1e-9);
+        assert_eq!(fleet.longest_loading[..2], [10.0, 0.0]);
         assert!((batch.throughput() - 25.0).abs() < 1e-9);
         assert_eq!(fleet.measurements.cold_start, Some(Duration::from_secs(30)));
         assert_eq!(Fleet::new(&[], now).measurements, Measurements::default());

@@ -9,6 +9,13 @@ use crate::latency::Latency;
 use crate::rate::Rate;
 use crate::schedule::Schedule;
 
+/// A rate in mode latency needs this length of history.
+const RATE_HISTORY: Duration = Duration::from_secs(120);
+
+/// In mode latency, workers that the scaler found at its start stay for this time. The keep time that the former scaler
+/// had learnt is unknown.
+const FOUND_AT_START: Duration = Duration::from_secs(20 * 60);
+
 /// The rule by which a pool is scaled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scaling {
@@ -69,7 +76,7 @@ impl Mode {
     pub fn required_history(&self) -> Duration {
         match self {
             Self::Backlog(_) => Duration::ZERO,
-            Self::Latency(latency) => latency.stable_window.max(latency.scale_down_delay),
+            Self::Latency(_) => RATE_HISTORY,
             Self::Rate(rate) => rate.window,
         }
     }
@@ -77,7 +84,7 @@ impl Mode {
     /// How far back the mode looks for reasons to have the present workers.
     pub(crate) fn look_back(&self) -> Duration {
         match self {
-            Self::Latency(latency) => latency.look_back,
+            Self::Latency(_) => FOUND_AT_START,
             Self::Backlog(_) | Self::Rate(_) => self.required_history(),
         }
     }

@@ -7,13 +7,12 @@
 //! | `value`, `lagThreshold`, `queueLength` | backlog | jobs of backlog per worker, at least 0.001; 10 |
 //! | `excludeInFlight` | backlog | `true`: jobs that workers hold do not count; `false` |
 //! | `classes` | backlog | the classes whose waiting jobs count, separated by commas; all |
-//! | `latency` | latency | how long a job may take, from its arrival to its end; required |
+//! | `latency` | latency | how long a job may take, from its arrival to its end: `5s`, or by class, `premium 2s, standard 10s, batch none`; required |
 //! | `percentile` | latency | the share of jobs that must meet `latency`, in percent; 95 |
-//! | `panicWindow` | latency | a rise of the rate within this window takes effect at once; 8s |
-//! | `stableWindow` | latency, rate | the window over which rates are averaged; 60s |
-//! | `scaleDownDelay` | latency | a lower rate takes effect when it has lasted this long; 2m |
-//! | `coldStart` | latency | the assumed cold start until a worker has measured one; 60s |
-//! | `forecast` | latency | `shadow`: computed and shown, but not used; `on`: used where it is higher; `shadow` |
+//! | `coldStart` | latency | the least cold start that is assumed, where workers measure too little of it; what they measure |
+//! | `keepWarm` | latency | the maximum number of workers that are kept while no jobs arrive: `auto`, or a number; `auto` |
+//! | `maxWorkerHoursPerDay` | latency | what keeping workers may cost, in worker-hours per day; no limit |
+//! | `stableWindow` | rate | the window over which arrivals are averaged; 60s |
 //! | `tolerance` | latency | the HPA's tolerance: a rise is made large enough to exceed it; 0.1 |
 //! | `jobsPerSecond` | rate | jobs per second that one worker serves, at least 0.001; required |
 //! | `activationValue`, `activationLagThreshold` | | a backlog above this number of jobs starts the first worker; 0 |
@@ -58,18 +57,17 @@ const MAX_WORKERS: f64 = 1e6;
 const MAX_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 /// All keys but `pool`, each with its other names and its modes (none: every mode).
-const KEYS: [(&str, &[&str], &[&str]); 18] = [
+const KEYS: [(&str, &[&str], &[&str]); 17] = [
     ("mode", &[], &[]),
     ("value", &["lagThreshold", "queueLength"], &["backlog"]),
     ("excludeInFlight", &[], &["backlog"]),
     ("classes", &[], &["backlog"]),
     ("latency", &[], &["latency"]),
     ("percentile", &[], &["latency"]),
-    ("panicWindow", &[], &["latency"]),
-    ("stableWindow", &[], &["latency", "rate"]),
-    ("scaleDownDelay", &[], &["latency"]),
+    ("stableWindow", &[], &["rate"]),
     ("coldStart", &[], &["latency"]),
-    ("forecast", &[], &["latency"]),
+    ("keepWarm", &[], &["latency"]),
+    ("maxWorkerHoursPerDay", &[], &["latency"]),
     ("tolerance", &[], &["latency"]),
     ("jobsPerSecond", &[], &["rate"]),
     ("activationValue", &["activationLagThreshold"], &[]),
@@ -285,30 +283,52 @@ impl<'a> LayeredKeys<'a> {
     }
 
     fn latency(&self) -> Result<Latency, TriggerError> {
-        let objective = self
-            .period("latency", MAX_PERIOD)?
-            .ok_or_else(|| self.reject("latency", "is missing, and mode latency needs it"))?;
-        let stable_window = self.window("stableWindow", Duration::from_secs(60))?;
-        let latency = Latency {
-            objective,
+        Ok(Latency {
+            objectives: self.objectives()?,
             percentile: self.number("percentile", 50.0, 99.99)?.unwrap_or(95.0),
-            panic_window: self.window("panicWindow", Duration::from_secs(8).min(stable_window))?,
-            stable_window,
-            scale_down_delay: self.window("scaleDownDelay", Duration::from_secs(120))?,
-            look_back: Duration::from_secs(20 * 60),
-            long_look_back: LONGEST_WINDOW,
-            cold_start: self.period("coldStart", MAX_PERIOD)?.unwrap_or(Duration::from_secs(60)),
-            follows_forecast: match self.get("forecast").map(|given| given.value) {
-                None | Some("shadow") => false,
-                Some("on") => true,
-                Some(_) => return Err(self.reject("forecast", "is not shadow or on")),
+            cold_start: self.period("coldStart", MAX_PERIOD)?,
+            keep_warm: match self.get("keepWarm").map(|given| given.value) {
+                None | Some("auto") => None,
+                Some(_) => self.workers("keepWarm").map_err(|_| {
+                    self.reject("keepWarm", format_args!("is not auto or a whole number from 0 to {MAX_WORKERS}"))
+                })?,
             },
+            max_worker_hours_per_day: self.number("maxWorkerHoursPerDay", 0.0, 24.0 * MAX_WORKERS)?,
+        })
+    }
+
+    /// The objective of each class: one for all, or one for each class that is named. Other classes have none.
+    fn objectives(&self) -> Result<[Option<Duration>; 3], TriggerError> {
+        let given =
+            self.get("latency").ok_or_else(|| self.reject("latency", "is missing, and mode latency needs it"))?;
+        let parse = |text: &str| {
+            let period = text.parse::<Period>().ok().map(|period| period.get());
+            period.filter(|period| !period.is_zero() && *period <= MAX_PERIOD)
         };
-        if latency.panic_window > latency.stable_window {
-            let stable = Period::new(latency.stable_window);
-            return Err(self.reject("panicWindow", format_args!("is longer than stableWindow, {stable}")));
+        if let Some(objective) = parse(given.value) {
+            return Ok([Some(objective); 3]);
         }
-        Ok(latency)
+        let mut objectives = [None; 3];
+        let mut named = BTreeSet::new();
+        for part in given.value.split(',') {
+            let of_class = part.trim().split_once(char::is_whitespace).and_then(|(name, text)| {
+                let class = Class::ALL.into_iter().find(|class| class.as_str() == name)?;
+                let objective = if text.trim() == "none" { None } else { Some(parse(text.trim())?) };
+                named.insert(class).then_some((class, objective))
+            });
+            let Some((class, objective)) = of_class else { return Err(self.reject_objectives()) };
+            objectives[class as usize] = objective;
+        }
+        if objectives.iter().all(Option::is_none) { Err(self.reject_objectives()) } else { Ok(objectives) }
+    }
+
+    fn reject_objectives(&self) -> TriggerError {
+        let longest = Period::new(MAX_PERIOD);
+        let rule = format_args!(
+            "is not a duration such as 5s, more than 0s and at most {longest}, and not one per class such as \
+             \"premium 2s, standard 10s, batch none\""
+        );
+        self.reject("latency", rule)
     }
 
     fn classes(&self) -> Result<Vec<Class>, TriggerError> {

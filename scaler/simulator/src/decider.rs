@@ -69,6 +69,9 @@ impl<F: FnMut(&History) -> Result<Observation, CallFailure>> Decider for ScaledB
             return self.replicas.count();
         }
         let answer = (self.answer)(&self.history);
+        if let Ok(answer) = &answer {
+            self.history.request(view.now, answer.value / answer.target);
+        }
         self.replicas.observe(view.now, answer)
     }
 

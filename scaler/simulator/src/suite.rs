@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use policy::TriggerError;
 use policy::replicas::{Behavior, Policy, Rules, Select, Step};
+use queue::Class;
 use rayon::prelude::*;
 
 use super::comparison::{Run, Setting, UpperBound};
@@ -75,7 +76,7 @@ fn row(load: &Load, searches: bool) -> Result<Row, TriggerError> {
     let Load { trace, worker, objectives, conditions, percentile, .. } = load;
     let setting = Setting { trace, worker: *worker, objectives, conditions };
     let run_of = |name: &str, outcome| Run::new(name, trace, *percentile, outcome);
-    let mut runs = vec![run_of(LATENCY, setting.run(decider(&metadata(load), recommended_rules(), conditions)?))];
+    let mut runs = vec![latency(load)?];
     runs.push(run_of(KPA, setting.run(Box::new(Kpa::new(worker.batch_limit, MAX_WORKERS)))));
     let (threshold, best) = best_threshold(load, &setting)?;
     runs.push(best);
@@ -101,13 +102,23 @@ fn row(load: &Load, searches: bool) -> Result<Row, TriggerError> {
     })
 }
 
+/// The run of mode latency under a load.
+pub fn latency(load: &Load) -> Result<Run, TriggerError> {
+    let Load { trace, worker, objectives, conditions, percentile, .. } = load;
+    let setting = Setting { trace, worker: *worker, objectives, conditions };
+    let outcome = setting.run(decider(&metadata(load), recommended_rules(), conditions)?);
+    Ok(Run::new(LATENCY, trace, *percentile, outcome))
+}
+
 /// The trigger of mode latency for a load. It has the objectives and nothing else.
 fn metadata(load: &Load) -> BTreeMap<String, String> {
-    let [premium, standard, _] = load.objectives;
-    let strictest = premium.into_iter().chain(standard).min().unwrap_or_default();
+    let objective = |class: Class| {
+        let seconds = load.objectives[class as usize].map(|objective| format!("{}s", objective.as_secs()));
+        format!("{} {}", class.as_str(), seconds.as_deref().unwrap_or("none"))
+    };
     let pairs = [
         ("mode", "latency".to_owned()),
-        ("latency", format!("{}s", strictest.as_secs())),
+        ("latency", Class::ALL.map(objective).join(", ")),
         ("percentile", load.percentile.to_string()),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
@@ -119,6 +130,8 @@ fn recommended_rules() -> Rules {
     let policies = vec![Policy { step: Step::Pods(MAX_WORKERS), period: Duration::from_secs(15) }];
     Rules {
         polling_interval: Duration::from_secs(15),
+        // The scaler keeps the pool active for as long as it keeps workers.
+        cooldown: Duration::from_secs(30),
         up: Behavior { policies, select: Select::Max, ..rules.up },
         down: Behavior { stabilization_window: Duration::ZERO, ..rules.down },
         ..rules

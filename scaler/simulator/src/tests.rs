@@ -4,6 +4,7 @@ mod agreement;
 mod constant;
 mod loads;
 mod outage;
+mod promise;
 mod work;
 
 use std::ops::Range;
@@ -112,6 +113,9 @@ impl Decider for Probe {
             return self.replicas.count();
         }
         let (answer, before) = (self.answer(view.now), self.replicas.count());
+        if let Ok(answer) = &answer {
+            self.history.request(view.now, answer.value / answer.target);
+        }
         self.replicas.observe(view.now, answer);
         self.record(view, answer.is_ok(), before)
     }

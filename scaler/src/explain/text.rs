@@ -3,7 +3,7 @@
 use std::fmt;
 
 use policy::backlog::BacklogTerms;
-use policy::latency::LatencyTerms;
+use policy::latency::{Keep, LatencyTerms};
 use policy::rate::RateTerms;
 use policy::{Clamp, Decision, Terms};
 
@@ -82,28 +82,54 @@ fn write_rate(f: &mut fmt::Formatter<'_>, terms: &RateTerms) -> fmt::Result {
 }
 
 fn write_latency(f: &mut fmt::Formatter<'_>, terms: &LatencyTerms) -> fmt::Result {
-    let [arrivals, highest] = [terms.arrivals, terms.highest_arrivals].map(number);
-    write!(f, "  arrivals:  {arrivals} jobs/s, highest {highest} jobs/s within scale_down_delay")?;
-    if let Some(forecast) = terms.forecast {
-        let expected = [forecast.arrivals, forecast.horizon_seconds, forecast.mean_absolute_error];
-        let [arrivals, ahead, error] = expected.map(number);
-        write!(f, "; forecast for {ahead} s ahead: {arrivals} jobs/s, mean error {error} jobs/s")?;
+    let [arrivals, throughput, slack, start] =
+        [terms.arrivals, terms.throughput, terms.slack_seconds, terms.start_seconds].map(number);
+    write!(f, "  arrivals:  {arrivals} jobs/s")?;
+    if let Some(expected) = terms.expected_arrivals {
+        write!(f, "; {} jobs/s are expected in {start} s, if the rise continues", number(expected))?;
     }
     writeln!(f)?;
-    let [throughput, slack, cold_start] = [terms.throughput, terms.slack_seconds, terms.cold_start_seconds].map(number);
-    writeln!(f, "  capacity:  {throughput} jobs/s per worker; a job may wait {slack} s; cold start {cold_start} s")?;
-    writeln!(f, "  rate:      {} (highest arrivals ÷ capacity)", workers(terms.rate))?;
-    let [look_back, late] = [terms.look_back_seconds, terms.late_share * 100.0].map(number);
+    write!(f, "  capacity:  {throughput} jobs/s per worker; a job may wait {slack} s; ")?;
+    writeln!(f, "a worker is ready {start} s after its request")?;
+    if terms.on_the_way > 0.0 {
+        writeln!(f, "  requested: {} that did not register yet", workers(terms.on_the_way))?;
+    }
+    if terms.stuck > 0 {
+        writeln!(f, "  stuck:     {} loading for too long, not counted as capacity", counted(terms.stuck, "worker"))?;
+    }
+    let [late, settled, margin] =
+        [terms.late_share * 100.0, terms.settled_late_share * 100.0, terms.margin].map(number);
+    write!(f, "  late:      {late} % of the jobs had to wait too long, {settled} % of them without a start as the ")?;
+    writeln!(f, "reason; so the need is multiplied by {margin}")?;
+    writeln!(f, "  need:      {} (for the present arrivals)", workers(terms.need))?;
+    writeln!(f, "  trend:     {} (for the expected arrivals)", workers(terms.trend))?;
+    write_keep(f, terms)?;
+    let excess = number(terms.excess);
+    writeln!(f, "  catch up:  {} ({excess} jobs would have to wait too long otherwise)", workers(terms.catch_up))?;
+    writeln!(f, "  retain:    {} (present workers that the backlog still needs)", workers(terms.retain))?;
+    if terms.patient > 0.0 {
+        writeln!(f, "  patient:   {} (for the classes that can wait)", workers(terms.patient))?;
+    }
+    writeln!(f, "  wanted:    {} (the largest of these, at least 1 while there is work)", workers(terms.wanted))
+}
+
+fn write_keep(f: &mut fmt::Formatter<'_>, terms: &LatencyTerms) -> fmt::Result {
+    let Keep { seconds, late_share, least_late_share, worker_hours_per_day } = terms.keep;
+    let [seconds, late, least, cost] =
+        [seconds, late_share * 100.0, least_late_share * 100.0, worker_hours_per_day].map(number);
+    write!(f, "  kept:      {} (the largest need of the last {seconds} s; ", workers(terms.kept))?;
     writeln!(
         f,
-        "  replay:    {} (would have kept the jobs of the last {look_back} s in time; {late} % of the jobs of the last \
-         hour were late)",
-        workers(terms.replay)
+        "on the past arrivals this keep time makes {late} % of the jobs late, and costs {cost} worker-hours a day)"
     )?;
-    let excess = number(terms.excess);
-    writeln!(f, "  catch up:  {} ({excess} jobs over capacity when the cold start ends)", workers(terms.catch_up))?;
-    writeln!(f, "  retain:    {} (present workers that the backlog still needs)", workers(terms.retain))?;
-    writeln!(f, "  wanted:    {} (the largest of these, at least 1 while there is work)", workers(terms.wanted))
+    if terms.cannot_keep_promise() {
+        write!(
+            f,
+            "  promise:   it cannot be kept: with the best keep time, {least} % of the past jobs would have been "
+        )?;
+        writeln!(f, "late, because a start takes {} s. A minimum of workers helps", number(terms.start_seconds))?;
+    }
+    Ok(())
 }
 
 /// A number with its noun: `1 worker`, `2.80 workers`.

@@ -22,7 +22,7 @@ fn a_trigger_with_only_a_pool_has_the_values_of_the_pools_configuration() {
     let of_digits = scaling(&[]);
     assert_eq!((of_digits.mode.target(), of_digits.activation), (7.0, 1.0));
     let Mode::Latency(latency) = read(&[("pool", "fast")]).unwrap().scaling.mode else { panic!("another mode") };
-    assert_eq!(latency.objective, Duration::from_secs(2));
+    assert_eq!(latency.objective(), Duration::from_secs(2));
 }
 
 #[test]
@@ -53,10 +53,8 @@ fn a_missing_required_key_of_a_mode_is_an_error() {
     let Mode::Latency(latency) = scaling(&[("mode", "latency"), ("latency", "2s"), ("percentile", "99")]).mode else {
         panic!("another mode")
     };
-    assert_eq!(
-        (latency.objective, latency.percentile, latency.follows_forecast),
-        (Duration::from_secs(2), 99.0, false)
-    );
+    let two = Some(Duration::from_secs(2));
+    assert_eq!((latency.objectives, latency.percentile, latency.keep_warm), ([two; 3], 99.0, None));
     let Mode::Rate(rate) = scaling(&[("mode", "rate"), ("jobsPerSecond", "50"), ("stableWindow", "30s")]).mode else {
         panic!("another mode")
     };
@@ -66,10 +64,17 @@ fn a_missing_required_key_of_a_mode_is_an_error() {
     // Keys of the configured mode do not apply to another mode.
     assert!(read(&[("pool", "fast"), ("mode", "backlog")]).is_ok());
     assert!(read(&[("pool", "digits"), ("mode", "rate"), ("jobsPerSecond", "5")]).is_ok());
-    let Mode::Latency(short) = scaling(&[("mode", "latency"), ("latency", "2s"), ("stableWindow", "5s")]).mode else {
-        panic!("another mode")
+}
+
+#[test]
+fn an_objective_holds_for_all_classes_or_for_the_named_ones() {
+    let objectives = |text: &str| match scaling(&[("mode", "latency"), ("latency", text)]).mode {
+        Mode::Latency(latency) => latency.objectives.map(|objective| objective.map(|objective| objective.as_secs())),
+        _ => panic!("another mode"),
     };
-    assert_eq!(short.panic_window, Duration::from_secs(5));
+    assert_eq!(objectives("5s"), [Some(5); 3]);
+    assert_eq!(objectives("premium 2s, standard 10s, batch none"), [Some(2), Some(10), None]);
+    assert_eq!(objectives("batch 8h,premium 500ms"), [Some(0), None, Some(8 * 3600)]);
 }
 
 /// C16.
@@ -91,7 +96,9 @@ fn a_missing_pool_and_every_bad_value_are_named_with_key_value_and_rule() {
     let latency = |key, value| vec![("mode", "latency"), ("latency", "2s"), (key, value)];
     let number = "is not a number of at least 0.001";
     let window = "is not a duration such as 5s, more than 0s and at most 1h";
-    let objective = "is not a duration such as 5s, more than 0s and at most 1d";
+    let rate = |window| vec![("mode", "rate"), ("jobsPerSecond", "5"), ("stableWindow", window)];
+    let objective = "is not a duration such as 5s, more than 0s and at most 1d, and not one per class such as \"premium 2s, \
+                     standard 10s, batch none\"";
     let whole = "is not a whole number from 0 to 1000000";
     let mut cases = vec![(vec![("mode", "fast")], "mode", "is not backlog, latency or rate")];
     for bad in ["x", "-1", "0", "0.0009", "NaN", "inf"] {
@@ -114,13 +121,17 @@ fn a_missing_pool_and_every_bad_value_are_named_with_key_value_and_rule() {
         (vec![("schedule", "daily")], "schedule", "is not minute hour"),
         (vec![("mode", "latency"), ("latency", "fast")], "latency", objective),
         (vec![("mode", "latency"), ("latency", "0s")], "latency", objective),
+        (vec![("mode", "latency"), ("latency", "gold 2s")], "latency", objective),
+        (vec![("mode", "latency"), ("latency", "batch none")], "latency", objective),
+        (vec![("mode", "latency"), ("latency", "premium 2s, premium 3s")], "latency", objective),
+        (vec![("mode", "latency"), ("latency", "premium 2s, standard soon")], "latency", objective),
         (latency("percentile", "100"), "percentile", "is not a number from 50 to 99.99"),
-        (latency("panicWindow", "2h"), "panicWindow", window),
-        (latency("panicWindow", "1s"), "panicWindow", "is not at least 2s"),
-        (latency("stableWindow", "soon"), "stableWindow", window),
-        (latency("scaleDownDelay", "61m"), "scaleDownDelay", window),
-        (latency("coldStart", "-1s"), "coldStart", objective),
-        (latency("forecast", "maybe"), "forecast", "is not shadow or on"),
+        (rate("2h"), "stableWindow", window),
+        (rate("1s"), "stableWindow", "is not at least 2s"),
+        (rate("soon"), "stableWindow", window),
+        (latency("coldStart", "-1s"), "coldStart", "is not a duration such as 5s, more than 0s and at most 1d"),
+        (latency("keepWarm", "some"), "keepWarm", "is not auto or a whole number from 0 to 1000000"),
+        (latency("maxWorkerHoursPerDay", "-1"), "maxWorkerHoursPerDay", "is not a number from 0 to 24000000"),
         (latency("tolerance", "2"), "tolerance", "is not a number from 0 to 1"),
     ]);
     for (pairs, key, rule) in cases {
@@ -142,15 +153,11 @@ fn contradictory_keys_are_rejected() {
             vec![("mode", "latency"), ("latency", "2s"), ("queueLength", "5")],
             "queueLength: \"5\" is for mode backlog, not latency",
         ),
-        (vec![("stableWindow", "30s")], "stableWindow: \"30s\" is for mode latency and rate, not backlog"),
+        (vec![("stableWindow", "30s")], "stableWindow: \"30s\" is for mode rate, not backlog"),
         (vec![("minWorkers", "3"), ("maxWorkers", "2")], "minWorkers: \"3\" is more than maxWorkers, 2"),
         (
             vec![("maxWorkers", "2"), ("schedule", "0 8 * * * UTC for 1h = 4")],
             "schedule: \"0 8 * * * UTC for 1h = 4\" asks for more than maxWorkers, 2",
-        ),
-        (
-            vec![("mode", "latency"), ("latency", "2s"), ("panicWindow", "2m")],
-            "panicWindow: \"2m\" is longer than stableWindow, 1m",
         ),
     ] {
         assert_eq!(error(&pairs), expected);

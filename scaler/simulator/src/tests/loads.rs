@@ -27,6 +27,7 @@ pub(super) fn recommended() -> Rules {
     let policies = vec![Policy { step: Step::Pods(100), period: Duration::from_secs(15) }];
     Rules {
         polling_interval: Duration::from_secs(15),
+        cooldown: Duration::from_secs(30),
         has_behavior: true,
         up: Behavior { policies, ..rules.up },
         down: Behavior { stabilization_window: Duration::ZERO, ..rules.down },
