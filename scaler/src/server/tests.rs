@@ -240,7 +240,8 @@ async fn a_push_stream_sends_the_state_then_changes_and_ends_with_ok_when_the_sc
     scaler.finish().await;
 }
 
-/// A backlog that 10 workers end in time: each does 90 jobs per second, within 30 s after its cold start.
+/// 300 s of work for one worker, of 90 jobs per second: 5 cold starts. Without arrivals, and with 5 % of late jobs allowed,
+/// the extra workers of mode latency are 5 × √10: 16.
 fn backlog_without_workers() -> Numbers {
     let batch_limit_items = 90;
     let measured = queue::Measured {
@@ -259,7 +260,7 @@ fn latency_of_five_seconds() -> ScaledObjectRef {
 #[tokio::test]
 async fn a_scaler_that_starts_without_workers_uses_the_measurements_of_earlier_workers_at_once() {
     let mut scaler = running(quick(), backlog_without_workers()).await;
-    assert_eq!(scaler.value_of(latency_of_five_seconds()).await.unwrap().metric_value, 10);
+    assert_eq!(scaler.value_of(latency_of_five_seconds()).await.unwrap().metric_value, 16);
     scaler.finish().await;
     let mut scaler = running(quick(), Numbers { measured: None, ..backlog_without_workers() }).await;
     assert_eq!(scaler.value_of(latency_of_five_seconds()).await.unwrap().metric_value, 1);
@@ -273,13 +274,13 @@ async fn a_roster_without_an_answer_about_earlier_measurements_delays_no_reading
         let mut scaler = running(settings.clone(), Numbers { recall, ..backlog_without_workers() }).await;
         assert_eq!(scaler.value_of(latency_of_five_seconds()).await.unwrap().metric_value, 1);
         scaler.fake.set("digits", backlog_without_workers());
-        let ten = |answer: &Result<MetricValue, Status>| answer.as_ref().unwrap().metric_value == 10;
-        scaler.until_of(latency_of_five_seconds(), ten).await.unwrap();
+        let sixteen = |answer: &Result<MetricValue, Status>| answer.as_ref().unwrap().metric_value == 16;
+        scaler.until_of(latency_of_five_seconds(), sixteen).await.unwrap();
         let recalls = scaler.fake.recalls.load(Ordering::Relaxed);
         assert!(recalls > 1, "{recalls}");
         scaler.fake.set("digits", Numbers { waiting: 24_300, ..backlog_without_workers() });
-        let nine = |answer: &Result<MetricValue, Status>| answer.as_ref().unwrap().metric_value == 9;
-        scaler.until_of(latency_of_five_seconds(), nine).await.unwrap();
+        let fifteen = |answer: &Result<MetricValue, Status>| answer.as_ref().unwrap().metric_value == 15;
+        scaler.until_of(latency_of_five_seconds(), fifteen).await.unwrap();
         assert_eq!(scaler.fake.recalls.load(Ordering::Relaxed), recalls, "known measurements are requested again");
         scaler.finish().await;
     }

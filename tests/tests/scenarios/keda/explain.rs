@@ -27,7 +27,7 @@ async fn the_last_answers_are_explained_with_the_reading_and_the_rule() {
     let of_latency = explained["decisions"].as_array().unwrap().last().unwrap();
     assert_eq!(of_latency["rule"]["mode"], "latency");
     assert_eq!(of_latency["rule"]["max_workers"], 3);
-    assert_eq!(of_latency["rule"]["seconds"]["objective"], 2.0);
+    assert_eq!(of_latency["rule"]["seconds"]["standard"], 2.0);
     assert_eq!(of_latency["decision"]["terms"]["wanted"], 1.0);
 
     let arguments = ["explain", "echo", "--admin", scaler.admin_url()];
@@ -46,8 +46,8 @@ async fn the_last_answers_are_explained_with_the_reading_and_the_rule() {
 async fn a_scaler_that_starts_without_workers_uses_the_measurements_of_the_last_ones() {
     let system = System::new(YAML).unwrap();
     let backend = system.backend().await.unwrap();
-    // A worker runs half a job per second. A backlog must be worked off within 30 s after the cold start, so 150 jobs need
-    // ten workers.
+    // A worker runs half a job per second, so 150 jobs are five cold starts of work. Mode latency requests 5 × √10 workers for
+    // them if no more jobs arrive.
     let gone = WorkerRecord {
         batch_base_seconds: 1.0,
         batch_item_seconds: 1.0,
@@ -61,7 +61,7 @@ async fn a_scaler_that_starts_without_workers_uses_the_measurements_of_the_last_
     let scaler = system.scaler().await.unwrap();
     let mut keda = Keda::of(&scaler).await;
     let fast = with("echo", &[("mode", "latency"), ("latency", "5s")]);
-    assert_eq!(keda.value(&fast).await.unwrap().metric_value, 10);
+    assert_eq!(keda.value(&fast).await.unwrap().metric_value, 16);
     let (_, text) = scaler.admin("/explain/echo").await.unwrap();
     let explained: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(explained["decisions"][0]["seen"]["batch_is_recalled"], true, "{text}");
