@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::history::{History, Late, STUCK_COLD_STARTS};
+use crate::history::{History, LONGEST_WINDOW, Late, STUCK_COLD_STARTS};
 use crate::reading::{Measurements, Reading};
 use demand::Demand;
 pub use keep::Keep;
@@ -110,9 +110,11 @@ pub struct LatencyTerms {
 }
 
 impl LatencyTerms {
-    /// Whether more of the past jobs would have been late than the promise allows, however long workers are kept.
+    /// Whether more jobs of at least an hour would have been late than the promise allows, however long workers are kept. A
+    /// shorter time shows mostly the first start.
     pub fn cannot_keep_promise(&self) -> bool {
-        self.keep.least_late_share > self.allowed_late_share
+        let is_known = self.keep.replayed_seconds >= LONGEST_WINDOW.as_secs_f64();
+        is_known && self.keep.least_late_share > self.allowed_late_share
     }
 
     /// Whether the pool keeps workers without having work for them.

@@ -114,7 +114,7 @@ fn write_latency(f: &mut fmt::Formatter<'_>, terms: &LatencyTerms) -> fmt::Resul
 }
 
 fn write_keep(f: &mut fmt::Formatter<'_>, terms: &LatencyTerms) -> fmt::Result {
-    let Keep { seconds, late_share, least_late_share, worker_hours_per_day } = terms.keep;
+    let Keep { seconds, late_share, least_late_share, worker_hours_per_day, .. } = terms.keep;
     let [seconds, late, least, cost] =
         [seconds, late_share * 100.0, least_late_share * 100.0, worker_hours_per_day].map(number);
     write!(f, "  kept:      {} (the largest need of the last {seconds} s; ", workers(terms.kept))?;

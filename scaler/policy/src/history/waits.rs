@@ -57,7 +57,7 @@ impl Waits {
             self.settled_since = now;
         }
         self.workers = requested;
-        let is_settled = now.saturating_sub(self.settled_since) > start * SETTLING_STARTS;
+        let is_settled = reading.fleet.ready > 0 && now.saturating_sub(self.settled_since) > start * SETTLING_STARTS;
         let arrived = |reading: &Reading| reading.backlog().saturating_add(reading.ended);
         let batch = queue::Class::Batch;
         let more_batch = reading.waiting_of(batch).saturating_sub(before.waiting_of(batch));

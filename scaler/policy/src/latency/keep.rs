@@ -41,6 +41,8 @@ pub struct Keep {
     pub least_late_share: f64,
     /// The cost in the replay with this time, in worker-hours per day.
     pub worker_hours_per_day: f64,
+    /// The time that was replayed, in seconds.
+    pub replayed_seconds: f64,
 }
 
 /// What the replay needs to know.
@@ -95,6 +97,7 @@ impl Replay<'_> {
             late_share: chosen.late / total,
             least_late_share: least,
             worker_hours_per_day: hours(chosen),
+            replayed_seconds: last - first,
         }
     }
 
