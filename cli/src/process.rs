@@ -65,7 +65,7 @@ async fn run_command(arguments: Arguments, started: Instant) -> anyhow::Result<E
                 up::follow_parent(parent, &stop)?;
             }
             let (of_pool, model) = services::pool_of_worker(&settings, &pool)?;
-            let opened = Opened::open(&settings).await?;
+            let opened = Opened::open_for(&settings, of_pool).await?;
             let health = Health::new();
             serve_admin(admin.admin, &settings, &health, Router::new()).await?;
             services::worker(of_pool, model, &opened, pool.parse()?, health, started, stop).await?;

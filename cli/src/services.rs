@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use backends::BackendUrls;
 use gateway::Gateway;
 use queue::{Backend, Blobs, ErrorKind, JobId, PoolName, Upkeep, WorkerId};
 use scaler::{Journal, Sources};
@@ -34,8 +35,19 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// The parts of a process that serves all pools.
     pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let backend = backends::open(&settings.backend_urls()?).await?;
+        Self::open_at(settings, &settings.backend_urls()?).await
+    }
+
+    /// The parts of a worker. Its ledger keeps dead jobs as long as the pool demands.
+    pub(crate) async fn open_for(settings: &Settings, of_pool: &PoolSettings) -> anyhow::Result<Self> {
+        let urls = settings.backend_urls()?.with_dead_retention(of_pool.jobs.dead_retention());
+        Self::open_at(settings, &urls).await
+    }
+
+    async fn open_at(settings: &Settings, urls: &BackendUrls) -> anyhow::Result<Self> {
+        let backend = backends::open(urls).await?;
         let setting = settings.blobs.place().0;
         let blobs = settings.blobs.open().map_err(|error| anyhow::anyhow!("{setting}: {error}"))?;
         let blobs = blobs.with_observer(metrics::blob_store_failed);

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use backends::{BackendUrl, BackendUrls, BlobUrl};
 use gateway::GatewaySettings;
 use model::ModelSource;
-use queue::{Blobs, Error, ErrorKind, PoolName, Route, RouteErrors, Routes, UrlSource};
+use queue::{Blobs, DEAD_RETENTION, Error, ErrorKind, PoolName, Route, RouteErrors, Routes, UrlSource};
 use scaler::{PoolScale, ScalerSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
@@ -112,6 +113,9 @@ pub struct JobSettings {
     pub deadline: Option<Period>,
     /// The time after its end at which the record and the result of a job are deleted.
     pub retention: Period,
+    /// The time after its end at which the record of a failed or dead job is deleted, at least `retention`. Until then
+    /// it can be requeued. If absent: 7 days, or `retention` if that is longer.
+    pub dead_retention: Option<Period>,
 }
 
 impl Default for Settings {
@@ -157,16 +161,25 @@ impl Default for BlobSettings {
 impl Default for JobSettings {
     fn default() -> Self {
         let max_attempts = const { NonZeroU32::new(5).unwrap() };
-        Self { max_attempts, deadline: None, retention: Period::seconds(24 * 3600) }
+        Self { max_attempts, deadline: None, retention: Period::seconds(24 * 3600), dead_retention: None }
+    }
+}
+
+impl JobSettings {
+    /// How long failed and dead jobs are kept.
+    pub(crate) fn dead_retention(&self) -> Duration {
+        self.dead_retention.unwrap_or(Period::new(DEAD_RETENTION)).max(self.retention).get()
     }
 }
 
 impl Settings {
-    /// The parsed URLs of broker and ledger, and the pools' routes through the broker. There is no error after a
-    /// successful [`Settings::check`].
+    /// The parsed URLs of broker and ledger, and the pools' routes through the broker. Dead jobs are kept as long as in the
+    /// pool that keeps them longest. There is no error after a successful [`Settings::check`].
     pub fn backend_urls(&self) -> anyhow::Result<BackendUrls> {
         let ledger = self.ledger.as_ref().map(backend_url).transpose()?;
-        Ok(BackendUrls::new(backend_url(&self.broker)?, ledger)?.with_routes(self.routes()?)?)
+        let urls = BackendUrls::new(backend_url(&self.broker)?, ledger)?.with_routes(self.routes()?)?;
+        let longest = self.pools.values().map(|pool| pool.jobs.dead_retention()).max();
+        Ok(urls.with_dead_retention(longest.unwrap_or(DEAD_RETENTION)))
     }
 
     /// The names of the pools.
@@ -270,6 +283,10 @@ impl Config for Settings {
             if pool.jobs.deadline.is_some_and(|deadline| deadline.is_zero()) {
                 faults.refuse(format_args!("pools.{name}.jobs.deadline"), "0s", "is not more than 0s");
             }
+            if let Some(kept) = pool.jobs.dead_retention.filter(|kept| *kept < pool.jobs.retention) {
+                let rule = format!("is less than the retention, {}", pool.jobs.retention);
+                faults.refuse(format_args!("pools.{name}.jobs.dead_retention"), kept, rule);
+            }
             pool.scale.check(&format!("pools.{name}.scale"), faults);
             pool.worker.check(&format!("pools.{name}.worker"), faults);
             if pool.worker.max_input < self.gateway.max_body {
@@ -351,5 +368,18 @@ mod tests {
         let faults = load(&flags).unwrap_err().to_string();
         let named = format!("broker: {file:?} does not hold the URL of a backend, such as redis://HOST");
         assert!(faults.contains(&named), "{faults}");
+    }
+
+    #[test]
+    fn dead_jobs_are_kept_for_a_week_or_for_a_longer_retention() {
+        let kept = |more: &[&str]| {
+            let flags: Vec<String> = more.iter().map(|flag| format!("pools.echo.jobs.{flag}")).collect();
+            load(&flags).map(|settings| settings.pools["echo"].jobs.dead_retention().as_secs() / 3600)
+        };
+        assert_eq!(kept(&[]).unwrap(), 7 * 24);
+        assert_eq!(kept(&["retention=30d"]).unwrap(), 30 * 24);
+        assert_eq!(kept(&["retention=1h", "dead_retention=2h"]).unwrap(), 2);
+        let faults = kept(&["retention=2h", "dead_retention=1h"]).unwrap_err().to_string();
+        assert!(faults.contains("pools.echo.jobs.dead_retention: 1h is less than the retention, 2h"), "{faults}");
     }
 }

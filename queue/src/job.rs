@@ -28,7 +28,7 @@ pub struct Job {
     pub deadline_at: Option<Timestamp>,
     /// The number of attempts, at least 1. After that many failed ones the job ends as dead.
     pub max_attempts: u32,
-    /// How long its record and result are stored after its end.
+    /// How long its record and result are stored after its end. The ledger may store a dead or failed job longer.
     pub retention: Duration,
     /// The W3C trace context it belongs to.
     pub trace_parent: Option<String>,

@@ -30,9 +30,12 @@ use crate::{
 
 mod dead;
 
-pub use dead::{Attempt, DeadFilter, DeadPage, DeadPosition, Forgotten, Purged, Requeued};
+pub use dead::{Attempt, DEAD_RETENTION, DeadFilter, DeadPage, DeadPosition, Forgotten, Purged, Requeued};
 
 /// The records of all jobs. A call that changes state takes a batch, and is durable when it returns.
+///
+/// The record of an ended job stays for [`Job::retention`]. A ledger is opened with the least retention of dead and failed
+/// jobs, because these can be requeued. It applies to the jobs that this process ends, whatever process deletes them.
 #[async_trait]
 pub trait Ledger: Send + Sync {
     /// Opens a record for each job, in state `queued`; one answer per job, in order.
@@ -134,7 +137,7 @@ pub trait Ledger: Send + Sync {
     /// Puts a dead or failed job back into state `queued`, with all its attempts and, if one is given, a new input. It is
     /// due at once, so [`crate::Upkeep`] publishes it.
     ///
-    /// Its fence grows, and its retention begins again at its next end. Its deadline is removed, because a requeued job
+    /// Its fence grows, and its retention begins again at its next end. That of a success is [`Job::retention`]. Its deadline is removed, because a requeued job
     /// should run. Its history, its last error and its mark as a suspect stay.
     ///
     /// A message of the job that is still in the broker carries the former input, and may run instead of the new one.
@@ -196,6 +199,11 @@ impl JobState {
     /// Whether the job has ended.
     pub fn has_ended(self) -> bool {
         !matches!(self, Self::Queued | Self::Leased | Self::Retry)
+    }
+
+    /// Whether [`Ledger::requeue`] reopens the job.
+    pub fn can_be_requeued(self) -> bool {
+        matches!(self, Self::Failed | Self::Dead)
     }
 
     /// The name used on the wire.

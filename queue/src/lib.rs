@@ -38,8 +38,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use job::{Body, Class, Input, Job, JobId, Origin, Output, PoolName};
 pub use job_error::{JobError, JobErrorKind, Retried};
 pub use ledger::{
-    Attempt, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts,
-    JobRecord, JobState, Lease, Ledger, Outcome, Publication, Purged, Requeued, Submitted,
+    Attempt, Claim, ClaimRequest, DEAD_RETENTION, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished,
+    Forgotten, JobCounts, JobRecord, JobState, Lease, Ledger, Outcome, Publication, Purged, Requeued, Submitted,
 };
 pub use risk::{PoolExpectation, Risk, Severity};
 pub use roster::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};

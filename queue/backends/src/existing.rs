@@ -27,7 +27,7 @@ impl Existing {
         let (clock, mut existing) = (Clock::default(), Self::default());
         let (broker, ledger) = (urls.broker(), urls.ledger());
         if existing.is_there(ledger)? {
-            let kept = open_ledger(ledger, clock.clone())?;
+            let kept = open_ledger(ledger, urls, clock.clone())?;
             (existing.ledger, existing.roster) = (Some(kept.ledger), Some(kept.roster));
             existing.broker = (broker == ledger).then_some(kept.broker);
         }

@@ -1,15 +1,18 @@
 //! The URLs of an installation's broker and ledger, checked together.
 
-use queue::{Error, ErrorKind, Result, RouteError, RouteErrors, Routes};
+use std::time::Duration;
+
+use queue::{DEAD_RETENTION, Error, ErrorKind, Result, RouteError, RouteErrors, Routes};
 
 use crate::url::BackendUrl;
 
-/// The URLs of the broker and of the ledger, with the routes of all pools.
+/// The URLs of the broker and of the ledger, with the routes of all pools, and how long the ledger keeps dead jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendUrls {
     broker: BackendUrl,
     ledger: BackendUrl,
     routes: Routes,
+    dead_retention: Duration,
 }
 
 impl BackendUrls {
@@ -26,7 +29,7 @@ impl BackendUrls {
             let way_out = "name a Redis (redis://HOST), or embedded:FOLDER if all processes are on one machine";
             return Err(Error::new(ErrorKind::Refused, format_args!("{why}: {way_out}")));
         }
-        Ok(Self { broker, ledger, routes: Routes::default() })
+        Ok(Self { broker, ledger, routes: Routes::default(), dead_retention: DEAD_RETENTION })
     }
 
     /// Adds the routes. They are rejected if the broker does not support topics or queues with other names.
@@ -39,6 +42,11 @@ impl BackendUrls {
         RouteErrors::none_or(errors, Self { routes, ..self })
     }
 
+    /// Sets the least time for which the ledger keeps the dead and failed jobs that this process ends.
+    pub fn with_dead_retention(self, dead_retention: Duration) -> Self {
+        Self { dead_retention, ..self }
+    }
+
     /// The URL of the broker.
     pub fn broker(&self) -> &BackendUrl {
         &self.broker
@@ -47,6 +55,10 @@ impl BackendUrls {
     /// The URL of the ledger and roster.
     pub fn ledger(&self) -> &BackendUrl {
         &self.ledger
+    }
+
+    pub(crate) fn dead_retention(&self) -> Duration {
+        self.dead_retention
     }
 
     /// The topics and queues whose names do not follow from the names of pools.

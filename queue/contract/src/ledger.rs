@@ -7,6 +7,7 @@ mod counting;
 mod dead;
 mod ending;
 mod publishing;
+mod retention;
 mod submitting;
 mod suspecting;
 mod watching;
@@ -19,9 +20,9 @@ use futures::{StreamExt, poll};
 use crate::{Fixture, LEASE, PUBLISH_TIMEOUT, job, jobs, pool, soon};
 use queue::driver::{CHECK_AFTER, CHECK_RELEASED_AFTER};
 use queue::{
-    Attempt, BlobRef, Body, Claim, ClaimRequest, DeadFilter, DueJob, Finish, Finished, Forgotten, Input, Job,
-    JobCounts, JobError, JobId, JobRecord, JobState, Lease, Ledger, Outcome, Output, PoolName, Publication, Purged,
-    Requeued, Submitted, WorkerId,
+    Attempt, BlobRef, Body, Claim, ClaimRequest, DEAD_RETENTION, DeadFilter, DueJob, Finish, Finished, Forgotten,
+    Input, Job, JobCounts, JobError, JobId, JobRecord, JobState, Lease, Ledger, Outcome, Output, PoolName, Publication,
+    Purged, Requeued, Submitted, WorkerId,
 };
 
 pub use self::arriving::*;
@@ -31,6 +32,7 @@ pub use self::counting::*;
 pub use self::dead::*;
 pub use self::ending::*;
 pub use self::publishing::*;
+pub use self::retention::*;
 pub use self::submitting::*;
 pub use self::suspecting::*;
 pub use self::watching::*;
@@ -112,6 +114,9 @@ macro_rules! ledger_contract {
             counts_of_a_thousand_pools_come_in_one_call_in_order
             purge_deletes_jobs_whose_retention_is_over_and_returns_their_blobs
             purge_deletes_no_more_than_its_limit
+            a_dead_job_and_its_blobs_outlive_those_of_a_success
+            a_dead_job_stays_for_its_own_retention_if_that_is_longer
+            a_requeued_job_that_succeeds_has_the_retention_of_a_success
             every_failed_attempt_is_in_the_history
             a_final_failure_is_in_the_history_and_a_release_or_cancellation_is_not
             a_vanished_worker_is_in_the_history_if_the_attempt_counted

@@ -33,7 +33,7 @@ pub mod roster;
 /// One set of data of a backend, empty at first, and the processes that use it.
 #[async_trait]
 pub trait Fixture: Send + Sync {
-    /// The backend, opened as a further process would open it.
+    /// The backend, opened as a further process would open it. Its ledger keeps dead jobs for [`queue::DEAD_RETENTION`].
     async fn open(&self) -> Backend;
 
     /// Ends a process as `kill -9` does. The process requeues nothing, and its later calls have no effect.
@@ -143,6 +143,7 @@ mod tests {
             include_str!("ledger/watching.rs"),
             include_str!("ledger/arriving.rs"),
             include_str!("ledger/counting.rs"),
+            include_str!("ledger/retention.rs"),
             include_str!("ledger/dead.rs"),
         ];
         for source in [broker, roster, &ledger.concat()] {

@@ -20,6 +20,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rusqlite::Connection;
@@ -32,7 +33,7 @@ pub(crate) use writer::{Durability, Write};
 
 use error::unusable;
 use notifier::Notifier;
-use queue::{Clock, Error, ErrorKind, Result, Risk, StoreId};
+use queue::{Clock, DEAD_RETENTION, Error, ErrorKind, Result, Risk, StoreId};
 use writer::{QueuedWrite, WriteTask, Writer};
 
 /// The number of threads that run reads. In WAL mode a read never waits for a write, and the queries are short.
@@ -64,19 +65,21 @@ struct Shared {
     is_killed: std::sync::atomic::AtomicBool,
 }
 
-/// The folder of a store, and its largest size.
+/// The folder of a store, its largest size, and how long it keeps dead jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
     /// The folder, relative to the working folder unless absolute.
     pub folder: PathBuf,
     /// The most bytes of the data file. Above that, writes fail as [`ErrorKind::Full`].
     pub max_size_bytes: Option<u64>,
+    /// The least time for which the ledger keeps the dead and failed jobs that this process ends.
+    pub dead_retention: Duration,
 }
 
 impl StoreOptions {
-    /// A file in `folder`, without a limit on its size.
+    /// A file in `folder`, without a limit on its size. It keeps dead jobs for [`DEAD_RETENTION`].
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), max_size_bytes: None }
+        Self { folder: folder.into(), max_size_bytes: None, dead_retention: DEAD_RETENTION }
     }
 }
 
@@ -87,7 +90,7 @@ impl Store {
         std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
         let file = folder.join(FILE);
         let notifier = Notifier::open(&folder.join(NOTIFIER_FOLDER)).map_err(|error| unusable(folder, &error))?;
-        let writer = Writer::open(&file, &folder.join("millrace.lock"), options.max_size_bytes, clock.clone())?;
+        let writer = Writer::open(&file, &folder.join("millrace.lock"), options, clock.clone())?;
 
         let (writes, queue) = unbounded();
         let publisher = notifier.publisher();

@@ -32,7 +32,7 @@ fn integrity(folder: &Path) -> String {
 #[tokio::test]
 async fn a_full_disk_rejects_whole_batches_and_accepts_them_when_there_is_space() {
     let folder = tempfile::tempdir().unwrap();
-    let options = StoreOptions { folder: folder.path().to_owned(), max_size_bytes: Some(1_048_576) };
+    let options = StoreOptions { max_size_bytes: Some(1_048_576), ..StoreOptions::new(folder.path()) };
     let clock = Clock::manual(Timestamp::UNIX_EPOCH);
     let backend = millrace_queue_embedded::open(&options, clock.clone()).unwrap();
     let (ledger, producer) = (&backend.ledger, backend.broker.producer().await.unwrap());

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::broker::expire_consumers;
 use crate::connection::{Redis, RedisUrl};
-use queue::{Backend, Clock};
+use queue::{Backend, Clock, DEAD_RETENTION};
 use queue_contract::{Fixture, pool};
 
 pub(crate) struct RedisFixture {
@@ -95,7 +95,7 @@ impl ProxiedConnection {
 impl Fixture for RedisFixture {
     async fn open(&self) -> Backend {
         let proxy = ProxiedConnection::to(self.server.clone()).await;
-        let backend = crate::backend(&self.redis_at(&proxy.address));
+        let backend = crate::backend(&self.redis_at(&proxy.address), DEAD_RETENTION);
         self.processes.lock().push((backend.clone(), proxy));
         backend
     }

@@ -42,6 +42,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use redis::Script;
 use tokio::time::Instant;
 
 use self::ended::{EndedNotice, EndedNotices};
@@ -75,12 +76,13 @@ const EXISTS: u8 = 2;
 pub(crate) struct RedisLedger {
     redis: Redis,
     ended: EndedNotices,
+    dead_retention: Duration,
 }
 
 impl RedisLedger {
-    pub(crate) fn new(redis: Redis) -> Self {
+    pub(crate) fn new(redis: Redis, dead_retention: Duration) -> Self {
         let ended = EndedNotices::new(redis.clone());
-        Self { redis, ended }
+        Self { redis, ended, dead_retention }
     }
 
     /// Submits jobs. `add_entry` adds the entry of a job that the same call publishes.
@@ -114,6 +116,11 @@ impl RedisLedger {
         Ok(submitted)
     }
 
+    /// A call of a script that may end jobs as failed or dead.
+    fn ending<'a>(&'a self, script: &'a Script) -> Call<'a> {
+        Call::new(&self.redis, script).with_number(milliseconds_of(self.dead_retention))
+    }
+
     /// Claims the jobs of one script call. A request with `true` includes the whole job, so that its record can be opened.
     async fn claim_chunk(
         &self,
@@ -121,8 +128,7 @@ impl RedisLedger {
         requests: &[(&ClaimRequest, bool)],
         lease: Duration,
     ) -> Result<Vec<Claimed>> {
-        let mut call =
-            Call::new(&self.redis, &scripts::CLAIM).with(worker.as_str()).with_number(milliseconds_of(lease));
+        let mut call = self.ending(&scripts::CLAIM).with(worker.as_str()).with_number(milliseconds_of(lease));
         for (request, with_job) in requests {
             call.add(request.job.id.as_str());
             call.add_number(u8::from(request.redelivered));
@@ -231,7 +237,7 @@ impl Ledger for RedisLedger {
         };
         let mut finished = Vec::with_capacity(finishes.len());
         for finishes in chunks(&finishes, bytes) {
-            let mut call = Call::new(&self.redis, &scripts::FINISH).with_number(milliseconds_of(CHECK_RELEASED_AFTER));
+            let mut call = self.ending(&scripts::FINISH).with_number(milliseconds_of(CHECK_RELEASED_AFTER));
             finishes.iter().for_each(|finish| add_finish(&mut call, finish));
             let answers: Vec<i64> = call.run("finish").await?;
             same_length(finishes.len() + 1, &answers)?;
@@ -285,7 +291,8 @@ impl Ledger for RedisLedger {
     }
 
     async fn due(&self, limit: usize) -> Result<Vec<DueJob>> {
-        let call = Call::new(&self.redis, &scripts::DUE)
+        let call = self
+            .ending(&scripts::DUE)
             .with(limit.min(CHUNK_ITEMS).to_string())
             .with(CHUNK_BYTES.to_string())
             .with_number(milliseconds_of(PUBLISH_TIMEOUT));
@@ -307,8 +314,8 @@ impl Ledger for RedisLedger {
             }
         }
         if !unreadable.is_empty() {
-            let call =
-                unreadable.iter().fold(Call::new(&self.redis, &scripts::END_UNREADABLE_JOBS), |call, id| call.with(id));
+            let call = self.ending(&scripts::END_UNREADABLE_JOBS);
+            let call = unreadable.iter().fold(call, |call, id| call.with(id));
             // The jobs that can be read are taken already. The others are due again, so the next look repeats this.
             if let Err(error) = call.run::<()>("end unreadable jobs").await {
                 tracing::warn!(%error, "cannot end due jobs that cannot be read");

@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{JobRecord, JobState};
 use crate::{BlobRef, Error, ErrorKind, JobError, JobId, PoolName, WorkerId};
+
+/// How long a ledger keeps dead and failed jobs by default. See [`crate::Ledger`].
+pub const DEAD_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One failed attempt at a job.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Counts of jobs, and retention.
+//! Counts of jobs.
 
 use super::*;
 
@@ -89,7 +89,7 @@ pub async fn a_deleted_job_stays_counted_as_ended(fixture: &dyn Fixture) {
     assert_eq!(ledger.forget(&jobs[0].id).await.unwrap(), Forgotten::Forgotten(Vec::new()));
     let filter = DeadFilter { pool: None, state: JobState::Failed };
     assert_eq!(ledger.purge_dead(&filter, 1).await.unwrap().jobs, 1);
-    fixture.advance(Duration::from_secs(2)).await;
+    fixture.advance(DEAD_RETENTION).await;
     while ledger.purge(100).await.unwrap().is_some() {}
     assert_eq!(ledger.dead(&filter, None, 10).await.unwrap().jobs, []);
     let expected = JobCounts { ended: 3, ..counted(1, 0, 0) };
@@ -123,49 +123,4 @@ pub async fn counts_of_a_thousand_pools_come_in_one_call_in_order(fixture: &dyn 
     }
     assert_eq!(answers[POOLS..], [JobCounts::default(), JobCounts { ended: 1, ..counted(1, 0, 0) }]);
     assert_eq!(ledger.counts(&[]).await.unwrap(), []);
-}
-
-pub async fn purge_deletes_jobs_whose_retention_is_over_and_returns_their_blobs(fixture: &dyn Fixture) {
-    let ledger = open(fixture).await;
-    let retention = Duration::from_secs(100);
-    let [mut over, kept, running] = ["over", "kept", "running"].map(|id| Job { retention, ..job(fixture, id) });
-    over.input.body = blob("input/over/1", "ab");
-    accept(&*ledger, &[over.clone(), kept.clone(), running.clone()]).await;
-    let lease = claim(&*ledger, &over).await;
-    let output = Output { media_type: "image/png".to_owned(), body: blob("output/over/1", "cd") };
-    finish(&*ledger, &lease, Outcome::Succeeded(output)).await;
-    assert_eq!(ledger.purge(100).await.unwrap(), None);
-    fixture.advance(retention / 2).await;
-    ledger.cancel(&kept.id).await.unwrap();
-    fixture.advance(retention * 3 / 4).await;
-
-    let blobs = ledger.purge(100).await.unwrap().unwrap();
-    let mut keys: Vec<_> = blobs.into_iter().map(|blob| blob.key).collect();
-    keys.sort();
-    assert_eq!(keys, ["input/over/1", "output/over/1"]);
-    assert_eq!(ledger.get(&over.id).await.unwrap(), None);
-    assert_eq!(get(&*ledger, &kept).await.state, JobState::Cancelled);
-    assert_eq!(get(&*ledger, &running).await.state, JobState::Queued);
-    assert_eq!(ledger.purge(100).await.unwrap(), None);
-    assert_eq!(ledger.submit(&[over]).await.unwrap(), [Submitted::New]);
-}
-
-pub async fn purge_deletes_no_more_than_its_limit(fixture: &dyn Fixture) {
-    let ledger = open(fixture).await;
-    let jobs: Vec<_> =
-        jobs(fixture, 5).into_iter().map(|job| Job { retention: Duration::from_secs(1), ..job }).collect();
-    accept(&*ledger, &jobs).await;
-    for job in &jobs {
-        ledger.cancel(&job.id).await.unwrap();
-    }
-    fixture.advance(Duration::from_secs(2)).await;
-    let mut left = Vec::new();
-    while ledger.purge(2).await.unwrap().is_some() {
-        let mut known = 0;
-        for job in &jobs {
-            known += usize::from(ledger.get(&job.id).await.unwrap().is_some());
-        }
-        left.push(known);
-    }
-    assert_eq!(left, [3, 1, 0]);
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use super::*;
 
 /// A job that has ended as dead (after one attempt) or failed.
-async fn ended(fixture: &dyn Fixture, ledger: &dyn Ledger, id: &str, state: JobState) -> Job {
+pub(super) async fn ended(fixture: &dyn Fixture, ledger: &dyn Ledger, id: &str, state: JobState) -> Job {
     ended_in(fixture, ledger, Job { max_attempts: 1, ..job(fixture, id) }, state).await
 }
 
-async fn ended_in(_fixture: &dyn Fixture, ledger: &dyn Ledger, job: Job, state: JobState) -> Job {
+pub(super) async fn ended_in(_fixture: &dyn Fixture, ledger: &dyn Ledger, job: Job, state: JobState) -> Job {
     accept(ledger, std::slice::from_ref(&job)).await;
     let lease = claim(ledger, &job).await;
     let outcome = match state {
@@ -26,17 +26,17 @@ fn of(pool: Option<PoolName>, state: JobState) -> DeadFilter {
     DeadFilter { pool, state }
 }
 
-fn all(state: JobState) -> DeadFilter {
+pub(super) fn all(state: JobState) -> DeadFilter {
     of(None, state)
 }
 
-async fn listed(ledger: &dyn Ledger, filter: &DeadFilter) -> Vec<String> {
+pub(super) async fn listed(ledger: &dyn Ledger, filter: &DeadFilter) -> Vec<String> {
     let page = ledger.dead(filter, None, 100).await.unwrap();
     assert_eq!(page.next, None);
     page.jobs.into_iter().map(|record| record.id.to_string()).collect()
 }
 
-async fn requeue(ledger: &dyn Ledger, job: &Job, input: Option<Input>) -> Requeued {
+pub(super) async fn requeue(ledger: &dyn Ledger, job: &Job, input: Option<Input>) -> Requeued {
     ledger.requeue(&job.id, input).await.unwrap()
 }
 
@@ -260,7 +260,7 @@ pub async fn a_requeued_job_that_dies_again_is_dead_again(fixture: &dyn Fixture)
     assert_eq!(listed(&*ledger, &all(JobState::Dead)).await, ["job"]);
     assert_eq!(history(&*ledger, &job).await, [tried(1, "model_error"), tried(1, "model_error")]);
     // Its retention begins again.
-    fixture.advance(job.retention - Duration::from_millis(500)).await;
+    fixture.advance(DEAD_RETENTION - Duration::from_millis(500)).await;
     assert_eq!(ledger.purge(10).await.unwrap(), None);
     fixture.advance(Duration::from_secs(1)).await;
     assert_eq!(ledger.purge(10).await.unwrap(), Some(Vec::new()));

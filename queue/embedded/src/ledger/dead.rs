@@ -59,7 +59,7 @@ pub(super) fn page(
 pub(super) fn requeue(write: &mut Write<'_>, id: &JobId, input: Option<&Input>) -> Result<Requeued> {
     let requeueing = sqlite("requeue");
     let Some((row_id, state)) = find(write, id)? else { return Ok(Requeued::Unknown) };
-    if !matches!(state, JobState::Dead | JobState::Failed) {
+    if !state.can_be_requeued() {
         return Ok(Requeued::NotDead(state));
     }
     let mut update = write.prepare(
@@ -117,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn a_page_begins_at_its_position_and_needs_no_sort() {
         let folder = tempfile::tempdir().unwrap();
-        let options = StoreOptions { folder: folder.path().to_owned(), max_size_bytes: None };
+        let options = StoreOptions::new(folder.path());
         let store = Store::open(&options, Clock::default()).unwrap();
         let plan = async |sql: String| {
             let explain = move |file: &Connection| {

@@ -1,10 +1,12 @@
 //! Ends attempts and jobs.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::{history, rows};
 use crate::store::{Change, Write, sqlite};
-use queue::driver::{BodyColumns, CHECK_RELEASED_AFTER, input_digest};
+use queue::driver::{BodyColumns, CHECK_RELEASED_AFTER, input_digest, milliseconds_of};
 use queue::ledger::{Finish, Finished, JobRecord, JobState, Outcome};
 use queue::{Body, Input, JobError, JobId, Output, Result};
 
@@ -94,12 +96,15 @@ pub(super) fn end(
 ) -> Result<i64> {
     let ending = sqlite("finish");
     let now = write.now_milliseconds();
+    let least_retention = if state.can_be_requeued() { write.dead_retention() } else { Duration::ZERO };
     let mut update = write.prepare(
-        "UPDATE jobs SET state = ?1, due_at = NULL, finished_at = ?2, purge_at = ?2 + retention, error_type = ?3, \
-         error_message = ?4 WHERE job = ?5",
+        "UPDATE jobs SET state = ?1, due_at = NULL, finished_at = ?2, purge_at = ?2 + max(retention, ?3), \
+         error_type = ?4, error_message = ?5 WHERE job = ?6",
     )?;
     let (kind, message) = (error.map(|error| &error.kind), error.map(|error| &error.message));
-    update.execute(params![rows::code(state), now, kind, message, row_id]).map_err(&ending)?;
+    update
+        .execute(params![rows::code(state), now, milliseconds_of(least_retention), kind, message, row_id])
+        .map_err(&ending)?;
     write.prepare("INSERT INTO endings (id) VALUES (?1)")?.execute([id.as_str()]).map_err(&ending)?;
     write.notify(Change::Ended);
     Ok(now)

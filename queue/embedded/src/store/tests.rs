@@ -14,7 +14,7 @@ use super::*;
 use queue::JobCounts;
 
 fn open(folder: &Path, max_size_bytes: Option<u64>) -> Result<Store> {
-    Store::open(&StoreOptions { folder: folder.to_owned(), max_size_bytes }, Clock::default())
+    Store::open(&StoreOptions { max_size_bytes, ..StoreOptions::new(folder) }, Clock::default())
 }
 
 fn start() -> (TempDir, Store) {

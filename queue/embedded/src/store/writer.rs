@@ -6,10 +6,10 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use rusqlite::{CachedStatement, Connection};
 
-use super::connection;
 use super::error::sqlite;
 use super::lock::FileLock;
 use super::notifier::{Change, Changes, Publisher};
+use super::{StoreOptions, connection};
 use queue::driver::milliseconds_of;
 use queue::{Clock, Error, ErrorKind, Result};
 
@@ -29,6 +29,7 @@ pub(crate) enum Durability {
 pub(crate) struct Write<'c> {
     connection: &'c Connection,
     now_milliseconds: i64,
+    dead_retention: Duration,
     changes: &'c mut Changes,
 }
 
@@ -54,6 +55,11 @@ impl<'c> Write<'c> {
     /// The time `by` from now, or the latest possible time if that is earlier.
     pub(crate) fn milliseconds_after(&self, by: Duration) -> i64 {
         self.now_milliseconds.saturating_add(milliseconds_of(by))
+    }
+
+    /// The least time for which dead and failed jobs are kept.
+    pub(crate) fn dead_retention(&self) -> Duration {
+        self.dead_retention
     }
 
     /// Notifies the subscribers of `change` once the group is committed.
@@ -124,19 +130,21 @@ pub(super) struct Writer {
     connection: Connection,
     lock: FileLock,
     clock: Clock,
+    dead_retention: Duration,
     synchronous: Option<Durability>,
     /// The number of further groups that hold a single write.
     single_write_groups: usize,
 }
 
 impl Writer {
-    pub(super) fn open(file: &Path, lock_path: &Path, max_size_bytes: Option<u64>, clock: Clock) -> Result<Self> {
+    pub(super) fn open(file: &Path, lock_path: &Path, options: &StoreOptions, clock: Clock) -> Result<Self> {
         let lock = FileLock::open(lock_path)?;
         // Two processes that start at the same time must not both create the tables.
         lock.acquire_patiently()?;
-        let connection = connection::open_for_writing(file, max_size_bytes)?;
+        let connection = connection::open_for_writing(file, options.max_size_bytes)?;
         lock.release()?;
-        Ok(Self { connection, lock, clock, synchronous: None, single_write_groups: 0 })
+        let dead_retention = options.dead_retention;
+        Ok(Self { connection, lock, clock, dead_retention, synchronous: None, single_write_groups: 0 })
     }
 
     /// Runs until every handle is dropped and every queued write has run.
@@ -181,7 +189,8 @@ impl Writer {
         let now_milliseconds = self.clock.now_milliseconds();
         for queued in group {
             self.execute("SAVEPOINT work")?;
-            let mut write = Write { connection: &self.connection, now_milliseconds, changes };
+            let dead_retention = self.dead_retention;
+            let mut write = Write { connection: &self.connection, now_milliseconds, dead_retention, changes };
             if queued.run(&mut write).is_err() {
                 // On a full disk SQLite may undo the whole transaction by itself, and every write of the group is lost.
                 if self.connection.is_autocommit() {

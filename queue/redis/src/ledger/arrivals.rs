@@ -90,14 +90,14 @@ mod tests {
     use super::super::RedisLedger;
     use super::*;
     use crate::fixture::RedisFixture;
-    use queue::Ledger;
+    use queue::{DEAD_RETENTION, Ledger};
     use queue_contract::{Fixture, job, pool, soon};
 
     #[tokio::test]
     async fn arrivals_report_a_lost_connection_and_continue_after_it() {
         let fixture = RedisFixture::start();
         let following = fixture.open().await;
-        let other = RedisLedger::new(fixture.redis());
+        let other = RedisLedger::new(fixture.redis(), DEAD_RETENTION);
         let mut arrivals = following.ledger.arrivals().await.unwrap();
         for round in 0..5 {
             fixture.cut_connections();
@@ -130,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn arrivals_fail_when_there_is_no_server() {
         let url = "redis://127.0.0.1:1".parse().unwrap();
-        let ledger = RedisLedger::new(Redis::open(&url, queue::Clock::default()).unwrap());
+        let ledger = RedisLedger::new(Redis::open(&url, queue::Clock::default()).unwrap(), DEAD_RETENTION);
         let error = soon(ledger.arrivals()).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.to_string().contains("127.0.0.1:1"), "{error}");

@@ -1,8 +1,8 @@
--- Claims jobs. ARGV: 3 worker, 4 milliseconds of the lease, then per request: id, redelivered (1 or 0), its token, and
--- whether the whole job follows (1 or 0). If it follows: the arguments from which its record is opened. Returns per
--- request a word and two numbers. `granted` and `alone`: fence and attempt; `ended`: state and 0; `held_elsewhere` and
--- `unknown`: 0 and 0.
-local worker, lease = ARGV[3], ARGV[4]
+-- Claims jobs. ARGV: 3 least retention of dead jobs, 4 worker, 5 milliseconds of the lease, then per request: id,
+-- redelivered (1 or 0), its token, and whether the whole job follows (1 or 0). If it follows: the arguments from which its
+-- record is opened. Returns per request a word and two numbers. `granted` and `alone`: fence and attempt; `ended`: state
+-- and 0; `held_elsewhere` and `unknown`: 0 and 0.
+local worker, lease = ARGV[4], ARGV[5]
 local lease_end = whole(now + lease)
 
 -- Whether the worker of the lease is in the roster.
@@ -68,7 +68,7 @@ local function open_and_claim(id, redelivered, token, follows, body_at)
     return job and claim(job, redelivered, token)
 end
 
-local answers, at = {}, 5
+local answers, at = {}, 6
 while at <= #ARGV do
     local id, redelivered, token, follows = ARGV[at], ARGV[at + 1] == '1', ARGV[at + 2], ARGV[at + 3] == '1'
     local is_done, answer = pcall(open_and_claim, id, redelivered, token, follows, at + 4)

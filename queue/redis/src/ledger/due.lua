@@ -1,7 +1,7 @@
 -- Takes due jobs. Each becomes `queued`, and is due again unless its publication is confirmed in time. A queued job past its
 -- deadline ends instead.
--- ARGV: 3 the most jobs, 4 the most bytes of their inputs (a single job may have more), 5 milliseconds until a job is due
--- again. Returns two lists. The first has per job: id, the fence of its publication, fields and values in turn, the bytes of
+-- ARGV: 3 least retention of dead jobs, 4 the most jobs, 5 the most bytes of their inputs (a single job may have more),
+-- 6 milliseconds until a job is due again. Returns two lists. The first has per job: id, the fence of its publication, fields and values in turn, the bytes of
 -- its input. The second has the ids of jobs that cannot be taken, because a key has a wrong type.
 
 -- The longest time in milliseconds until an open job is due. nil for a confirmed publication: its time is hours away.
@@ -14,7 +14,7 @@ local function longest_wait(id)
         return job.lease
     end
     local confirmed = redis.call('HGET', job_key(id), 'confirmed')
-    if tonumber(confirmed or nil) ~= job.fence then return ARGV[5] end
+    if tonumber(confirmed or nil) ~= job.fence then return ARGV[6] end
 end
 
 -- After the clock was set back, brings the times forward that are too far away now. Each call looks at a part of the open
@@ -57,12 +57,12 @@ local function take(id)
         redis.call('ZADD', DUE, resumed_at + job.lease, id)
     else
         bytes = bytes + redis.call('STRLEN', input_key(id))
-        if #answers > 0 and bytes > tonumber(ARGV[4]) then return true end
+        if #answers > 0 and bytes > tonumber(ARGV[5]) then return true end
         local counter = counter_of(job)
         if job.state == LEASED then mark_suspect(job) end
         redis.call('HSET', job_key(id), 'state', QUEUED, 'fence', job.fence + 1, 'lost', job.lost,
             'attempts', job.attempts)
-        redis.call('ZADD', DUE, now + ARGV[5], id)
+        redis.call('ZADD', DUE, now + ARGV[6], id)
         answers[#answers + 1] =
             { id, job.fence + 1, redis.call('HGETALL', job_key(id)), redis.call('GET', input_key(id)) }
         count(job.pool, counter, -1)
@@ -71,7 +71,7 @@ local function take(id)
     end
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, ARGV[3])) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, ARGV[4])) do
     local is_taken, is_full = pcall(take, id)
     if is_taken and is_full then break end
     if not is_taken then

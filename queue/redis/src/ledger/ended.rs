@@ -126,14 +126,14 @@ mod tests {
     use super::super::RedisLedger;
     use super::*;
     use crate::fixture::RedisFixture;
-    use queue::{ErrorKind, JobState, Ledger};
+    use queue::{DEAD_RETENTION, ErrorKind, JobState, Ledger};
     use queue_contract::{Fixture, job, soon};
 
     #[tokio::test]
     async fn a_watch_continues_after_a_lost_connection() {
         let fixture = RedisFixture::start();
         let watching = fixture.open().await;
-        let other = RedisLedger::new(fixture.redis());
+        let other = RedisLedger::new(fixture.redis(), DEAD_RETENTION);
         for round in 0..10 {
             let job = job(&fixture, &format!("job-{round}"));
             other.submit(std::slice::from_ref(&job)).await.unwrap();
@@ -149,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn a_watch_fails_when_there_is_no_server() {
         let url = "redis://127.0.0.1:1".parse().unwrap();
-        let ledger = RedisLedger::new(Redis::open(&url, queue::Clock::default()).unwrap());
+        let ledger = RedisLedger::new(Redis::open(&url, queue::Clock::default()).unwrap(), DEAD_RETENTION);
         let error = soon(ledger.watch(&"job".parse().unwrap())).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
     }

@@ -1,6 +1,6 @@
--- Records how attempts ended. ARGV: 3 milliseconds until a released job is published again, then six per attempt: id,
--- fence, outcome, and three more. Of `succeeded`: media type, blob and body; of `failed`: error type and message; of
--- `retry`: error type, message and milliseconds to wait.
+-- Records how attempts ended. ARGV: 3 least retention of dead jobs, 4 milliseconds until a released job is published again,
+-- then six per attempt: id, fence, outcome, and three more. Of `succeeded`: media type, blob and body; of `failed`: error
+-- type and message; of `retry`: error type, message and milliseconds to wait.
 -- Returns the time in milliseconds, at which the jobs ended. Then per attempt the state of its job afterwards, or -1
 -- where the lease is lost.
 local function finish(id, fence, outcome, first, second, third)
@@ -34,14 +34,14 @@ local function finish(id, fence, outcome, first, second, third)
     end
     -- Released: the worker requeues its delivery, so the job counts as published.
     redis.call('HSET', key, 'state', QUEUED, 'attempts', job.attempts - 1)
-    confirm(job.id, job.fence, job.deadline_at, ARGV[3])
+    confirm(job.id, job.fence, job.deadline_at, ARGV[4])
     count(job.pool, 'leased', -1)
     count(job.pool, 'queued', 1)
     return QUEUED
 end
 
 local answers = { now }
-for at = 4, #ARGV, 6 do
+for at = 5, #ARGV, 6 do
     answers[#answers + 1] =
         try(finish, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]) or -1
 end

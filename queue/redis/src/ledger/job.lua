@@ -100,6 +100,12 @@ local function mark_suspect(job)
     end
 end
 
+-- The least milliseconds for which failed and dead jobs are kept, so that they can be requeued. The first argument of each
+-- script that may end jobs in these states.
+local function retention_of(job, state)
+    return LISTS[state] and math.max(job.retention, tonumber(ARGV[3])) or job.retention
+end
+
 -- Ends an open job. `counter` is the counter that includes it. Further fields and values in turn are written with the end.
 local function end_job(job, counter, state, ...)
     redis.call('HSET', job_key(job.id), 'state', state, 'finished_at', whole(now), ...)
@@ -107,7 +113,7 @@ local function end_job(job, counter, state, ...)
         redis.call('HDEL', job_key(job.id), 'error_type', 'error_message')
     end
     redis.call('ZREM', DUE, job.id)
-    redis.call('ZADD', OVER, whole(now + job.retention), job.id)
+    redis.call('ZADD', OVER, whole(now + retention_of(job, state)), job.id)
     list(job, state)
     count(job.pool, counter, -1)
     count(job.pool, 'ended', 1)

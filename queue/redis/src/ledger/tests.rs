@@ -4,12 +4,12 @@ use super::*;
 use crate::connection::private::PrivateRedis;
 use crate::fixture::RedisFixture;
 use queue::ledger::JobState;
-use queue::{Clock, JobErrorKind, Output, Severity};
+use queue::{Clock, DEAD_RETENTION, JobErrorKind, Output, Severity};
 use queue_contract::{Fixture, LEASE, job, soon};
 
 fn ledger_at(server: &PrivateRedis, clock: &Clock) -> RedisLedger {
     let url = format!("redis://{}", server.address()).parse().unwrap();
-    RedisLedger::new(Redis::open(&url, clock.clone()).unwrap())
+    RedisLedger::new(Redis::open(&url, clock.clone()).unwrap(), DEAD_RETENTION)
 }
 
 async fn claim(ledger: &RedisLedger, job: &Job) -> Lease {
@@ -94,7 +94,7 @@ async fn a_full_server_rejects_jobs_until_others_have_ended_and_are_deleted() {
     let error = ledger.submit_and_publish(std::slice::from_ref(&rejected)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     assert_eq!(ledger.get(&rejected.id).await.unwrap(), None);
-    clock.advance(rejected.retention * 2);
+    clock.advance(DEAD_RETENTION * 2);
     while ledger.purge(10).await.unwrap().is_some() {}
     // The server frees their memory in the background.
     let submitted = async {
@@ -144,7 +144,7 @@ async fn a_full_server_accepts_jobs_again_when_others_have_succeeded() {
 async fn a_job_that_cannot_be_published_has_no_record_and_the_others_of_its_call_have_theirs() {
     let fixture = RedisFixture::start();
     let redis = fixture.redis();
-    let ledger = RedisLedger::new(redis.clone());
+    let ledger = RedisLedger::new(redis.clone(), DEAD_RETENTION);
     let (first, last) = (job(&fixture, "first"), job(&fixture, "last"));
     let blocked = Job { class: queue::Class::Batch, ..job(&fixture, "blocked") };
     let mut block = redis::cmd("SET");
@@ -189,7 +189,7 @@ async fn records_can_be_read_while_the_server_rejects_writes() {
 async fn dead_jobs_that_cannot_be_read_do_not_hide_the_others() {
     let fixture = RedisFixture::start();
     let (ledger, redis) = (fixture.open().await.ledger, fixture.redis());
-    let ledger_here = RedisLedger::new(fixture.redis());
+    let ledger_here = RedisLedger::new(fixture.redis(), DEAD_RETENTION);
     for id in ["a", "b", "c", "d", "e", "f"] {
         fail(&ledger_here, &job(&fixture, id)).await;
         fixture.advance(Duration::from_secs(1)).await;
@@ -214,7 +214,7 @@ async fn dead_jobs_that_cannot_be_read_do_not_hide_the_others() {
 #[tokio::test]
 async fn a_record_of_a_wrong_type_leaves_the_counts_of_its_batch_right() {
     let fixture = RedisFixture::start();
-    let (ledger, redis) = (RedisLedger::new(fixture.redis()), fixture.redis());
+    let (ledger, redis) = (RedisLedger::new(fixture.redis(), DEAD_RETENTION), fixture.redis());
     let [first, bad, last] = ["first", "bad", "last"].map(|id| job(&fixture, id));
     ledger.submit(&[first.clone(), bad.clone(), last.clone()]).await.unwrap();
     let mut overwrite = redis::cmd("SET");
@@ -250,7 +250,7 @@ async fn a_record_of_a_wrong_type_leaves_the_counts_of_its_batch_right() {
 #[tokio::test]
 async fn the_server_holds_no_input_of_a_job_that_succeeded() {
     let fixture = RedisFixture::start();
-    let (ledger, redis) = (RedisLedger::new(fixture.redis()), fixture.redis());
+    let (ledger, redis) = (RedisLedger::new(fixture.redis(), DEAD_RETENTION), fixture.redis());
     let [done, failed] = ["done", "failed"].map(|id| job(&fixture, id));
     ledger.submit(&[done.clone(), failed.clone()]).await.unwrap();
     finish(&ledger, claim(&ledger, &done).await).await;
@@ -278,7 +278,7 @@ async fn set_field(redis: &Redis, id: &str, field: &str, value: &str) {
 #[tokio::test]
 async fn a_due_job_that_cannot_be_read_ends_and_does_not_stop_the_others() {
     let fixture = RedisFixture::start();
-    let (ledger, redis) = (RedisLedger::new(fixture.redis()), fixture.redis());
+    let (ledger, redis) = (RedisLedger::new(fixture.redis(), DEAD_RETENTION), fixture.redis());
     let jobs = ["text", "fence", "class", "sound"].map(|id| job(&fixture, id));
     ledger.submit(&jobs).await.unwrap();
     overwrite(&redis, "job:text").await;
@@ -296,12 +296,12 @@ async fn a_due_job_that_cannot_be_read_ends_and_does_not_stop_the_others() {
 #[tokio::test]
 async fn an_old_job_of_a_wrong_type_does_not_stop_the_purge() {
     let fixture = RedisFixture::start();
-    let (ledger, redis) = (RedisLedger::new(fixture.redis()), fixture.redis());
+    let (ledger, redis) = (RedisLedger::new(fixture.redis(), DEAD_RETENTION), fixture.redis());
     for id in ["bad", "sound"] {
         fail(&ledger, &job(&fixture, id)).await;
     }
     overwrite(&redis, "job:bad").await;
-    fixture.advance(job(&fixture, "any").retention * 2).await;
+    fixture.advance(DEAD_RETENTION * 2).await;
     assert_eq!(ledger.purge(10).await.unwrap(), Some(Vec::new()));
     assert_eq!(ledger.purge(10).await.unwrap(), None);
     for id in ["bad", "sound"] {
@@ -312,7 +312,7 @@ async fn an_old_job_of_a_wrong_type_does_not_stop_the_purge() {
 #[tokio::test]
 async fn a_job_that_no_claim_can_grant_ends() {
     let fixture = RedisFixture::start();
-    let (ledger, redis) = (RedisLedger::new(fixture.redis()), fixture.redis());
+    let (ledger, redis) = (RedisLedger::new(fixture.redis(), DEAD_RETENTION), fixture.redis());
     let [bad, sound] = ["bad", "sound"].map(|id| job(&fixture, id));
     ledger.submit(&[bad.clone(), sound.clone()]).await.unwrap();
     set_field(&redis, "bad", "attempts", "first").await;
