@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use service::Sources;
+use service::{Period, Sources};
 
 use crate::dead::DeadArgs;
 use crate::demo::DemoModel;
@@ -69,6 +69,10 @@ pub(crate) enum Command {
         /// Print one JSON object per risk instead of a table
         #[arg(long)]
         json: bool,
+        /// How long to measure the rate at which jobs end, for the room that their records will take. A longer time finds
+        /// lower rates
+        #[arg(long, default_value = "5s")]
+        measure: Period,
     },
     /// Simulate scaling policies under a load, in virtual time
     Simulate(SimulateArgs),

@@ -1,6 +1,7 @@
 //! `millrace doctor`: risks of losing or delaying jobs, found in broker, ledger and configuration.
 
 mod advice;
+mod room;
 
 use std::io::{self, Write};
 use std::iter;
@@ -12,6 +13,7 @@ use queue::{Blobs, PoolExpectation, PoolName, Result, Risk, Roster, Severity, Wo
 use serde_json::json;
 use tokio::time::timeout;
 
+use self::room::Endings;
 use crate::output::Output;
 use crate::services;
 use crate::settings::Settings;
@@ -31,14 +33,15 @@ const HOLDING_BATCHES: f64 = 3.0;
 const CELL_WIDTH: usize = 300;
 
 /// Prints all risks, the worst first. The exit code is 1 if a risk is severe.
-pub(crate) async fn doctor(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
-    let risks = examine(settings, &settings.backend_urls()?).await;
+/// The rate at which jobs end is measured for the time `measure`.
+pub(crate) async fn doctor(settings: &Settings, json: bool, measure: Duration) -> anyhow::Result<ExitCode> {
+    let risks = examine(settings, &settings.backend_urls()?, measure).await;
     print(&risks, json, &mut Output)?;
     let is_severe = risks.iter().any(|risk| risk.severity == Severity::Severe);
     Ok(if is_severe { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn examine(settings: &Settings, urls: &BackendUrls) -> Vec<Risk> {
+async fn examine(settings: &Settings, urls: &BackendUrls, measure: Duration) -> Vec<Risk> {
     let mut risks = advice::of_settings(settings, urls);
     if let Err(error) = services::pools_of_gateway(settings) {
         risks.push(Risk {
@@ -52,7 +55,11 @@ async fn examine(settings: &Settings, urls: &BackendUrls) -> Vec<Risk> {
     }
     // The check creates nothing, because no service needs to run on this machine.
     match call(BOTH, &format!("{}, {}", urls.broker(), urls.ledger()), Existing::open(urls)).await {
-        Ok(existing) => risks.extend(check_backend(settings, urls, &existing).await),
+        Ok(existing) => {
+            let room = check_room(settings, &existing, measure);
+            let (of_backend, of_room) = tokio::join!(check_backend(settings, urls, &existing), room);
+            risks.extend(of_backend.into_iter().chain(of_room));
+        }
         Err(risk) => risks.push(*risk),
     }
     // A server that is both broker and ledger reports the same risk twice.
@@ -80,6 +87,16 @@ async fn check_backend(settings: &Settings, urls: &BackendUrls, existing: &Exist
     }
     risks.extend(check_blobs(settings, existing).await);
     risks
+}
+
+/// The risk that the records of ended jobs will fill the ledger's store. An unreachable ledger is reported elsewhere.
+async fn check_room(settings: &Settings, existing: &Existing, measure: Duration) -> Option<Risk> {
+    let ledger = existing.ledger.as_deref()?;
+    let read = async || timeout(CALL_TIMEOUT, Endings::read(settings, ledger)).await.ok()?.ok();
+    let before = read().await.filter(|before| before.any())?;
+    before.wait(measure).await;
+    let after = read().await?;
+    timeout(CALL_TIMEOUT, room::risk(settings, ledger, &before, &after)).await.ok()?.ok()?
 }
 
 /// The risk of the blob store, if there is one. Creates nothing. A machine without the folder has no risk: no service needs

@@ -73,7 +73,9 @@ async fn run_command(arguments: Arguments, started: Instant) -> anyhow::Result<E
         Command::Submit(arguments) => return submit::submit(arguments).await,
         Command::Explain(arguments) => return explain::explain(arguments).await,
         Command::Dead(arguments) => return dead::dead(arguments).await,
-        Command::Doctor { configuration, json } => return doctor::doctor(&load(&configuration)?, json).await,
+        Command::Doctor { configuration, json, measure } => {
+            return doctor::doctor(&load(&configuration)?, json, measure.get()).await;
+        }
         Command::Simulate(arguments) => simulate::simulate(&arguments, &mut Output)?,
         Command::Config { command } => configuration(command)?,
         Command::Model { command: ModelCommand::Demo { model, folder, weights, labels, seed } } => {

@@ -25,7 +25,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    BlobRef, Class, Error, ErrorKind, Input, Job, JobError, JobId, Output, PoolName, Result, Risk, StoreId, WorkerId,
+    BlobRef, Class, Error, ErrorKind, Input, Job, JobError, JobId, Output, PoolName, Result, Risk, StoreId, Usage,
+    WorkerId,
 };
 
 mod dead;
@@ -157,6 +158,12 @@ pub trait Ledger: Send + Sync {
     /// The settings of this ledger that may lose or delay jobs. Changes nothing. An unreachable server is an error, as in
     /// any call.
     async fn risks(&self) -> Result<Vec<Risk>>;
+
+    /// The room that records take. Changes nothing. May take seconds with millions of jobs. `None`: no record of an ended
+    /// job is there to be measured, or the ledger cannot measure.
+    async fn usage(&self) -> Result<Option<Usage>> {
+        Ok(None)
+    }
 }
 
 /// The state of a job. `queued`, `leased` and `retry` are open. The others are final, except that a requeue reopens a job

@@ -41,7 +41,7 @@ pub use ledger::{
     Attempt, Claim, ClaimRequest, DEAD_RETENTION, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished,
     Forgotten, JobCounts, JobRecord, JobState, Lease, Ledger, Outcome, Publication, Purged, Requeued, Submitted,
 };
-pub use risk::{PoolExpectation, Risk, Severity};
+pub use risk::{EndRate, PoolExpectation, Risk, Severity, Usage};
 pub use roster::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};
 pub use route::{Route, RouteError, RouteErrors, Routes};
 pub use store_id::StoreId;

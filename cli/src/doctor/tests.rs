@@ -16,7 +16,7 @@ fn settings(folder: &Path, more: &[&str]) -> Settings {
 }
 
 async fn examined(settings: &Settings) -> Vec<Risk> {
-    examine(settings, &settings.backend_urls().unwrap()).await
+    examine(settings, &settings.backend_urls().unwrap(), Duration::ZERO).await
 }
 
 fn find<'a>(risks: &'a [Risk], setting: &str) -> Option<&'a Risk> {

@@ -53,6 +53,7 @@ pub enum Call {
     PurgeDead,
     BlobStore,
     Risks,
+    Usage,
 }
 
 /// The faults planned for a backend. Clones share them.

@@ -136,6 +136,7 @@ macro_rules! ledger_contract {
             an_ended_job_is_deleted_on_request_and_its_blobs_are_returned
             only_dead_jobs_of_the_pool_and_state_are_purged
             reading_the_risks_changes_nothing
+            the_usage_is_the_mean_size_of_the_records_of_ended_jobs
             the_first_blob_store_is_the_one_of_the_ledger
         }
     };

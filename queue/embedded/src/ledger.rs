@@ -24,7 +24,7 @@ use rusqlite::{Connection, params};
 
 use self::ended::{EndedNotice, EndedNotices};
 use crate::store::{Durability, Store, Write, sqlite};
-use queue::{BlobRef, Input, Job, JobId, PoolName, Result, Risk, StoreId, WorkerId};
+use queue::{BlobRef, Input, Job, JobId, PoolName, Result, Risk, StoreId, Usage, WorkerId};
 use queue::{
     Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts, JobRecord,
     JobState, Lease, Ledger, Publication, Purged, Requeued, Submitted,
@@ -197,6 +197,10 @@ impl Ledger for EmbeddedLedger {
 
     async fn risks(&self) -> Result<Vec<Risk>> {
         self.store.risks().await
+    }
+
+    async fn usage(&self) -> Result<Option<Usage>> {
+        self.store.usage().await
     }
 }
 

@@ -15,6 +15,7 @@ mod risk;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub(crate) use writer::{Durability, Write};
 
 use error::unusable;
 use notifier::Notifier;
-use queue::{Clock, DEAD_RETENTION, Error, ErrorKind, Result, Risk, StoreId};
+use queue::{Clock, DEAD_RETENTION, Error, ErrorKind, Result, Risk, StoreId, Usage};
 use writer::{QueuedWrite, WriteTask, Writer};
 
 /// The number of threads that run reads. In WAL mode a read never waits for a write, and the queries are short.
@@ -173,6 +174,12 @@ impl Store {
     pub(crate) async fn risks(&self) -> Result<Vec<Risk>> {
         let (file, max_size_bytes) = (self.shared.file.clone(), self.shared.max_size_bytes);
         self.read(move |connection| risk::risks(connection, &file, max_size_bytes)).await
+    }
+
+    /// The room that the records in the file take.
+    pub(crate) async fn usage(&self) -> Result<Option<Usage>> {
+        let (file, max_size_bytes) = (self.shared.file.clone(), self.shared.max_size_bytes);
+        self.read(move |connection| usage::usage(connection, &file, max_size_bytes)).await
     }
 
     /// Subscribes to changes of one kind by any process that uses the file.

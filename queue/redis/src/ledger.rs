@@ -36,6 +36,7 @@ mod rows;
 mod scripts;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ use self::rows::{Fields, Row};
 use self::scripts::{CHUNK_BYTES, CHUNK_ITEMS, Call, chunks, same_length};
 use crate::connection::{Backoff, Redis};
 use queue::driver::{BodyColumns, CHECK_AFTER, CHECK_RELEASED_AFTER, milliseconds_of};
-use queue::{BlobRef, Body, Error, ErrorKind, Input, Job, JobId, PoolName, Result, Risk, StoreId, WorkerId};
+use queue::{BlobRef, Body, Error, ErrorKind, Input, Job, JobId, PoolName, Result, Risk, StoreId, Usage, WorkerId};
 use queue::{
     Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, JobCounts, JobRecord,
     Lease, Ledger, Outcome, Publication, Purged, Requeued, Submitted,
@@ -372,6 +373,10 @@ impl Ledger for RedisLedger {
 
     async fn risks(&self) -> Result<Vec<Risk>> {
         self.redis.risks().await
+    }
+
+    async fn usage(&self) -> Result<Option<Usage>> {
+        usage::usage(&self.redis).await
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Call, Faulty};
 use queue::{
     BlobRef, Claim, ClaimRequest, DeadFilter, DeadPage, DeadPosition, DueJob, Finish, Finished, Forgotten, Input, Job,
     JobCounts, JobId, JobRecord, Lease, Ledger, PoolName, Publication, Purged, Requeued, Result, Risk, Submitted,
-    WorkerId,
+    Usage, WorkerId,
 };
 
 pub(super) struct FaultyLedger {
@@ -107,5 +107,9 @@ impl Ledger for FaultyLedger {
 
     async fn risks(&self) -> Result<Vec<Risk>> {
         self.faulty.call(Call::Risks, self.ledger.risks()).await
+    }
+
+    async fn usage(&self) -> Result<Option<Usage>> {
+        self.faulty.call(Call::Usage, self.ledger.usage()).await
     }
 }

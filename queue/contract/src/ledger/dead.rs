@@ -440,6 +440,31 @@ pub async fn reading_the_risks_changes_nothing(fixture: &dyn Fixture) {
     assert_eq!(get(&*ledger, &job).await, before);
 }
 
+pub async fn the_usage_is_the_mean_size_of_the_records_of_ended_jobs(fixture: &dyn Fixture) {
+    const BYTES: usize = 20_000;
+    let ledger = open(fixture).await;
+    let large = |id: &str| {
+        let input = Input { media_type: "x/y".to_owned(), body: Body::Inline(vec![b'i'; BYTES].into()) };
+        Job { input, ..job(fixture, id) }
+    };
+    // The input of a job that succeeds is deleted, that of a failed job stays.
+    accept(&*ledger, &(0..20).map(|number| large(&format!("open-{number}"))).collect::<Vec<_>>()).await;
+    assert_eq!(ledger.usage().await.unwrap(), None);
+    for number in 0..50 {
+        ended_in(fixture, &*ledger, large(&format!("failed-{number}")), JobState::Failed).await;
+        ended_in(fixture, &*ledger, large(&format!("done-{number}")), JobState::Succeeded).await;
+    }
+    let before = counts(&*ledger).await;
+    let usage = ledger.usage().await.unwrap().unwrap();
+    let mean = BYTES as u64 / 2;
+    assert!((mean..mean * 3 / 2).contains(&usage.record_bytes), "{usage:?}");
+    assert!(usage.capacity_bytes > usage.record_bytes * 200, "{usage:?}");
+    for text in [usage.subject, usage.setting, usage.limit] {
+        assert!(!text.is_empty());
+    }
+    assert_eq!(counts(&*ledger).await, before);
+}
+
 pub async fn the_first_blob_store_is_the_one_of_the_ledger(fixture: &dyn Fixture) {
     let (first, second) = (open(fixture).await, open(fixture).await);
     assert_eq!(first.blob_store(None).await.unwrap(), None);

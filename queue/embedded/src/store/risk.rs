@@ -32,10 +32,14 @@ pub(super) fn risks(connection: &Connection, file: &Path, max_size_bytes: Option
 
 /// The risks of the disk that holds a folder.
 fn of_disk(folder: &Path) -> Result<Vec<Risk>> {
+    Ok(space(folder, free_bytes(folder)?).into_iter().chain(of_file_system(folder)?).collect())
+}
+
+/// The free space of the disk that holds a folder.
+pub(super) fn free_bytes(folder: &Path) -> Result<u64> {
     let disk = statvfs(folder).map_err(|error| unusable(folder, &error.into()))?;
     #[allow(clippy::useless_conversion, reason = "these are narrower on some systems")]
-    let free_bytes = u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size()));
-    Ok(space(folder, free_bytes).into_iter().chain(of_file_system(folder)?).collect())
+    Ok(u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size())))
 }
 
 #[cfg(target_os = "linux")]

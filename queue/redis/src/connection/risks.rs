@@ -19,9 +19,14 @@ const DRIFT_MILLISECONDS: u64 = 1_000;
 const SEVERE_DRIFT_MILLISECONDS: u64 = 30_000;
 
 impl Redis {
+    /// The name of the connected server in reports.
+    pub(crate) async fn subject(&self) -> Result<String> {
+        Ok(format!("redis {}", name(&self.server().await?.client)))
+    }
+
     /// The risks of the connected server. Changes nothing.
     pub(crate) async fn risks(&self) -> Result<Vec<Risk>> {
-        let subject = format!("redis {}", name(&self.server().await?.client));
+        let subject = self.subject().await?;
         let info: String = self.run("read INFO", &cmd("INFO")).await?;
         let before = self.clock().now_milliseconds();
         let (seconds, microseconds): (i64, i64) = self.run("read TIME", &cmd("TIME")).await?;

@@ -44,6 +44,7 @@ pub(super) static END_UNREADABLE_JOBS: LazyLock<Script> =
 pub(super) static HOLD_UPKEEP: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("hold_upkeep.lua")]));
 pub(super) static PURGE: LazyLock<Script> = LazyLock::new(|| script(&[DELETE_JOB, include_str!("purge.lua")]));
 pub(super) static INPUT: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("input.lua")]));
+pub(super) static USAGE: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("usage.lua")]));
 pub(super) static DEAD: LazyLock<Script> = LazyLock::new(|| read_only_script(&[include_str!("dead.lua")]));
 pub(super) static REQUEUE: LazyLock<Script> = LazyLock::new(|| script(&[include_str!("requeue.lua")]));
 pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| script(&[DELETE_JOB, include_str!("forget.lua")]));

@@ -4,7 +4,7 @@ use super::*;
 use crate::connection::private::PrivateRedis;
 use crate::fixture::RedisFixture;
 use queue::ledger::JobState;
-use queue::{Clock, DEAD_RETENTION, JobErrorKind, Output, Severity};
+use queue::{Clock, DEAD_RETENTION, EndRate, JobErrorKind, Output, Severity};
 use queue_contract::{Fixture, LEASE, job, soon};
 
 fn ledger_at(server: &PrivateRedis, clock: &Clock) -> RedisLedger {
@@ -354,4 +354,33 @@ async fn batches_of_several_script_calls_are_answered_in_order() {
     assert_eq!(ledger.finish(finishes).await.unwrap(), vec![released; jobs.len()]);
     let open = ledger.counts(std::slice::from_ref(&jobs[0].pool)).await.unwrap()[0];
     assert_eq!(open.queued, u64::try_from(jobs.len()).unwrap());
+}
+
+#[tokio::test]
+async fn records_that_will_exceed_the_memory_of_the_server_are_a_risk() {
+    let fixture = RedisFixture::start();
+    let server = PrivateRedis::started(&["--maxmemory", "6mb"]);
+    let ledger = ledger_at(&server, &Clock::shifted());
+    for number in 0..20 {
+        let job = job(&fixture, &format!("job-{number}"));
+        ledger.submit(std::slice::from_ref(&job)).await.unwrap();
+        finish(&ledger, claim(&ledger, &job).await).await;
+    }
+    let usage = ledger.usage().await.unwrap().unwrap();
+    assert_eq!((usage.capacity_bytes, usage.limit.as_str()), (6 << 20, "maxmemory"));
+    // A small record takes less than 2 KiB.
+    let risk = |seconds| {
+        let retention = Duration::from_secs(seconds);
+        usage.risk(&[EndRate { pool: queue_contract::pool(), per_second: 10.0, retention }])
+    };
+    assert_eq!(risk(60), None);
+    let risk = risk(24 * 3600).unwrap();
+    assert_eq!((risk.severity, risk.setting.as_str()), (Severity::Warning, "maxmemory"));
+    assert!(risk.found.contains("of 6.0 MiB (maxmemory)"), "{risk:?}");
+    assert!(risk.subject.contains(&server.address()), "{risk:?}");
+    server.run::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let usage = ledger.usage().await.unwrap().unwrap();
+    assert!(usage.capacity_bytes > 1 << 30 && usage.limit.contains("maxmemory is 0"), "{usage:?}");
+    server.run::<()>(&["ACL", "SETUSER", "default", "-memory"]).await;
+    assert_eq!(ledger.usage().await.unwrap(), None);
 }
