@@ -50,7 +50,8 @@ impl Opened {
         let backend = backends::open(urls).await?;
         let setting = settings.blobs.place().0;
         let blobs = settings.blobs.open().map_err(|error| anyhow::anyhow!("{setting}: {error}"))?;
-        let blobs = blobs.with_observer(metrics::blob_store_failed);
+        let longest = settings.pools.values().map(|pool| pool.jobs.dead_retention()).max().unwrap_or_default();
+        let blobs = blobs.with_observer(metrics::blob_store_failed).with_longest_retention(longest);
         let opened = Self { backend, blobs, setting };
         match timeout(STORE_CHECK_TIMEOUT, opened.refusal()).await {
             Ok(refusal) => refusal?,

@@ -1,6 +1,8 @@
 //! Inputs and outputs that are too big to travel with a job.
 
 mod error;
+mod list;
+mod owner;
 mod pieces;
 
 use std::path::Path;
@@ -16,6 +18,8 @@ use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt, PutMode, 
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
+
+pub(crate) use self::list::FOLDERS;
 
 use self::error::{failed, is_of_file, is_of_object, kind_of, text_of};
 use crate::{BlobRef, Body, Error, ErrorKind, JobId, Ledger, Result};
@@ -46,6 +50,8 @@ pub struct Blobs {
     marker: Arc<OnceCell<Bytes>>,
     place: Place,
     inline_limit_bytes: usize,
+    /// The age from which a blob without a record is an orphan.
+    orphan_age: Duration,
     observer: Option<FailureObserver>,
 }
 
@@ -61,6 +67,12 @@ enum Place {
 
 /// Is called with an operation (`read`, `write`, `copy` or `delete`) that failed because the store is away, full or denies it.
 pub type FailureObserver = fn(&'static str, ErrorKind);
+
+/// The least age of an orphan. An outside event may demand a retention of up to 30 days, see `queue/src/event.rs`.
+const ORPHAN_AGE: Duration = Duration::from_secs(31 * 24 * 3600);
+
+/// The difference between the age of an orphan and the longest retention. Clocks differ, and a message may wait.
+const ORPHAN_MARGIN: Duration = Duration::from_secs(24 * 3600);
 
 /// The object that identifies a store. Its content is a unique id.
 const MARKER: &str = "millrace-store";
@@ -89,24 +101,49 @@ impl Blobs {
             marker: Arc::new(OnceCell::new_with(Some(marker.into()))),
             place: Place::Folder,
             inline_limit_bytes,
+            orphan_age: ORPHAN_AGE,
             observer: None,
         })
     }
 
     /// Blobs as objects of a server. Its marker is read, and created if it is missing, before the first write.
     pub fn of_server(store: Arc<dyn ObjectStore>, inline_limit_bytes: usize) -> Self {
-        Self { store, marker: Arc::default(), place: Place::Server, inline_limit_bytes, observer: None }
+        Self {
+            store,
+            marker: Arc::default(),
+            place: Place::Server,
+            inline_limit_bytes,
+            orphan_age: ORPHAN_AGE,
+            observer: None,
+        }
     }
 
     /// No store: inputs and outputs above the limit are `Refused`. Blobs of other processes are `Unavailable`.
     pub fn none(inline_limit_bytes: usize) -> Self {
         let store = Arc::new(InMemory::new());
-        Self { store, marker: Arc::default(), place: Place::Nowhere, inline_limit_bytes, observer: None }
+        Self {
+            store,
+            marker: Arc::default(),
+            place: Place::Nowhere,
+            inline_limit_bytes,
+            orphan_age: ORPHAN_AGE,
+            observer: None,
+        }
     }
 
     /// The same store, whose failed operations `observer` sees. The failure of one object is not one of the store.
     pub fn with_observer(self, observer: FailureObserver) -> Self {
         Self { observer: Some(observer), ..self }
+    }
+
+    /// The same store, for pools of which the longest retention is `longest`.
+    pub fn with_longest_retention(self, longest: Duration) -> Self {
+        Self { orphan_age: ORPHAN_AGE.max(longest.saturating_add(ORPHAN_MARGIN)), ..self }
+    }
+
+    /// The age from which a blob without a record is an orphan.
+    pub fn orphan_age(&self) -> Duration {
+        self.orphan_age
     }
 
     /// The id of the store in `folder`. `None`: there is no store. Creates nothing.
@@ -128,6 +165,7 @@ impl Blobs {
 
     /// Compares this store with the one that belongs to `ledger`. The first store that a ledger meets belongs to it. Any
     /// other store is `Incompatible`: its blobs would be missing in other processes. So is no store, if one belongs to it.
+    /// Records in the store which ledger uses it.
     pub async fn check_ledger(&self, ledger: &dyn Ledger) -> Result<()> {
         if self.place == Place::Nowhere {
             return match ledger.blob_store(None).await? {
@@ -141,7 +179,7 @@ impl Blobs {
         let found = String::from_utf8_lossy(self.marker().await?);
         match ledger.blob_store(Some(&found)).await? {
             Some(recorded) if recorded != found => Err(Error::new(ErrorKind::Incompatible, other(&found, &recorded))),
-            _ => Ok(()),
+            _ => self.record_owner(&ledger.id().await?).await,
         }
     }
 

@@ -151,6 +151,10 @@ pub trait Ledger: Send + Sync {
     /// Deletes up to `limit` of the records that [`Ledger::dead`] lists for `filter`, as [`Ledger::forget`] does.
     async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged>;
 
+    /// The id of this ledger. The first call makes it, and each later call returns the same one, also in other processes. A
+    /// ledger that has lost all its records has another id.
+    async fn id(&self) -> Result<String>;
+
     /// The id of the blob store that belongs to this ledger. If none is recorded yet, `found` is recorded. Every later call
     /// returns the same id, also in other processes. `None`: none is recorded, and `found` is `None`.
     async fn blob_store(&self, found: Option<&str>) -> Result<Option<String>>;

@@ -25,6 +25,7 @@ pub mod roster;
 mod route;
 mod store_id;
 mod stored;
+mod sweep;
 mod upkeep;
 mod url_source;
 
@@ -45,5 +46,6 @@ pub use risk::{EndRate, PoolExpectation, Risk, Severity, Usage};
 pub use roster::{Measured, Roster, WorkerId, WorkerRecord, WorkerState};
 pub use route::{Route, RouteError, RouteErrors, Routes};
 pub use store_id::StoreId;
+pub use sweep::Sweep;
 pub use upkeep::Upkeep;
 pub use url_source::UrlSource;

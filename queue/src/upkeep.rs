@@ -1,16 +1,17 @@
-//! Upkeep of the ledger: publishes due jobs and deletes records whose retention is over.
+//! Upkeep of the ledger: publishes due jobs, deletes records whose retention is over, and deletes blobs without a job.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     Blobs, Claim, ClaimRequest, Error, ErrorKind, Finish, Job, JobErrorKind, Ledger, Outcome, Producer, Publication,
-    Result, WorkerId,
+    Result, Sweep, WorkerId,
 };
 
 /// The interval at which the holder of the upkeep looks for due jobs. It limits the delay of a retry.
@@ -28,7 +29,7 @@ const LIMIT: usize = 500;
 /// The lease on a job that the broker rejects, while it is recorded as failed.
 const GIVE_UP_WITHIN: Duration = Duration::from_secs(30);
 
-/// Publishes due jobs and deletes records whose retention is over.
+/// Publishes due jobs, deletes records whose retention is over, and slowly deletes blobs of jobs without a record.
 ///
 /// Any number of processes may run it on the same ledger. One of them does the work, and another one takes over when that
 /// one ends or fails.
@@ -44,11 +45,20 @@ pub struct Upkeep {
 impl Upkeep {
     /// Runs until `stop`. A failed round is logged, and another process may try the next one.
     pub async fn run(self, stop: CancellationToken) {
+        let (has_upkeep, watched) = watch::channel(false);
+        let sweep = Sweep::new(Arc::clone(&self.ledger), self.blobs.clone());
+        // A slow blob store must not delay due jobs.
+        tokio::join!(self.look(&stop, has_upkeep), stop.run_until_cancelled(sweep.run(watched)));
+    }
+
+    /// Does the upkeep, except for the sweep, whenever this process has it.
+    async fn look(&self, stop: &CancellationToken, has_upkeep: watch::Sender<bool>) {
         let holder = Uuid::now_v7().to_string();
         let (mut pause, mut last_failure) = (Duration::ZERO, None);
         while stop.run_until_cancelled(sleep(pause)).await.is_some() {
             let round = match self.ledger.hold_upkeep(&holder, HOLD_FOR).await {
                 Ok(false) => {
+                    has_upkeep.send_replace(false);
                     pause = ASK_EVERY;
                     continue;
                 }
@@ -59,11 +69,13 @@ impl Upkeep {
             last_failure = round.err().map(|error| error.kind());
             if last_failure.is_some() {
                 // The cause may be this process: it may lack a right or a connection.
+                has_upkeep.send_replace(false);
                 self.give_up_upkeep(&holder).await;
                 pause = ASK_EVERY;
                 continue;
             }
-            self.purge_all(&stop).await;
+            has_upkeep.send_replace(true);
+            self.purge_all(stop).await;
             pause = LOOK_EVERY;
         }
         self.give_up_upkeep(&holder).await;

@@ -210,6 +210,10 @@ impl Ledger for ObservedLedger {
         self.ledger.purge_dead(filter, limit).await
     }
 
+    async fn id(&self) -> Result<String> {
+        self.ledger.id().await
+    }
+
     async fn blob_store(&self, found: Option<&str>) -> Result<Option<String>> {
         self.ledger.blob_store(found).await
     }

@@ -51,6 +51,7 @@ pub enum Call {
     Requeue,
     Forget,
     PurgeDead,
+    Id,
     BlobStore,
     Risks,
     Usage,

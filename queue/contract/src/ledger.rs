@@ -10,6 +10,7 @@ mod publishing;
 mod retention;
 mod submitting;
 mod suspecting;
+mod sweeping;
 mod watching;
 
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub use self::publishing::*;
 pub use self::retention::*;
 pub use self::submitting::*;
 pub use self::suspecting::*;
+pub use self::sweeping::*;
 pub use self::watching::*;
 
 /// Makes one test per promise of a ledger; the argument makes a [`Fixture`] for each.
@@ -138,6 +140,8 @@ macro_rules! ledger_contract {
             reading_the_risks_changes_nothing
             the_usage_is_the_mean_size_of_the_records_of_ended_jobs
             the_first_blob_store_is_the_one_of_the_ledger
+            a_ledger_has_one_id_in_every_process
+            a_sweep_deletes_the_old_blobs_of_jobs_without_a_record_and_no_others
         }
     };
 }

@@ -145,6 +145,7 @@ mod tests {
             include_str!("ledger/counting.rs"),
             include_str!("ledger/retention.rs"),
             include_str!("ledger/dead.rs"),
+            include_str!("ledger/sweeping.rs"),
         ];
         for source in [broker, roster, &ledger.concat()] {
             let lines = source.lines();

@@ -187,12 +187,21 @@ impl Ledger for EmbeddedLedger {
         self.store.write(Durability::Power, move |write| dead::purge(write, &filter, limit)).await
     }
 
+    async fn id(&self) -> Result<String> {
+        if let Some(id) = self.store.read(|file| facts::read(file, facts::LEDGER)).await? {
+            return Ok(id);
+        }
+        let id = uuid::Uuid::now_v7().to_string();
+        let record = move |write: &mut Write<'_>| Ok(facts::record(write, facts::LEDGER, &id)?.unwrap_or(id));
+        self.store.write(Durability::Power, record).await
+    }
+
     async fn blob_store(&self, found: Option<&str>) -> Result<Option<String>> {
-        if let Some(recorded) = self.store.read(facts::blob_store).await? {
+        if let Some(recorded) = self.store.read(|file| facts::read(file, facts::BLOB_STORE)).await? {
             return Ok(Some(recorded));
         }
         let Some(found) = found.map(str::to_owned) else { return Ok(None) };
-        self.store.write(Durability::Power, move |write| facts::record_blob_store(write, &found)).await
+        self.store.write(Durability::Power, move |write| facts::record(write, facts::BLOB_STORE, &found)).await
     }
 
     async fn risks(&self) -> Result<Vec<Risk>> {

@@ -20,6 +20,7 @@
 //! | `looked_at`, `resumed_at` | string | the time of the last look for due jobs, and the end of the last gap between looks |
 //! | `set_back` | string | after the clock was set back: the part of `due` that must follow it, as a cursor |
 //! | `blob_store` | string | the id of the blob store that belongs to this ledger |
+//! | `ledger` | string | the id of this ledger |
 //! | `ended` | channel | ids of jobs that have just ended, separated by spaces |
 //! | `arrived` | channel | pools that may have new work, separated by spaces |
 //!
@@ -358,6 +359,15 @@ impl Ledger for RedisLedger {
 
     async fn purge_dead(&self, filter: &DeadFilter, limit: usize) -> Result<Purged> {
         dead::purge(&self.redis, filter, limit).await
+    }
+
+    async fn id(&self) -> Result<String> {
+        let key = self.redis.key("ledger");
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(&key).arg(uuid::Uuid::now_v7().to_string()).arg("NX").ignore();
+        pipeline.cmd("GET").arg(&key);
+        let (id,): (String,) = self.redis.pipeline("read the id of the ledger", &pipeline).await?;
+        Ok(id)
     }
 
     async fn blob_store(&self, found: Option<&str>) -> Result<Option<String>> {

@@ -10,7 +10,7 @@ const RESERVED_PREFIXES: [&str; 2] = ["event-", "unreadable-"];
 const OWN_ATTRIBUTES: [&str; 3] = ["originsource", "originid", "datarefborrowed"];
 
 /// The first parts of the keys of objects that Millrace writes to the blob store.
-const OWN_KEYS: [&str; 3] = ["input", "output", "millrace-store"];
+const OWN_KEYS: [&str; 4] = ["input", "output", "millrace-store", "millrace-ledger"];
 
 impl Event {
     /// The event, if it does not speak as Millrace itself. To be called for messages from topics and queues that a route
@@ -82,7 +82,9 @@ mod tests {
         for key in ["cameras/7.jpg", "inputs/7.jpg", "a/input/b", "outputs"] {
             assert_eq!(reason(&[("dataref", key)]), None, "{key}");
         }
-        for key in ["input/5a/job.1", "/input/5a/job.1", "//INPUT/x", "output/5a/job.1", "millrace-store"] {
+        for key in
+            ["input/5a/job.1", "/input/5a/job.1", "//INPUT/x", "output/5a/job.1", "millrace-store", "millrace-ledger"]
+        {
             let expected = format!("dataref: {key:?} is an object of Millrace");
             assert_eq!(reason(&[("dataref", key)]), Some(expected));
         }

@@ -17,10 +17,10 @@ async fn a_large_input_travels_by_reference_and_its_blobs_are_deleted_with_its_r
     assert_eq!(result.bytes().await.unwrap(), input);
 
     let blobs = system.folder().join("data/blobs");
-    // The marker of the store stays.
+    // The two objects with the ids of the store and of its ledger stay.
     until("the job's record and its blobs are deleted", async || {
         let response = gateway.request(reqwest::Method::GET, &format!("/v1/jobs/{id}")).send().await?;
-        Ok((response.status() == 404 && files_below(&blobs)? == 1).then_some(()))
+        Ok((response.status() == 404 && files_below(&blobs)? == 2).then_some(()))
     })
     .await
     .unwrap();

@@ -101,6 +101,10 @@ impl Ledger for FaultyLedger {
         self.faulty.call(Call::PurgeDead, self.ledger.purge_dead(filter, limit)).await
     }
 
+    async fn id(&self) -> Result<String> {
+        self.faulty.call(Call::Id, self.ledger.id()).await
+    }
+
     async fn blob_store(&self, found: Option<&str>) -> Result<Option<String>> {
         self.faulty.call(Call::BlobStore, self.ledger.blob_store(found)).await
     }

@@ -192,6 +192,10 @@ impl Ledger for Fake {
         Err(unavailable())
     }
 
+    async fn id(&self) -> Result<String> {
+        Err(unavailable())
+    }
+
     async fn blob_store(&self, _: Option<&str>) -> Result<Option<String>> {
         Err(unavailable())
     }
