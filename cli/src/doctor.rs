@@ -140,6 +140,7 @@ async fn expectations(
         let name = pool.as_str();
         let batch = slowest_batch(&workers);
         risks.extend(batch.and_then(|batch| advice::of_batch_time(name, of_pool, batch)));
+        risks.extend(slowest_start(&workers).and_then(|start| advice::of_cold_start(name, of_pool, start)));
         pools.push(PoolExpectation {
             pool,
             max_workers: of_pool.scale.max,
@@ -152,8 +153,17 @@ async fn expectations(
 
 /// The longest batch time that a worker measured; `None` if no worker has run a batch.
 fn slowest_batch(workers: &[WorkerRecord]) -> Option<Duration> {
-    let seconds = workers.iter().map(|worker| worker.batch_seconds).filter(|seconds| *seconds > 0.0);
-    seconds.reduce(f64::max).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    longest(workers.iter().map(|worker| worker.batch_seconds))
+}
+
+/// The longest cold start that a worker measured; `None` if no worker was ready.
+fn slowest_start(workers: &[WorkerRecord]) -> Option<Duration> {
+    longest(workers.iter().map(|worker| worker.cold_start_seconds))
+}
+
+fn longest(seconds: impl Iterator<Item = f64>) -> Option<Duration> {
+    let measured = seconds.filter(|seconds| *seconds > 0.0);
+    measured.reduce(f64::max).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
 
 /// The result of a call. An error is also a risk, and so is an answer that does not come in time.

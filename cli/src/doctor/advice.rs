@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backends::{BackendUrl, BackendUrls};
+use policy::{Mode, Scaling};
 use queue::{Risk, Severity};
 use service::Period;
 
@@ -105,6 +106,23 @@ pub(super) fn of_batch_time(name: &str, pool: &PoolSettings, batch: Duration) ->
         found: format!("{drain_timeout}, and a batch takes {}", Period::new(rounded(batch))),
         why: "a worker that stops cannot finish its batch, so its jobs run again from the start".to_owned(),
         advice: "lower max_batch_items, or set drain_timeout above the batch time".to_owned(),
+    })
+}
+
+/// The risk that a promised latency cannot be kept from zero workers, because a worker took `cold_start` until it was ready.
+pub(super) fn of_cold_start(name: &str, pool: &PoolSettings, cold_start: Duration) -> Option<Risk> {
+    let scaling = Scaling::of_metadata(&pool.scale.trigger).ok()?;
+    let Mode::Latency(latency) = scaling.mode else { return None };
+    let objective = latency.objective();
+    let may_be_empty = scaling.min == 0 && pool.scale.min == 0;
+    (may_be_empty && cold_start > objective).then(|| Risk {
+        severity: Severity::Warning,
+        subject: format!("pool {name}"),
+        setting: format!("pools.{name}.scale.trigger.latency"),
+        found: format!("{}, and a cold start takes {}", Period::new(objective), Period::new(rounded(cold_start))),
+        why: "a job that finds no worker is late; if jobs come rarely, these are more than the promise allows"
+            .to_owned(),
+        advice: format!("set pools.{name}.scale.trigger.minWorkers to at least 1, or promise a longer latency"),
     })
 }
 

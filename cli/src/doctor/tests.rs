@@ -115,14 +115,15 @@ async fn an_unreachable_server_is_severe_and_hides_no_other_risk() {
 }
 
 #[tokio::test]
-async fn a_batch_time_above_the_drain_timeout_is_found() {
+async fn a_batch_time_above_the_drain_timeout_and_a_cold_start_above_the_latency_are_found() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = settings(folder.path(), &["pools.echo.scale.max=7"]);
-    let backend = backends::open(&settings.backend_urls().unwrap()).await.unwrap();
+    let trigger = ["pools.echo.scale.trigger.mode=latency", "pools.echo.scale.trigger.latency=5s"];
+    let seven = settings(folder.path(), &[trigger[0], trigger[1], "pools.echo.scale.max=7"]);
+    let backend = backends::open(&seven.backend_urls().unwrap()).await.unwrap();
     let pool: PoolName = "echo".parse().unwrap();
-    let (none, risks) = expectations(&settings, Some(&*backend.roster), "ledger").await;
+    let (none, risks) = expectations(&seven, Some(&*backend.roster), "ledger").await;
     assert_eq!((none[0].max_workers, none[0].holding, risks), (7, None, Vec::new()));
-    for (id, batch_seconds) in [("fast", 0.5), ("slow", 20.0)] {
+    for (id, batch_seconds, cold_start_seconds) in [("fast", 0.5, 60.0), ("slow", 20.0, 1.0)] {
         let worker = WorkerRecord {
             id: WorkerId::new(id),
             pool: pool.clone(),
@@ -133,13 +134,19 @@ async fn a_batch_time_above_the_drain_timeout_is_found() {
             batch_base_seconds: 0.1,
             batch_item_seconds: 0.1,
             batch_limit_items: 8,
-            cold_start_seconds: 1.0,
+            cold_start_seconds,
         };
         backend.roster.heartbeat(&worker, Duration::from_secs(60)).await.unwrap();
     }
-    let (pools, risks) = expectations(&settings, Some(&*backend.roster), "ledger").await;
+    let (pools, risks) = expectations(&seven, Some(&*backend.roster), "ledger").await;
     assert_eq!(pools[0].holding, Some(Duration::from_secs(60)));
     assert!(find(&risks, "pools.echo.worker.drain_timeout").unwrap().found.contains("20s"), "{risks:?}");
+    let latency = "pools.echo.scale.trigger.latency";
+    assert_eq!(find(&risks, latency).unwrap().found, "5s, and a cold start takes 1m", "{risks:?}");
+    // A pool that is never empty has a worker for its first job.
+    let kept = settings(folder.path(), &[trigger[0], trigger[1], "pools.echo.scale.trigger.minWorkers=1"]);
+    let (_, risks) = expectations(&kept, Some(&*backend.roster), "ledger").await;
+    assert_eq!(find(&risks, latency), None);
 }
 
 #[test]
