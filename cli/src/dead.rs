@@ -6,11 +6,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use client::{BadEnding, DeadJobs, Error, Gateway, Payload};
 use queue::{JobId, PoolName};
 
+use crate::connection::GatewayArgs;
 use crate::media_type;
 use crate::output::{Output, escaped};
 
@@ -20,9 +21,8 @@ use crate::output::{Output, escaped};
 /// same input or with another one.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DeadArgs {
-    /// The gateway
-    #[arg(long, value_name = "URL", env = "MILLRACE_GATEWAY", default_value = "http://127.0.0.1:8080", global = true)]
-    pub gateway: String,
+    #[command(flatten)]
+    pub gateway: GatewayArgs,
 
     #[command(subcommand)]
     pub command: DeadCommand,
@@ -129,7 +129,7 @@ pub(crate) async fn dead(args: DeadArgs) -> anyhow::Result<ExitCode> {
 
 /// Returns `false` if the gateway refused some of the jobs. The reasons are in the output.
 async fn run(args: DeadArgs, out: &mut (dyn Write + Send)) -> anyhow::Result<bool> {
-    let gateway = Gateway::new(&args.gateway).map_err(|error| anyhow!("--gateway: {error}"))?;
+    let gateway = args.gateway.open()?;
     match args.command {
         DeadCommand::List { selection, limit, json } => {
             let jobs = gateway.dead_jobs(&selection.jobs(), limit).await?;

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::Context;
 use clap::Args;
-use client::{Explanation, Scaler};
+use client::Explanation;
 use queue::PoolName;
 
+use crate::connection::AdminArgs;
 use crate::output::{escaped_lines, print_line};
 
 /// Explain why a pool has its number of workers: the scaler's last answers, with everything that went into them
@@ -15,9 +16,8 @@ pub(crate) struct ExplainArgs {
     /// The pool
     #[arg(value_name = "POOL")]
     pool: PoolName,
-    /// The scaler's admin address (`millrace scaler --admin`, `millrace up --admin`)
-    #[arg(long, value_name = "URL", env = "MILLRACE_SCALER_ADMIN", default_value = "http://127.0.0.1:9091")]
-    admin: String,
+    #[command(flatten)]
+    admin: AdminArgs,
     /// Print the JSON of `/explain/POOL` instead of text
     #[arg(long)]
     json: bool,
@@ -25,9 +25,8 @@ pub(crate) struct ExplainArgs {
 
 pub(crate) async fn explain(arguments: ExplainArgs) -> anyhow::Result<ExitCode> {
     let form = if arguments.json { Explanation::Json } else { Explanation::Text };
-    let scaler = Scaler::new(&arguments.admin).map_err(|error| anyhow!("--admin: {error}"))?;
-    let explained = scaler.explain(arguments.pool.as_str(), form).await;
-    let text = explained.map_err(|error| anyhow!("--admin: {error}"))?;
+    let scaler = arguments.admin.open()?;
+    let text = scaler.explain(arguments.pool.as_str(), form).await.context("--admin")?;
     print_line(format_args!("{}", escaped_lines(text.trim_end())));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! One program: each service, or all of them on this machine.
 
 mod arguments;
+mod connection;
 mod dead;
 mod demo;
 mod doctor;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use crate::connection::way_out;
+
 /// Prints one line to standard output. An error of a closed pipe is ignored, because it must not stop the service.
 pub(crate) fn print_line(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{text}");
@@ -49,10 +51,12 @@ pub fn is_closed_output(error: &anyhow::Error) -> bool {
     })
 }
 
-/// The message of an error with its causes. A cause that the message already contains is not repeated.
+/// The message of an error with its causes, and the options that help. A cause that the message already contains is not
+/// repeated.
 pub fn message(error: &anyhow::Error) -> String {
     let mut message = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
+    let causes = error.chain().skip(1).map(ToString::to_string);
+    for cause in causes.chain(way_out(error).map(str::to_owned)) {
         if !message.contains(&cause) {
             message = format!("{message}: {cause}");
         }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Args;
 use client::{Gateway, NewJob, NoResult, Payload};
 use futures::StreamExt;
@@ -21,6 +21,7 @@ use files::InputFile;
 use outcome::Outcome;
 use report::Report;
 
+use crate::connection::GatewayArgs;
 use crate::output::Output;
 
 /// Submit files to a pool as jobs, wait for their results, and print them.
@@ -29,9 +30,8 @@ use crate::output::Output;
 /// job succeeded, and 1 otherwise.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitArgs {
-    /// The gateway
-    #[arg(long, value_name = "URL", env = "MILLRACE_GATEWAY", default_value = "http://127.0.0.1:8080")]
-    pub gateway: String,
+    #[command(flatten)]
+    pub gateway: GatewayArgs,
 
     /// The pool that runs the jobs
     #[arg(long, short)]
@@ -83,7 +83,7 @@ pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
 
 async fn submit_to(args: &SubmitArgs, out: &mut (dyn Write + Send)) -> anyhow::Result<Report> {
     let files = files::collect(&args.paths, args.media_type.as_deref())?;
-    let gateway = Gateway::new(&args.gateway).map_err(|error| anyhow!("--gateway: {error}"))?;
+    let gateway = args.gateway.open()?;
     // An unreachable gateway is reported once, not once per file.
     gateway.reach(args.timeout.get()).await?;
 

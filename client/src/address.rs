@@ -13,13 +13,17 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Refuses a text that is not a plain `http://` URL.
+    /// Refuses a text that is not an `http://` or `https://` URL, or has a query.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
-        let base = Url::parse(text).map_err(|source| Error::NotAUrl { text: text.to_owned(), source })?;
-        if base.scheme() != "http" || base.query().is_some() || base.fragment().is_some() {
-            return Err(Error::NotPlainHttp { text: text.to_owned() });
+        let base = Url::parse(text).map_err(|cause| Error::NotAUrl { text: text.to_owned(), cause })?;
+        if !matches!(base.scheme(), "http" | "https") || base.query().is_some() || base.fragment().is_some() {
+            return Err(Error::NotHttp { text: text.to_owned() });
         }
         Ok(Self { base, text: text.trim_end_matches('/').to_owned() })
+    }
+
+    pub(crate) fn is_https(&self) -> bool {
+        self.base.scheme() == "https"
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -47,9 +51,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_plain_http_url_is_an_address() {
+    fn only_an_http_or_https_url_is_an_address() {
+        assert!(Address::parse("https://gateway").unwrap().is_https());
         assert_eq!(Address::parse("http://127.0.0.1:8080/").unwrap().as_str(), "http://127.0.0.1:8080");
-        for bad in ["127.0.0.1:8080", "https://gateway", "http://gateway/?a=1", "gateway"] {
+        for bad in ["127.0.0.1:8080", "ftp://gateway", "http://gateway/?a=1", "gateway"] {
             let error = Address::parse(bad).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{bad:?} is not a ")), "{error}");
         }

@@ -4,39 +4,54 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-/// Why a call failed.
+use crate::fault::TlsFault;
+
+/// Why a call failed. The text contains the innermost cause, so no error has a source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The text is not a URL.
-    #[error("{text:?} is not a URL: {source}")]
+    #[error("{text:?} is not a URL: {cause}")]
     NotAUrl {
         /// The text.
         text: String,
         /// The reason.
-        source: <reqwest::Url as std::str::FromStr>::Err,
+        cause: <reqwest::Url as std::str::FromStr>::Err,
     },
     /// The URL is one that this crate cannot use.
-    #[error("{text:?} is not a plain http:// URL such as http://127.0.0.1:8080")]
-    NotPlainHttp {
+    #[error("{text:?} is not a URL with http:// or https://, such as http://127.0.0.1:8080")]
+    NotHttp {
         /// The text.
         text: String,
     },
+    /// TLS cannot be configured.
+    #[error("cannot configure TLS: {0}")]
+    NoTls(rustls::Error),
     /// The HTTP client cannot be created.
     #[error("cannot make an HTTP client: {}", innermost(.0))]
-    Client(#[source] reqwest::Error),
+    Client(reqwest::Error),
     /// The request cannot be built, for example because a media type holds a line break. A repetition would fail too.
     #[error("the request cannot be built: {}", innermost(.0))]
-    Request(#[source] reqwest::Error),
+    Request(reqwest::Error),
     /// There was no answer, or the connection broke within it. The server may have acted on the request.
-    #[error("the {server} at {url} cannot be reached: {}", innermost(.source))]
+    #[error("the {server} at {url} cannot be reached: {}", innermost(.cause))]
     Unreachable {
         /// The name of the server: `gateway` or `scaler`.
         server: &'static str,
         /// Its URL.
         url: String,
         /// The cause.
-        source: reqwest::Error,
+        cause: reqwest::Error,
+    },
+    /// The connection cannot be used, because of TLS or of the scheme of the URL. A repetition would fail too.
+    #[error("cannot connect to the {server} at {url}: {fault}")]
+    Tls {
+        /// The name of the server: `gateway` or `scaler`.
+        server: &'static str,
+        /// Its URL.
+        url: String,
+        /// The reason.
+        fault: TlsFault,
     },
     /// The server answered with an error status.
     #[error(transparent)]
@@ -66,10 +81,15 @@ pub struct Refusal {
 }
 
 impl Error {
+    /// Whether a repetition of the call would fail in the same way, without an answer of the server.
+    pub(crate) fn is_permanent(&self) -> bool {
+        matches!(self, Self::Request(_) | Self::Tls { .. })
+    }
+
     /// The text of the innermost cause: `connection refused` rather than `error sending request`.
     pub fn innermost(&self) -> String {
         match self {
-            Self::Client(source) | Self::Request(source) | Self::Unreachable { source, .. } => innermost(source),
+            Self::Client(cause) | Self::Request(cause) | Self::Unreachable { cause, .. } => innermost(cause),
             other => other.to_string(),
         }
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::http::Server;
+use crate::tls::Tls;
 
 /// A gateway that does not answer within this time counts as unreachable. It is longer than the longest long poll of
 /// this crate.
@@ -60,9 +61,9 @@ struct Submitted {
 }
 
 impl Gateway {
-    /// The gateway at `url`, such as `http://127.0.0.1:8080`. Sends nothing yet.
-    pub fn new(url: &str) -> Result<Self, Error> {
-        Ok(Self { server: Server::new("gateway", url, ANSWER_TIMEOUT)? })
+    /// The gateway at `url`, such as `http://127.0.0.1:8080`. `tls` has no effect on an `http://` URL. Sends nothing yet.
+    pub fn new(url: &str, tls: &Tls) -> Result<Self, Error> {
+        Ok(Self { server: Server::new("gateway", url, tls, ANSWER_TIMEOUT)? })
     }
 
     /// The gateway at `url`, called through `http`, whose connections and time limits the caller has chosen.

@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::address::Address;
 use crate::error::{Error, Refusal};
+use crate::fault::TlsFault;
+use crate::tls::{Tls, plain_http};
 
 /// A server behind an address.
 #[derive(Debug, Clone)]
@@ -30,9 +32,10 @@ struct Problem {
 
 impl Server {
     /// A server that counts as unreachable if it does not answer within `timeout`. This call sends nothing.
-    pub(crate) fn new(name: &'static str, url: &str, timeout: Duration) -> Result<Self, Error> {
+    pub(crate) fn new(name: &'static str, url: &str, tls: &Tls, timeout: Duration) -> Result<Self, Error> {
         let address = Address::parse(url)?;
-        let http = reqwest::Client::builder().tcp_nodelay(true).timeout(timeout).build().map_err(Error::Client)?;
+        let http = if address.is_https() { tls.http()? } else { plain_http()? };
+        let http = http.tcp_nodelay(true).timeout(timeout).build().map_err(Error::Client)?;
         Ok(Self { name, http, address })
     }
 
@@ -98,11 +101,14 @@ impl Server {
         Box::new(Refusal { status, reason, state: problem.state, retry_after })
     }
 
-    pub(crate) fn failed(&self, source: reqwest::Error) -> Error {
-        if source.is_builder() {
-            return Error::Request(source);
+    pub(crate) fn failed(&self, cause: reqwest::Error) -> Error {
+        if cause.is_builder() {
+            return Error::Request(cause);
         }
-        Error::Unreachable { server: self.name, url: self.url().to_owned(), source }
+        if let Some(fault) = TlsFault::of(&cause) {
+            return Error::Tls { server: self.name, url: self.url().to_owned(), fault };
+        }
+        Error::Unreachable { server: self.name, url: self.url().to_owned(), cause }
     }
 
     pub(crate) fn unreadable(&self, reason: String) -> Error {

@@ -47,7 +47,7 @@ impl Gateway {
             match self.server.answer(request).await {
                 Ok(_any_status) => return Ok(()),
                 Err(error) => {
-                    if !limit.pause().await {
+                    if error.is_permanent() || !limit.pause().await {
                         return Err(error);
                     }
                 }
@@ -104,7 +104,7 @@ impl Gateway {
                     limit.reset_pause();
                     return Ok(response);
                 }
-                Err(error @ Error::Request(_)) => return Err(NoResult::new("refused", error.innermost())),
+                Err(error) if error.is_permanent() => return Err(NoResult::new("refused", error.innermost())),
                 Err(error) => error.innermost(),
             };
             if !limit.pause().await {

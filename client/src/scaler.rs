@@ -7,6 +7,7 @@ use reqwest::{Method, StatusCode};
 
 use crate::error::Error;
 use crate::http::Server;
+use crate::tls::Tls;
 
 /// A scaler that does not answer within this time counts as unreachable.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,9 +28,10 @@ pub enum Explanation {
 }
 
 impl Scaler {
-    /// The scaler whose admin address is `url`, such as `http://127.0.0.1:9091`. Sends nothing yet.
-    pub fn new(url: &str) -> Result<Self, Error> {
-        Ok(Self { server: Server::new("scaler", url, ANSWER_TIMEOUT)? })
+    /// The scaler whose admin address is `url`, such as `http://127.0.0.1:9091`. `tls` has no effect on an `http://` URL.
+    /// Sends nothing yet.
+    pub fn new(url: &str, tls: &Tls) -> Result<Self, Error> {
+        Ok(Self { server: Server::new("scaler", url, tls, ANSWER_TIMEOUT)? })
     }
 
     /// The scaler at `url`, called through `http`, whose connections and time limits the caller has chosen.

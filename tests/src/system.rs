@@ -54,7 +54,7 @@ impl System {
     fn with(urls: Option<BrokerUrls>, yaml: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("millrace.yaml"), yaml)?;
-        Ok(Self { folder, urls, http: reqwest::Client::builder().no_proxy().build()? })
+        Ok(Self { folder, urls, http: client::plain_http()?.no_proxy().build()? })
     }
 
     /// Its folder.

@@ -15,10 +15,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::connection::TlsArgs;
 
 fn args(gateway: String, folder: &TempDir) -> SubmitArgs {
     SubmitArgs {
-        gateway,
+        gateway: GatewayArgs { gateway, tls: TlsArgs::default() },
         pool: "digits".parse().unwrap(),
         paths: vec![folder.path().to_owned()],
         media_type: None,

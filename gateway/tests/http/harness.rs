@@ -105,7 +105,7 @@ pub(crate) async fn launch(settings: GatewaySettings) -> TestGateway {
     let stop = CancellationToken::new();
     TestGateway {
         address,
-        client: Client::new(),
+        client: client::plain_http().unwrap().build().unwrap(),
         ledger: backend.ledger,
         consumer: backend.broker.consumer(&pool_name()).await.unwrap(),
         broker: backend.broker,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use gateway::GatewaySettings;
-use reqwest::Client;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -34,7 +33,8 @@ async fn new_requests_are_answered_among_two_thousand_half_open_connections() {
     }
     // Each client opens a connection of its own.
     for path in ["/readyz", "/livez", "/metrics"] {
-        let request = Client::new().get(format!("http://{}{path}", gateway.address)).send();
+        let request =
+            client::plain_http().unwrap().build().unwrap().get(format!("http://{}{path}", gateway.address)).send();
         assert_eq!(timeout(LONG, request).await.expect("no answer").unwrap().status(), 200, "{path}");
     }
     assert_eq!(timeout(LONG, gateway.submit("a", "hello")).await.expect("no answer").status(), 202);

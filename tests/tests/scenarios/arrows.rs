@@ -67,8 +67,9 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ),
 ];
 
-/// Only for tests, every crate may use the contract suites and a backend.
-const FOR_TESTS: [&str; 3] = ["millrace-backends", "millrace-queue-contract", "millrace-queue-embedded"];
+/// Only for tests, every crate may use the client, the contract suites and a backend.
+const FOR_TESTS: [&str; 4] =
+    ["millrace-backends", "millrace-client", "millrace-queue-contract", "millrace-queue-embedded"];
 
 /// Libraries, and the crates that may depend on each. The scenarios may use protobuf too: they check messages with types
 /// of their own.

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use millrace_tests::{BrokerKind, PrivateServer, Process, System, until};
 use queue::{Backend, Body, JobId, JobRecord, JobState, Ledger, PoolName};
-use reqwest::{Client, StatusCode};
+use reqwest::StatusCode;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
@@ -125,7 +125,7 @@ type Watched = BTreeMap<usize, JoinHandle<Option<JobRecord>>>;
 
 /// Submits all jobs; a task for each accepted job watches the ledger.
 async fn submit_all(accepted: Arc<AtomicUsize>, ledger: Arc<dyn Ledger>, urls: watch::Receiver<String>) -> Watched {
-    let http = Client::builder().no_proxy().build().unwrap();
+    let http = client::plain_http().unwrap().no_proxy().build().unwrap();
     let submissions = futures::stream::iter(0..JOBS).map(move |number| {
         let submitted = submit(http.clone(), number, urls.clone());
         let (accepted, ledger) = (Arc::clone(&accepted), Arc::clone(&ledger));
@@ -233,7 +233,7 @@ fn effect(record: &JobRecord) -> impl PartialEq + use<> {
 }
 
 /// Submits one job until it is accepted, as a client does: with its own id, and again after every failure.
-async fn submit(http: Client, number: usize, mut urls: watch::Receiver<String>) {
+async fn submit(http: reqwest::Client, number: usize, mut urls: watch::Receiver<String>) {
     let job = NewJob {
         pool: pool().as_str().to_owned(),
         media_type: "text/plain".to_owned(),

@@ -73,7 +73,7 @@ async fn each_exported_metric_has_a_help_text_and_is_documented() {
     }
     let of_gateway = gateway.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     let of_worker = format!("{}/metrics", admin.strip_prefix("admin ").unwrap());
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = client::plain_http().unwrap().no_proxy().build().unwrap();
     let of_worker = millrace_tests::until("the worker has settled both jobs", || async {
         let text = http.get(&of_worker).send().await?.text().await?;
         Ok(text.contains(r#"outcome="dead""#).then_some(text))

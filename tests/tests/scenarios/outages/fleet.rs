@@ -104,7 +104,7 @@ impl Worker {
 
     /// The number of full batches that it has run.
     async fn full_batches(&self) -> anyhow::Result<u64> {
-        let text = reqwest::get(&self.metrics).await?.text().await?;
+        let text = client::plain_http()?.build()?.get(&self.metrics).send().await?.text().await?;
         let value = |name: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(name));
             value.map_or(Ok(0), str::parse::<u64>).with_context(|| format!("{name}{value:?}"))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use client::{Gateway, NewJob};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -52,7 +52,7 @@ pub(super) struct Report {
 
 impl Load {
     pub(super) fn start(url: &str) -> Self {
-        let http = Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build().unwrap();
+        let http = client::plain_http().unwrap().no_proxy().timeout(REQUEST_TIMEOUT).build().unwrap();
         let gateway = Gateway::with_http(url, http).unwrap();
         let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
         let jobs = tokio::spawn(run(gateway, stop.clone(), give_up.clone()));
