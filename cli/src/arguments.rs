@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use service::{Period, Sources};
 
 use crate::dead::DeadArgs;
 use crate::demo::DemoModel;
 use crate::explain::ExplainArgs;
+use crate::job::{CancelArgs, GetArgs, StatusArgs, WaitArgs};
 use crate::simulate::SimulateArgs;
 use crate::submit::SubmitArgs;
 
@@ -59,6 +61,10 @@ pub(crate) enum Command {
     },
     /// Submit files as jobs, wait for them, and print the results
     Submit(SubmitArgs),
+    Status(StatusArgs),
+    Wait(WaitArgs),
+    Get(GetArgs),
+    Cancel(CancelArgs),
     Explain(ExplainArgs),
     /// List, show, requeue or delete dead and failed jobs
     Dead(DeadArgs),
@@ -80,6 +86,11 @@ pub(crate) enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Print a script that completes the commands and options of this program in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
     },
     /// Write models
     Model {

@@ -12,8 +12,8 @@ use client::{BadEnding, DeadJobs, Error, Gateway, Payload};
 use queue::{JobId, PoolName};
 
 use crate::connection::GatewayArgs;
-use crate::media_type;
-use crate::output::{Output, escaped};
+use crate::output::{Output, escaped, print_error};
+use crate::{exit, media_type, record};
 
 /// List, show, requeue or purge dead and failed jobs.
 ///
@@ -124,7 +124,7 @@ impl Selection {
 /// Runs the command and prints to standard output.
 pub(crate) async fn dead(args: DeadArgs) -> anyhow::Result<ExitCode> {
     let all_done = run(args, &mut Output).await?;
-    Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit::of_answer(all_done))
 }
 
 /// Returns `false` if the gateway refused some of the jobs. The reasons are in the output.
@@ -137,9 +137,11 @@ async fn run(args: DeadArgs, out: &mut (dyn Write + Send)) -> anyhow::Result<boo
             Ok(true)
         }
         DeadCommand::Show { id, save_input, json } => {
-            report::show(out, &gateway.job(id.as_str()).await?, json)?;
+            record::show(out, &gateway.job(id.as_str()).await?, json)?;
             if let Some(file) = save_input {
-                save(&gateway, &id, &file, out).await?;
+                let saved = save(&gateway, &id, &file).await?;
+                // With --json, standard output has JSON alone.
+                if json { print_error(format_args!("{saved}")) } else { writeln!(out, "{saved}")? }
             }
             Ok(true)
         }
@@ -178,12 +180,12 @@ async fn all_ids(gateway: &Gateway, selection: &Selection) -> anyhow::Result<Vec
     jobs.iter().map(id).collect()
 }
 
-async fn save(gateway: &Gateway, id: &JobId, file: &Path, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
+/// Writes the input of a job to a file. Returns a report of it.
+async fn save(gateway: &Gateway, id: &JobId, file: &Path) -> anyhow::Result<String> {
     let Payload { media_type, bytes } = gateway.input(id.as_str()).await?;
     tokio::fs::write(file, &bytes).await.with_context(|| format!("cannot write {}", file.display()))?;
     let (media_type, file) = (escaped(&media_type), escaped(&file.to_string_lossy()));
-    writeln!(out, "input of {} bytes ({media_type}) written to {file}", bytes.len())?;
-    Ok(())
+    Ok(format!("input of {} bytes ({media_type}) written to {file}", bytes.len()))
 }
 
 async fn read_input(file: &Path, media_type: Option<String>) -> anyhow::Result<Payload> {

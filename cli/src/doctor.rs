@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use self::room::Endings;
+use crate::exit;
 use crate::output::Output;
 use crate::services;
 use crate::settings::Settings;
@@ -32,13 +33,13 @@ const HOLDING_BATCHES: f64 = 3.0;
 /// The longest text in a cell, in characters.
 const CELL_WIDTH: usize = 300;
 
-/// Prints all risks, the worst first. The exit code is 1 if a risk is severe.
+/// Prints all risks, the worst first. The exit code is 3 if a risk is severe.
 /// The rate at which jobs end is measured for the time `measure`.
 pub(crate) async fn doctor(settings: &Settings, json: bool, measure: Duration) -> anyhow::Result<ExitCode> {
     let risks = examine(settings, &settings.backend_urls()?, measure).await;
     print(&risks, json, &mut Output)?;
     let is_severe = risks.iter().any(|risk| risk.severity == Severity::Severe);
-    Ok(if is_severe { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(exit::of_answer(!is_severe))
 }
 
 async fn examine(settings: &Settings, urls: &BackendUrls, measure: Duration) -> Vec<Risk> {

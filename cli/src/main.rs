@@ -23,7 +23,7 @@ async fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) if cli::is_closed_output(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("millrace: {}", cli::message(&error));
+            cli::print_error(format_args!("millrace: {}", cli::message(&error)));
             // A device thread may be inside libtorch or stuck, so no runtime or thread is waited for.
             stop::end_at_once(cli::exit_code(&error))
         }

@@ -10,6 +10,11 @@ pub(crate) fn print_line(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
+/// Prints one line to standard error. An error of a closed pipe is ignored: there is no place to report it.
+pub fn print_error(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Standard output. Its errors tell a closed pipe, as in `millrace dead list | head -1`, from a closed connection.
 #[derive(Debug, Default)]
 pub(crate) struct Output;

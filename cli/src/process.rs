@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use axum::Router;
+use clap::CommandFactory;
+use clap_complete::Shell;
 use scaler::Journal;
 use service::tls::Protocol;
 use service::{Health, Telemetry, Tls, TlsSettings, config, stop};
@@ -16,7 +18,7 @@ use crate::arguments::{Arguments, Command, ConfigCommand, Configuration, ModelCo
 use crate::output::{Output, print_line};
 use crate::services::{self, Opened};
 use crate::settings::Settings;
-use crate::{dead, demo, doctor, explain, metrics, reference, simulate, submit, up};
+use crate::{dead, demo, doctor, explain, job, metrics, reference, simulate, submit, up};
 
 /// Runs one subcommand; a service runs until a signal stops it. `started` is the start of the process. Must not be called
 /// on a worker thread of the runtime, because it waits for the export of the last spans.
@@ -72,22 +74,22 @@ async fn run_command(arguments: Arguments, started: Instant) -> anyhow::Result<E
         }
         Command::Submit(arguments) => return submit::submit(arguments).await,
         Command::Explain(arguments) => return explain::explain(arguments).await,
+        Command::Status(arguments) => return job::status(arguments).await,
+        Command::Get(arguments) => return job::get(arguments).await,
+        Command::Wait(arguments) => return job::wait(arguments).await,
+        Command::Cancel(arguments) => return job::cancel(arguments).await,
         Command::Dead(arguments) => return dead::dead(arguments).await,
         Command::Doctor { configuration, json, measure } => {
             return doctor::doctor(&load(&configuration)?, json, measure.get()).await;
         }
         Command::Simulate(arguments) => simulate::simulate(&arguments, &mut Output)?,
         Command::Config { command } => configuration(command)?,
+        Command::Completions { shell } => Output.write_all(&completions(shell))?,
         Command::Model { command: ModelCommand::Demo { model, folder, weights, labels, seed } } => {
             demo::write(model, &folder, weights.as_deref(), labels.as_deref(), seed)?;
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The exit code of a process that ends with `error`.
-pub fn exit_code(error: &anyhow::Error) -> i32 {
-    error.downcast_ref::<worker::WorkerError>().map_or(1, |error| i32::from(error.exit_code()))
 }
 
 /// The first steps of every service: read the configuration, start logging and tracing, install the signal handlers.
@@ -119,6 +121,13 @@ fn configuration(command: ConfigCommand) -> anyhow::Result<()> {
         ConfigCommand::Reference => write!(Output, "{}", reference::reference())?,
     }
     Ok(())
+}
+
+/// The script that completes commands and options in a shell.
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "millrace", &mut script);
+    script
 }
 
 /// Checks the files for TLS. This happens before a socket is bound: otherwise a client could connect to a process that

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use indicatif::ProgressBar;
 use simulator::comparison::{Comparison, compare};
 use simulator::oracle::ORACLE;
 use simulator::report::RunReport;
@@ -17,6 +18,9 @@ use simulator::{load, plot, suite};
 
 use recorded::RecordedArgs;
 use require::Requirement;
+
+use crate::output::print_error;
+use crate::progress;
 
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
@@ -65,10 +69,14 @@ pub(crate) fn simulate(arguments: &SimulateArgs, out: &mut dyn Write) -> anyhow:
     let traces = scenario.load_traces(file.parent().unwrap_or(Path::new(".")));
     let traces = traces.map_err(|faults| if is_trace { recorded::row_faults(&faults) } else { of_scenario(faults) })?;
     scenario.oracle &= !arguments.no_oracle;
-    let progress = |trace: &str, policy: &str| eprintln!("done: {trace}, {policy}");
+    // The oracle searches twice: for the best numbers of workers, and for the best fixed one.
+    let runs = traces.len() * (scenario.policies.len() + if scenario.oracle { 2 } else { 0 });
+    let bar = progress::bar(runs, "runs");
+    let progress = |trace: &str, policy: &str| step(&bar, format!("{trace}, {policy}"));
     let comparisons = compare(&scenario, &traces, &progress)?;
+    bar.finish_and_clear();
     if is_trace && arguments.json {
-        eprintln!("{}", arguments.recorded.assumptions());
+        print_error(format_args!("{}", arguments.recorded.assumptions()));
     } else if is_trace {
         writeln!(out, "{}\n", arguments.recorded.assumptions())?;
     }
@@ -96,7 +104,9 @@ pub(crate) fn simulate(arguments: &SimulateArgs, out: &mut dyn Write) -> anyhow:
 /// Runs the loads of the library, and prints the table and the summary.
 fn run_suite(arguments: &SimulateArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let loads = load::library(arguments.seed);
-    let rows = suite::run(&loads, !arguments.no_oracle, &|name| eprintln!("done: {name}"))?;
+    let bar = progress::bar(loads.len(), "loads");
+    let rows = suite::run(&loads, !arguments.no_oracle, &|name| step(&bar, name.to_owned()))?;
+    bar.finish_and_clear();
     writeln!(out, "{}", suite::table(&rows)?)?;
     write!(out, "{}", suite::Summary::new(&rows))?;
     let reachable = rows.iter().filter(|row| row.upper_bound.is_some());
@@ -111,6 +121,12 @@ fn run_suite(arguments: &SimulateArgs, out: &mut dyn Write) -> anyhow::Result<()
         })
     });
     require::check(&arguments.require, &figures.collect::<Vec<_>>())
+}
+
+/// Shows that a run has ended.
+fn step(bar: &ProgressBar, ended: String) {
+    bar.set_message(ended);
+    bar.inc(1);
 }
 
 fn draw(comparisons: &[Comparison<'_>], folder: &Path) -> anyhow::Result<()> {

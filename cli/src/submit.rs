@@ -7,13 +7,12 @@ mod report;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
 use client::{Gateway, NewJob, NoResult, Payload};
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
 use queue::{Class, JobId, PoolName};
 use service::Period;
 
@@ -23,11 +22,12 @@ use report::Report;
 
 use crate::connection::GatewayArgs;
 use crate::output::Output;
+use crate::{exit, progress};
 
 /// Submit files to a pool as jobs, wait for their results, and print them.
 ///
 /// A request that fails on the way is repeated under the same job id, so the job runs once. The exit code is 0 if every
-/// job succeeded, and 1 otherwise.
+/// job succeeded, and 3 if one did not.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitArgs {
     #[command(flatten)]
@@ -78,7 +78,7 @@ pub(crate) struct SubmitArgs {
 /// Runs the command and prints to standard output.
 pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let report = submit_to(&args, &mut Output).await?;
-    Ok(if report.all_succeeded() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit::of_answer(report.all_succeeded()))
 }
 
 async fn submit_to(args: &SubmitArgs, out: &mut (dyn Write + Send)) -> anyhow::Result<Report> {
@@ -88,8 +88,8 @@ async fn submit_to(args: &SubmitArgs, out: &mut (dyn Write + Send)) -> anyhow::R
     gateway.reach(args.timeout.get()).await?;
 
     let started = Instant::now();
-    let bar = progress_bar(files.len() as u64);
     let count = files.len();
+    let bar = progress::bar(count, "jobs");
     let gateway = &gateway;
     let running = files
         .into_iter()
@@ -137,17 +137,6 @@ async fn result_of(gateway: &Gateway, args: &SubmitArgs, id: &JobId, file: &Inpu
         deadline: args.deadline.map(Period::get),
     };
     gateway.run(id.as_str(), &job, args.timeout.get()).await
-}
-
-/// The bar is on standard error, and hidden if that is not a terminal.
-fn progress_bar(jobs: u64) -> ProgressBar {
-    let bar = ProgressBar::new(jobs);
-    let template = "{elapsed_precise} {bar:40} {pos}/{len} jobs, {per_sec}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 #[cfg(test)]

@@ -112,6 +112,17 @@ impl Gateway {
         self.server.json(request.query(&[("wait", period(wait))])).await
     }
 
+    /// Cancels a job. Returns its status document.
+    pub async fn cancel(&self, id: &str) -> Result<Value, Error> {
+        self.server.json(self.server.request(Method::POST, self.job_url(id, Some("cancel")))).await
+    }
+
+    /// The result of a job. If the job has none, the error names its state.
+    pub async fn result(&self, id: &str) -> Result<Payload, Error> {
+        let response = self.server.send(self.server.request(Method::GET, self.job_url(id, Some("result")))).await?;
+        self.payload(response).await
+    }
+
     /// The input of a job.
     pub async fn input(&self, id: &str) -> Result<Payload, Error> {
         let response = self.server.send(self.server.request(Method::GET, self.job_url(id, Some("input")))).await?;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
 
 use crate::error::{Error, Refusal};
 use crate::gateway::{ANSWER_TIMEOUT, Gateway, NewJob, Payload, period};
@@ -63,13 +64,39 @@ impl Gateway {
         if !submitted.status().is_success() {
             return Err(NoResult::of(*self.server.refused(submitted).await, "refused"));
         }
-        self.result(id, &mut limit).await
+        self.wait_for_result(id, &mut limit).await
     }
 
-    async fn result(&self, id: &str, limit: &mut TimeLimit) -> Result<Payload, NoResult> {
+    /// Waits for the end of a job, for at most `timeout`. Returns its status document. Requests that fail on the way are
+    /// repeated.
+    pub async fn ended(&self, id: &str, timeout: Duration) -> Result<Value, NoResult> {
+        let mut limit = TimeLimit::new(timeout);
         loop {
-            let wait = Duration::from_millis(limit.left().min(LONG_POLL).as_millis() as u64);
-            let sent = Instant::now();
+            let (wait, sent) = (limit.long_poll(), Instant::now());
+            let request = || {
+                let request = self.server.request(Method::GET, self.job_url(id, None));
+                request.query(&[("wait", period(wait))])
+            };
+            let response = self.repeat(&mut limit, request).await?;
+            if !response.status().is_success() {
+                return Err(NoResult::of(*self.server.refused(response).await, "refused"));
+            }
+            let bytes = response.bytes().await.map_err(|error| NoResult::new("unreadable", error.to_string()))?;
+            let job: Value = serde_json::from_slice(&bytes)
+                .map_err(|error| NoResult::new("unreadable", self.server.unreadable(error.to_string()).to_string()))?;
+            if job["finished_at"].is_string() {
+                return Ok(job);
+            }
+            if !limit.allows_another(wait, sent).await {
+                let state = job["state"].as_str().unwrap_or("open");
+                return Err(NoResult::new("timeout", format!("job {id} is {state} after {timeout:?}")));
+            }
+        }
+    }
+
+    async fn wait_for_result(&self, id: &str, limit: &mut TimeLimit) -> Result<Payload, NoResult> {
+        loop {
+            let (wait, sent) = (limit.long_poll(), Instant::now());
             let request = || {
                 let request = self.server.request(Method::GET, self.job_url(id, Some("result")));
                 request.query(&[("wait", period(wait))])
@@ -84,9 +111,7 @@ impl Gateway {
             if has_ended {
                 return Err(refused);
             }
-            // A gateway that is stopping answers at once. Without a pause the next request would only be load.
-            let answered_early = sent.elapsed() < wait / 2;
-            if limit.left().is_zero() || answered_early && !limit.pause().await {
+            if !limit.allows_another(wait, sent).await {
                 let (state, timeout) = (refused.state, limit.timeout);
                 let reason = format!("the job is {state} after {timeout:?}; its result may still come");
                 return Err(NoResult::new("timeout", reason));
@@ -141,6 +166,18 @@ impl TimeLimit {
 
     fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// The time that the next request makes the gateway wait.
+    fn long_poll(&self) -> Duration {
+        Duration::from_millis(self.left().min(LONG_POLL).as_millis() as u64)
+    }
+
+    /// Whether there is time for another request, after one that was sent at `sent` and should have waited for `wait`. A
+    /// gateway that is stopping answers at once. Without a pause the next request would only be load.
+    async fn allows_another(&mut self, wait: Duration, sent: Instant) -> bool {
+        let answered_early = sent.elapsed() < wait / 2;
+        !self.left().is_zero() && (!answered_early || self.pause().await)
     }
 
     fn reset_pause(&mut self) {

@@ -146,7 +146,10 @@ async fn a_job_is_shown_with_its_history_and_its_input_is_saved() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(std::fs::read_to_string(file).unwrap(), "input of a");
-    let line: Value = serde_json::from_str(&gateway.succeeds(&["show", "a", "--json"]).await).unwrap();
+    let file = gateway.folder.path().join("again.txt");
+    let printed = gateway.succeeds(&["show", "a", "--json", "--save-input", file.to_str().unwrap()]).await;
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "input of a");
+    let line: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(line["history"][0]["worker"], "worker-1");
     let error = gateway.run(&["show", "ghost"]).await.unwrap_err().to_string();
     assert!(error.contains("\"ghost\""), "{error}");

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use anyhow::bail;
 
+use crate::exit::BadAnswer;
+
 /// A bound for a figure.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Requirement {
@@ -83,7 +85,7 @@ pub(super) fn check(requirements: &[Requirement], runs: &[Figures]) -> anyhow::R
             }
         }
     }
-    if broken.is_empty() { Ok(()) } else { bail!("{}", broken.join("\n")) }
+    if broken.is_empty() { Ok(()) } else { Err(BadAnswer::Bad(broken.join("\n")).into()) }
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// A running service. It is killed when this is dropped.
 pub(crate) struct Service {
@@ -11,10 +14,21 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn start(mut command: Command) -> Self {
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// Starts a service with this standard error.
+    pub(crate) fn start_with(mut command: Command, stderr: Stdio) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         Self { process, lines }
+    }
+
+    /// Sends SIGTERM, and waits for the end of the process. Returns its status.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        kill(Pid::from_raw(self.process.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        self.process.wait().unwrap()
     }
 
     /// The rest of the next line that starts with `text`.

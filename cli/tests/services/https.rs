@@ -79,6 +79,10 @@ fn commands_reach_a_gateway_and_a_scaler_with_a_certificate_of_a_private_authori
     let printed = running.submits(&ca).unwrap();
     let job: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!((&job["state"], &job["result"]), (&"succeeded".into(), &"hello".into()), "{printed}");
+    let id = job["id"].as_str().unwrap();
+    let waited = result_of(running.command(&["wait", id]).args(ca)).unwrap();
+    assert!(waited.contains("succeeded"), "{waited}");
+    assert_eq!(result_of(running.command(&["get", id]).args(ca)).unwrap(), "hello");
     let listed = result_of(running.command(&["dead", "list"]).args(ca)).unwrap();
     assert_eq!(listed, "no dead jobs\n");
     let explained = result_of(running.command(&["explain", "echo"]).env("MILLRACE_CA_FILE", running.path("ca.crt")));
