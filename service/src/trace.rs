@@ -7,11 +7,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::OnceLock;
 
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanContext, Status, TraceContextExt};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use tracing::{Level, Span, span_enabled};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -29,6 +31,35 @@ pub fn may_be_recorded(trace_parent: Option<&str>) -> bool {
 fn is_sampled(trace_parent: &str) -> bool {
     let flags = trace_parent.split('-').nth(3).and_then(|flags| u8::from_str_radix(flags, 16).ok());
     flags.is_some_and(|flags| flags & 1 == 1)
+}
+
+/// The share of new traces that are recorded. If it is not set, the sampler of the exporter decides.
+static SHARE: OnceLock<f64> = OnceLock::new();
+
+/// Sets the share of new traces that are recorded, for the whole process.
+pub(crate) fn record_share(share: f64) {
+    // An error means that another exporter has set it.
+    let _ = SHARE.set(share);
+}
+
+/// Decides whether the trace of a job or request without one is recorded. Returns the context of one that is not.
+///
+/// A span that is sampled out costs nearly as much as one that is recorded, so the decision comes before the first span.
+/// The context says to all later processes that they must not record the job either.
+pub fn unrecorded() -> Option<String> {
+    if !may_be_recorded(None) {
+        return None;
+    }
+    let ids = RandomIdGenerator::default();
+    let trace_id = ids.new_trace_id();
+    let [.., a, b, c, d, e, f, g, h] = trace_id.to_bytes();
+    let is_recorded = SHARE.get().is_none_or(|share| is_within(*share, u64::from_be_bytes([a, b, c, d, e, f, g, h])));
+    (!is_recorded).then(|| format!("00-{trace_id}-{}-00", ids.new_span_id()))
+}
+
+/// Whether a random number falls into this share of all numbers.
+fn is_within(share: f64, random: u64) -> bool {
+    (random >> 11) as f64 / ((1_u64 << 53) as f64) < share
 }
 
 /// Makes a new span part of the trace of `trace_parent`. A malformed one is ignored. Must come before any other use of the
@@ -121,6 +152,13 @@ mod tests {
             assert!(!is_sampled(&parent(unsampled)), "{unsampled}");
         }
         assert!(!is_sampled(""));
+    }
+
+    #[test]
+    fn a_share_contains_as_many_numbers() {
+        assert!(is_within(1.0, u64::MAX) && !is_within(0.0, 0));
+        let numbers = (0..1000_u64).map(|number| number * (u64::MAX / 1000));
+        assert_eq!(numbers.filter(|number| is_within(0.25, *number)).count(), 251);
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn is_one_of(sockets: &[String], target: &Path) -> bool {
 }
 
 /// The processor time of a process so far, in user mode and in the kernel.
-fn micros(pid: u32) -> anyhow::Result<u64> {
+pub(crate) fn micros(pid: u32) -> anyhow::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name before the last parenthesis may contain any character.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();

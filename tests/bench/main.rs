@@ -1,7 +1,7 @@
 //! Measures the system on this machine. Each figure is printed with a limit or a reference that is measured in the same
 //! run.
 //!
-//! Usage: `millrace-bench [submits|latency|drain|digits|curve|scaler|embedded|rabbitmq|kafka|redis]...`. The names
+//! Usage: `millrace-bench [submits|latency|drain|digits|curve|scaler|tracing|embedded|rabbitmq|kafka|redis]...`. The names
 //! select measurements and brokers. If no measurement is named, all of them run. If no broker is named, all brokers are
 //! used. A broker that is not named is skipped, with a message, if no `MILLRACE_TEST_..._URL` names its server
 //! (`scripts/servers.sh run` starts the servers).
@@ -16,11 +16,12 @@ mod latency;
 mod peer;
 mod scaler;
 mod submits;
+mod tracing;
 
 use anyhow::bail;
 use millrace_tests::BrokerKind;
 
-const MEASUREMENTS: [&str; 6] = ["submits", "latency", "drain", "digits", "curve", "scaler"];
+const MEASUREMENTS: [&str; 7] = ["submits", "latency", "drain", "digits", "curve", "scaler", "tracing"];
 
 /// The durability behind an answer, for each broker.
 const DURABLE: &str = "\
@@ -74,6 +75,9 @@ async fn main() -> anyhow::Result<()> {
         }
         if kind == BrokerKind::Embedded && wanted("curve", &MEASUREMENTS) {
             curve::run().await?;
+        }
+        if kind == BrokerKind::Embedded && wanted("tracing", &MEASUREMENTS) {
+            tracing::run().await?;
         }
     }
     Ok(())

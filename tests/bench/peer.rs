@@ -9,7 +9,7 @@ use queue::JobId;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::submits::submit;
+use crate::submits::{TIME, submit};
 
 const BODY: &[u8] = &[b'x'; 1024];
 const FILES: [&str; 3] = ["package.json", "package-lock.json", "peer.js"];
@@ -25,10 +25,10 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     for _ in 0..2 {
         let system = System::on(BrokerKind::Redis, "pools: {echo: {model: echo}}")?;
         let gateway = system.gateway().await?;
-        let ours = submit(&gateway.url, BODY).await?.per_second();
+        let ours = submit(&gateway.url, BODY, TIME).await?.per_second();
         drop(gateway);
         let (peer, peer_url) = start(&folder, &url).await?;
-        let theirs = submit(&peer_url, BODY).await?.per_second();
+        let theirs = submit(&peer_url, BODY, TIME).await?.per_second();
         drop(peer);
         println!(
             "         peer:    {} bytes: the gateway {ours:.0}/s, BullMQ behind fastify {theirs:.0}/s; {:.2} of the peer",

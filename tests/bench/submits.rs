@@ -17,7 +17,7 @@ use crate::drain::job;
 use client::Connection;
 
 const CONNECTIONS: usize = 64;
-const TIME: Duration = Duration::from_secs(10);
+pub(crate) const TIME: Duration = Duration::from_secs(10);
 const BODY: &[u8] = &[b'x'; 256];
 
 /// The answers of a server to submissions.
@@ -27,14 +27,19 @@ pub(crate) struct Submits {
 }
 
 impl Submits {
+    /// The number of accepted submissions.
+    pub(crate) fn len(&self) -> u64 {
+        self.micros.len()
+    }
+
     /// The number of accepted submissions per second.
     pub(crate) fn per_second(&self) -> f64 {
-        self.micros.len() as f64 / self.took.as_secs_f64()
+        self.len() as f64 / self.took.as_secs_f64()
     }
 }
 
-/// Submits `body` to the server at `url` on all connections at once.
-pub(crate) async fn submit(url: &str, body: &'static [u8]) -> anyhow::Result<Submits> {
+/// Submits `body` to the server at `url` on all connections at once, for this time.
+pub(crate) async fn submit(url: &str, body: &'static [u8], time: Duration) -> anyhow::Result<Submits> {
     let started = Instant::now();
     let mut submitters = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -42,7 +47,7 @@ pub(crate) async fn submit(url: &str, body: &'static [u8]) -> anyhow::Result<Sub
         let mut connection = Connection::open(url, "/v1/pools/echo/jobs", headers, body).await?;
         submitters.push(tokio::spawn(async move {
             let mut micros = Histogram::<u64>::new(3)?;
-            while started.elapsed() < TIME {
+            while started.elapsed() < time {
                 let sent = Instant::now();
                 match connection.post().await? {
                     202 => micros.record(sent.elapsed().as_micros() as u64)?,
@@ -64,7 +69,7 @@ pub(crate) async fn run(kind: BrokerKind) -> anyhow::Result<()> {
     let system = System::on(kind, "pools: {echo: {model: echo}}")?;
     let gateway = system.gateway().await?;
     let cpu = CpuMeter::start(kind, &[("gateway", gateway.process.pid())])?;
-    let submits = submit(&gateway.url, BODY).await?;
+    let submits = submit(&gateway.url, BODY, TIME).await?;
     let (micros, per_second) = (&submits.micros, submits.per_second());
     println!(
         "{kind:<8} submits: {per_second:.0}/s durable at {CONNECTIONS} connections, {} bytes each; p50 {:.1} ms, p99 {:.1} ms, max \

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::Method;
+use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -13,17 +13,17 @@ use tracing::{Instrument, Span, debug_span, field};
 
 use crate::http::problem::{Problem, ProblemKind};
 use crate::http::rest;
-use crate::http::trace::parent;
+use crate::http::trace::{TRACE_PARENT, parent};
 use crate::{metrics, paths};
 
 /// The routes of probes and of metrics.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-pub(crate) async fn observe(request: Request, next: Next) -> Response {
+pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = route(&request);
     let route = route.as_str();
-    let span = span(&request, route);
+    let span = span(&mut request, route);
     // One layer for both, because every layer copies the request and has a future of its own.
     let answering = AssertUnwindSafe(rest::discard(request, next)).catch_unwind().instrument(span.clone());
     let response = answering.await.unwrap_or_else(|_panic| {
@@ -40,9 +40,17 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     response
 }
 
-/// The span of a request. A probe has none, because it would fill the collector.
-fn span(request: &Request, route: &str) -> Span {
+/// The span of a request. A probe has none, because it would fill the collector. Nor has a request that begins a trace
+/// which is not recorded; the request has the context of this trace from here on.
+fn span(request: &mut Request, route: &str) -> Span {
     if PROBES.contains(&route) {
+        return Span::none();
+    }
+    let parent = parent(request.headers());
+    if parent.is_none()
+        && let Some(Ok(context)) = trace::unrecorded().map(HeaderValue::try_from)
+    {
+        request.headers_mut().insert(TRACE_PARENT, context);
         return Span::none();
     }
     let span = debug_span!(
@@ -54,7 +62,7 @@ fn span(request: &Request, route: &str) -> Span {
         http.route = route,
         http.response.status_code = field::Empty,
     );
-    if let Some(parent) = parent(request.headers()) {
+    if let Some(parent) = parent {
         trace::set_parent(&span, &parent);
     }
     span

@@ -4,6 +4,9 @@ use axum::http::HeaderMap;
 use service::trace;
 use tracing::Span;
 
+/// The header with the context of a trace.
+pub(crate) const TRACE_PARENT: &str = "traceparent";
+
 /// The trace context of the jobs of a request. It is the span of the request, or else the `traceparent` that the client
 /// sent.
 pub(crate) fn context(headers: &HeaderMap) -> Option<String> {
@@ -12,7 +15,7 @@ pub(crate) fn context(headers: &HeaderMap) -> Option<String> {
 
 /// The `traceparent` of a request. The recommendation demands that a malformed one is ignored.
 pub(crate) fn parent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
+    let text = headers.get(TRACE_PARENT)?.to_str().ok()?;
     is_valid(text).then(|| text.to_owned())
 }
 

@@ -20,6 +20,8 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporte
 use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::Handle;
 
+use crate::trace;
+
 use super::settings::{COLLECTOR_RULE, TracingProtocol, TracingSettings, is_collector};
 
 /// The path of traces at a collector that speaks HTTP.
@@ -190,8 +192,9 @@ pub(super) fn provider(
     }
     // Otherwise the crate reads the sampler from this variable.
     if variable("OTEL_TRACES_SAMPLER").is_none() {
-        let ratio = Sampler::TraceIdRatioBased(settings.sample_ratio);
-        builder = builder.with_sampler(Sampler::ParentBased(Box::new(ratio)));
+        // The share of new traces is decided before their first span.
+        trace::record_share(settings.sample_ratio);
+        builder = builder.with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)));
     }
     Ok(Some(PROVIDER.get_or_init(|| builder.build()).clone()))
 }

@@ -12,6 +12,9 @@ use crate::job::ItemResult;
 /// A job without a trace begins one here. If this worker records the job in the ledger, its later attempts belong to the
 /// same trace.
 pub(crate) fn receive(job: &mut Job) -> Span {
+    if job.trace_parent.is_none() {
+        job.trace_parent = trace::unrecorded();
+    }
     let span = of_job("receive", "client", job);
     match &job.trace_parent {
         Some(trace_parent) => trace::set_parent(&span, trace_parent),
