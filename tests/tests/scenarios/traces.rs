@@ -265,3 +265,19 @@ async fn kafka_the_trace_of_an_event_goes_on_and_its_log_lines_name_it() {
     assert_eq!(line["span_id"], hex(&process.span_id), "{line}");
     assert_eq!((&line["span"]["job"], &line["span"]["pool"]), (&line["job"], &"echo".into()), "{line}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_the_gateway_does_not_record_is_not_recorded_by_its_worker_either() {
+    let collector = Collector::start().await;
+    let system = System::new(&yaml(&collector, "echo")).unwrap();
+    let gateway = system.start("gateway", &["--set", "telemetry.tracing.sample_ratio=0"]).unwrap();
+    let line = gateway.prints("gateway http://").await.unwrap();
+    let client = client::Gateway::new(line.strip_prefix("gateway ").unwrap(), &client::Tls::default()).unwrap();
+    // This worker records every job that has no trace.
+    let worker = ready_worker(&system).await;
+    let (pool, media_type) = ("echo".to_owned(), "text/plain".to_owned());
+    let job = client::NewJob { pool, media_type, body: "hello".into(), class: None, deadline: None };
+    client.run("a", &job, std::time::Duration::from_secs(60)).await.unwrap();
+    stopped([gateway, worker]).await;
+    assert_eq!(collector.spans().names(), [""; 0]);
+}
