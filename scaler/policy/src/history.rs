@@ -10,6 +10,7 @@ mod waits;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::keep::{Keep, LastKeep};
 use crate::reading::{Measurements, Reading};
 
 pub use measured::Measured;
@@ -55,6 +56,7 @@ pub struct History {
     measured: Measured,
     waits: Waits,
     requests: Requests,
+    last_keep: LastKeep,
     /// Since when workers load without one that is ready, and when one loaded last.
     loads_alone: Option<(Duration, Duration)>,
 }
@@ -206,6 +208,12 @@ impl History {
     /// The share of the arrivals that were late.
     pub(crate) fn late_share(&self, late: Late) -> f64 {
         self.waits.share(late)
+    }
+
+    /// How long workers are kept, for settings with this hash.
+    pub(crate) fn keep(&self, settings: u64, compute: impl FnOnce() -> Keep) -> Keep {
+        let now = self.latest.as_ref().map_or(Duration::ZERO, |latest| latest.taken_at);
+        self.last_keep.or_compute(settings, now, compute)
     }
 
     /// How long a requested worker takes until its process registers. `None`: no worker registered after a request.

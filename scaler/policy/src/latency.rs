@@ -9,8 +9,8 @@
 //! - *trend*: the rate that is expected when a worker requested now is ready, divided by `μ`. Only a lasting rise makes a
 //!   trend.
 //! - *kept*: the largest need within the keep time. Workers are kept because a new start takes time and makes jobs late.
-//!   The keep time is the cheapest one with which the past arrivals would have been in time, see [`keep`].
-//! - *catch up*: the need and the extra workers that end `x` jobs, see [`keep`]. `x` is the number of jobs that the workers present and on the way cannot end in
+//!   The keep time is the cheapest one with which the past arrivals would have been in time, see [`replay`].
+//! - *catch up*: the need and the extra workers that end `x` jobs, see [`replay`]. `x` is the number of jobs that the workers present and on the way cannot end in
 //!   time: the backlog plus the arrivals until a worker requested now is ready, minus the jobs done until then, minus the
 //!   jobs done within the slack.
 //! - *retain*: `backlog ÷ (μ × slack)`, at most the workers present and on the way. Workers stay until fewer can finish
@@ -21,17 +21,18 @@
 //! the other classes are idle, and their own term asks for more workers only if their objective is in danger.
 
 mod demand;
-pub mod keep;
+mod replay;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::history::{History, LONGEST_WINDOW, Late, STUCK_COLD_STARTS};
+use crate::keep::Keep;
 use crate::reading::{Measurements, Reading};
 use demand::Demand;
-pub use keep::Keep;
-use keep::{Replay, extra_workers};
+use replay::{Replay, extra_workers};
 
 /// The assumed cold start, until a worker has measured one.
 const UNKNOWN_COLD_START: Duration = Duration::from_secs(60);
@@ -134,6 +135,14 @@ impl Latency {
         1.0 - self.percentile / 100.0
     }
 
+    /// A number for these settings, by which a result for other ones is recognized.
+    fn hashed(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let budget = self.max_worker_hours_per_day.map(f64::to_bits);
+        (self.objectives, self.percentile.to_bits(), self.cold_start, budget).hash(&mut hasher);
+        hasher.finish()
+    }
+
     fn is_patient(&self, start: Duration) -> [bool; 3] {
         let limit = self.objective().max(start.mul_f64(PATIENT_STARTS));
         self.objectives.map(|objective| objective.is_none_or(|objective| objective > limit))
@@ -179,7 +188,7 @@ impl Latency {
         terms.margin = self.margin(terms.settled_late_share);
         terms.need = workers(demand.needed_now()) * terms.margin;
         terms.trend = terms.expected_arrivals.map_or(0.0, workers);
-        self.keep(&mut terms, &demand);
+        self.keep(&mut terms, &demand, history);
         let waiting = reading.waiting.iter().zip(patient).filter(|(_, is_patient)| *is_patient);
         let aside: u64 = waiting.map(|(jobs, _)| jobs).sum();
         let supply = Supply::new(history, reading, cold_start);
@@ -201,7 +210,7 @@ impl Latency {
     }
 
     /// The keep time, and the largest need within it.
-    fn keep(&self, terms: &mut LatencyTerms, demand: &Demand) {
+    fn keep(&self, terms: &mut LatencyTerms, demand: &Demand, history: &History) {
         let Some(now) = demand.at.last().copied() else { return };
         let replay = Replay {
             demand,
@@ -210,7 +219,7 @@ impl Latency {
             ready_in: terms.start_seconds + SYNC_SECONDS / 2.0,
             allowed: self.allowed_late_share(),
         };
-        terms.keep = replay.keep(terms.late_share, self.max_worker_hours_per_day);
+        terms.keep = history.keep(self.hashed(), || replay.keep(terms.late_share, self.max_worker_hours_per_day));
         let since = now - terms.keep.seconds;
         let kept = demand.at.iter().zip(&demand.needed).rev().take_while(|(at, _)| **at >= since);
         terms.kept = kept.map(|(_, needed)| needed * terms.margin / terms.throughput).fold(0.0, f64::max);

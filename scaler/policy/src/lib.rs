@@ -11,6 +11,7 @@
 pub mod backlog;
 mod decision;
 pub mod history;
+mod keep;
 pub mod latency;
 pub mod rate;
 pub mod reading;
@@ -20,5 +21,6 @@ pub mod schedule;
 mod trigger;
 
 pub use decision::{Clamp, Decision, Terms, decide, is_active, whole_target, whole_value};
+pub use keep::Keep;
 pub use scaling::{Mode, Scaling};
 pub use trigger::{POOL_KEY, Trigger, TriggerError, is_trigger_key, metric_name};

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use policy::backlog::BacklogTerms;
-use policy::latency::{Keep, LatencyTerms};
+use policy::latency::LatencyTerms;
 use policy::rate::RateTerms;
-use policy::{Clamp, Decision, Terms};
+use policy::{Clamp, Decision, Keep, Terms};
 
 use super::{Entry, PoolSnapshot, Rule};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::history::History;
+use crate::history::{History, Point};
 
 /// A rate is averaged over at least this time, or over the slack if that is longer.
 const AVERAGED: Duration = Duration::from_secs(60);
@@ -19,8 +19,9 @@ const EPISODE_SECONDS: f64 = 300.0;
 /// The shortest window in which a burst is looked for. Two readings are not much closer together.
 const SHORTEST_SECONDS: f64 = 1.0;
 
-/// The distance between points that are added in a time without arrivals.
+/// The distance between the first two points that are added in a time without arrivals, and the factor by which it grows.
 const GAP_SECONDS: f64 = 15.0;
+const GAP_GROWTH: f64 = 1.25;
 
 /// A shorter segment shows only the noise of single jobs.
 const SHORTEST_SEGMENT_SECONDS: f64 = 30.0;
@@ -58,7 +59,9 @@ impl Demand {
             needed: Vec::with_capacity(count),
             slack,
         };
-        let mut before: Option<&crate::history::Point> = None;
+        let [first, last] = [history.points().next(), history.points().next_back()];
+        let has_arrivals = first.map(Point::arrived) != last.map(Point::arrived);
+        let mut before: Option<&Point> = None;
         let mut arrived = 0.0;
         for point in history.points() {
             let mut active = 0.0;
@@ -74,7 +77,10 @@ impl Demand {
                     if urgent > 0.0 { (all / without_chance(f64::from(point.peak_rate))).min(seconds) } else { 0.0 };
                 arrived += urgent;
             }
-            demand.fill_gap(point.at.as_secs_f64(), if active > 0.0 { 0.0 } else { f64::INFINITY });
+            // An idle pool needs no more points, and there may be thousands of them.
+            if active == 0.0 && has_arrivals {
+                demand.fill_gap(point.at.as_secs_f64());
+            }
             demand.at.push(point.at.as_secs_f64());
             demand.arrived.push(arrived);
             demand.active.push(active);
@@ -85,16 +91,15 @@ impl Demand {
     }
 
     /// Adds points in a time without arrivals, of which the history has only the ends.
-    fn fill_gap(&mut self, until: f64, most: f64) {
+    fn fill_gap(&mut self, until: f64) {
         let (Some(from), Some(arrived)) = (self.at.last().copied(), self.arrived.last().copied()) else { return };
-        let count = ((until - from).min(most) / GAP_SECONDS).floor();
-        for number in 1..=count as u32 {
-            let at = from + f64::from(number) * GAP_SECONDS;
-            if at < until {
-                self.at.push(at);
-                self.arrived.push(arrived);
-                self.active.push(0.0);
-            }
+        let (mut distance, mut at) = (GAP_SECONDS, from + GAP_SECONDS);
+        while at < until {
+            self.at.push(at);
+            self.arrived.push(arrived);
+            self.active.push(0.0);
+            distance *= GAP_GROWTH;
+            at += distance;
         }
     }
 

@@ -7,9 +7,8 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
-
 use super::demand::Demand;
+use crate::keep::Keep;
 
 /// The shortest time, in starts. Without knowledge of the future, the best time costs as much as a start (Karlin et al.,
 /// *Competitive randomized algorithms for nonuniform problems*, 1994). A start also makes jobs late, which counts as
@@ -29,21 +28,6 @@ const HPA_TOLERANCE: f64 = 0.1;
 
 /// The longest time, in seconds: the history is not longer.
 const LONGEST_SECONDS: f64 = crate::history::LONGEST_HISTORY.as_secs() as f64;
-
-/// How long workers are kept, and what the replay of the history shows of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Keep {
-    /// How long, in seconds.
-    pub seconds: f64,
-    /// The share of late jobs in the replay with this time.
-    pub late_share: f64,
-    /// The smallest share of late jobs in a replay with any time.
-    pub least_late_share: f64,
-    /// The cost in the replay with this time, in worker-hours per day.
-    pub worker_hours_per_day: f64,
-    /// The time that was replayed, in seconds.
-    pub replayed_seconds: f64,
-}
 
 /// What the replay needs to know.
 pub(super) struct Replay<'a> {
@@ -74,6 +58,9 @@ impl Replay<'_> {
         let (Some(first), Some(last)) = (demand.at.first(), demand.at.last()) else { return Keep::default() };
         let (total, days) = (demand.total().max(1.0), (last - first).max(1.0) / 86_400.0);
         let shortest = SHORTEST * self.ready_in;
+        if demand.total() == 0.0 {
+            return Keep { seconds: shortest, replayed_seconds: last - first, ..Keep::default() };
+        }
         let times = std::iter::successors(Some(shortest), |keeps| Some(keeps * 2.0));
         let times = times.take_while(|keeps| *keeps < LONGEST_SECONDS).chain([LONGEST_SECONDS]);
         let results: Vec<Outcome> = times.map(|keeps| self.run(keeps)).collect();
