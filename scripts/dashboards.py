@@ -55,7 +55,7 @@ DASHBOARDS = {
     ]),
     "scaler": ("Millrace / scaler decisions", True, [
         ("Workers wanted and present", "short", [("wanted ({{mode}})", "max by (mode) (millrace_scaler_wanted_workers{" + POOL + "})"), ("present", ONE.format("workers"))]),
-        ("Arrivals per second", "short", [("arrivals", ONE.format("arrivals")), ("expected", ONE.format("expected_arrivals"))]),
+        ("Arrivals per second", "short", [("arrivals", ONE.format("arrivals")), ("expected", ONE.format("forecast_arrivals"))]),
         ("Share of late jobs", "percentunit", [("late", ONE.format("late_share")), ("allowed", ONE.format("allowed_late_share"))]),
         ("Backlog", "short", [("backlog", ONE.format("backlog")), ("leased", ONE.format("leased"))]),
         ("Calls of KEDA per second", "short", [("{{call}} {{code}}", rate("millrace_scaler_calls_total", ALL, "call, code"))]),

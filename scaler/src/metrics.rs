@@ -28,7 +28,7 @@ pub const WANTED: &str = "millrace_scaler_wanted_workers";
 /// Gauge, by pool: arrivals in jobs per second, in the last answer.
 pub const ARRIVALS: &str = "millrace_scaler_arrivals";
 /// Gauge, by pool: the arrivals in jobs per second that are expected when a worker requested now is ready.
-pub const EXPECTED_ARRIVALS: &str = "millrace_scaler_expected_arrivals";
+pub const FORECAST_ARRIVALS: &str = "millrace_scaler_forecast_arrivals";
 /// Gauge, by pool: the share of the arrivals that had to wait longer than the objective allows, over some hours.
 pub const LATE_SHARE: &str = "millrace_scaler_late_share";
 /// Gauge, by pool: the share of jobs that the trigger allows to be late.
@@ -49,7 +49,7 @@ pub(crate) fn describe() {
     describe_counter!(CALLS, "calls of KEDA answered, by call and gRPC code");
     describe_gauge!(WANTED, "workers in the last answer to KEDA, by pool and mode");
     describe_gauge!(ARRIVALS, "arrivals per second in the last answer, by pool");
-    describe_gauge!(EXPECTED_ARRIVALS, "arrivals per second when a worker requested now is ready, by pool");
+    describe_gauge!(FORECAST_ARRIVALS, "arrivals per second when a worker requested now is ready, by pool");
     describe_gauge!(LATE_SHARE, "share of the arrivals of some hours that had to wait too long, by pool");
     describe_gauge!(ALLOWED_LATE_SHARE, "share of jobs that may be late, by pool");
     describe_gauge!(OBJECTIVE_SECONDS, Unit::Seconds, "time within which a job should end, by pool");
@@ -110,7 +110,7 @@ pub(crate) fn record_decision(pool: &PoolName, scaling: &Scaling, decision: &Dec
         gauge!(ARRIVALS, vec![label()]).set(arrivals);
     }
     if let Terms::Latency(terms) = &decision.terms {
-        gauge!(EXPECTED_ARRIVALS, vec![label()]).set(terms.expected_arrivals.unwrap_or(terms.arrivals));
+        gauge!(FORECAST_ARRIVALS, vec![label()]).set(terms.expected_arrivals.unwrap_or(terms.arrivals));
         gauge!(LATE_SHARE, vec![label()]).set(terms.late_share);
     }
 }

@@ -72,6 +72,11 @@ pub async fn run(
         Some(tls) => Some(Tls::open("scaler.tls", tls, Protocol::Http2).await.map_err(RunError::Tls)?),
         None => None,
     };
+    for (pool, scale) in &pools {
+        for key in policy::deprecated_keys(&scale.trigger) {
+            tracing::warn!(%pool, key, "a key of the pool's scale.trigger has no effect any more: remove it");
+        }
+    }
     let sampler = Sampler::start(pools.keys().cloned(), &sources, &settings);
     let keepalive = settings.keepalive_interval.get();
     let scaler = Scaler { settings, pools, sampler, journal, stop: stop.clone() };

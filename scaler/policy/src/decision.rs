@@ -22,6 +22,7 @@ pub struct Decision {
     /// The reason for `active`.
     pub active_because: &'static str,
     /// The terms of the calculation.
+    #[serde(rename = "reckoning")]
     pub terms: Terms,
     /// The rules that changed the number of workers afterwards, in this order.
     pub clamps: Vec<Clamp>,

@@ -23,4 +23,4 @@ mod trigger;
 pub use decision::{Clamp, Decision, Terms, decide, is_active, whole_target, whole_value};
 pub use keep::Keep;
 pub use scaling::{Mode, Scaling};
-pub use trigger::{POOL_KEY, Trigger, TriggerError, is_trigger_key, metric_name};
+pub use trigger::{POOL_KEY, Trigger, TriggerError, deprecated_keys, is_trigger_key, metric_name};

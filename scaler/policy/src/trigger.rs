@@ -13,6 +13,7 @@
 //! | `keepWarm` | latency | the maximum number of workers that are kept while no jobs arrive: `auto`, or a number; `auto` |
 //! | `maxWorkerHoursPerDay` | latency | what keeping workers may cost, in worker-hours per day; no limit |
 //! | `stableWindow` | rate | the window over which arrivals are averaged; 60s |
+//! | `panicWindow`, `stableWindow`, `scaleDownDelay`, `forecast` | latency | deprecated, without effect |
 //! | `tolerance` | latency | the HPA's tolerance: a rise is made large enough to exceed it; 0.1 |
 //! | `jobsPerSecond` | rate | jobs per second that one worker serves, at least 0.001; required |
 //! | `activationValue`, `activationLagThreshold` | | a backlog above this number of jobs starts the first worker; 0 |
@@ -64,7 +65,7 @@ const KEYS: [(&str, &[&str], &[&str]); 17] = [
     ("classes", &[], &["backlog"]),
     ("latency", &[], &["latency"]),
     ("percentile", &[], &["latency"]),
-    ("stableWindow", &[], &["rate"]),
+    ("stableWindow", &[], &["rate", "latency"]),
     ("coldStart", &[], &["latency"]),
     ("keepWarm", &[], &["latency"]),
     ("maxWorkerHoursPerDay", &[], &["latency"]),
@@ -77,13 +78,23 @@ const KEYS: [(&str, &[&str], &[&str]); 17] = [
     ("allowIdleConsumers", &[], &[]),
 ];
 
+/// Keys of mode latency that were settings of an earlier version. They have no effect.
+const DEPRECATED: [&str; 4] = ["panicWindow", "stableWindow", "scaleDownDelay", "forecast"];
+
 /// The suffix of a key whose value KEDA takes from an environment variable of the workload.
 const ENVIRONMENT_SUFFIX: &str = "FromEnv";
 
 /// Whether `name` is a key that a pool's configured trigger can have. In a configured trigger an unknown key is an
 /// error.
 pub fn is_trigger_key(name: &str) -> bool {
-    KEYS.iter().any(|(key, others, _)| *key == name || others.contains(&name))
+    DEPRECATED.contains(&name) || KEYS.iter().any(|(key, others, _)| *key == name || others.contains(&name))
+}
+
+/// The keys of a configured trigger that have no effect any more.
+pub fn deprecated_keys(trigger: &BTreeMap<String, String>) -> Vec<&str> {
+    let is_rate = trigger.get("mode").is_some_and(|mode| mode == "rate");
+    let has_no_effect = |key: &str| DEPRECATED.contains(&key) && !(is_rate && key == "stableWindow");
+    trigger.keys().map(String::as_str).filter(|key| has_no_effect(key)).collect()
 }
 
 /// The name of a pool's metric. It is constant, because the HPA stores it.

@@ -77,6 +77,19 @@ fn an_objective_holds_for_all_classes_or_for_the_named_ones() {
     assert_eq!(objectives("batch 8h,premium 500ms"), [Some(0), None, Some(8 * 3600)]);
 }
 
+#[test]
+fn keys_that_were_settings_of_mode_latency_are_accepted_and_named_as_without_effect() {
+    let old =
+        [("mode", "latency"), ("latency", "2s"), ("panicWindow", "8s"), ("stableWindow", "x"), ("forecast", "on")];
+    assert_eq!(scaling(&old), scaling(&[("mode", "latency"), ("latency", "2s")]));
+    let trigger = old.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    assert_eq!(deprecated_keys(&trigger), ["forecast", "panicWindow", "stableWindow"]);
+    assert!(deprecated_keys(&trigger).into_iter().all(is_trigger_key));
+    let rate =
+        [("mode", "rate"), ("stableWindow", "30s")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    assert_eq!(deprecated_keys(&rate), Vec::<&str>::new());
+}
+
 /// C16.
 #[test]
 fn unknown_keys_and_kedas_own_keys_are_ignored() {
@@ -153,7 +166,7 @@ fn contradictory_keys_are_rejected() {
             vec![("mode", "latency"), ("latency", "2s"), ("queueLength", "5")],
             "queueLength: \"5\" is for mode backlog, not latency",
         ),
-        (vec![("stableWindow", "30s")], "stableWindow: \"30s\" is for mode rate, not backlog"),
+        (vec![("stableWindow", "30s")], "stableWindow: \"30s\" is for mode rate and latency, not backlog"),
         (vec![("minWorkers", "3"), ("maxWorkers", "2")], "minWorkers: \"3\" is more than maxWorkers, 2"),
         (
             vec![("maxWorkers", "2"), ("schedule", "0 8 * * * UTC for 1h = 4")],

@@ -28,7 +28,7 @@ async fn the_last_answers_are_explained_with_the_reading_and_the_rule() {
     assert_eq!(of_latency["rule"]["mode"], "latency");
     assert_eq!(of_latency["rule"]["max_workers"], 3);
     assert_eq!(of_latency["rule"]["seconds"]["standard"], 2.0);
-    assert_eq!(of_latency["decision"]["terms"]["wanted"], 1.0);
+    assert_eq!(of_latency["decision"]["reckoning"]["wanted"], 1.0);
 
     let arguments = ["explain", "echo", "--admin", scaler.admin_url()];
     let (status, output) = Process::start(system.folder(), &arguments).unwrap().ended().await.unwrap();
