@@ -77,8 +77,10 @@ async fn a_bad_request_is_a_problem_that_names_the_field_and_leaves_nothing_behi
         let counts = backend.ledger.counts(std::slice::from_ref(&pool)).await.unwrap();
         assert_eq!(counts, [JobCounts { ended: counts[0].ended, ..JobCounts::default() }], "{pool:?}");
     }
-    // The store has a marker, and no blob.
-    assert_eq!(files_below(&system.folder().join("data/blobs")), 1);
+    // The store has its markers, and no blob.
+    for role in ["input", "output"] {
+        assert_eq!(files_below(&system.folder().join("data/blobs").join(role)), 0, "{role}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
