@@ -9,8 +9,9 @@
 //! - *trend*: the rate that is expected when a worker requested now is ready, divided by `μ`. Only a lasting rise makes a
 //!   trend.
 //! - *kept*: the largest need within the keep time. Workers are kept because a new start takes time and makes jobs late.
-//!   The keep time is the cheapest one with which the past arrivals would have been in time, see [`replay`].
-//! - *catch up*: the need and the extra workers that end `x` jobs, see [`replay`]. `x` is the number of jobs that the workers present and on the way cannot end in
+//!   The keep time is the cheapest one with which the past arrivals would have been in time, see the module `replay`.
+//! - *catch up*: the need and the extra workers that end `x` jobs, see the module `replay`. `x` is the number of jobs
+//!   that the workers present and on the way cannot end in
 //!   time: the backlog plus the arrivals until a worker requested now is ready, minus the jobs done until then, minus the
 //!   jobs done within the slack.
 //! - *retain*: `backlog ÷ (μ × slack)`, at most the workers present and on the way. Workers stay until fewer can finish
