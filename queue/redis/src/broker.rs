@@ -149,9 +149,6 @@ impl RequeueOnDrop for SessionHandle {
 #[cfg(test)]
 pub(crate) async fn expire_consumers(redis: &Redis, pool: &PoolName) -> Result<()> {
     let (streams, scripts) = (streams::Streams::of(redis, pool), Scripts::new());
-    let mut delete = redis::cmd("DEL");
-    delete.arg(&streams.keys[streams::COUNT..]);
-    redis.run::<()>("delete the heartbeats", &delete).await?;
     let none = std::time::Duration::ZERO;
     while session::reclaim_expired(redis, &streams, &scripts, none, none).await? >= session::MAX_RECLAIMED_ENTRIES {}
     Ok(())

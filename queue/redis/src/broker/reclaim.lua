@@ -12,13 +12,13 @@ for stream = 1, 6 do
     for _, fields in ipairs(consumers) do
       local name = fields[2]
       local heartbeat_at = redis.call('ZSCORE', KEYS[7], name)
-      if left > 0 and (not heartbeat_at or time - heartbeat_at > timeout) then
+      if left > 0 and (not heartbeat_at or time - heartbeat_at >= timeout) then
         left = left - remove_consumer(stream, name, left)
       end
     end
   end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', '(' .. string.format('%.0f', time - timeout))
+redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', string.format('%.0f', time - timeout))
 -- With more entries to reclaim, the next search may follow at once.
 if left == 0 then redis.call('DEL', KEYS[8]) end
 return limit - left
