@@ -26,7 +26,8 @@ pub(crate) struct ExplainArgs {
 pub(crate) async fn explain(arguments: ExplainArgs) -> anyhow::Result<ExitCode> {
     let form = if arguments.json { Explanation::Json } else { Explanation::Text };
     let scaler = arguments.admin.open()?;
-    let text = scaler.explain(arguments.pool.as_str(), form).await.context("--admin")?;
+    let text = scaler.explain(arguments.pool.as_str(), form).await;
+    let text = text.context("--admin: the address that `millrace up` or `millrace scaler` has as its --admin")?;
     print_line(format_args!("{}", escaped_lines(text.trim_end())));
     Ok(ExitCode::SUCCESS)
 }

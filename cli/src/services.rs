@@ -53,19 +53,27 @@ impl Opened {
         let longest = settings.pools.values().map(|pool| pool.jobs.dead_retention()).max().unwrap_or_default();
         let blobs = blobs.with_observer(metrics::blob_store_failed).with_longest_retention(longest);
         let opened = Self { backend, blobs, setting };
-        match timeout(STORE_CHECK_TIMEOUT, opened.refusal()).await {
+        let mut cause = None;
+        match timeout(STORE_CHECK_TIMEOUT, opened.refusal(&mut cause)).await {
             Ok(refusal) => refusal?,
-            Err(_) => tracing::warn!("the ledger does not answer which blob store belongs to it; starting anyway"),
+            Err(_) => {
+                let cause = cause.map_or_else(|| "no answer".to_owned(), |error| error.to_string());
+                tracing::warn!(cause, "the ledger is unavailable; starting anyway, and checking its blob store later");
+            }
         }
         Ok(opened)
     }
 
-    /// Returns when the ledger has answered. The error: another blob store belongs to the ledger.
-    async fn refusal(&self) -> anyhow::Result<()> {
+    /// Returns when the ledger has answered. The error: another blob store belongs to the ledger. Until then, `cause` is why
+    /// it has not answered.
+    async fn refusal(&self, cause: &mut Option<queue::Error>) -> anyhow::Result<()> {
         loop {
             match self.blobs.check_ledger(&*self.backend.ledger).await {
                 Err(error) if error.kind() == ErrorKind::Incompatible => bail!("{}: {error}", self.setting),
-                Err(error) => tracing::debug!(%error, "cannot check which blob store belongs to the ledger"),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot check which blob store belongs to the ledger");
+                    *cause = Some(error);
+                }
                 Ok(()) => return Ok(()),
             }
             sleep(STORE_CHECK_PAUSE).await;
@@ -74,10 +82,10 @@ impl Opened {
 
     /// Runs a service. Ends it if the ledger was away at the start, and then names another blob store.
     async fn run(&self, service: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-        let mut service = std::pin::pin!(service);
+        let (mut service, mut cause) = (std::pin::pin!(service), None);
         tokio::select! {
             served = &mut service => return served,
-            refusal = self.refusal() => refusal?,
+            refusal = self.refusal(&mut cause) => refusal?,
         }
         service.await
     }

@@ -34,8 +34,7 @@ impl Telemetry {
     ///
     /// A process has one log and one set of metrics. A second start, as in a test with several services, changes nothing.
     pub fn start(settings: &TelemetrySettings, service: &'static str) -> Result<Self, TracingError> {
-        let configured = || EnvFilter::builder().parse_lossy(&settings.level);
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| configured());
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(&settings.level));
         // An error means that there is a subscriber already.
         let _already = match export::provider(&settings.tracing, service)? {
             None => tracing_subscriber::registry().with(filter).with(log(settings.format)).try_init(),
@@ -71,6 +70,14 @@ impl Telemetry {
     pub fn render(&self) -> String {
         self.metrics.render()
     }
+}
+
+/// The filter of the setting `level`.
+///
+/// The RabbitMQ client logs each refused call as an error, and the driver receives the same error as a value. It is expected
+/// where a queue does not exist yet: the scaler would log such errors all the time. A level that names `lapin` shows them.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(format!("lapin=off,{level}"))
 }
 
 /// The layer that writes log lines.
@@ -136,6 +143,22 @@ fn install() -> PrometheusHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_the_rabbitmq_client_are_logged_on_request() {
+        let logged = |level: &str| {
+            let subscriber = tracing_subscriber::registry().with(filter(level));
+            tracing::subscriber::with_default(subscriber, || {
+                (
+                    tracing::enabled!(target: "lapin::channel", Level::ERROR),
+                    tracing::enabled!(target: "millrace_queue_rabbitmq", Level::INFO),
+                )
+            })
+        };
+        assert_eq!(logged("info"), (false, true));
+        assert_eq!(logged("info,lapin=error"), (true, true));
+        assert_eq!(logged("error,lapin::channel=debug"), (true, false));
+    }
 
     #[test]
     fn telemetry_may_be_started_twice_in_one_process() {

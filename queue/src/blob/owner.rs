@@ -38,7 +38,7 @@ impl Blobs {
         }
         tracing::warn!(
             "another ledger uses this blob store too, so blobs without a job are not deleted; if it is gone for good, \
-             delete the object {OWNER}"
+             delete the store's object {OWNER} (in a folder, the file of that name)"
         );
         Ok(())
     }
